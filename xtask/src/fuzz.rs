@@ -38,7 +38,7 @@ const INTEGRATION: &[&str] = &["--test", "it"];
 #[rustfmt::skip]
 const TARGETS: [Target; 8] = [
     Target { what: "random schedules against the model", package: "batchsql-core", program: INTEGRATION, tests: "model::", slower: 1 },
-    Target { what: "blocks and schemas of hostile bytes", package: "batchsql-durable", program: UNIT, tests: "hostile_tests", slower: 1 },
+    Target { what: "blocks and schemas of hostile bytes", package: "batchsql-feed", program: UNIT, tests: "hostile_tests", slower: 1 },
     Target { what: "logs with damaged files", package: "batchsql-log", program: INTEGRATION, tests: "damage::", slower: 20 },
     Target { what: "logs after crashes", package: "batchsql-log", program: INTEGRATION, tests: "crash::", slower: 20 },
     Target { what: "any text as a DSN", package: "batchsql-suite", program: INTEGRATION, tests: "fuzz::dsns", slower: 1 },

@@ -8,24 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use batchsql_core::{BatchSql, BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
+use batchsql_feed::key::OrderedTables;
+use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
 
 use crate::error::DurableStartError;
-use crate::feed::claimed::{self, Claimed, ExactlyOnce};
-use crate::feed::context::{Context, Counts};
-use crate::feed::feeds::Feeds;
-use crate::feed::letters::Letters;
+use crate::feed::claimed::{self, Claimed, Claims};
+use crate::feed::partitions::Partitions;
+use crate::feed::source::FromLog;
 use crate::handle::DurableBatchSql;
 use crate::health::Recovered;
 use crate::intake::{appender, gather::Gather};
-use crate::key::OrderedTables;
 use crate::monitor::Monitor;
 use crate::options::{DurableOptions, Sabotage};
 use crate::refusals::{refuse_exactly_once, refuse_schema, refuse_settings};
-use crate::schemas::Schemas;
 use crate::shared::Shared;
 
 /// Makes a pipeline durable: `BatchSql::builder(sink).durable(DurableOptions::new(folder)).start().await`.
@@ -93,33 +91,39 @@ impl<S: Sink> DurableBuilder<S> {
         let pipeline = without_ends(builder, config).start()?;
         // The pipeline has started, so there is a runtime.
         let runtime = Handle::current();
-        let exactly_once = exactly_once(&options, &recovery, &pipeline)?;
-        let schemas = Arc::new(Schemas::new(options.schemas));
-        let context = Arc::new(Context {
-            log: log.clone(),
-            pipeline: pipeline.clone(),
-            schemas: Arc::clone(&schemas),
-            letters: Arc::new(letters),
-            source: log.incarnation().iter().map(|byte| format!("{byte:02x}")).collect(),
-            ordered: ordered.clone(),
-            accepts_gaps: options.accept_gaps,
-            exactly_once,
-            settles_early: options.sabotage == Some(Sabotage::SettleEarly),
-            counts: Counts::default(),
-            progress: watch::Sender::new(()),
-            is_ending: watch::Sender::new(false),
-        });
-        let feeds = Feeds::new(context, runtime.clone());
+        let claims = claims(&options, &recovery)?;
+        let schemas = Arc::new(Schemas::new(std::mem::take(&mut options.schemas), "DurableOptions::schema"));
+        let id: String = log.incarnation().iter().map(|byte| format!("{byte:02x}")).collect();
+        let fed =
+            feed_options(&options, FeedOptions::new(id, Arc::new(letters), Arc::clone(&schemas), ordered.clone()));
+        let feeds = Feeds::new(pipeline.clone(), fed, runtime.clone());
+        let partitions =
+            Partitions::new(feeds, FromLog { log: log.clone(), accepts_gaps: options.accept_gaps, claims });
+        let acknowledged = Arc::default();
         let gather = Arc::new(Gather::new(options.partitions, options.segment_bytes));
-        let appender = runtime.spawn(appender::run(Arc::clone(&gather), log.clone(), Arc::clone(&feeds)));
-        let recovered = resume(&feeds, &log, &recovery);
-        let monitor = Arc::new(Monitor::new(reporter, log.clone(), Arc::clone(&feeds), &recovered, opened));
+        let appender = runtime.spawn(appender::run(
+            Arc::clone(&gather),
+            log.clone(),
+            Arc::clone(&partitions),
+            Arc::clone(&acknowledged),
+        ));
+        let recovered = resume(&partitions, &log, &recovery);
+        let monitor = Arc::new(Monitor::new(
+            reporter,
+            log.clone(),
+            Arc::clone(&partitions),
+            Arc::clone(&acknowledged),
+            &recovered,
+            opened,
+        ));
         let monitoring = runtime.spawn(Arc::clone(&monitor).run());
         Ok(DurableBatchSql::new(Shared {
             pipeline,
             log,
             schemas,
-            feeds,
+            partitions,
+            acknowledged,
+            is_exact,
             gather,
             entries: Default::default(),
             recovered,
@@ -138,11 +142,7 @@ impl<S: Sink> DurableBuilder<S> {
 
 /// What the partitions share that are written exactly once. The choice is one for the life of the folder: rows that were
 /// written without a position would be written again.
-fn exactly_once(
-    options: &DurableOptions,
-    recovery: &Recovery,
-    pipeline: &BatchSql,
-) -> Result<Option<Arc<ExactlyOnce>>, DurableStartError> {
+fn claims(options: &DurableOptions, recovery: &Recovery) -> Result<Option<Arc<Claims>>, DurableStartError> {
     let folder = options.folder.display();
     let Some(source) = &options.exactly_once else {
         if claimed::is_there(&options.folder) {
@@ -174,11 +174,18 @@ fn exactly_once(
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let owner = format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    // One connection is left for claims, where there are more than two.
-    let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
-    let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
-    let claims = Semaphore::new(1);
-    Ok(Some(Arc::new(ExactlyOnce { source: source.clone(), owner, claimed, steps, claims })))
+    Ok(Some(Arc::new(Claims { owner, claimed })))
+}
+
+fn feed_options(options: &DurableOptions, feed: FeedOptions) -> FeedOptions {
+    let mut feed = feed.accept_gaps(options.accept_gaps).called("the log");
+    if let Some(source) = &options.exactly_once {
+        feed = feed.exactly_once(source);
+    }
+    match options.sabotage {
+        Some(Sabotage::SettleEarly) => feed.sabotage(FeedSabotage::SettleEarly),
+        _ => feed,
+    }
 }
 
 /// A pipeline that gives up no row for its age.
@@ -261,18 +268,18 @@ fn keep_ordering(folder: &Path, ordering: &str, recovery: &Recovery) -> Result<(
 }
 
 /// Starts the feeds of the rows that were there before, and reports what was found.
-fn resume(feeds: &Feeds, log: &Log, recovery: &Recovery) -> Recovered {
+fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered {
     let mut rows = 0;
     // Not later than they were stored; the feeds find out the exact time.
     let oldest = log.stats().oldest_unsettled.unwrap_or_else(SystemTime::now);
     for state in &recovery.partitions {
-        feeds.name_table(state.table, &state.table_name);
+        partitions.name_table(state.table, &state.table_name);
         let last = state.next - 1;
         if last == state.settled_up_to {
-            feeds.had_ended(state.table, state.partition, last);
+            partitions.had_ended(state.table, state.partition, last);
         } else {
             rows += last - state.settled_up_to;
-            feeds.resume(state.table, state.partition, state.settled_up_to, last, oldest);
+            partitions.resume(state.table, state.partition, state.settled_up_to, last, oldest);
         }
     }
     let missing = recovery.gaps.iter().map(|gap| gap.last - gap.first + 1).sum();

@@ -47,6 +47,6 @@ impl DurableBatchSql {
 }
 
 fn why_not(shared: &Shared) -> DurableFlushError {
-    let stopped = shared.feeds.stopped();
+    let stopped = shared.partitions.feeds.stopped();
     if stopped.is_empty() { DurableFlushError::closed() } else { DurableFlushError::stopped(stopped) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::feed::context::Stream;
+use crate::feed::stream::Stream;
 use crate::health::DurableCloseReport;
 use crate::shared::Shared;
 
@@ -42,10 +42,9 @@ pub(crate) async fn run(shared: &Shared, deadline: Instant) -> DurableCloseRepor
     }
     let _ = timeout_at(deadline, drained(shared)).await;
     let pipeline = shared.pipeline.close(deadline.saturating_duration_since(Instant::now())).await;
-    shared.feeds.end().await;
+    shared.partitions.feeds.end().await;
     let left_in_log = shared.log.stats().unsettled_rows;
     let log_error = shared.log.close().await.err().map(|error| error.to_string());
-    shared.feeds.context.progress.send_replace(());
     let monitoring = shared.monitoring.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(monitoring) = monitoring {
         monitoring.abort();
@@ -60,18 +59,18 @@ pub(crate) async fn run(shared: &Shared, deadline: Instant) -> DurableCloseRepor
 /// Waits until the rows that are in the log now have ended. False if they will not: a partition has stopped, or the intake is
 /// closed.
 pub(crate) async fn drained(shared: &Shared) -> bool {
-    let mut progress = shared.feeds.context.progress.subscribe();
-    let mut is_ending = shared.feeds.context.is_ending.subscribe();
+    let mut progress = shared.partitions.feeds.progress();
+    let mut is_ending = shared.partitions.feeds.ending();
     let mut left: Vec<(Arc<Stream>, u64)> =
-        shared.feeds.all().into_iter().map(|stream| (Arc::clone(&stream), *stream.appended.borrow())).collect();
+        shared.partitions.all().into_iter().map(|stream| (Arc::clone(&stream), *stream.appended.borrow())).collect();
     loop {
         progress.mark_unchanged();
-        left.retain(|(stream, target)| stream.settled() < *target);
+        left.retain(|(stream, target)| stream.state.settled() < *target);
         if left.is_empty() {
             return true;
         }
         let is_over = *is_ending.borrow_and_update();
-        if is_over || left.iter().all(|(stream, _)| stream.stopped().is_some()) {
+        if is_over || left.iter().all(|(stream, _)| stream.state.stopped().is_some()) {
             return false;
         }
         // The last batches would wait for `flush_interval`. Rows that are read later are in later batches.

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use batchsql_core::{RowError, StartError};
+use batchsql_feed::StoppedPartition;
 use batchsql_log::LogError;
-
-use crate::health::StoppedPartition;
 
 /// The durable intake did not start. Nothing in the folder was lost.
 #[derive(Debug, Clone, thiserror::Error)]

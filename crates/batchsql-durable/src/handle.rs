@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::BatchSql;
@@ -52,27 +53,27 @@ impl DurableBatchSql {
 
     /// What is known at this moment; it does not contact the database.
     pub fn health(&self) -> DurableHealth {
-        let Shared { pipeline, log, feeds, .. } = &**self.shared();
+        let Shared { pipeline, log, partitions, .. } = &**self.shared();
         DurableHealth {
             pipeline: pipeline.health(),
-            stopped: feeds.stopped(),
-            waiting: feeds.waiting(),
+            stopped: partitions.feeds.stopped(),
+            waiting: partitions.feeds.waiting(),
             log_is_full: log.stats().is_full,
         }
     }
 
     /// Counts since the start, for metrics.
     pub fn stats(&self) -> DurableStats {
-        let Shared { pipeline, log, feeds, .. } = &**self.shared();
-        let counts = &feeds.context.counts;
+        let Shared { pipeline, log, partitions, acknowledged, .. } = &**self.shared();
+        let counts = partitions.feeds.counts();
         DurableStats {
             log: log.stats(),
             balance: pipeline.balance(),
-            oldest_unsettled: feeds.oldest_unsettled(),
-            acknowledged: counts.acknowledged.get(),
-            written_again: counts.written_again.get(),
-            missing: counts.missing.get(),
-            dead_letters: counts.dead_letters.get(),
+            oldest_unsettled: partitions.oldest_unsettled(),
+            acknowledged: acknowledged.load(Ordering::Relaxed),
+            written_again: counts.written_again,
+            missing: counts.missing,
+            dead_letters: counts.dead_letters,
         }
     }
 }

@@ -1,29 +1,11 @@
 //! Owns what the durable intake shows of itself: stopped partitions, counts, what a close leaves.
 //! Must not know how it is found out.
 
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{Balance, CloseReport, Health};
+use batchsql_feed::StoppedPartition;
 use batchsql_log::LogStats;
-
-/// A partition of a table that does not go on without a person. Its rows stay in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoppedPartition {
-    /// The table, quoted: `"events"`, `"audit"."events"`.
-    pub table: String,
-    /// The partition.
-    pub partition: u32,
-    /// Why, and what to do.
-    pub reason: String,
-}
-
-impl fmt::Display for StoppedPartition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition {} of table {} has stopped: {}", self.partition, self.table, self.reason)
-    }
-}
 
 /// What is known at one moment.
 #[derive(Debug, Clone)]

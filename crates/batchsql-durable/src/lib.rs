@@ -39,15 +39,13 @@
 //!
 //! # Modules
 //!
-//! `block` has the bytes of rows and schemas, `key` the canonical bytes of keys, both described in `FORMAT.md`. `intake`
-//! gathers rows into blocks and appends them to the log (`batchsql-log`); `feed` reads the log, submits the rows to the
-//! pipeline, and settles them. `schemas` finds the schema of logged rows. `builder`, `handle`, `submit` and `close` are what
+//! `intake` gathers rows into blocks and appends them to the log (`batchsql-log`); `feed` is the log as a source, from which
+//! `batchsql-feed` writes the rows. `builder`, `handle`, `submit` and `close` are what
 //! callers hold; `shared` and `ending` are under them; `monitor` reports to the observers of the pipeline. [`tools`] looks into
 //! a folder that no program uses.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod block;
 mod builder;
 mod close;
 mod ending;
@@ -56,20 +54,19 @@ mod feed;
 mod handle;
 mod health;
 mod intake;
-mod key;
 mod monitor;
 mod options;
 mod refusals;
-mod schemas;
 mod shared;
 mod submit;
 pub mod tools;
 
+pub use batchsql_feed::StoppedPartition;
 pub use batchsql_log::{LogError, LogErrorKind, LogStats, Progress, SyncLatency, SyncPolicy};
 pub use builder::{DurableBuilder, DurableExt};
 pub use error::{DurableFlushError, DurableStartError, DurableSubmitAllError, DurableSubmitError};
 pub use handle::DurableBatchSql;
-pub use health::{DurableCloseReport, DurableHealth, DurableStats, Recovered, StoppedPartition};
+pub use health::{DurableCloseReport, DurableHealth, DurableStats, Recovered};
 pub use options::DurableOptions;
 #[doc(hidden)]
 pub use options::Sabotage;

@@ -2,13 +2,14 @@
 //! Must not know metrics, or what the tasks of the intake do.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{DurableGauges, DurableProgress, DurableReporter, DurableTable};
 use batchsql_log::{Log, LogStats};
 
-use crate::feed::feeds::Feeds;
+use crate::feed::partitions::Partitions;
 use crate::health::Recovered;
 
 /// How often the observers are told. The pipeline reports as often.
@@ -19,7 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Monitor {
     reporter: DurableReporter,
     log: Log,
-    feeds: Arc<Feeds>,
+    partitions: Arc<Partitions>,
+    acknowledged: Arc<AtomicU64>,
     recovered_rows: u64,
     recovery: Duration,
     /// The counts that were told.
@@ -30,12 +32,13 @@ impl Monitor {
     pub(crate) fn new(
         reporter: DurableReporter,
         log: Log,
-        feeds: Arc<Feeds>,
+        partitions: Arc<Partitions>,
+        acknowledged: Arc<AtomicU64>,
         recovered: &Recovered,
         recovery: Duration,
     ) -> Self {
         let recovered_rows = recovered.rows;
-        Self { reporter, log, feeds, recovered_rows, recovery, told: Mutex::default() }
+        Self { reporter, log, partitions, acknowledged, recovered_rows, recovery, told: Mutex::default() }
     }
 
     /// Reports until it is aborted. Without observers it ends at once.
@@ -66,16 +69,16 @@ impl Monitor {
         gauges.log_bytes = stats.bytes;
         gauges.log_bytes_limit = stats.bytes_limit;
         gauges.log_is_full = stats.is_full;
-        gauges.oldest_unsettled = self.feeds.oldest_unsettled();
+        gauges.oldest_unsettled = self.partitions.oldest_unsettled();
         gauges.recovered_rows = self.recovered_rows;
         gauges.recovery = self.recovery;
         let mut tables: BTreeMap<String, DurableTable> = BTreeMap::new();
-        for stream in self.feeds.all() {
-            let table = tables.entry(unquoted(&stream.table_name)).or_default();
+        for stream in self.partitions.all() {
+            let table = tables.entry(unquoted(stream.state.table())).or_default();
             let (unsettled, read) = stream.lag();
             table.unsettled_rows += unsettled;
             table.read_rows += read;
-            table.stopped_partitions += u64::from(stream.stopped().is_some());
+            table.stopped_partitions += u64::from(stream.state.stopped().is_some());
         }
         let named = tables.into_iter().map(|(name, mut table)| {
             table.table = name;
@@ -87,17 +90,17 @@ impl Monitor {
 
     /// All counts since the start.
     fn done(&self, stats: &LogStats) -> DurableProgress {
-        let counts = &self.feeds.context.counts;
+        let counts = self.partitions.feeds.counts();
         let mut done = DurableProgress::default();
-        done.rows = counts.acknowledged.get();
+        done.rows = self.acknowledged.load(Ordering::Relaxed);
         done.blocks = stats.appended_blocks;
         done.bytes = stats.appended_bytes;
         done.disk_failures = stats.failures;
         done.quarantined_parts = stats.quarantined;
         done.quarantined_bytes = stats.quarantined_bytes;
-        done.missing_rows = counts.missing.get();
-        done.written_again = counts.written_again.get();
-        done.dead_letters = counts.dead_letters.get();
+        done.missing_rows = counts.missing;
+        done.written_again = counts.written_again;
+        done.dead_letters = counts.dead_letters;
         done
     }
 }

@@ -2,29 +2,32 @@
 //! Must not know what callers do with it.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use batchsql_core::{BatchSql, Schema, SchemaId, TableName, WhenFull};
+use batchsql_feed::key::{KeyOrder, OrderedTables};
+use batchsql_feed::{Schemas, block};
 use batchsql_log::{Log, LogError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::block::schema_record;
 use crate::error::DurableSubmitError;
-use crate::feed::feeds::Feeds;
+use crate::feed::partitions::Partitions;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
-use crate::key::{KeyOrder, OrderedTables};
 use crate::monitor::Monitor;
 use crate::refusals::refuse_schema;
-use crate::schemas::Schemas;
 
 pub(crate) struct Shared {
     pub(crate) pipeline: BatchSql,
     pub(crate) log: Log,
     pub(crate) schemas: Arc<Schemas>,
-    pub(crate) feeds: Arc<Feeds>,
+    pub(crate) partitions: Arc<Partitions>,
+    /// Rows that were acknowledged since the start.
+    pub(crate) acknowledged: Arc<AtomicU64>,
+    pub(crate) is_exact: bool,
     pub(crate) gather: Arc<Gather>,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
@@ -54,13 +57,13 @@ impl Shared {
 
     #[cold]
     fn new_entry(&self, schema: &Schema) -> Result<Arc<Entry>, DurableSubmitError> {
-        if let Some(refused) = refuse_schema(schema, self.feeds.context.exactly_once.is_some()) {
+        if let Some(refused) = refuse_schema(schema, self.is_exact) {
             return Err(DurableSubmitError::refused(refused));
         }
         let name = quoted(schema.table());
-        let bytes = schema_record::encode(schema);
+        let bytes = block::encode_schema(schema);
         let (table, schema_id) = self.ids(&name, &bytes)?;
-        self.feeds.name_table(table, &name);
+        self.partitions.name_table(table, &name);
         self.schemas.add(schema, &bytes);
         let order = KeyOrder::of(schema, &self.ordered);
         let empty = self.pipeline.row_buffer(schema)?;

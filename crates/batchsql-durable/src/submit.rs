@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use batchsql_core::{Row, WhenFull};
+use batchsql_feed::key;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{DurableSubmitAllError, DurableSubmitError};
 use crate::handle::DurableBatchSql;
 use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored};
-use crate::key;
 use crate::shared::Shared;
 
 /// Rows and bytes of one call that are stored together, at most.

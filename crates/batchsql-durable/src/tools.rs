@@ -9,13 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use batchsql_core::{DeadLetterLine, TimestampTz, Value};
+use batchsql_feed::block::{LoggedSchema, Unreadable, decode, decode_schema};
 pub use batchsql_log::tools::{FileSummary, Inspection};
 pub use batchsql_log::{Damage, Gap, PartitionState, Recovery};
 use batchsql_log::{FileSystem, Lock, LogError, Options, RealFileSystem, tools};
-
-use crate::block::bytes::Unreadable;
-use crate::block::rows::decode;
-use crate::block::schema_record::{self, LoggedSchema};
 
 /// The files of a log that are looked for here; its format describes them.
 const IDENTITY: &str = "IDENTITY";
@@ -215,7 +212,7 @@ impl IntakeFolder {
 fn waiting(exported: &tools::Exported) -> Result<Vec<String>, String> {
     let block = &exported.block;
     let bytes = block.schema_bytes.as_deref().ok_or("its schema record is lost")?;
-    let schema = schema_record::decode(bytes).map_err(|error| format!("its schema cannot be read: {error}"))?;
+    let schema = decode_schema(bytes).map_err(|error| format!("its schema cannot be read: {error}"))?;
     let columns: Vec<_> = schema.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
     let rows = decode(&columns, block.count, &block.bytes).map_err(|error: Unreadable| error.to_string())?;
     let waits = (block.first..).zip(rows).filter(|(sequence, _)| *sequence > exported.settled_up_to);

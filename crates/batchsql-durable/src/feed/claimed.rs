@@ -12,20 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use batchsql_log::{FileSystem, RealFileSystem};
-use tokio::sync::Semaphore;
 
 /// What the partitions of an intake share that is written exactly once.
 #[derive(Debug)]
-pub(crate) struct ExactlyOnce {
-    /// In the table of positions.
-    pub(crate) source: String,
+pub(crate) struct Claims {
     /// Of this process.
     pub(crate) owner: String,
     pub(crate) claimed: Claimed,
-    /// Steps that are under way at once.
-    pub(crate) steps: Semaphore,
-    /// Claims that are under way at once. They do not wait for steps: a claim may end the session that steps wait for.
-    pub(crate) claims: Semaphore,
 }
 
 /// The file of claims, a line for each: `claims`, `has` or `stopped`, the partition, the owner, the table.

@@ -1,179 +1,71 @@
-//! Owns the task of one partition that is written at least once: it submits rows in order, follows their outcomes, and
-//! settles.
-//! Must not know how blocks are made or read.
+//! Owns how far the log is with one partition, for its source and for counts.
+//! Must not know the task that reads it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use batchsql_core::{DynRow, Outcome, Receipt};
+use batchsql_feed::PartitionState;
+use batchsql_log::TableId;
+use tokio::sync::watch;
 
-use crate::feed::context::{Context, Stream};
-use crate::feed::partition::{Found, Partition, Watched};
-use crate::feed::rows::LoggedRow;
-use crate::feed::window::{End, Window};
-
-/// How often a partition looks whether its table is parked.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Runs until the pipeline is closed.
-pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>) {
-    let _watched = Watched { context: Arc::clone(&context), stream: Arc::clone(&stream) };
-    let Some(at) = Partition::open(context, stream) else { return };
-    let feed = Feed { at, window: Window::default(), receipts: VecDeque::new(), table: None, has_refused: false };
-    feed.run().await;
+/// One partition of the log. Its sequences have no holes.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) table: TableId,
+    pub(crate) state: Arc<PartitionState>,
+    /// The last row that is in the log.
+    pub(crate) appended: watch::Sender<u64>,
+    /// The last row that was in the log before the first one of this process.
+    pub(crate) recovered: u64,
+    /// Rows up to this one had ended before the start. Only counts use it: whether a row is written depends on the state.
+    base: u64,
 }
 
-struct Feed {
-    at: Partition,
-    window: Window<DynRow>,
-    /// Of the rows in flight, in the order in which they were submitted.
-    receipts: VecDeque<(u64, Receipt)>,
-    /// The table as the pipeline shows it.
-    table: Option<String>,
-    /// A row was refused, so that it and those behind it are not submitted by this process.
-    has_refused: bool,
-}
+impl Stream {
+    /// Its first row of this process is `first`. When the log was opened, it had rows up to `ended`, and none of them waited.
+    pub(crate) fn begin_at(table: TableId, name: &str, partition: u32, first: u64, ended: u64) -> Self {
+        let state = Arc::new(PartitionState::new(name, partition, ended));
+        Self { table, state, appended: watch::Sender::default(), recovered: ended, base: first - 1 }
+    }
 
-impl Feed {
-    async fn run(mut self) {
-        loop {
-            self.take_outcomes().await;
-            let is_ending = *self.at.is_ending.borrow();
-            if is_ending && self.receipts.is_empty() {
-                return;
+    /// With rows from before the start behind `settled` up to `last`, none of them before `oldest`.
+    pub(crate) fn resume(
+        table: TableId,
+        name: &str,
+        partition: u32,
+        settled: u64,
+        last: u64,
+        oldest: SystemTime,
+    ) -> Self {
+        let state = Arc::new(PartitionState::new(name, partition, settled));
+        state.waits_since(oldest);
+        Self { table, state, appended: watch::Sender::new(last), recovered: last, base: 0 }
+    }
+
+    /// Rows are in the log, up to `last`.
+    pub(crate) fn append(&self, last: u64) {
+        self.appended.send_if_modified(|appended| {
+            let is_later = last > *appended;
+            if is_later && self.state.settled() >= *appended {
+                // Nothing waited, so these rows are the oldest.
+                self.state.waits_since(SystemTime::now());
             }
-            if !is_ending && self.window.has_failed() {
-                // Nothing is read before these rows are known to be written.
-                if self.receipts.is_empty() && !self.has_refused {
-                    self.write_again().await;
-                    continue;
-                }
-            } else if !is_ending && self.at.is_ready() {
-                let found = self.at.read().await;
-                self.take(found).await;
-                continue;
-            }
-            self.wait().await;
-        }
+            *appended = last.max(*appended);
+            is_later
+        });
     }
 
-    /// Until something has changed.
-    async fn wait(&mut self) {
-        let front = self.receipts.front_mut().map(|(_, receipt)| receipt);
-        let has_front = front.is_some();
-        let looks = has_front || self.at.is_aside();
-        let found = tokio::select! {
-            _ = async { front.expect("checked by has_front").await }, if has_front => return,
-            found = self.at.changed() => found,
-            () = tokio::time::sleep(LOOK), if looks => return look(&mut self.at, &self.table),
-        };
-        self.take(found).await;
+    /// When the first row that is not settled was stored; `None` if all are settled.
+    pub(crate) fn oldest_unsettled(&self) -> Option<SystemTime> {
+        let waits = self.state.settled() < *self.appended.borrow();
+        waits.then(|| self.state.oldest())
     }
 
-    async fn take(&mut self, found: Found) {
-        match found {
-            Found::Rows(rows) => self.submit_all(rows).await,
-            Found::Missing(gap) => {
-                self.window.push_gap(gap.first, gap.last);
-                self.settle();
-            }
-            Found::Nothing => {}
-        }
+    /// Rows that are in the log and not settled, and how many of them were read.
+    pub(crate) fn lag(&self) -> (u64, u64) {
+        // What is settled first: it may grow meanwhile, and is never above the others.
+        let settled = self.state.settled().max(self.base);
+        let appended = *self.appended.borrow();
+        (appended.saturating_sub(settled), self.state.read().saturating_sub(settled))
     }
-
-    /// Takes the outcomes that are known, from the front, and settles.
-    async fn take_outcomes(&mut self) {
-        let (mut rejected, mut lines) = (Vec::new(), String::new());
-        while let Some((sequence, receipt)) = self.receipts.front()
-            && let Some(outcome) = receipt.try_outcome()
-        {
-            let sequence = *sequence;
-            self.receipts.pop_front();
-            match &outcome {
-                Outcome::Written | Outcome::Ignored | Outcome::Superseded => self.window.end(sequence, End::Written),
-                Outcome::Rejected(_) => {
-                    lines.extend(self.at.letter(sequence, &outcome));
-                    rejected.push(sequence);
-                }
-                // Unknown, expired, purged, and what a later version may add.
-                _ => self.window.end(sequence, End::Failed),
-            }
-        }
-        if !rejected.is_empty() {
-            let end = if self.at.keep_letters(lines, rejected.len()).await { End::Rejected } else { End::Failed };
-            rejected.into_iter().for_each(|sequence| self.window.end(sequence, end));
-        }
-        self.settle();
-    }
-
-    fn settle(&mut self) {
-        let Some((first, last)) = self.window.settle() else { return };
-        self.at.settle(first, last);
-    }
-
-    /// Submits rows again whose outcome was not known.
-    async fn write_again(&mut self) {
-        if !self.at.pause().await {
-            return;
-        }
-        let again = self.window.write_again();
-        self.at.context.counts.written_again.add(again.len() as u64);
-        for sequence in again {
-            self.submit(sequence).await;
-        }
-    }
-
-    async fn submit_all(&mut self, rows: Vec<LoggedRow>) {
-        for LoggedRow { sequence, row, key } in rows {
-            self.window.push(sequence, row, key);
-            self.at.stream.has_read(sequence);
-            self.submit(sequence).await;
-            if self.at.is_stopped() {
-                return;
-            }
-        }
-    }
-
-    /// Submits a row of the window. A row that is not accepted has failed, and stays in the log.
-    async fn submit(&mut self, sequence: u64) {
-        let row = self.window.row(sequence).expect("rows of the window are submitted");
-        self.table.get_or_insert_with(|| batchsql_core::Row::schema(row).table_display().to_owned());
-        let context = Arc::clone(&self.at.context);
-        if context.settles_early {
-            let _ = context.pipeline.submit(row).await;
-            self.window.end(sequence, End::Written);
-            return self.settle();
-        }
-        let submitted = {
-            let accepted = context.pipeline.submit_tracked(row);
-            tokio::pin!(accepted);
-            loop {
-                tokio::select! {
-                    // Most rows are accepted at once, without a timer.
-                    biased;
-                    submitted = &mut accepted => break submitted,
-                    // The wait may be long: the table has its share of the buffer already.
-                    () = tokio::time::sleep(LOOK) => look(&mut self.at, &self.table),
-                }
-            }
-        };
-        match submitted {
-            Ok(receipt) => self.receipts.push_back((sequence, receipt)),
-            Err(error) => {
-                self.window.end(sequence, End::Failed);
-                if let Some(error) = error.row_error() {
-                    self.has_refused = true;
-                    self.at.stop(format!("row {sequence} of the log cannot be submitted: {error}; correct the schema"));
-                }
-            }
-        }
-    }
-}
-
-/// The rows of a parked table leave the segments that they share with other tables.
-fn look(at: &mut Partition, table: &Option<String>) {
-    let Some(table) = table else { return };
-    let is_parked = at.context.pipeline.health().parked.iter().any(|parked| parked.table == *table);
-    at.set_aside(is_parked);
 }

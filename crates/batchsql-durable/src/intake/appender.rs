@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchsql_core::RowBuffer;
+use batchsql_feed::block::encode;
 use batchsql_log::{Block, Log, LogError};
 use tokio::sync::watch;
 
-use crate::block::rows;
-use crate::feed::feeds::Feeds;
+use crate::feed::partitions::Partitions;
 use crate::intake::gather::{Entry, Gather, NotStored, OpenBlock, Stored};
 
 /// A block that is being appended.
@@ -31,7 +32,7 @@ impl Drop for ClosedAtEnd {
 }
 
 /// Runs until the intake is closed and everything has been appended or refused.
-pub(crate) async fn run(gather: Arc<Gather>, log: Log, feeds: Arc<Feeds>) {
+pub(crate) async fn run(gather: Arc<Gather>, log: Log, partitions: Arc<Partitions>, acknowledged: Arc<AtomicU64>) {
     let _closed = ClosedAtEnd(Arc::clone(&gather));
     loop {
         gather.work.notified().await;
@@ -43,13 +44,13 @@ pub(crate) async fn run(gather: Arc<Gather>, log: Log, feeds: Arc<Feeds>) {
                 }
                 break;
             }
-            append(group.blocks, &log, &feeds).await;
+            append(group.blocks, &log, &partitions, &acknowledged).await;
         }
     }
 }
 
 /// Appends a group, and reports each of its blocks.
-async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
+async fn append(blocks: Vec<OpenBlock>, log: &Log, partitions: &Partitions, acknowledged: &AtomicU64) {
     let (mut pending, mut encoded) = (VecDeque::new(), Vec::new());
     for OpenBlock { entry, partition, rows, stored } in blocks {
         encoded.push(block(&entry, partition, rows));
@@ -68,8 +69,8 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, feeds: &Feeds) {
         let result = match ticket.await {
             Ok(appended) => {
                 // Before the acknowledgement, so that a flush that follows knows of these rows.
-                feeds.appended(entry.table, partition, appended.first, appended.last);
-                feeds.context.counts.acknowledged.add(appended.last - appended.first + 1);
+                partitions.appended(entry.table, partition, appended.first, appended.last);
+                acknowledged.fetch_add(appended.last - appended.first + 1, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => Err(NotStored { error, bytes: 0 }),
@@ -92,6 +93,6 @@ fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) 
 
 fn block(entry: &Entry, partition: u32, rows: RowBuffer) -> Block {
     let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
-    let bytes = rows::encode(rows.into_rows().rows());
+    let bytes = encode(rows.into_rows().rows());
     Block { table: entry.table, partition, schema: entry.schema_id, count, bytes }
 }

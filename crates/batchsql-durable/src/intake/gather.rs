@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::{RowBuffer, Schema};
+use batchsql_feed::block::MAX_ROWS;
+use batchsql_feed::key::KeyOrder;
 use batchsql_log::{LogError, SchemaId, TableId, partition_of};
 use tokio::sync::{Notify, watch};
-
-use crate::block::rows::MAX_ROWS;
-use crate::key::KeyOrder;
 
 /// A block is full with this many bytes: some blocks fit into the window of a reader.
 const BLOCK_BYTES: usize = 256 << 10;

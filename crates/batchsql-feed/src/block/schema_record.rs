@@ -1,4 +1,4 @@
-//! Owns the schema record: the table, columns and conflict rule of logged rows as bytes, and what is read from them.
+//! Owns the schema record: the table, columns and conflict rule of stored rows as bytes, and what is read from them.
 //! Must not know which schemas the program has.
 
 use batchsql_core::exhaustive::ExprKind;
@@ -10,26 +10,40 @@ use crate::block::types;
 /// The version of schema records.
 const VERSION: u8 = 1;
 
-/// A schema as it is in the log.
+/// A schema as it is in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LoggedSchema {
-    pub(crate) table: TableName,
-    pub(crate) columns: Vec<LoggedColumn>,
-    pub(crate) rule: LoggedRule,
-    pub(crate) overrides_identity: bool,
+#[non_exhaustive]
+pub struct LoggedSchema {
+    /// The table.
+    pub table: TableName,
+    /// The columns, in the order of the block.
+    pub columns: Vec<LoggedColumn>,
+    /// The conflict rule.
+    pub rule: LoggedRule,
+    /// Whether values of identity columns are written.
+    pub overrides_identity: bool,
 }
 
+/// A column as it is in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LoggedColumn {
-    pub(crate) name: String,
-    pub(crate) ty: ColumnType,
-    pub(crate) is_nullable: bool,
+#[non_exhaustive]
+pub struct LoggedColumn {
+    /// The name.
+    pub name: String,
+    /// The type.
+    pub ty: ColumnType,
+    /// Whether values may be missing.
+    pub is_nullable: bool,
 }
 
+/// A conflict rule as it is in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LoggedRule {
-    pub(crate) action: Action,
-    pub(crate) key: Vec<String>,
+#[non_exhaustive]
+pub struct LoggedRule {
+    /// What is done with a row.
+    pub action: Action,
+    /// The columns of the key.
+    pub key: Vec<String>,
     columns: Option<Vec<String>>,
     expressions: Vec<(String, LoggedExpr)>,
     version: Option<String>,
@@ -51,7 +65,7 @@ enum LoggedTarget {
     Partial,
 }
 
-/// Why a logged schema is not enough to write its rows.
+/// Why a stored schema is not enough to write its rows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotWhole {
     #[error("its rule has SQL text, which is taken from the program only")]
@@ -78,7 +92,7 @@ fn action_of(code: u8) -> Result<Action, Unreadable> {
 }
 
 /// The bytes of a schema. Equal schemas have equal bytes.
-pub(crate) fn encode(schema: &Schema) -> Vec<u8> {
+pub fn encode(schema: &Schema) -> Vec<u8> {
     let mut out = vec![VERSION];
     let rule = schema.conflict();
     put_optional(&mut out, schema.table().namespace(), put_text);
@@ -153,7 +167,7 @@ fn read_expr(input: &mut Input<'_>) -> Result<LoggedExpr, Unreadable> {
 ///
 /// # Errors
 /// A newer version wrote them, or they make no sense.
-pub(crate) fn decode(bytes: &[u8]) -> Result<LoggedSchema, Unreadable> {
+pub fn decode(bytes: &[u8]) -> Result<LoggedSchema, Unreadable> {
     let mut input = Input::new(bytes);
     match input.u8()? {
         0 => return Err(Unreadable::Damaged("it has no version")),
@@ -193,7 +207,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<LoggedSchema, Unreadable> {
 }
 
 impl LoggedSchema {
-    /// The schema, if the log has all of it.
+    /// The schema, if the record has all of it.
     ///
     /// # Errors
     /// The rule has SQL text: it comes from the program only, so that bytes on a disk are never run. Or the schema is not
@@ -277,7 +291,7 @@ mod tests {
 
     /// What a file says is never run as SQL.
     #[test]
-    fn sql_text_is_not_taken_from_the_log() {
+    fn sql_text_is_not_taken_from_the_source() {
         for rule in [
             Conflict::update(["id"]).set("v", Expr::raw("{old} + 1")).may_add_twice(),
             Conflict::update(["id"]).on_partial_index("v > 0"),

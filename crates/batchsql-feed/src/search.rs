@@ -1,6 +1,6 @@
 //! Owns the search for bad rows among rows whose position moves in order: what is tried next, and who is at fault. Pure: no
 //! clock, no I/O.
-//! Must not know databases or the log.
+//! Must not know databases or sources.
 //!
 //! Rows are tried together, and halves of what is refused, the first half first. A row that is refused alone is only a
 //! suspect until another row is accepted after it: the table may be at fault. While there are suspects, rows are tried without

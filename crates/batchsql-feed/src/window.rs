@@ -1,6 +1,6 @@
 //! Owns which rows of a partition were read and have not been settled, and which of them are written again. Pure: no clock,
 //! no I/O.
-//! Must not know the log or the pipeline.
+//! Must not know sources or the pipeline. Sequences rise, and may have holes.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -27,7 +27,7 @@ enum State {
     InFlight,
     /// It may be in the table.
     Ended,
-    /// It is in the dead letters, or missing in the log.
+    /// It is in the dead letters, or needs no write.
     Gone,
     /// It is not known whether it is in the table, or it is not.
     Failed,
@@ -58,7 +58,7 @@ impl<R> Window<R> {
         self.held.push_back(Held { first: sequence, last: sequence, row: Some(row), key, state: State::InFlight });
     }
 
-    /// Rows that are missing, and were accepted as lost.
+    /// What needs no write: it is missing and was accepted as lost, or its source has dealt with it.
     pub(crate) fn push_gap(&mut self, first: u64, last: u64) {
         self.held.push_back(Held { first, last, row: None, key: None, state: State::Gone });
     }

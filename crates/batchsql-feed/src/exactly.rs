@@ -19,27 +19,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Claim, ClaimFrom, Claimed, DynRow, ErrorClass, PartitionKey, Position, Row, Rows, SharedRows, SinkError, Step,
+    Claim, Claimed, DynRow, ErrorClass, PartitionKey, Position, Row, Rows, SharedRows, SinkError, Step,
 };
+use tokio::sync::watch;
 
-use crate::feed::claimed::ExactlyOnce;
-use crate::feed::context::{Context, Stream};
-use crate::feed::partition::{Found, Partition, Watched};
-use crate::feed::rows::LoggedRow;
-use crate::feed::search::Search;
+use crate::context::{Context, Ending};
+use crate::partition::{Found, Partition, Watched};
+use crate::rows::LoggedRow;
+use crate::search::Search;
+use crate::source::{Begin, NotClaimed, Refusal, Source};
+use crate::state::PartitionState;
 
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// Runs until the pipeline is closed.
-pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>, shared: Arc<ExactlyOnce>) {
-    let _watched = Watched { context: Arc::clone(&context), stream: Arc::clone(&stream) };
-    let key = PartitionKey::new(&*shared.source, &*context.source, &*stream.table_name, stream.partition);
-    let Some(at) = Partition::open(context, stream) else { return };
+/// Runs until it is ended, and returns the source.
+pub(crate) async fn run<S: Source>(
+    context: Arc<Context>,
+    state: Arc<PartitionState>,
+    source: S,
+    ending: watch::Receiver<Ending>,
+) -> S {
+    let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
+    let options = &context.options;
+    let name = options.exactly_once.as_deref().unwrap_or_default();
+    let key = PartitionKey::new(name, &*options.incarnation, state.table(), state.partition());
+    let at = Partition::new(context, state, source, ending);
     let feed = Feed {
         at,
-        shared,
         key,
+        owner: String::new(),
         position: None,
         waiting: VecDeque::new(),
         passed: 0,
@@ -47,20 +56,21 @@ pub(crate) async fn run(context: Arc<Context>, stream: Arc<Stream>, shared: Arc<
         is_blamed: false,
         rejected: 0,
     };
-    feed.run().await;
+    feed.run().await
 }
 
 /// What was read and is behind the position.
 enum Waiting {
     Row(u64, DynRow),
-    /// Rows up to this one are missing, and were accepted as lost.
-    Missing(u64),
+    /// What is up to this sequence needs no write.
+    Skipped(u64),
 }
 
-struct Feed {
-    at: Partition,
-    shared: Arc<ExactlyOnce>,
+struct Feed<S> {
+    at: Partition<S>,
     key: PartitionKey,
+    /// As of the last claim.
+    owner: String,
     /// `None` until the partition is claimed.
     position: Option<Position>,
     waiting: VecDeque<Waiting>,
@@ -83,20 +93,20 @@ enum Tried {
     Table(SinkError),
     /// Nothing was written; perhaps because so many rows take too long.
     Again(SinkError, bool),
-    /// The intake ends, or another process writes the partition.
+    /// The feed ends, or another process writes the partition.
     Over,
 }
 
-impl Feed {
-    async fn run(mut self) {
-        while !*self.at.is_ending.borrow() && !self.is_over() {
+impl<S: Source> Feed<S> {
+    async fn run(mut self) -> S {
+        while !self.at.is_ending() && !self.is_over() {
             if self.position.is_none() {
                 self.claim().await;
                 continue;
             }
             let enough = self.waiting.front().map_or(1, |front| match front {
                 Waiting::Row(_, row) => self.at.context.pipeline.max_step_rows(row.schema()),
-                Waiting::Missing(_) => 1,
+                Waiting::Skipped(_) => 1,
             });
             if self.is_blocked {
                 let found = self.at.changed().await;
@@ -111,6 +121,7 @@ impl Feed {
                 self.write_front().await;
             }
         }
+        self.at.source
     }
 
     /// Another process has the partition, or its position makes no sense.
@@ -122,134 +133,71 @@ impl Feed {
         match found {
             Found::Rows(rows) => {
                 for LoggedRow { sequence, row, .. } in rows {
-                    self.at.stream.has_read(sequence);
+                    self.at.state.has_read(sequence);
                     self.waiting.push_back(Waiting::Row(sequence, row));
                 }
             }
-            Found::Missing(gap) => self.waiting.push_back(Waiting::Missing(gap.last)),
+            Found::Skipped(_, last) => self.waiting.push_back(Waiting::Skipped(last)),
             Found::Nothing => {}
         }
     }
 
-    /// Claims the partition when the task begins, and compares the position with the log.
+    /// Claims the partition when the task begins, and compares the position with the source.
     async fn claim(&mut self) {
-        let (shared, stream) = (Arc::clone(&self.shared), Arc::clone(&self.at.stream));
-        let (table, partition) = (&*stream.table_name, stream.partition);
-        if shared.claimed.is_stopped(table, partition) {
-            let text = "its position in the database did not fit the log at an earlier start; write its rows with `durable_log \
-                        export`, and begin with an empty folder";
-            return self.at.stop(text.to_owned());
-        }
-        let settled = stream.settled();
-        let had_position = shared.claimed.has_position(table, partition);
-        let mut claim = Claim::of(&*shared.owner).from(ClaimFrom::Owners(shared.claimed.owners(table, partition)));
-        if !had_position || self.at.context.accepts_gaps {
-            claim = claim.or_begin_at(signed(settled));
-        }
-        // Before the claim: otherwise a process that ends right after it would not know the position as its own.
-        if !self.note(|shared, stream| shared.claimed.claims(&stream.table_name, stream.partition, &shared.owner)).await
-        {
-            return;
-        }
+        let claim = match self.at.source.claim().await {
+            Ok(claim) => claim,
+            Err(refusal) => return self.at.refused(refusal).await,
+        };
+        self.owner.clone_from(&claim.owner);
         match self.ask(&claim).await {
             None => {}
-            Some(Ok(Claimed::Position(position))) => self.begin_at(position, settled).await,
-            Some(Ok(Claimed::Missing)) => {
-                let text = "the database has no position of this partition, although it had one: it was made anew or restored \
-                            from a backup; restore a newer one, or accept that rows written since then may be lost, with \
-                            DurableOptions::accept_gaps";
-                self.at.stop(text.to_owned());
-            }
-            Some(Ok(_)) => self.at.stop(OTHER_OWNER.to_owned()),
+            Some(Ok(Claimed::Position(position))) => self.begin_at(position).await,
+            Some(Ok(Claimed::Missing)) => self.not_claimed(NotClaimed::Missing).await,
+            Some(Ok(_)) => self.not_claimed(NotClaimed::Other).await,
             Some(Err(error)) => {
                 let text = format!("its position cannot be claimed: {error}; trying again");
-                self.at.waits(text);
-                self.at.pause().await;
+                self.at.refused(Refusal::Wait(text)).await;
             }
         }
     }
 
-    /// Asks the database for the partition. `None`: the intake ends.
+    async fn not_claimed(&mut self, why: NotClaimed) {
+        let refusal = self.at.source.not_claimed(why);
+        self.at.refused(refusal).await;
+    }
+
+    /// Asks the database for the partition. `None`: the feed ends.
     async fn ask(&mut self, claim: &Claim) -> Option<Result<Claimed, SinkError>> {
-        let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
+        let context = Arc::clone(&self.at.context);
         let asked = async {
-            let _permit = shared.claims.acquire().await;
+            let _permit = context.claims.acquire().await;
             context.pipeline.claim(&self.key, claim).await
         };
         tokio::select! {
             claimed = asked => Some(claimed),
-            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => None,
+            () = self.at.ends_now() => None,
         }
     }
 
-    /// Writes to the file of claims. False if it cannot be written.
-    async fn note(
-        &mut self,
-        write: impl FnOnce(&ExactlyOnce, &Stream) -> std::io::Result<()> + Send + 'static,
-    ) -> bool {
-        let (shared, stream) = (Arc::clone(&self.shared), Arc::clone(&self.at.stream));
-        match tokio::task::spawn_blocking(move || write(&shared, &stream)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                let text =
-                    format!("the file POSITIONS in the folder of the intake cannot be written: {error}; trying again");
-                self.at.waits(text);
-                self.at.pause().await;
-                false
-            }
-            // The runtime ends.
-            Err(_) => false,
-        }
-    }
-
-    /// The partition is claimed. Its position and what the log has settled differ after a crash, a restored database, or a
-    /// log that has lost its end.
-    async fn begin_at(&mut self, position: Position, settled: u64) {
+    /// The partition is claimed. Its position and what the source has settled differ after a crash, a restored database, or a
+    /// source that has lost its end.
+    async fn begin_at(&mut self, position: Position) {
         let reached = u64::try_from(position.sequence).unwrap_or(0);
-        let Stream { table, partition, .. } = *self.at.stream;
-        if reached < settled && !self.at.context.accepts_gaps {
-            let missing = settled - reached;
-            return self.at.stop(format!(
-                "the position in the database is {reached}, but the log has rows only from {} on: the database was restored from \
-                 a backup; restore a newer one, or accept that {missing} rows may be missing, with DurableOptions::accept_gaps",
-                settled + 1
-            ));
-        }
-        // New rows must not get numbers that were used.
-        let does_not_fit = reached > self.at.stream.recovered()
-            && self.at.context.log.resume_above(table, partition, reached).is_err();
-        if does_not_fit {
-            let stopped = |shared: &ExactlyOnce, stream: &Stream| {
-                shared.claimed.stop(&stream.table_name, stream.partition, &shared.owner)
-            };
-            if !self.note(stopped).await {
-                return;
-            }
-            return self.at.stop(format!(
-                "the position in the database is {reached}, but the log ended at {} when it was opened: it has lost its end, and \
-                 rows that were stored since then have numbers that were used before; write its rows with `durable_log export`, \
-                 and begin with an empty folder",
-                self.at.stream.recovered()
-            ));
-        }
-        let has = |shared: &ExactlyOnce, stream: &Stream| {
-            shared.claimed.has(&stream.table_name, stream.partition, &shared.owner)
+        let Begin { passed, missing } = match self.at.source.begin_at(reached).await {
+            Ok(begin) => begin,
+            Err(refusal) => return self.at.refused(refusal).await,
         };
-        if !self.note(has).await {
-            return;
-        }
         self.at.goes_on();
         self.position = Some(position);
-        match reached {
-            _ if reached < settled => {
-                let missing = settled - reached;
-                tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
-                self.at.context.counts.missing.add(missing);
-                self.passed = settled;
-            }
+        if missing > 0 {
+            tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
+            self.at.context.counts.missing.add(missing);
+        }
+        self.passed = self.passed.max(passed);
+        let settled = self.at.state.settled();
+        if reached > settled {
             // Written by the process before, which did not get to settle it.
-            _ if reached > settled => self.at.settle(settled + 1, reached),
-            _ => {}
+            self.at.settle(settled + 1, reached).await;
         }
     }
 
@@ -272,6 +220,9 @@ impl Feed {
         let mut search = Search::new(sequences.len(), budget, self.is_blamed);
         let mut failures = 0;
         loop {
+            if self.at.is_ending() {
+                return;
+            }
             let Some(next) = search.next() else {
                 // A row of another shape may show that the table accepts rows.
                 if search.blames_table() && self.another_is_accepted(rows.rows()).await {
@@ -311,7 +262,7 @@ impl Feed {
         self.at.goes_on();
     }
 
-    /// Moves guilty rows to the dead letters. False: the intake ends.
+    /// Moves guilty rows to the dead letters. False: the feed ends.
     async fn reject_guilty(&mut self, guilty: Vec<(usize, SinkError)>, rows: &SharedRows, sequences: &[u64]) -> bool {
         if guilty.is_empty() {
             return true;
@@ -345,7 +296,7 @@ impl Feed {
         self.passed = self.passed.max(self.reached());
         while let Some(front) = self.waiting.front() {
             match front {
-                Waiting::Missing(last) => self.passed = self.passed.max(*last),
+                Waiting::Skipped(last) => self.passed = self.passed.max(*last),
                 Waiting::Row(sequence, _) if *sequence <= self.passed => {}
                 Waiting::Row(..) => break,
             }
@@ -357,7 +308,8 @@ impl Feed {
     fn front(&self) -> Result<Option<(SharedRows, Vec<u64>)>, String> {
         let Some(Waiting::Row(_, first)) = self.waiting.front() else { return Ok(None) };
         let pipeline = &self.at.context.pipeline;
-        let refused = |error| format!("a row of the log cannot be written: {error}; correct the schema");
+        let place = self.at.context.options.place;
+        let refused = |error| format!("a row of {place} cannot be written: {error}; correct the schema");
         let mut rows = pipeline.row_buffer(first.schema()).map_err(refused)?;
         let mut sequences = Vec::new();
         let most = pipeline.max_step_rows(first.schema());
@@ -372,7 +324,7 @@ impl Feed {
                 Err(_) if !sequences.is_empty() => break,
                 Err(error) => {
                     return Err(format!(
-                        "row {sequence} of the log cannot be written: {error}; correct the schema or the limit"
+                        "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
                     ));
                 }
             }
@@ -387,17 +339,17 @@ impl Feed {
             return;
         }
         let step = Step::new(position, signed(self.passed));
-        let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
+        let context = Arc::clone(&self.at.context);
         let advance = async {
-            let _permit = shared.steps.acquire().await;
+            let _permit = context.steps.acquire().await;
             context.pipeline.advance(&step).await
         };
         let advanced = tokio::select! {
             advanced = advance => advanced,
-            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => return,
+            () = self.at.ends_now() => return,
         };
         match advanced {
-            Ok(()) => self.has_reached(self.passed),
+            Ok(()) => self.has_reached(self.passed).await,
             Err(error) => {
                 tracing::warn!(%error, partition = %self.key, "a position was not moved; trying again");
                 if self.resolve(self.passed).await == Some(false) {
@@ -414,19 +366,19 @@ impl Feed {
         if !commits {
             step = step.rolled_back();
         }
-        let (context, shared) = (Arc::clone(&self.at.context), Arc::clone(&self.shared));
+        let context = Arc::clone(&self.at.context);
         let write = async {
-            let _permit = shared.steps.acquire().await;
+            let _permit = context.steps.acquire().await;
             context.pipeline.write_step(rows, &step).await
         };
         let written = tokio::select! {
             written = write => written,
             // The next process asks the database what became of it.
-            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => return Tried::Over,
+            () = self.at.ends_now() => return Tried::Over,
         };
         let failed = match written {
             Ok(_) if commits => {
-                self.has_reached(to);
+                self.has_reached(to).await;
                 return Tried::Accepted;
             }
             Ok(_) => return Tried::Accepted,
@@ -459,10 +411,10 @@ impl Feed {
         }
     }
 
-    /// Claims the partition again, and returns whether it has reached `to`. `None`: the intake ends, or the partition has
+    /// Claims the partition again, and returns whether it has reached `to`. `None`: the feed ends, or the partition has
     /// another owner.
     async fn resolve(&mut self, to: u64) -> Option<bool> {
-        let claim = Claim::of(&*self.shared.owner);
+        let claim = Claim::of(&*self.owner);
         loop {
             match self.ask(&claim).await? {
                 Ok(Claimed::Position(position)) => {
@@ -470,7 +422,7 @@ impl Feed {
                     let now = u64::try_from(position.sequence).unwrap_or(0);
                     self.position = Some(Position { sequence: signed(before), ..position });
                     if now == to && now != before {
-                        self.has_reached(to);
+                        self.has_reached(to).await;
                         return Some(true);
                     }
                     if now == before {
@@ -492,7 +444,7 @@ impl Feed {
                 }
                 Ok(_) => {
                     self.position = None;
-                    self.at.stop(OTHER_OWNER.to_owned());
+                    self.not_claimed(NotClaimed::Other).await;
                     return None;
                 }
                 Err(error) => {
@@ -506,12 +458,12 @@ impl Feed {
     }
 
     /// The position was moved.
-    fn has_reached(&mut self, to: u64) {
+    async fn has_reached(&mut self, to: u64) {
         let Some(position) = &mut self.position else { return };
         position.sequence = signed(to);
-        let settled = self.at.stream.settled();
+        let settled = self.at.state.settled();
         if to > settled {
-            self.at.settle(settled + 1, to);
+            self.at.settle(settled + 1, to).await;
         }
         self.passed = self.passed.max(to);
         self.at.goes_on();
@@ -522,17 +474,11 @@ impl Feed {
         self.is_blamed = true;
         self.at.waits(format!("its table cannot be written: {why}; its rows wait, and it is tried every {PROBE:?}"));
         self.at.set_aside(true);
-        tokio::select! {
-            () = tokio::time::sleep(PROBE) => {}
-            _ = self.at.is_ending.wait_for(|is_ending| *is_ending) => {}
-        }
+        self.at.sleep(PROBE).await;
         // A row that came meanwhile may be accepted.
         self.at.look_for_more();
     }
 }
-
-const OTHER_OWNER: &str = "another process has claimed it: this folder is a copy or an older backup of a log that went on \
-                           elsewhere; keep one of the folders, and write the rows that only this one has with `durable_log export`";
 
 fn signed(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)

@@ -3,9 +3,12 @@
 
 /// Why bytes cannot be read: what is wrong, without a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unreadable {
+#[non_exhaustive]
+pub enum Unreadable {
+    /// A newer version wrote them.
     #[error("it was written by a newer version ({0}) of this crate; update the program")]
     NewerVersion(u8),
+    /// They make no sense.
     #[error("its bytes make no sense ({0})")]
     Damaged(&'static str),
 }
@@ -87,7 +90,7 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, Unreadable> {
     std::str::from_utf8(bytes).map_err(|_| Unreadable::Damaged("text is not UTF-8"))
 }
 
-/// Writes a length. A record is far below 4 GiB: the log refuses more than a segment.
+/// Writes a length. A record is far below 4 GiB: the budget of a pipeline and the log refuse more.
 pub(crate) fn put_length(out: &mut Vec<u8>, length: usize) {
     let length = u32::try_from(length).expect("a record is below 4 GiB, as the byte budget of a pipeline");
     out.extend_from_slice(&length.to_le_bytes());

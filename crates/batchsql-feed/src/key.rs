@@ -1,4 +1,4 @@
-//! Owns the canonical bytes of a key, from which its partition is computed. They are part of the format.
+//! The canonical bytes of a key, from which its partition is computed. They are part of the format: see `FORMAT.md`.
 //! Must not know how rows are stored.
 //!
 //! Keys that BatchSQL treats as equal have equal bytes: integers by number, whatever their width; decimals by number;
@@ -12,7 +12,7 @@ use batchsql_core::exhaustive::Value;
 use batchsql_core::{Ordering, PipelineConfig, RowBuffer, Schema, TableName, ValueRef};
 
 /// The key of one row of a buffer; `None` if the schema has no key.
-pub(crate) fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>> {
+pub fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>> {
     match order {
         KeyOrder::None => None,
         KeyOrder::Table => Some(Vec::new()),
@@ -31,7 +31,8 @@ pub(crate) fn of_values(values: &[batchsql_core::Value], order: &KeyOrder) -> Op
 
 /// Which rows of a schema keep their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum KeyOrder {
+#[allow(clippy::exhaustive_enums, reason = "there is no other order")]
+pub enum KeyOrder {
     /// None: plain inserts.
     None,
     /// All rows of the table: they count as rows of one key.
@@ -42,14 +43,15 @@ pub(crate) enum KeyOrder {
 
 /// The tables that keep the order of all of their rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OrderedTables {
+pub struct OrderedTables {
     by_default: bool,
     /// The tables for which it is the other way.
     others: BTreeSet<String>,
 }
 
 impl OrderedTables {
-    pub(crate) fn of(config: &PipelineConfig) -> Self {
+    /// As a pipeline is configured.
+    pub fn of(config: &PipelineConfig) -> Self {
         let by_default = config.ordering == Ordering::PerTable;
         let is_other =
             |ordering: Option<Ordering>| ordering.is_some_and(|own| (own == Ordering::PerTable) != by_default);
@@ -62,7 +64,7 @@ impl OrderedTables {
     }
 }
 
-/// As it is in the folder of the log.
+/// As a source stores it: rows of one key are in one partition, which depends on it.
 impl fmt::Display for OrderedTables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [ours, theirs] = if self.by_default { ["table", "key"] } else { ["key", "table"] };
@@ -75,7 +77,8 @@ impl fmt::Display for OrderedTables {
 }
 
 impl KeyOrder {
-    pub(crate) fn of(schema: &Schema, ordered: &OrderedTables) -> Self {
+    /// The order of the rows of a schema.
+    pub fn of(schema: &Schema, ordered: &OrderedTables) -> Self {
         if ordered.includes(schema.table()) {
             return Self::Table;
         }

@@ -1,4 +1,4 @@
-//! Owns the numbers of column types in the log. They never change.
+//! Owns the numbers of column types in a source. They never change.
 //! Must not know how values are stored.
 
 use batchsql_core::ColumnType;

@@ -12,11 +12,11 @@ use crate::block::bytes::{Input, Unreadable, put_length, utf8};
 const VERSION: u8 = 1;
 
 /// The most rows of a block: rows of `NULL` alone take a bit per column, so that few bytes could mean very many rows.
-pub(crate) const MAX_ROWS: usize = 1 << 16;
+pub const MAX_ROWS: usize = 1 << 16;
 
 /// The bytes of some rows: version, number of rows, and each column. A nullable column starts with a bit per row that is 1
 /// where there is a value. The values that are there follow: numbers, or first all lengths and then all bytes.
-pub(crate) fn encode(rows: Rows<'_>) -> Vec<u8> {
+pub fn encode(rows: Rows<'_>) -> Vec<u8> {
     let mut out = vec![VERSION];
     put_length(&mut out, rows.len());
     for column in 0..rows.schema().columns().len() {
@@ -68,7 +68,7 @@ fn put_bytes<I: Iterator<Item = usize>>(out: &mut Vec<u8>, values: BytesValues<'
 ///
 /// # Errors
 /// A newer version wrote them, or they make no sense.
-pub(crate) fn decode(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -> Result<Vec<Vec<Value>>, Unreadable> {
+pub fn decode(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -> Result<Vec<Vec<Value>>, Unreadable> {
     let mut input = Input::new(bytes);
     match input.u8()? {
         0 => return Err(Unreadable::Damaged("it has no version")),
@@ -76,7 +76,7 @@ pub(crate) fn decode(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -
         newer => return Err(Unreadable::NewerVersion(newer)),
     }
     if input.u32()? != count {
-        return Err(Unreadable::Damaged("the number of rows is another one than in the log"));
+        return Err(Unreadable::Damaged("the number of rows is another one than in its header"));
     }
     if columns.is_empty() || count as usize > MAX_ROWS {
         return Err(Unreadable::Damaged("it has more rows than a block may have"));

@@ -1,5 +1,5 @@
-//! Owns the schemas of the program: those that were declared, those of submitted rows, and which of them a logged block has.
-//! Must not know blocks or the log.
+//! Owns the schemas of the program: those that were declared, those of submitted rows, and which of them a stored block has.
+//! Must not know blocks or sources.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,58 +7,60 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use batchsql_core::{Action, Schema, TableName};
 use tokio::sync::watch;
 
-use crate::block::bytes::Unreadable;
+use crate::block::Unreadable;
 use crate::block::schema_record::{self, LoggedSchema};
 
-/// The schemas of one program.
+/// The schemas of one program, with which the rows of a source are written.
 #[derive(Debug)]
-pub(crate) struct Schemas {
-    /// They replace the rules of logged rows.
+pub struct Schemas {
+    /// They replace the rules of stored rows.
     declared: Vec<Schema>,
+    /// What a person calls to declare one.
+    advice: &'static str,
     /// Schemas of submitted rows and of `declared`, by their bytes.
     seen: Mutex<HashMap<Vec<u8>, Schema>>,
     /// Changes when there is a new one.
     changed: watch::Sender<()>,
 }
 
-/// How the rows of a logged schema are written: the schema, and for each of its columns the number of the logged one.
+/// How the rows of a stored schema are written: the schema, and for each of its columns the number of the stored one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Resolved {
     pub(crate) schema: Schema,
     pub(crate) places: Box<[usize]>,
 }
 
-/// Why rows in the log cannot be written by this program.
+/// Why stored rows cannot be written by this program.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unresolved {
-    #[error("the schema of rows in the log cannot be read: {0}")]
+    #[error("the schema of stored rows cannot be read: {0}")]
     Unreadable(#[from] Unreadable),
-    #[error("the schema record of rows in the log is lost; restore the folder from a backup")]
+    #[error("the schema record of stored rows is lost; restore the source from a backup")]
     Lost,
+    #[error("the rule of stored rows has SQL text, and this program has no such schema; give it to {0}")]
+    UnknownRule(&'static str),
     #[error(
-        "the rule of rows in the log has SQL text, and this program has no such schema; give it to DurableOptions::schema"
+        "the schemas of table {table} that were given to {advice} do not fit stored rows (columns, types, or upserts and \
+         deletes); give the schema that they were submitted with too"
     )]
-    UnknownRule,
+    NoneFits { table: String, advice: &'static str },
     #[error(
-        "the schemas of table {0} that were given to DurableOptions::schema do not fit rows in the log (columns, types, or \
-         upserts and deletes); give the schema that they were submitted with too"
+        "{count} schemas of table {table} that were given to {advice} fit stored rows; give the schema that the rows were \
+         submitted with, or only one of these"
     )]
-    NoneFits(String),
-    #[error(
-        "{count} schemas of table {table} that were given to DurableOptions::schema fit rows in the log; give the schema that \
-         the rows were submitted with, or only one of these"
-    )]
-    Ambiguous { table: String, count: usize },
+    Ambiguous { table: String, count: usize, advice: &'static str },
 }
 
 impl Schemas {
-    pub(crate) fn new(declared: Vec<Schema>) -> Self {
+    /// The schemas that the program declares: they replace the rules that rows were stored with. `advice` names what a
+    /// person calls to declare one, for example `DurableOptions::schema`.
+    pub fn new(declared: Vec<Schema>, advice: &'static str) -> Self {
         let seen = declared.iter().map(|schema| (schema_record::encode(schema), schema.clone())).collect();
-        Self { declared, seen: Mutex::new(seen), changed: watch::Sender::new(()) }
+        Self { declared, advice, seen: Mutex::new(seen), changed: watch::Sender::new(()) }
     }
 
-    /// Adds the schema of submitted rows, with its bytes.
-    pub(crate) fn add(&self, schema: &Schema, bytes: &[u8]) {
+    /// Adds the schema of submitted rows, with its bytes. Partitions that have stopped for want of it go on.
+    pub fn add(&self, schema: &Schema, bytes: &[u8]) {
         let is_new = self.seen().insert(bytes.to_vec(), schema.clone()).is_none();
         if is_new {
             self.changed.send_replace(());
@@ -70,16 +72,16 @@ impl Schemas {
         self.changed.subscribe()
     }
 
-    /// How the rows of a logged schema are written.
+    /// How the rows of a stored schema are written.
     pub(crate) fn resolve(&self, bytes: &[u8]) -> Result<Resolved, Unresolved> {
         if let Some(schema) = self.seen().get(bytes) {
             return Ok(Resolved { schema: schema.clone(), places: (0..schema.columns().len()).collect() });
         }
         let logged = schema_record::decode(bytes)?;
-        match resolve_declared(&logged, &self.declared)? {
+        match resolve_declared(&logged, &self.declared, self.advice)? {
             Some(resolved) => Ok(resolved),
             None => {
-                let schema = logged.to_schema().map_err(|_| Unresolved::UnknownRule)?;
+                let schema = logged.to_schema().map_err(|_| Unresolved::UnknownRule(self.advice))?;
                 Ok(Resolved { places: (0..schema.columns().len()).collect(), schema })
             }
         }
@@ -90,8 +92,12 @@ impl Schemas {
     }
 }
 
-/// The declared schema that replaces a logged one; `None` if none is declared for rows of its kind.
-fn resolve_declared(logged: &LoggedSchema, declared: &[Schema]) -> Result<Option<Resolved>, Unresolved> {
+/// The declared schema that replaces a stored one; `None` if none is declared for rows of its kind.
+fn resolve_declared(
+    logged: &LoggedSchema,
+    declared: &[Schema],
+    advice: &'static str,
+) -> Result<Option<Resolved>, Unresolved> {
     let is_delete = |action: Action| action == Action::Delete;
     let of_kind: Vec<&Schema> = declared
         .iter()
@@ -103,11 +109,11 @@ fn resolve_declared(logged: &LoggedSchema, declared: &[Schema]) -> Result<Option
     let fitting: Vec<Resolved> = of_kind.iter().filter_map(|schema| fit(logged, schema)).collect();
     let with_action = || fitting.iter().filter(|resolved| resolved.schema.action() == logged.rule.action);
     match &*fitting {
-        [] => Err(Unresolved::NoneFits(table_text(&logged.table))),
+        [] => Err(Unresolved::NoneFits { table: table_text(&logged.table), advice }),
         [one] => Ok(Some(one.clone())),
         all => match (with_action().next(), with_action().count()) {
             (Some(one), 1) => Ok(Some(one.clone())),
-            _ => Err(Unresolved::Ambiguous { table: table_text(&logged.table), count: all.len() }),
+            _ => Err(Unresolved::Ambiguous { table: table_text(&logged.table), count: all.len(), advice }),
         },
     }
 }
@@ -116,7 +122,7 @@ fn table_text(table: &TableName) -> String {
     format!("{:?}", table.to_string())
 }
 
-/// A schema for rows with the columns of the logged one, by name; `None` if it has no such columns, another key, or other
+/// A schema for rows with the columns of the stored one, by name; `None` if it has no such columns, another key, or other
 /// types.
 fn fit(logged: &LoggedSchema, schema: &Schema) -> Option<Resolved> {
     let sorted = |key: &[String]| {
@@ -148,7 +154,7 @@ mod tests {
     }
 
     fn resolve(declared: Vec<Schema>, logged: &Schema) -> Result<Resolved, Unresolved> {
-        Schemas::new(declared).resolve(&schema_record::encode(logged))
+        Schemas::new(declared, "declare").resolve(&schema_record::encode(logged))
     }
 
     #[test]
@@ -166,7 +172,7 @@ mod tests {
         assert_eq!(resolved.schema, declared.with_columns(["note", "id"]).unwrap());
         assert_eq!(&*resolved.places, [1, 0], "values are matched by the names of their columns");
         // What was submitted in this process, and is not declared, replaces nothing.
-        let schemas = Schemas::new(vec![]);
+        let schemas = Schemas::new(vec![], "declare");
         let other = builder().on_conflict(Conflict::ignore(["id"])).build().unwrap();
         schemas.add(&other, &schema_record::encode(&other));
         assert_eq!(schemas.resolve(&schema_record::encode(&logged)).unwrap().schema, logged);
@@ -177,8 +183,8 @@ mod tests {
         let rule = Conflict::update(["id"]).set("note", Expr::raw("{new} || '!'")).may_add_twice();
         let logged = builder().on_conflict(rule).build().unwrap();
         let bytes = schema_record::encode(&logged);
-        let schemas = Schemas::new(vec![]);
-        assert_eq!(schemas.resolve(&bytes), Err(Unresolved::UnknownRule));
+        let schemas = Schemas::new(vec![], "declare");
+        assert_eq!(schemas.resolve(&bytes), Err(Unresolved::UnknownRule("declare")));
         let changes = schemas.changes();
         schemas.add(&logged, &bytes);
         assert!(changes.has_changed().unwrap());
@@ -211,6 +217,6 @@ mod tests {
 
     #[test]
     fn bytes_that_make_no_sense_are_an_error() {
-        assert!(matches!(Schemas::new(vec![]).resolve(&[1, 2, 3]), Err(Unresolved::Unreadable(_))));
+        assert!(matches!(Schemas::new(vec![], "declare").resolve(&[1, 2, 3]), Err(Unresolved::Unreadable(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of the log never change within a version: files that an earlier build wrote are read, and are written again
+//! The bytes of blocks never change within a version: files that an earlier build wrote are read, and are written again
 //! as they were. `BATCHSQL_GOLDEN=write` makes new ones, for a new version only.
 
 use std::fs;

@@ -2,14 +2,14 @@
 //! Must not know the pipeline.
 
 use batchsql_core::{DynRow, Row, Value};
-use batchsql_log::StoredBlock;
 
 use crate::block::rows::decode;
 use crate::block::schema_record;
 use crate::key::{self, KeyOrder, OrderedTables};
 use crate::schemas::{Resolved, Schemas, Unresolved};
+use crate::source::SourceBlock;
 
-/// A row of the log.
+/// A row of a source.
 #[derive(Debug)]
 pub(crate) struct LoggedRow {
     pub(crate) sequence: u64,
@@ -28,12 +28,12 @@ pub(crate) enum NoRows {
 
 /// The rows of a block behind `settled`.
 pub(crate) fn rows_of(
-    block: &StoredBlock,
+    block: &SourceBlock,
     schemas: &Schemas,
     settled: u64,
     ordered: &OrderedTables,
 ) -> Result<Vec<LoggedRow>, NoRows> {
-    let bytes = block.schema_bytes.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
+    let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     let Resolved { schema, places } = schemas.resolve(bytes).map_err(NoRows::Unresolved)?;
     let logged = schema_record::decode(bytes).map_err(|error| NoRows::Unresolved(error.into()))?;
     let columns: Vec<_> = logged.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();

@@ -5,25 +5,28 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-
-use batchsql_log::{FileSystem, RealFileSystem};
-
-/// A file that is appended to and synced.
+/// A file of rejected rows, as lines of JSON. It is synced before a rejected row counts as ended. Each line has an `id` that is
+/// unique for the row; a row may have several lines with one id. A file
+/// that was moved away, for example to be rotated, is made again.
 #[derive(Debug)]
-pub(crate) struct Letters {
+pub struct Letters {
     path: PathBuf,
     /// `None` after an error: what was written is not known then, so it is opened again.
     file: Mutex<Option<File>>,
 }
 
 impl Letters {
-    /// Opens the file, and makes its name durable.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    /// Opens the file, and makes its name durable. Blocks the thread.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn open(path: &Path) -> io::Result<Self> {
         let file = open(path)?;
         Ok(Self { path: path.to_owned(), file: Mutex::new(Some(file)) })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
@@ -69,7 +72,12 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
 /// Without it a power loss may remove the name of a new file.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    RealFileSystem.sync_folder(folder)
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    // NTFS writes names with its own journal, and has no call for a folder.
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 #[cfg(unix)]

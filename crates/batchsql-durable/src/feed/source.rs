@@ -1,0 +1,181 @@
+//! Owns the log as a source: its blocks and gaps, what is settled, and how a position in the database fits it.
+//! Must not know how rows are written.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use batchsql_core::{Claim, ClaimFrom};
+use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
+use batchsql_log::{From, Gap, Log, LogError, Reader};
+use tokio::sync::watch;
+
+use crate::feed::claimed::Claims;
+use crate::feed::stream::Stream;
+
+/// What all partitions of a log use.
+#[derive(Debug)]
+pub(crate) struct FromLog {
+    pub(crate) log: Log,
+    pub(crate) accepts_gaps: bool,
+    /// `None`: at least once.
+    pub(crate) claims: Option<Arc<Claims>>,
+}
+
+/// One partition of the log.
+#[derive(Debug)]
+pub(crate) struct LogSource {
+    from: Arc<FromLog>,
+    stream: Arc<Stream>,
+    appended: watch::Receiver<u64>,
+    /// `None` until it is opened, while a thread reads with it, and after a panic of it.
+    reader: Option<Reader>,
+}
+
+impl LogSource {
+    pub(crate) fn new(from: Arc<FromLog>, stream: Arc<Stream>) -> Self {
+        Self { appended: stream.appended.subscribe(), from, stream, reader: None }
+    }
+
+    /// Reads on a thread that may block. `None`: the runtime ends.
+    async fn read(&mut self) -> Result<Option<batchsql_log::Next>, SourceError> {
+        let failed = |error: LogError| SourceError::again(error.to_string());
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let reader = self.from.log.reader(self.stream.table, self.stream.state.partition(), From::Unsettled);
+                // It does not depend on the disk.
+                reader.map_err(|error| SourceError::stop(error.to_string()))?
+            }
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let next = reader.next();
+            (reader, next)
+        });
+        match read.await {
+            Ok((reader, next)) => {
+                self.reader = Some(reader);
+                next.map(Some).map_err(failed)
+            }
+            Err(error) if error.is_cancelled() => Ok(None),
+            Err(error) => {
+                Err(SourceError::stop(format!("the reader of the log has failed ({error}); start the program again")))
+            }
+        }
+    }
+
+    fn claims(&self) -> Result<&Arc<Claims>, Refusal> {
+        self.from.claims.as_ref().ok_or_else(|| Refusal::Stop("the intake writes at least once".to_owned()))
+    }
+
+    /// Writes to the file of claims.
+    async fn note(
+        &self,
+        write: impl FnOnce(&Claims, &str, u32) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let (claims, stream) = (Arc::clone(self.claims()?), Arc::clone(&self.stream));
+        let write = move || write(&claims, stream.state.table(), stream.state.partition());
+        let written = tokio::task::spawn_blocking(write).await;
+        // Without a result the runtime ends.
+        let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+        written.map_err(|error| {
+            Refusal::Wait(format!(
+                "the file POSITIONS in the folder of the intake cannot be written: {error}; trying again"
+            ))
+        })
+    }
+}
+
+impl Source for LogSource {
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        Ok(match self.read().await? {
+            Some(batchsql_log::Next::Block(block)) => {
+                Next::Block(SourceBlock::new(block.first, block.count, block.schema_bytes, block.bytes, block.time))
+            }
+            Some(batchsql_log::Next::Gap(gap)) => Next::Gap(source_gap(&gap)),
+            // The end, a full window, and what a later version may add.
+            _ => Next::Nothing,
+        })
+    }
+
+    async fn ready(&mut self) {
+        // Its sender is in the stream.
+        let _ = self.appended.changed().await;
+    }
+
+    async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
+        let settled = self.from.log.settle(self.stream.table, self.stream.state.partition(), rows);
+        settled.map_err(|error| SourceError::again(error.to_string()))
+    }
+
+    /// The rows of a table that cannot be written leave the segments that they share with other tables.
+    fn set_aside(&mut self, is_aside: bool) {
+        self.from.log.set_aside(self.stream.table, self.stream.state.partition(), is_aside);
+    }
+
+    async fn claim(&mut self) -> Result<Claim, Refusal> {
+        let claims = Arc::clone(self.claims()?);
+        let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
+        if claims.claimed.is_stopped(table, partition) {
+            let text = "its position in the database did not fit the log at an earlier start; write its rows with `durable_log \
+                        export`, and begin with an empty folder";
+            return Err(Refusal::Stop(text.to_owned()));
+        }
+        let mut claim = Claim::of(&*claims.owner).from(ClaimFrom::Owners(claims.claimed.owners(table, partition)));
+        if !claims.claimed.has_position(table, partition) || self.from.accepts_gaps {
+            claim = claim.or_begin_at(i64::try_from(self.stream.state.settled()).unwrap_or(i64::MAX));
+        }
+        // Before the claim: otherwise a process that ends right after it would not know the position as its own.
+        self.note(|claims, table, partition| claims.claimed.claims(table, partition, &claims.owner)).await?;
+        Ok(claim)
+    }
+
+    fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
+        let text = match why {
+            NotClaimed::Missing => {
+                "the database has no position of this partition, although it had one: it was made anew or restored from a \
+                 backup; restore a newer one, or accept that rows written since then may be lost, with \
+                 DurableOptions::accept_gaps"
+            }
+            _ => {
+                "another process has claimed it: this folder is a copy or an older backup of a log that went on elsewhere; keep \
+                 one of the folders, and write the rows that only this one has with `durable_log export`"
+            }
+        };
+        Refusal::Stop(text.to_owned())
+    }
+
+    async fn begin_at(&mut self, reached: u64) -> Result<Begin, Refusal> {
+        let (table, partition) = (self.stream.table, self.stream.state.partition());
+        let (settled, recovered) = (self.stream.state.settled(), self.stream.recovered);
+        let missing = settled.saturating_sub(reached);
+        if missing > 0 && !self.from.accepts_gaps {
+            return Err(Refusal::Stop(format!(
+                "the position in the database is {reached}, but the log has rows only from {} on: the database was restored from \
+                 a backup; restore a newer one, or accept that {missing} rows may be missing, with DurableOptions::accept_gaps",
+                settled + 1
+            )));
+        }
+        // New rows must not get numbers that were used.
+        if reached > recovered && self.from.log.resume_above(table, partition, reached).is_err() {
+            self.note(|claims, table, partition| claims.claimed.stop(table, partition, &claims.owner)).await?;
+            return Err(Refusal::Stop(format!(
+                "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it has lost its \
+                 end, and rows that were stored since then have numbers that were used before; write its rows with \
+                 `durable_log export`, and begin with an empty folder"
+            )));
+        }
+        self.note(|claims, table, partition| claims.claimed.has(table, partition, &claims.owner)).await?;
+        Ok(if missing > 0 { Begin::behind(settled, missing) } else { Begin::default() })
+    }
+}
+
+fn source_gap(gap: &Gap) -> SourceGap {
+    let rows = gap.last - gap.first + 1;
+    let text = format!(
+        "{rows} rows are missing in the log ({} to {}); look into its folder quarantine, restore a backup, or accept the loss \
+         with DurableOptions::accept_gaps",
+        gap.first, gap.last
+    );
+    SourceGap::new(gap.first, gap.last, rows, text)
+}

@@ -1,0 +1,65 @@
+//! Owns what all partitions of a source use.
+//! Must not know the tasks.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use batchsql_core::BatchSql;
+use tokio::sync::{Semaphore, watch};
+
+use crate::options::FeedOptions;
+
+/// What all partitions use.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) pipeline: BatchSql,
+    pub(crate) options: FeedOptions,
+    pub(crate) counts: Counts,
+    /// Changes whenever a partition has settled rows or stopped.
+    pub(crate) progress: watch::Sender<()>,
+    /// Steps that are under way at once.
+    pub(crate) steps: Semaphore,
+    /// Claims that are under way at once. They do not wait for steps: a claim may end the session that steps wait for.
+    pub(crate) claims: Semaphore,
+}
+
+impl Context {
+    pub(crate) fn new(pipeline: BatchSql, options: FeedOptions) -> Self {
+        // One connection is left for claims, where there are more than two.
+        let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
+        let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
+        let (counts, progress) = (Counts::default(), watch::Sender::new(()));
+        Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1) }
+    }
+}
+
+/// Counts since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) written_again: Count,
+    pub(crate) missing: Count,
+    pub(crate) dead_letters: Count,
+}
+
+/// Rows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, rows: u64) {
+        self.0.fetch_add(rows, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the task of a partition goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    No,
+    /// What is under way is finished, and nothing is begun.
+    Finish,
+    /// The pipeline is closed: nothing is waited for.
+    Now,
+}

@@ -1,0 +1,80 @@
+//! Owns the options of feeds.
+//! Must not know how they are used.
+
+use std::sync::Arc;
+
+use crate::key::OrderedTables;
+use crate::letters::Letters;
+use crate::schemas::Schemas;
+
+/// How the partitions of a source are fed.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct FeedOptions {
+    pub(crate) incarnation: String,
+    pub(crate) letters: Arc<Letters>,
+    pub(crate) schemas: Arc<Schemas>,
+    pub(crate) ordered: OrderedTables,
+    pub(crate) exactly_once: Option<String>,
+    pub(crate) accepts_gaps: bool,
+    pub(crate) place: &'static str,
+    pub(crate) sabotage: Option<FeedSabotage>,
+}
+
+/// A defect on purpose: tests must find it.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "only for tests")]
+pub enum FeedSabotage {
+    /// A row is settled before it has its outcome.
+    SettleEarly,
+}
+
+impl FeedOptions {
+    /// At least once. `incarnation` is an id of the source that changes when the source is made anew, for example the random
+    /// id of a log; it is in the ids of dead letters, and in the names of positions. Rejected rows go to `letters`. `ordered`
+    /// says which tables keep the order of all of their rows.
+    pub fn new(
+        incarnation: impl Into<String>,
+        letters: Arc<Letters>,
+        schemas: Arc<Schemas>,
+        ordered: OrderedTables,
+    ) -> Self {
+        Self {
+            incarnation: incarnation.into(),
+            letters,
+            schemas,
+            ordered,
+            exactly_once: None,
+            accepts_gaps: false,
+            place: "the source",
+            sabotage: None,
+        }
+    }
+
+    /// Writes every row exactly once, with the position of each partition in the database. `source` names the source there,
+    /// at most 100 characters. The database must [keep positions](batchsql_core::BatchSql::keeps_positions).
+    pub fn exactly_once(mut self, source: impl Into<String>) -> Self {
+        self.exactly_once = Some(source.into());
+        self
+    }
+
+    /// Goes on behind rows that are missing in the source; default false: their partition stops.
+    pub fn accept_gaps(mut self, accept: bool) -> Self {
+        self.accepts_gaps = accept;
+        self
+    }
+
+    /// What messages call the source; default `the source`.
+    pub fn called(mut self, place: &'static str) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// A defect on purpose.
+    #[doc(hidden)]
+    pub fn sabotage(mut self, sabotage: FeedSabotage) -> Self {
+        self.sabotage = Some(sabotage);
+        self
+    }
+}

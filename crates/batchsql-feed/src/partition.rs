@@ -1,0 +1,304 @@
+//! Owns what the task of a partition does whatever its guarantee is: reading blocks as rows, settling, dead letters, waiting,
+//! stopping.
+//! Must not know how rows are written.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use batchsql_core::{DeadLetterLine, Outcome};
+use tokio::sync::watch;
+
+use crate::context::{Context, Ending};
+use crate::rows::{LoggedRow, NoRows, rows_of};
+use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
+use crate::state::PartitionState;
+
+/// The waits between repeats of rows, and of reads that fail: doubled up to a limit.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Shows a task that has panicked: its rows stay in the source.
+pub(crate) struct Watched {
+    pub(crate) context: Arc<Context>,
+    pub(crate) state: Arc<PartitionState>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.state.stop(Some("its task has panicked, which is a defect; start the program again".to_owned()));
+            self.context.progress.send_replace(());
+        }
+    }
+}
+
+/// Whether the next block can be read.
+pub(crate) enum Reading {
+    Ready,
+    /// Until there are more rows, or space in the window.
+    Idle,
+    /// The block needs a schema that the program does not have yet.
+    NeedsSchema(Box<SourceBlock>),
+    /// Until a person has done something.
+    Stopped,
+}
+
+/// What was read.
+pub(crate) enum Found {
+    Rows(Vec<LoggedRow>),
+    /// What is between these sequences needs no write.
+    Skipped(u64, u64),
+    /// Nothing now: `reading` says why.
+    Nothing,
+}
+
+/// One partition, as its task holds it.
+pub(crate) struct Partition<S> {
+    pub(crate) context: Arc<Context>,
+    pub(crate) state: Arc<PartitionState>,
+    pub(crate) source: S,
+    pub(crate) reading: Reading,
+    ending: watch::Receiver<Ending>,
+    schemas: watch::Receiver<()>,
+    /// When the blocks that are not settled were stored, each by its last row.
+    times: VecDeque<(u64, SystemTime)>,
+    /// Repeats since the last row was settled.
+    waits: u32,
+    is_aside: bool,
+}
+
+impl<S: Source> Partition<S> {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        state: Arc<PartitionState>,
+        source: S,
+        ending: watch::Receiver<Ending>,
+    ) -> Self {
+        Self {
+            schemas: context.options.schemas.changes(),
+            context,
+            state,
+            source,
+            reading: Reading::Ready,
+            ending,
+            times: VecDeque::new(),
+            waits: 0,
+            is_aside: false,
+        }
+    }
+
+    /// Whether nothing more is begun.
+    pub(crate) fn is_ending(&self) -> bool {
+        *self.ending.borrow() != Ending::No
+    }
+
+    /// Completes when nothing is waited for any more.
+    pub(crate) fn ends_now(&self) -> impl Future<Output = ()> + use<S> {
+        let mut ending = self.ending.clone();
+        async move {
+            // Without a sender the runtime ends, and with it this task.
+            let _ = ending.wait_for(|ending| *ending == Ending::Now).await;
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.reading, Reading::Ready)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        matches!(self.reading, Reading::Stopped)
+    }
+
+    pub(crate) fn is_aside(&self) -> bool {
+        self.is_aside
+    }
+
+    /// Until more can be read, or the feed ends. Rows whose schema has come are returned.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub(crate) async fn changed(&mut self) -> Found {
+        let needs_schema = matches!(self.reading, Reading::NeedsSchema(_));
+        let is_idle = matches!(self.reading, Reading::Idle);
+        tokio::select! {
+            () = self.source.ready(), if is_idle => self.reading = Reading::Ready,
+            _ = self.ending.changed() => {}
+            _ = self.schemas.changed(), if needs_schema => {
+                if let Reading::NeedsSchema(block) = std::mem::replace(&mut self.reading, Reading::Ready) {
+                    return self.rows(*block);
+                }
+            }
+        }
+        Found::Nothing
+    }
+
+    /// The next rows, or why there are none now.
+    pub(crate) async fn read(&mut self) -> Found {
+        match self.source.next().await {
+            Ok(Next::Block(block)) => {
+                self.times.push_back((block.last(), block.time));
+                if self.times.len() == 1 {
+                    self.state.waits_since(block.time);
+                }
+                return self.rows(block);
+            }
+            Ok(Next::Gap(gap)) => return self.gap(gap),
+            Ok(Next::Skip(rows)) => {
+                self.state.has_read(*rows.end());
+                return Found::Skipped(*rows.start(), *rows.end());
+            }
+            Ok(Next::Nothing) => self.reading = Reading::Idle,
+            Err(error) if error.stops => self.stop(error.to_string()),
+            Err(error) => {
+                tracing::error!(%error, table = self.state.table(), "{} cannot be read; trying again", self.context.options.place);
+                self.pause().await;
+            }
+        }
+        Found::Nothing
+    }
+
+    fn rows(&mut self, block: SourceBlock) -> Found {
+        let options = &self.context.options;
+        self.schemas.mark_unchanged();
+        match rows_of(&block, &options.schemas, self.state.settled(), &options.ordered) {
+            Ok(rows) => {
+                self.state.stop(None);
+                Found::Rows(rows)
+            }
+            Err(NoRows::Unresolved(error)) => {
+                self.stop(error.to_string());
+                self.reading = Reading::NeedsSchema(Box::new(block));
+                Found::Nothing
+            }
+            Err(NoRows::Unusable(reason)) => {
+                self.stop(reason);
+                Found::Nothing
+            }
+        }
+    }
+
+    fn gap(&mut self, gap: SourceGap) -> Found {
+        let SourceGap { first, last, rows, text } = gap;
+        if self.context.options.accepts_gaps {
+            let (table, partition) = (self.state.table(), self.state.partition());
+            tracing::error!(table, partition, first, last, rows, text, "rows are missing; going on");
+            self.context.counts.missing.add(rows);
+            self.state.has_read(last);
+            return Found::Skipped(first, last);
+        }
+        self.stop(text);
+        Found::Nothing
+    }
+
+    /// Everything up to this row has ended.
+    pub(crate) async fn settle(&mut self, first: u64, last: u64) {
+        let (table, partition) = (self.state.table(), self.state.partition());
+        if let Err(error) = self.source.settle(first..=last).await {
+            // The rows would be read again after a restart.
+            tracing::error!(%error, table, partition, "written rows cannot be settled in {}", self.context.options.place);
+        }
+        self.state.settle(last);
+        while self.times.front().is_some_and(|(of, _)| *of <= last) {
+            self.times.pop_front();
+        }
+        if let Some((_, time)) = self.times.front() {
+            self.state.waits_since(*time);
+        }
+        self.waits = 0;
+        self.look_for_more();
+        self.context.progress.send_replace(());
+    }
+
+    /// The line of a rejected row.
+    pub(crate) fn letter(&self, sequence: u64, outcome: &Outcome) -> Option<String> {
+        let (source, table) = (&self.context.options.incarnation, self.state.table());
+        let id = format!("{source}:{table}:{}:{sequence}", self.state.partition());
+        DeadLetterLine::text_of(outcome, Some(&id))
+    }
+
+    /// Writes dead letters until they are on disk. False if they are not and the feed ends.
+    pub(crate) async fn keep_letters(&mut self, lines: String, rows: usize) -> bool {
+        let lines: Arc<str> = lines.into();
+        loop {
+            let (letters, text) = (Arc::clone(&self.context.options.letters), Arc::clone(&lines));
+            match tokio::task::spawn_blocking(move || letters.append(&text)).await {
+                Ok(Ok(())) => {
+                    self.context.counts.dead_letters.add(rows as u64);
+                    return true;
+                }
+                Ok(Err(error)) => {
+                    let path = self.context.options.letters.path().display();
+                    tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
+                }
+                // The runtime ends.
+                Err(_) => return false,
+            }
+            if !self.pause().await {
+                return false;
+            }
+        }
+    }
+
+    /// Waits before a repeat. False if the feed ends.
+    pub(crate) async fn pause(&mut self) -> bool {
+        let wait = FIRST_WAIT.saturating_mul(1 << self.waits.min(16)).min(LONGEST_WAIT);
+        self.waits += 1;
+        self.sleep(wait).await
+    }
+
+    /// False if the feed ends.
+    pub(crate) async fn sleep(&mut self, wait: Duration) -> bool {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            _ = self.ending.wait_for(|ending| *ending != Ending::No) => false,
+        }
+    }
+
+    /// Goes on only after a person has done something.
+    pub(crate) fn stop(&mut self, reason: String) {
+        let (table, partition) = (self.state.table(), self.state.partition());
+        tracing::error!(table, partition, reason, "a partition has stopped");
+        self.state.stop(Some(reason));
+        self.reading = Reading::Stopped;
+        self.context.progress.send_replace(());
+    }
+
+    /// Stops, or waits before it tries again.
+    pub(crate) async fn refused(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Stop(reason) => self.stop(reason),
+            Refusal::Wait(reason) => {
+                self.waits(reason);
+                self.pause().await;
+            }
+        }
+    }
+
+    /// Shows why it does not go on now.
+    pub(crate) fn waits(&self, reason: String) {
+        let (table, partition) = (self.state.table(), self.state.partition());
+        tracing::error!(table, partition, reason, "a partition waits");
+        self.state.wait(Some(reason));
+    }
+
+    /// It does no longer wait.
+    pub(crate) fn goes_on(&self) {
+        self.state.wait(None);
+    }
+
+    /// The end of the source may no longer be its end.
+    pub(crate) fn look_for_more(&mut self) {
+        if matches!(self.reading, Reading::Idle) {
+            self.reading = Reading::Ready;
+        }
+    }
+
+    /// The rows of a table that cannot be written may stay for long.
+    pub(crate) fn set_aside(&mut self, is_aside: bool) {
+        if self.is_aside != is_aside {
+            self.is_aside = is_aside;
+            self.source.set_aside(is_aside);
+        }
+    }
+}

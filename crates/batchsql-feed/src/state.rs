@@ -1,0 +1,116 @@
+//! Owns how far one partition is, as other tasks see it.
+//! Must not know the task that moves it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A partition of a table that does not go on without a person, or not now. Its rows stay in their source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoppedPartition {
+    /// The table, quoted: `"events"`, `"audit"."events"`.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+impl fmt::Display for StoppedPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} of table {} has stopped: {}", self.partition, self.table, self.reason)
+    }
+}
+
+/// How far one partition is. Its sequences may have holes, so a number of rows is the answer of its source.
+#[derive(Debug)]
+pub struct PartitionState {
+    table: String,
+    partition: u32,
+    settled: AtomicU64,
+    read: AtomicU64,
+    /// Milliseconds since 1970.
+    oldest: AtomicU64,
+    stopped: Mutex<Option<String>>,
+    waits: Mutex<Option<String>>,
+}
+
+impl PartitionState {
+    /// A partition of a table, whose name is quoted (`"events"`). Its rows up to `settled` have ended; 0 for none.
+    pub fn new(table: impl Into<String>, partition: u32, settled: u64) -> Self {
+        Self {
+            table: table.into(),
+            partition,
+            settled: AtomicU64::new(settled),
+            read: AtomicU64::new(0),
+            oldest: AtomicU64::new(0),
+            stopped: Mutex::default(),
+            waits: Mutex::default(),
+        }
+    }
+
+    /// The table, quoted.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The number of the partition.
+    pub fn partition(&self) -> u32 {
+        self.partition
+    }
+
+    /// All rows up to this sequence have ended.
+    pub fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// The last sequence that was read from the source.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// When the first row that has not ended was stored: the time of its block. It says nothing if no row waits. A source
+    /// that knows it before the row is read sets it with [`waits_since`](Self::waits_since).
+    pub fn oldest(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.oldest.load(Ordering::Relaxed))
+    }
+
+    /// The first row that has not ended was stored at this time.
+    pub fn waits_since(&self, time: SystemTime) {
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.oldest.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Why it does not go on without a person, if so.
+    pub fn stopped(&self) -> Option<StoppedPartition> {
+        self.with_reason(&self.stopped)
+    }
+
+    /// Why it does not go on now, if so. It tries again by itself.
+    pub fn waiting(&self) -> Option<StoppedPartition> {
+        self.with_reason(&self.waits)
+    }
+
+    pub(crate) fn has_read(&self, sequence: u64) {
+        self.read.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    pub(crate) fn settle(&self, last: u64) {
+        self.settled.fetch_max(last, Ordering::AcqRel);
+    }
+
+    pub(crate) fn stop(&self, reason: Option<String>) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    pub(crate) fn wait(&self, reason: Option<String>) {
+        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn with_reason(&self, reason: &Mutex<Option<String>>) -> Option<StoppedPartition> {
+        let reason = reason.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(StoppedPartition { table: self.table.clone(), partition: self.partition, reason })
+    }
+}

@@ -1,0 +1,73 @@
+//! What a source says to claims and positions.
+
+use batchsql_core::{Claim, PartitionKey};
+use batchsql_feed::{Begin, NotClaimed, Refusal};
+
+use crate::source::{Fed, Memory, TABLE, written};
+
+fn fed() -> Fed {
+    Fed::new(|options| options.exactly_once("test"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_up_to_the_position_are_left_out() {
+    let (fed, source) = (fed(), Memory::default());
+    source.block(1, 0..5);
+    let state = fed.start(0, 0, &source);
+    fed.until("all is written", || state.settled() == 5).await;
+    fed.feeds.stop(TABLE, 0, std::time::Duration::from_secs(1)).await.unwrap();
+    // A worker that did not hear of it.
+    let again = Memory::default();
+    again.block(1, 0..5);
+    again.block(6, 5..7);
+    let state = fed.start(0, 0, &again);
+    fed.until("the rest is written", || state.settled() == 7).await;
+    assert_eq!((written(&fed.sink), again.state().told.clone()), ((0..7).collect(), vec![5]));
+    assert_eq!(again.state().settled.first(), Some(&(1..=5)), "the source hears what the position says");
+    fed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_is_refused_is_made_again_or_stops() {
+    let (fed, source) = (fed(), Memory::default());
+    source.state().claims.extend([Err(Refusal::Wait("no lease yet".to_owned())), Ok(Claim::of("me"))]);
+    source.state().begins.push_back(Err(Refusal::Wait("not yet".to_owned())));
+    source.block(1, 0..1);
+    let state = fed.start(0, 0, &source);
+    fed.until("it waits", || state.waiting().is_some()).await;
+    fed.until("it was written", || state.settled() == 1).await;
+    assert_eq!((state.waiting(), written(&fed.sink)), (None, vec![0]));
+    assert_eq!(source.state().refused, [NotClaimed::Missing]);
+    assert_eq!(source.state().told, [0, 0], "it was asked again after it refused the position");
+    fed.end().await;
+
+    let (fed, source) = (self::fed(), Memory::default());
+    let other = Claim::of("other").or_begin_at(0);
+    let claimed = fed.pipeline.claim(&PartitionKey::new("test", "made-1", TABLE, 0), &other).await.unwrap();
+    assert!(claimed.position().is_some());
+    source.state().claims.push_back(Ok(Claim::of("me")));
+    source.block(1, 0..1);
+    let state = fed.start(0, 0, &source);
+    fed.until("it was written", || state.settled() == 1).await;
+    assert_eq!(source.state().refused, [NotClaimed::Other]);
+    fed.end().await;
+
+    let (fed, source) = (self::fed(), Memory::default());
+    source.state().claims.push_back(Err(Refusal::Stop("look".to_owned())));
+    let state = fed.start(0, 0, &source);
+    fed.until("it has stopped", || state.stopped().is_some()).await;
+    assert_eq!(fed.feeds.stopped()[0].reason, "look");
+    fed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_may_be_missing_are_counted() {
+    let (fed, source) = (fed(), Memory::default());
+    source.state().begins.push_back(Ok(Begin::behind(2, 2)));
+    source.block(1, 0..4);
+    let state = fed.start(0, 2, &source);
+    fed.until("the rest is written", || state.settled() == 4).await;
+    assert_eq!((written(&fed.sink), fed.feeds.counts().missing), (vec![2, 3], 2));
+    assert_eq!(fed.sink.position("t", 0), Some(4));
+    fed.end().await;
+}
