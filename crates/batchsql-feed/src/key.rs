@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use batchsql_core::exhaustive::Value;
-use batchsql_core::{Ordering, PipelineConfig, RowBuffer, Schema, TableName, ValueRef};
+use batchsql_core::{Ordering, PipelineConfig, RowBuffer, RowView, Schema, TableName, ValueRef};
 
 /// The key of one row of a buffer; `None` if the schema has no key.
 pub fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>> {
@@ -17,6 +17,15 @@ pub fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>>
         KeyOrder::None => None,
         KeyOrder::Table => Some(Vec::new()),
         KeyOrder::Columns(columns) => Some(canonical(columns.iter().map(|column| rows.get(row, *column)))),
+    }
+}
+
+/// The key of one row of a view; `None` if the schema has no key.
+pub fn of_view(row: RowView<'_>, order: &KeyOrder) -> Option<Vec<u8>> {
+    match order {
+        KeyOrder::None => None,
+        KeyOrder::Table => Some(Vec::new()),
+        KeyOrder::Columns(columns) => Some(canonical(columns.iter().map(|column| row.get(*column)))),
     }
 }
 
