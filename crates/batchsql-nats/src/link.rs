@@ -1,11 +1,12 @@
 //! Owns what the partitions of a worker share: the stream as it was at the start, and how consumers are made.
 //! Must not know rows or positions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
-use batchsql_feed::{Refusal, SourceError};
+use batchsql_feed::{Refusal, Schemas, SourceError};
 
 use crate::letters::ForeignLetters;
 use crate::subject::consumer_name;
@@ -27,6 +28,7 @@ pub(crate) struct Link {
     /// As of the start.
     pub(crate) incarnation: String,
     pub(crate) foreign: ForeignLetters,
+    pub(crate) schemas: Arc<Schemas>,
     /// How long the server waits for an acknowledgement.
     pub(crate) ack_wait: Duration,
 }

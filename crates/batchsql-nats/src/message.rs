@@ -64,21 +64,21 @@ pub(crate) struct Body {
 pub(crate) struct Foreign {
     /// What is wrong with it.
     pub(crate) why: String,
-    /// A newer version of this crate wrote it and can read it.
-    pub(crate) is_newer: bool,
+    /// It is one of ours, and another program or another setting can write its rows: the partition stops.
+    pub(crate) stops: bool,
 }
 
 impl Foreign {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_newer: false }
+        Self { why: why.into(), stops: false }
     }
 
     pub(crate) fn without_headers() -> Self {
         Self::new("it has no headers")
     }
 
-    pub(crate) fn newer(why: impl Into<String>) -> Self {
-        Self { why: why.into(), is_newer: true }
+    pub(crate) fn stop(why: impl Into<String>) -> Self {
+        Self { why: why.into(), stops: true }
     }
 }
 
@@ -120,7 +120,7 @@ impl Header {
             0 => return Err(Foreign::new(format!("its header {FORMAT_HEADER} is 0"))),
             format if format == u64::from(FORMAT) => {}
             newer => {
-                return Err(Foreign::newer(format!(
+                return Err(Foreign::stop(format!(
                     "it has format {newer}, which a newer version has written; update the program"
                 )));
             }

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::{AckKind, Message};
-use batchsql_core::{Claim, ClaimFrom, TableName};
+use batchsql_core::{Action, Claim, ClaimFrom, Schema, TableName};
 use batchsql_feed::block::{Unreadable, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -238,7 +238,7 @@ impl NatsSource {
         let rows = header.and_then(|header| self.rows(&message, &header));
         let block = match rows {
             Ok(rows) => rows,
-            Err(Foreign { is_newer: true, why }) => {
+            Err(Foreign { stops: true, why }) => {
                 self.reader = None;
                 return Err(SourceError::stop(format!("message {sequence} of {}: {why}", self.subject)));
             }
@@ -327,16 +327,31 @@ impl NatsSource {
             _ => {
                 let known = decode_schema(&read.schema).map_err(|error| Foreign {
                     why: format!("its schema cannot be read: {error}"),
-                    is_newer: matches!(error, Unreadable::NewerVersion(_)),
+                    stops: matches!(error, Unreadable::NewerVersion(_)),
                 })?;
                 if known.table != self.table {
                     return Err(Foreign::new(format!("it has rows of table {}", known.table)));
                 }
+                self.refuse_counting(&read.schema)?;
                 self.schema = Some(Arc::clone(&read.schema));
                 read.schema
             }
         };
         Ok(Some((header.rows, schema, read.rows)))
+    }
+
+    /// At least once, rules that add up would count a row again.
+    fn refuse_counting(&self, bytes: &[u8]) -> Result<(), Foreign> {
+        let counts = |schema: &Schema| schema.action() != Action::Insert && !schema.is_repeatable();
+        match self.link.schemas.schema_of(bytes) {
+            Some(schema) if !self.is_exact() && counts(&schema) => Err(Foreign::stop(format!(
+                "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
+                 WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \
+                 WorkerOptions::schema",
+                schema.table_display()
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Writes a message to the file of foreign ones.

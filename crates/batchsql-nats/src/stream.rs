@@ -19,8 +19,8 @@ const MAX_PARTITIONS: u32 = 4096;
 const SMALLEST_MESSAGE: usize = 16 << 10;
 /// NATS advises against larger messages.
 const LARGE_MESSAGE: usize = 8 << 20;
-/// Header lines, and what the protocol adds.
-const HEADERS: usize = 2 << 10;
+/// Header lines: three names of up to 100 characters, each byte of which may be escaped, and what the protocol adds.
+const HEADERS: usize = 5 << 10;
 
 /// A stream with the rows of tables: one subject for each partition of each table, `<prefix>.<table>.<partition>`.
 ///

@@ -130,14 +130,15 @@ impl Worker {
         let ordered = OrderedTables::of(&settings);
         let pipeline = without_ends(builder, settings).start();
         let pipeline = pipeline.map_err(|error| NatsError::new(format!("the pipeline does not start: {error}")))?;
+        let schemas = Arc::new(Schemas::new(options.schemas.clone(), "WorkerOptions::schema"));
         let link = Arc::new(Link {
             stream,
             name,
             incarnation: incarnation.clone(),
             foreign: ForeignLetters::new(options.foreign_path()),
+            schemas: Arc::clone(&schemas),
             ack_wait: options.ack_wait,
         });
-        let schemas = Arc::new(Schemas::new(options.schemas.clone(), "WorkerOptions::schema"));
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
         feed = feed.accept_gaps(options.accept_gaps).called("the stream");
         let guarantee = if options.exactly_once {

@@ -98,6 +98,46 @@ async fn kills(target: &Target, database: &str, seed: u64, count: impl AsyncFn()
     (accepted, next)
 }
 
+fn signal(running: &Running, signal: &str) {
+    let pid = running.0.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
+
+/// A worker that is frozen for longer than its leases: another one takes its partitions over, and what it still wants to
+/// commit when it goes on is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_worker_writes_nothing_when_it_goes_on() {
+    let target = Target::new().await;
+    target.execute("CREATE TABLE readings (id INTEGER, note TEXT)").await;
+    let database = format!("sqlite:{}", target.path("target.db").display());
+    let (url, stream) = (dsn(Kind::Nats), unique("readings"));
+    let (folder, letters) = (target.path("intake"), target.path("dead-letters.ndjson"));
+    let work = || start(&["work", &url, &stream, &database, letters.to_str().unwrap()]);
+    let (frozen, other) = (work(), work());
+    let publishing = |from: i64, to: i64| {
+        let (url, stream, folder) = (url.clone(), stream.clone(), folder.clone());
+        tokio::task::spawn_blocking(move || publish(&url, &stream, &folder, from, to, None))
+    };
+    let has =
+        async |count: usize| until("all rows are written", async || target.ids("readings").await.len() >= count).await;
+    publishing(0, 300).await.unwrap();
+    has(300).await;
+    for round in 1..4 {
+        let (from, to) = (round * 300, (round + 1) * 300);
+        let rows = publishing(from, to);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        signal(&frozen, "-STOP");
+        rows.await.unwrap();
+        // Its partitions too, which the other one gets when the leases are over. A frozen transaction may hold the database of
+        // SQLite, so that nobody writes until it goes on.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        signal(&frozen, "-CONT");
+        has(usize::try_from(to).unwrap()).await;
+    }
+    drop((frozen, other));
+    assert_eq!(target.ids("readings").await, (0..1200).collect::<Vec<_>>());
+}
+
 fn assert_once(accepted: &[i64], found: &[i64]) {
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     found.iter().for_each(|id| *counts.entry(*id).or_default() += 1);
