@@ -17,8 +17,8 @@ use crate::subject::{Subjects, quoted};
 /// A table, quoted, and the number of a partition.
 pub(crate) type Name = (String, u32);
 
-/// How long what a partition has under way may take when the partition is given away.
-const END: Duration = Duration::from_secs(10);
+/// How long what a partition has under way may take when it ends, without leases.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// The partitions of a worker.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct Partitions {
     pub(crate) feeds: Feeds<NatsSource>,
     guarantee: Guarantee,
     keep_for: Option<Duration>,
+    /// How long what a partition has under way may take when the partition ends.
+    end: Duration,
     known: Mutex<BTreeMap<String, TableName>>,
     running: Mutex<BTreeMap<Name, Running>>,
 }
@@ -74,6 +76,11 @@ impl Partitions {
         guarantee: Guarantee,
         keep_for: Option<Duration>,
     ) -> Self {
+        // Leases must be renewed meanwhile.
+        let end = match &guarantee {
+            Guarantee::ExactlyOnce { lease, .. } => *lease / 3,
+            Guarantee::AtLeastOnce => LONGEST_END,
+        };
         Self {
             link,
             subjects,
@@ -82,6 +89,7 @@ impl Partitions {
             feeds,
             guarantee,
             keep_for,
+            end,
             known: Mutex::default(),
             running: Mutex::default(),
         }
@@ -139,7 +147,7 @@ impl Partitions {
 
     /// Ends a partition. What is under way may end before.
     pub(crate) async fn stop(&self, name: &Name) {
-        let source = self.feeds.stop(&name.0, name.1, END).await;
+        let source = self.feeds.stop(&name.0, name.1, self.end).await;
         self.trim_where(|other| other == name).await;
         lock(&self.running).remove(name);
         if let Some(source) = source {

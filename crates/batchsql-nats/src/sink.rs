@@ -138,7 +138,8 @@ impl NatsSink {
         })))
     }
 
-    /// All rows of these tables keep their order, as with `Ordering::PerTable`: they are in one partition. `namespace.table`
+    /// All rows of these tables keep their order: they are in one partition. The sink does not see the settings of its
+    /// pipeline, so give it the tables with `Ordering::PerTable`. `namespace.table`
     /// without quotes. Call it before the sink is cloned or used.
     ///
     /// # Panics

@@ -9,6 +9,7 @@ use async_nats::jetstream::Context;
 use batchsql_core::{BatchSql, BatchSqlBuilder, CloseReport, PartitionKey, Position, Sink, StoredPosition, share_out};
 use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{FeedCounts, FeedOptions, Feeds, Letters, Schemas, StoppedPartition, without_ends};
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -205,7 +206,7 @@ impl Worker {
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
         let stops = names.iter().map(|name| partitions.stop(name));
-        let _ = timeout(limit, futures_util::future::join_all(stops)).await;
+        let _ = timeout(limit, join_all(stops)).await;
         if options.exactly_once {
             let released = timeout(Duration::from_secs(5), self.inner.release_all()).await;
             if !matches!(released, Ok(Ok(()))) {
@@ -288,21 +289,19 @@ impl Inner {
 
     /// Starts partitions that this worker is to have, and gives others away.
     async fn share(&self) -> Result<(), String> {
-        for name in self.partitions.lost() {
-            self.partitions.stop(&name).await;
-        }
+        let lost = self.partitions.lost();
+        join_all(lost.iter().map(|name| self.partitions.stop(name))).await;
         let WorkerOptions { source, owner, .. } = &self.options;
         let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
         let all: Vec<PartitionKey> = self.partitions.all().into_iter().map(|name| self.key(name)).collect();
         let share = share_out(owner, &all, &stored);
-        let positions = |key: &PartitionKey| find(&stored, key);
-        for key in &share.release {
-            let name = (key.table.clone(), key.partition);
-            self.partitions.stop(&name).await;
-            if let Some(position) = positions(key) {
+        let given = share.release.iter().map(async |key| {
+            self.partitions.stop(&(key.table.clone(), key.partition)).await;
+            if let Some(position) = find(&stored, key) {
                 self.release(&position, key).await;
             }
-        }
+        });
+        join_all(given).await;
         for key in share.claim {
             self.partitions.start(&(key.table, key.partition));
         }
