@@ -70,6 +70,7 @@ pub use outcome::letter_reader::DeadLetterReader;
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::{Receipt, Returned};
 pub use outcome::row_outcomes::RowOutcomes;
+pub use outcome::row_receipts::{EndedRows, RowReceipts};
 pub use password::{CachedPassword, Password, PasswordProvider};
 pub use pipeline::builder::BatchSqlBuilder;
 pub use pipeline::error::{
@@ -87,6 +88,7 @@ pub use reporter::{
 };
 pub use row::array::ArrayElement;
 pub use row::as_json::AsJson;
+pub use row::column_builder::ColumnBuilder;
 pub use row::columns::RowColumns;
 #[doc(hidden)]
 pub use row::columns::{Declarations, Declared, Shapes};

@@ -3,19 +3,21 @@
 //! Must not know how blocks are made or read.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{DynRow, Outcome, Receipt};
+use batchsql_core::{EndedRows, Outcome, RowReceipts};
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
+use crate::key;
 use crate::options::FeedSabotage;
 use crate::partition::{Found, Partition, Watched};
-use crate::rows::LoggedRow;
+use crate::rows::StoredRows;
 use crate::source::Source;
 use crate::state::PartitionState;
-use crate::window::{End, Window};
+use crate::window::{End, Part, Window};
 
 /// How often a partition looks whether its table is parked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -29,19 +31,61 @@ pub(crate) async fn run<S: Source>(
 ) -> S {
     let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
     let at = Partition::new(context, state, source, ending);
-    let feed = Feed { at, window: Window::default(), receipts: VecDeque::new(), table: None, has_refused: false };
+    let feed = Feed { at, window: Window::default(), sent: VecDeque::new(), table: None, has_refused: false };
     feed.run().await
 }
 
 struct Feed<S> {
     at: Partition<S>,
-    window: Window<DynRow>,
-    /// Of the rows in flight, in the order in which they were submitted.
-    receipts: VecDeque<(u64, Receipt)>,
+    window: Window<StoredRows>,
+    /// What is in flight, in the order in which it was submitted.
+    sent: VecDeque<Sent>,
     /// The table as the pipeline shows it.
     table: Option<String>,
     /// A row was refused, so that it and those behind it are not submitted by this process.
     has_refused: bool,
+}
+
+/// Rows of a block that were submitted together.
+struct Sent {
+    /// The sequence of the first row of the block.
+    block: u64,
+    rows: Numbers,
+    receipts: RowReceipts,
+}
+
+/// Which rows of a block.
+#[derive(Debug, Clone)]
+enum Numbers {
+    All(Range<usize>),
+    These(Vec<u32>),
+}
+
+impl Numbers {
+    fn len(&self) -> usize {
+        match self {
+            Self::All(rows) => rows.len(),
+            Self::These(rows) => rows.len(),
+        }
+    }
+
+    /// The number of the row that was submitted at this place.
+    fn get(&self, index: usize) -> usize {
+        match self {
+            Self::All(rows) => rows.start + index,
+            Self::These(rows) => rows[index] as usize,
+        }
+    }
+
+    /// Those that were submitted at these places, as ranges.
+    fn ranges(&self, indexes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let whole = match self {
+            Self::All(rows) => Some(rows.start + indexes.start..rows.start + indexes.end),
+            Self::These(_) => None,
+        };
+        let single = if whole.is_some() { 0..0 } else { indexes };
+        whole.into_iter().chain(single.map(|index| self.get(index)..self.get(index) + 1))
+    }
 }
 
 impl<S: Source> Feed<S> {
@@ -49,12 +93,12 @@ impl<S: Source> Feed<S> {
         loop {
             self.take_outcomes().await;
             let is_ending = self.at.is_ending();
-            if is_ending && self.receipts.is_empty() {
+            if is_ending && self.sent.is_empty() {
                 return self.at.source;
             }
             if !is_ending && self.window.has_failed() {
                 // Nothing is read before these rows are known to be written.
-                if self.receipts.is_empty() && !self.has_refused {
+                if self.sent.is_empty() && !self.has_refused {
                     self.write_again().await;
                     continue;
                 }
@@ -69,11 +113,11 @@ impl<S: Source> Feed<S> {
 
     /// Until something has changed.
     async fn wait(&mut self) {
-        let front = self.receipts.front_mut().map(|(_, receipt)| receipt);
+        let front = self.sent.front_mut().map(|sent| &mut sent.receipts);
         let has_front = front.is_some();
         let looks = has_front || self.at.is_aside();
         let found = tokio::select! {
-            _ = async { front.expect("checked by has_front").await }, if has_front => return,
+            () = async { front.expect("checked by has_front").ready().await }, if has_front => return,
             found = self.at.changed() => found,
             () = tokio::time::sleep(LOOK), if looks => return look(&mut self.at, &self.table),
         };
@@ -82,7 +126,7 @@ impl<S: Source> Feed<S> {
 
     async fn take(&mut self, found: Found) {
         match found {
-            Found::Rows(rows) => self.submit_all(rows).await,
+            Found::Rows(stored) => self.submit_new(stored).await,
             Found::Skipped(first, last) => {
                 self.window.push_gap(first, last);
                 self.settle().await;
@@ -94,24 +138,39 @@ impl<S: Source> Feed<S> {
     /// Takes the outcomes that are known, from the front, and settles.
     async fn take_outcomes(&mut self) {
         let (mut rejected, mut lines) = (Vec::new(), String::new());
-        while let Some((sequence, receipt)) = self.receipts.front()
-            && let Some(outcome) = receipt.try_outcome()
-        {
-            let sequence = *sequence;
-            self.receipts.pop_front();
-            match &outcome {
-                Outcome::Written | Outcome::Ignored | Outcome::Superseded => self.window.end(sequence, End::Written),
-                Outcome::Rejected(_) => {
-                    lines.extend(self.at.letter(sequence, &outcome));
-                    rejected.push(sequence);
+        while let Some(sent) = self.sent.front_mut() {
+            let Some(EndedRows { rows, failed, .. }) = sent.receipts.try_next() else {
+                if !sent.receipts.is_empty() {
+                    break;
                 }
-                // Unknown, expired, purged, and what a later version may add.
-                _ => self.window.end(sequence, End::Failed),
+                self.sent.pop_front();
+                continue;
+            };
+            let (block, mut next) = (sent.block, rows.start);
+            let mut written = |rows| {
+                sent.rows.ranges(rows).for_each(|rows| self.window.end(block, rows, End::Written));
+            };
+            let mut others = Vec::new();
+            for (index, outcome) in failed {
+                written(next..index);
+                next = index + 1;
+                others.push((sent.rows.get(index), outcome));
+            }
+            written(next..rows.end);
+            for (row, outcome) in others {
+                match &outcome {
+                    Outcome::Rejected(_) => {
+                        lines.extend(self.at.letter(block + row as u64, &outcome));
+                        rejected.push((block, row));
+                    }
+                    // Unknown, expired, purged, and what a later version may add.
+                    _ => self.window.end(block, row..row + 1, End::Failed),
+                }
             }
         }
         if !rejected.is_empty() {
             let end = if self.at.keep_letters(lines, rejected.len()).await { End::Rejected } else { End::Failed };
-            rejected.into_iter().for_each(|sequence| self.window.end(sequence, end));
+            rejected.into_iter().for_each(|(block, row)| self.window.end(block, row..row + 1, end));
         }
         self.settle().await;
     }
@@ -126,57 +185,65 @@ impl<S: Source> Feed<S> {
         if !self.at.pause().await {
             return;
         }
-        let again = self.window.write_again();
-        self.at.context.counts.written_again.add(again.len() as u64);
-        for sequence in again {
-            self.submit(sequence).await;
+        let again = self.window.write_again(|stored, row| key::of_view(stored.rows.rows().row(row), &stored.order));
+        let rows: usize = again.iter().map(|part| part.rows.len()).sum();
+        self.at.context.counts.written_again.add(rows as u64);
+        for Part { block, rows } in again {
+            self.submit(block, Numbers::These(rows)).await;
         }
     }
 
-    async fn submit_all(&mut self, rows: Vec<LoggedRow>) {
-        for LoggedRow { sequence, row, key } in rows {
-            self.window.push(sequence, row, key);
-            self.at.state.has_read(sequence);
-            self.submit(sequence).await;
-            if self.at.is_stopped() || self.at.is_ending() {
-                return;
-            }
+    async fn submit_new(&mut self, stored: StoredRows) {
+        let (first, count) = (stored.first, stored.len());
+        // The first rows of a block may be settled.
+        let settled = (self.at.state.settled() + 1).saturating_sub(first);
+        let settled = usize::try_from(settled).map_or(count, |settled| settled.min(count));
+        if settled == count {
+            return;
         }
+        if self.table.is_none() {
+            self.table = Some(stored.rows.rows().schema().table_display().to_owned());
+        }
+        self.window.push(first, count, settled, stored);
+        self.submit(first, Numbers::All(settled..count)).await;
     }
 
-    /// Submits a row of the window. A row that is not accepted has failed, and stays in the source.
-    async fn submit(&mut self, sequence: u64) {
-        let row = self.window.row(sequence).expect("rows of the window are submitted");
-        self.table.get_or_insert_with(|| batchsql_core::Row::schema(row).table_display().to_owned());
+    /// Submits rows of a block of the window. Rows that are not accepted have failed, and stay in the source.
+    async fn submit(&mut self, block: u64, numbers: Numbers) {
+        let rows = self.window.block(block).expect("rows of the window are submitted").rows.clone();
         let context = Arc::clone(&self.at.context);
+        let views = (0..numbers.len()).map(|index| rows.rows().row(numbers.get(index)));
         if context.options.sabotage == Some(FeedSabotage::SettleEarly) {
-            let _ = context.pipeline.submit(row).await;
-            self.window.end(sequence, End::Written);
+            let _ = context.pipeline.submit_all(views).await;
+            numbers.ranges(0..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Written));
             return self.settle().await;
         }
+        let mut receipts = RowReceipts::new();
         let submitted = {
-            let accepted = context.pipeline.submit_tracked(row);
+            let accepted = context.pipeline.submit_all_followed(views, &mut receipts);
             tokio::pin!(accepted);
             loop {
                 tokio::select! {
                     // Most rows are accepted at once, without a timer.
                     biased;
-                    submitted = &mut accepted => break submitted,
+                    submitted = &mut accepted => break submitted.map_err(Some),
+                    () = self.at.ends() => break Err(None),
                     // The wait may be long: the table has its share of the buffer already.
                     () = tokio::time::sleep(LOOK) => look(&mut self.at, &self.table),
                 }
             }
         };
-        match submitted {
-            Ok(receipt) => self.receipts.push_back((sequence, receipt)),
-            Err(error) => {
-                self.window.end(sequence, End::Failed);
-                if let Some(error) = error.row_error() {
-                    self.has_refused = true;
-                    let place = context.options.place;
-                    self.at.stop(format!("row {sequence} of {place} cannot be submitted: {error}; correct the schema"));
-                }
-            }
+        let accepted = receipts.accepted();
+        numbers.ranges(accepted..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Failed));
+        if let Err(Some(error)) = submitted
+            && let Some(error) = error.row_error()
+        {
+            self.has_refused = true;
+            let (sequence, place) = (block + numbers.get(accepted) as u64, context.options.place);
+            self.at.stop(format!("row {sequence} of {place} cannot be submitted: {error}; correct the schema"));
+        }
+        if accepted > 0 {
+            self.sent.push_back(Sent { block, rows: numbers, receipts });
         }
     }
 }

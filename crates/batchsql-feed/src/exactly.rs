@@ -18,14 +18,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{
-    Claim, Claimed, DynRow, ErrorClass, PartitionKey, Position, Row, Rows, SharedRows, SinkError, Step,
-};
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Rows, SharedRows, SinkError, Step};
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
 use crate::partition::{Found, Partition, Watched};
-use crate::rows::LoggedRow;
+use crate::rows::StoredRows;
 use crate::search::Search;
 use crate::source::{Begin, NotClaimed, Refusal, Source};
 use crate::state::PartitionState;
@@ -61,7 +59,8 @@ pub(crate) async fn run<S: Source>(
 
 /// What was read and is behind the position.
 enum Waiting {
-    Row(u64, DynRow),
+    /// The rows of a block from this number on.
+    Rows(StoredRows, usize),
     /// What is up to this sequence needs no write.
     Skipped(u64),
 }
@@ -105,13 +104,13 @@ impl<S: Source> Feed<S> {
                 continue;
             }
             let enough = self.waiting.front().map_or(1, |front| match front {
-                Waiting::Row(_, row) => self.at.context.pipeline.max_step_rows(row.schema()),
+                Waiting::Rows(stored, _) => self.at.context.pipeline.max_step_rows(stored.rows.rows().schema()),
                 Waiting::Skipped(_) => 1,
             });
             if self.is_blocked {
                 let found = self.at.changed().await;
                 self.take(found);
-            } else if self.at.is_ready() && self.waiting.len() < enough {
+            } else if self.at.is_ready() && self.rows_waiting() < enough {
                 let found = self.at.read().await;
                 self.take(found);
             } else if self.waiting.is_empty() && self.passed <= self.reached() {
@@ -131,12 +130,7 @@ impl<S: Source> Feed<S> {
 
     fn take(&mut self, found: Found) {
         match found {
-            Found::Rows(rows) => {
-                for LoggedRow { sequence, row, .. } in rows {
-                    self.at.state.has_read(sequence);
-                    self.waiting.push_back(Waiting::Row(sequence, row));
-                }
-            }
+            Found::Rows(stored) => self.waiting.push_back(Waiting::Rows(stored, 0)),
             Found::Skipped(_, last) => self.waiting.push_back(Waiting::Skipped(last)),
             Found::Nothing => {}
         }
@@ -280,25 +274,39 @@ impl<S: Source> Feed<S> {
     /// Whether the first row that waits with another schema than these would be accepted.
     async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
         let other = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Row(sequence, row) if row.schema() != rows.schema() => Some((*sequence, row)),
+            Waiting::Rows(stored, from) if stored.rows.rows().schema() != rows.schema() => Some((stored, *from)),
             _ => None,
         });
-        let Some((sequence, row)) = other else { return false };
-        let Ok(mut alone) = self.at.context.pipeline.row_buffer(row.schema()) else { return false };
-        if alone.push(row).is_err() {
+        let Some((stored, row)) = other else { return false };
+        let (sequence, view) = (stored.first + row as u64, stored.rows.rows().row(row));
+        let Ok(mut alone) = self.at.context.pipeline.row_buffer(view.schema()) else { return false };
+        if alone.push(&view).is_err() {
             return false;
         }
         matches!(self.try_step(alone.into_rows().rows(), sequence, false).await, Tried::Accepted)
     }
 
+    /// How many rows wait.
+    fn rows_waiting(&self) -> usize {
+        let rows = |waiting: &Waiting| match waiting {
+            Waiting::Rows(stored, from) => stored.len() - from,
+            Waiting::Skipped(_) => 1,
+        };
+        self.waiting.iter().map(rows).sum()
+    }
+
     /// Removes what is behind the position or passed.
     fn drop_passed(&mut self) {
         self.passed = self.passed.max(self.reached());
-        while let Some(front) = self.waiting.front() {
+        while let Some(front) = self.waiting.front_mut() {
             match front {
                 Waiting::Skipped(last) => self.passed = self.passed.max(*last),
-                Waiting::Row(sequence, _) if *sequence <= self.passed => {}
-                Waiting::Row(..) => break,
+                Waiting::Rows(stored, _) if stored.last() <= self.passed => {}
+                Waiting::Rows(stored, from) => {
+                    let passed = (self.passed + 1).saturating_sub(stored.first);
+                    *from = usize::try_from(passed).map_or(*from, |passed| passed.max(*from));
+                    break;
+                }
             }
             self.waiting.pop_front();
         }
@@ -306,26 +314,30 @@ impl<S: Source> Feed<S> {
 
     /// The rows of one schema at the front, with their sequences. `None`: there are none.
     fn front(&self) -> Result<Option<(SharedRows, Vec<u64>)>, String> {
-        let Some(Waiting::Row(_, first)) = self.waiting.front() else { return Ok(None) };
-        let pipeline = &self.at.context.pipeline;
+        let Some(Waiting::Rows(first, _)) = self.waiting.front() else { return Ok(None) };
+        let (pipeline, schema) = (&self.at.context.pipeline, first.rows.rows().schema());
         let place = self.at.context.options.place;
         let refused = |error| format!("a row of {place} cannot be written: {error}; correct the schema");
-        let mut rows = pipeline.row_buffer(first.schema()).map_err(refused)?;
+        let mut rows = pipeline.row_buffer(schema).map_err(refused)?;
         let mut sequences = Vec::new();
-        let most = pipeline.max_step_rows(first.schema());
-        for waiting in self.waiting.iter().take(most) {
-            let Waiting::Row(sequence, row) = waiting else { break };
-            if row.schema() != first.schema() {
+        let most = pipeline.max_step_rows(schema);
+        for waiting in &self.waiting {
+            let Waiting::Rows(stored, from) = waiting else { break };
+            let views = stored.rows.rows();
+            if views.schema() != schema {
                 break;
             }
-            match rows.push(row) {
-                Ok(()) => sequences.push(*sequence),
-                // Those before it are written first.
-                Err(_) if !sequences.is_empty() => break,
-                Err(error) => {
-                    return Err(format!(
-                        "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
-                    ));
+            for row in *from..stored.len().min(from + most - sequences.len()) {
+                let sequence = stored.first + row as u64;
+                match rows.push(&views.row(row)) {
+                    Ok(()) => sequences.push(sequence),
+                    // Those before it are written first.
+                    Err(_) if !sequences.is_empty() => return Ok(Some((rows.into_rows(), sequences))),
+                    Err(error) => {
+                        return Err(format!(
+                            "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
+                        ));
+                    }
                 }
             }
         }

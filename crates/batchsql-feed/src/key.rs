@@ -29,15 +29,6 @@ pub fn of_view(row: RowView<'_>, order: &KeyOrder) -> Option<Vec<u8>> {
     }
 }
 
-/// The key of values in the order of their columns.
-pub(crate) fn of_values(values: &[batchsql_core::Value], order: &KeyOrder) -> Option<Vec<u8>> {
-    match order {
-        KeyOrder::None => None,
-        KeyOrder::Table => Some(Vec::new()),
-        KeyOrder::Columns(columns) => Some(canonical(columns.iter().map(|column| values[*column].as_ref()))),
-    }
-}
-
 /// Which rows of a schema keep their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "there is no other order")]

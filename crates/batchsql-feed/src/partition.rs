@@ -10,7 +10,7 @@ use batchsql_core::{DeadLetterLine, Outcome};
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
-use crate::rows::{LoggedRow, NoRows, rows_of};
+use crate::rows::{NoRows, StoredRows, rows_of};
 use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
 use crate::state::PartitionState;
 
@@ -46,7 +46,7 @@ pub(crate) enum Reading {
 
 /// What was read.
 pub(crate) enum Found {
-    Rows(Vec<LoggedRow>),
+    Rows(StoredRows),
     /// What is between these sequences needs no write.
     Skipped(u64, u64),
     /// Nothing now: `reading` says why.
@@ -93,12 +93,21 @@ impl<S: Source> Partition<S> {
         *self.ending.borrow() != Ending::No
     }
 
+    /// Completes when nothing more is begun.
+    pub(crate) fn ends(&self) -> impl Future<Output = ()> + use<S> {
+        self.has_come(|ending| *ending != Ending::No)
+    }
+
     /// Completes when nothing is waited for any more.
     pub(crate) fn ends_now(&self) -> impl Future<Output = ()> + use<S> {
+        self.has_come(|ending| *ending == Ending::Now)
+    }
+
+    fn has_come(&self, is_it: fn(&Ending) -> bool) -> impl Future<Output = ()> + use<S> {
         let mut ending = self.ending.clone();
         async move {
             // Without a sender the runtime ends, and with it this task.
-            let _ = ending.wait_for(|ending| *ending == Ending::Now).await;
+            let _ = ending.wait_for(is_it).await;
         }
     }
 
@@ -161,8 +170,9 @@ impl<S: Source> Partition<S> {
     fn rows(&mut self, block: SourceBlock) -> Found {
         let options = &self.context.options;
         self.schemas.mark_unchanged();
-        match rows_of(&block, &options.schemas, self.state.settled(), &options.ordered) {
+        match rows_of(&block, &options.schemas, &options.ordered) {
             Ok(rows) => {
+                self.state.has_read(rows.last());
                 self.state.stop(None);
                 Found::Rows(rows)
             }
@@ -251,7 +261,7 @@ impl<S: Source> Partition<S> {
     pub(crate) async fn sleep(&mut self, wait: Duration) -> bool {
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
-            _ = self.ending.wait_for(|ending| *ending != Ending::No) => false,
+            () = self.ends() => false,
         }
     }
 

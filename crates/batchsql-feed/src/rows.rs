@@ -1,20 +1,33 @@
 //! Owns how a stored block becomes rows of the program's schema.
 //! Must not know the pipeline.
 
-use batchsql_core::{DynRow, Row, Value};
+use batchsql_core::{ColumnBuilder, RowError, SharedRows};
 
-use crate::block::rows::decode;
-use crate::block::schema_record;
-use crate::key::{self, KeyOrder, OrderedTables};
+use crate::block::rows::read;
+use crate::block::{Unreadable, schema_record};
+use crate::key::{KeyOrder, OrderedTables};
 use crate::schemas::{Resolved, Schemas, Unresolved};
 use crate::source::SourceBlock;
 
-/// A row of a source.
+/// The rows of a block, as columns.
 #[derive(Debug)]
-pub(crate) struct LoggedRow {
-    pub(crate) sequence: u64,
-    pub(crate) row: DynRow,
-    pub(crate) key: Option<Vec<u8>>,
+pub(crate) struct StoredRows {
+    /// The sequence of the first row.
+    pub(crate) first: u64,
+    pub(crate) rows: SharedRows,
+    /// Which of them keep their order.
+    pub(crate) order: KeyOrder,
+}
+
+impl StoredRows {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.rows().len()
+    }
+
+    /// The sequence of the last row.
+    pub(crate) fn last(&self) -> u64 {
+        self.first + self.len() as u64 - 1
+    }
 }
 
 /// Why a block does not become rows.
@@ -26,37 +39,45 @@ pub(crate) enum NoRows {
     Unusable(String),
 }
 
-/// The rows of a block behind `settled`.
-pub(crate) fn rows_of(
-    block: &SourceBlock,
-    schemas: &Schemas,
-    settled: u64,
-    ordered: &OrderedTables,
-) -> Result<Vec<LoggedRow>, NoRows> {
+/// Why a value of a block is not in its rows.
+enum NoValue {
+    Unreadable(Unreadable),
+    Row(usize, RowError),
+}
+
+impl From<Unreadable> for NoValue {
+    fn from(error: Unreadable) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// The rows of a block.
+pub(crate) fn rows_of(block: &SourceBlock, schemas: &Schemas, ordered: &OrderedTables) -> Result<StoredRows, NoRows> {
     let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     let Resolved { schema, places } = schemas.resolve(bytes).map_err(NoRows::Unresolved)?;
     let logged = schema_record::decode(bytes).map_err(|error| NoRows::Unresolved(error.into()))?;
     let columns: Vec<_> = logged.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
     let first = block.first;
-    let decoded = decode(&columns, block.count, &block.bytes).map_err(|error| {
-        NoRows::Unusable(format!("the block of rows {first} to {} cannot be read: {error}", block.last()))
-    })?;
-    let order = KeyOrder::of(&schema, ordered);
-    let mut rows = Vec::with_capacity(decoded.len());
-    for (sequence, mut logged) in (first..).zip(decoded) {
-        if sequence <= settled {
-            continue;
-        }
-        let values: Vec<Value> =
-            places.iter().map(|place| std::mem::replace(&mut logged[*place], Value::Null)).collect();
-        let key = key::of_values(&values, &order);
-        let row = schema.row().set_all(values).and_then(|row| row.finish()).map_err(|error| {
-            NoRows::Unusable(format!(
-                "row {sequence} does not fit the schema of the program: {error}; correct the schema"
-            ))
-        })?;
-        debug_assert_eq!(row.schema(), &schema, "a row with all of its columns has its schema");
-        rows.push(LoggedRow { sequence, row, key });
+    if block.count == 0 {
+        return Err(NoRows::Unusable(format!("the block at {first} has no rows, which is a defect of its source")));
     }
-    Ok(rows)
+    let misfit = |row: usize, error: &RowError| {
+        let sequence = first + row as u64;
+        NoRows::Unusable(format!("row {sequence} does not fit the schema of the program: {error}; correct the schema"))
+    };
+    // The numbers of the columns, by those of the stored ones.
+    let mut numbers = vec![0; columns.len()];
+    places.iter().enumerate().for_each(|(number, place)| numbers[*place] = number);
+    let mut rows = ColumnBuilder::new(&schema, block.count as usize);
+    let put = |column: usize, row: usize, value: batchsql_core::ValueRef<'_>| {
+        rows.push(numbers[column], value).map_err(|error| NoValue::Row(row, error))
+    };
+    read(&columns, block.count, &block.bytes, put).map_err(|error| match error {
+        NoValue::Unreadable(error) => {
+            NoRows::Unusable(format!("the block of rows {first} to {} cannot be read: {error}", block.last()))
+        }
+        NoValue::Row(row, error) => misfit(row, &error),
+    })?;
+    let rows = rows.finish().map_err(|error| misfit(0, &error))?;
+    Ok(StoredRows { first, rows, order: KeyOrder::of(&schema, ordered) })
 }

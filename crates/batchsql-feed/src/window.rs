@@ -1,25 +1,36 @@
 //! Owns which rows of a partition were read and have not been settled, and which of them are written again. Pure: no clock,
 //! no I/O.
-//! Must not know sources or the pipeline. Sequences rise, and may have holes.
+//! Must not know sources or the pipeline. Sequences rise, and may have holes between blocks.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 
-/// The rows of one partition between the last settled one and the last one that was read.
+/// The blocks of one partition between the last settled row and the last one that was read.
 #[derive(Debug)]
-pub(crate) struct Window<R> {
-    held: VecDeque<Held<R>>,
+pub(crate) struct Window<B> {
+    held: VecDeque<Held<B>>,
     in_flight: usize,
     failed: usize,
 }
 
 #[derive(Debug)]
-struct Held<R> {
+struct Held<B> {
+    /// The sequence of the first row.
     first: u64,
-    /// The same as `first` for a row; a gap has several sequences.
-    last: u64,
-    row: Option<R>,
-    key: Option<Vec<u8>>,
-    state: State,
+    /// Sequences, of rows or of what needs no write.
+    count: u64,
+    /// Rows at the front that are settled.
+    settled: usize,
+    /// `None`: what needs no write.
+    block: Option<B>,
+    states: States,
+}
+
+/// The states of the rows of a block. Most blocks have only one.
+#[derive(Debug)]
+enum States {
+    All(State),
+    Each(Vec<State>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,48 +55,115 @@ pub(crate) enum End {
     Failed,
 }
 
-impl<R> Default for Window<R> {
+/// Rows of a block, by their numbers in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The sequence of the first row of the block.
+    pub(crate) block: u64,
+    pub(crate) rows: Vec<u32>,
+}
+
+impl States {
+    fn get(&self, row: usize) -> State {
+        match self {
+            Self::All(state) => *state,
+            Self::Each(states) => states[row],
+        }
+    }
+
+    fn each(&mut self, count: usize) -> &mut Vec<State> {
+        if let Self::All(state) = *self {
+            *self = Self::Each(vec![state; count]);
+        }
+        match self {
+            Self::Each(states) => states,
+            Self::All(_) => unreachable!("it has just been changed"),
+        }
+    }
+}
+
+impl<B> Held<B> {
+    fn rows(&self) -> Range<usize> {
+        self.settled..usize::try_from(self.count).unwrap_or(usize::MAX)
+    }
+}
+
+impl<B> Default for Window<B> {
     fn default() -> Self {
         Self { held: VecDeque::new(), in_flight: 0, failed: 0 }
     }
 }
 
-impl<R> Window<R> {
-    /// Adds the next row, which is about to be submitted. Rows without a key have no order.
-    pub(crate) fn push(&mut self, sequence: u64, row: R, key: Option<Vec<u8>>) {
-        debug_assert!(self.held.back().is_none_or(|last| last.last < sequence), "rows are read in order");
-        self.in_flight += 1;
-        self.held.push_back(Held { first: sequence, last: sequence, row: Some(row), key, state: State::InFlight });
+impl<B> Window<B> {
+    /// Adds a block of `count` rows, which are about to be submitted, but for the first `settled` of them.
+    pub(crate) fn push(&mut self, first: u64, count: usize, settled: usize, block: B) {
+        debug_assert!(self.is_behind(first), "blocks are read in order");
+        self.in_flight += count - settled;
+        let (block, states) = (Some(block), States::All(State::InFlight));
+        self.held.push_back(Held { first, count: count as u64, settled, block, states });
     }
 
     /// What needs no write: it is missing and was accepted as lost, or its source has dealt with it.
     pub(crate) fn push_gap(&mut self, first: u64, last: u64) {
-        self.held.push_back(Held { first, last, row: None, key: None, state: State::Gone });
+        debug_assert!(self.is_behind(first), "gaps are read in order");
+        let count = last - first + 1;
+        self.held.push_back(Held { first, count, settled: 0, block: None, states: States::All(State::Gone) });
     }
 
-    /// The row has its outcome.
-    pub(crate) fn end(&mut self, sequence: u64, end: End) {
-        let Some(index) = self.index(sequence) else { return };
+    fn is_behind(&self, first: u64) -> bool {
+        self.held.back().is_none_or(|last| last.first + last.count <= first)
+    }
+
+    /// Rows of a block have their outcome.
+    pub(crate) fn end(&mut self, block: u64, rows: Range<usize>, end: End) {
+        let Some(index) = self.index(block) else { return };
         let held = &mut self.held[index];
-        if held.state != State::InFlight {
-            return;
-        }
-        held.state = match end {
+        let state = match end {
             End::Written => State::Ended,
             End::Rejected => State::Gone,
             End::Failed => State::Failed,
         };
-        self.in_flight -= 1;
-        self.failed += usize::from(end == End::Failed);
+        let mut ended = rows.len();
+        if rows == held.rows() && matches!(held.states, States::All(State::InFlight)) {
+            held.states = States::All(state);
+        } else {
+            let count = held.rows().end;
+            let states = held.states.each(count);
+            ended = 0;
+            for known in states[rows].iter_mut().filter(|known| **known == State::InFlight) {
+                *known = state;
+                ended += 1;
+            }
+        }
+        self.in_flight -= ended;
+        if end == End::Failed {
+            self.failed += ended;
+        }
     }
 
     /// Removes the rows at the front that have ended: their first and last sequence.
     pub(crate) fn settle(&mut self) -> Option<(u64, u64)> {
-        let mut settled = None;
-        while let Some(front) = self.held.front()
-            && matches!(front.state, State::Ended | State::Gone)
-        {
-            settled = Some((settled.map_or(front.first, |(first, _)| first), front.last));
+        let mut settled: Option<(u64, u64)> = None;
+        while let Some(front) = self.held.front_mut() {
+            let has_ended = |state: State| matches!(state, State::Ended | State::Gone);
+            let rows = front.rows();
+            let ended = match &front.states {
+                States::All(state) if has_ended(*state) => rows.end,
+                States::All(_) => rows.start,
+                States::Each(states) => {
+                    let not = states[rows.clone()].iter().position(|state| !has_ended(*state));
+                    not.map_or(rows.end, |row| rows.start + row)
+                }
+            };
+            if ended == rows.start && !rows.is_empty() {
+                break;
+            }
+            let first = front.first + rows.start as u64;
+            settled = Some((settled.map_or(first, |(first, _)| first), front.first + ended as u64 - 1));
+            front.settled = ended;
+            if ended < rows.end {
+                break;
+            }
             self.held.pop_front();
         }
         settled
@@ -98,39 +176,56 @@ impl<R> Window<R> {
 
     /// The rows that are submitted again, in this order; they are in flight then. They are the failed ones, and later rows of
     /// their keys that may be in the table, because they would be overwritten. Only while no row is in flight: an earlier
-    /// version of a key could still be on its way.
-    pub(crate) fn write_again(&mut self) -> Vec<u64> {
+    /// version of a key could still be on its way. Rows without a key have no order.
+    pub(crate) fn write_again(&mut self, key: impl Fn(&B, usize) -> Option<Vec<u8>>) -> Vec<Part> {
         if self.in_flight > 0 {
             return Vec::new();
         }
         let (mut keys, mut again) = (HashSet::new(), Vec::new());
         for held in &mut self.held {
-            let is_repeated = match held.state {
-                State::Failed => true,
-                State::Ended => held.key.as_ref().is_some_and(|key| keys.contains(key)),
-                State::InFlight | State::Gone => false,
-            };
-            if !is_repeated {
+            let Some(block) = &held.block else { continue };
+            if keys.is_empty() && matches!(held.states, States::All(State::Ended | State::Gone)) {
                 continue;
             }
-            if held.state == State::Failed {
-                keys.extend(held.key.clone());
+            let mut part = Vec::new();
+            for row in held.rows() {
+                let state = held.states.get(row);
+                let is_repeated = match state {
+                    State::Failed => true,
+                    State::Ended => !keys.is_empty() && key(block, row).is_some_and(|key| keys.contains(&key)),
+                    State::InFlight | State::Gone => false,
+                };
+                if is_repeated {
+                    if state == State::Failed {
+                        keys.extend(key(block, row));
+                    }
+                    part.push(u32::try_from(row).expect("a block has at most MAX_ROWS rows"));
+                }
             }
-            held.state = State::InFlight;
-            again.push(held.first);
+            if part.is_empty() {
+                continue;
+            }
+            self.in_flight += part.len();
+            if part.len() == held.rows().len() {
+                held.states = States::All(State::InFlight);
+            } else {
+                let count = held.rows().end;
+                let states = held.states.each(count);
+                part.iter().for_each(|row| states[*row as usize] = State::InFlight);
+            }
+            again.push(Part { block: held.first, rows: part });
         }
         self.failed = 0;
-        self.in_flight = again.len();
         again
     }
 
-    /// A row that was pushed and is not settled.
-    pub(crate) fn row(&self, sequence: u64) -> Option<&R> {
-        self.index(sequence).and_then(|index| self.held[index].row.as_ref())
+    /// The block with this first row, if it is not settled.
+    pub(crate) fn block(&self, first: u64) -> Option<&B> {
+        self.index(first).and_then(|index| self.held[index].block.as_ref())
     }
 
-    fn index(&self, sequence: u64) -> Option<usize> {
-        self.held.binary_search_by_key(&sequence, |held| held.first).ok()
+    fn index(&self, first: u64) -> Option<usize> {
+        self.held.binary_search_by_key(&first, |held| held.first).ok()
     }
 }
 
@@ -142,59 +237,127 @@ mod tests {
 
     use super::*;
 
-    fn window(keys: &[Option<u8>]) -> Window<()> {
-        let mut window = Window::default();
-        for (sequence, key) in (1..).zip(keys) {
-            window.push(sequence, (), key.map(|key| vec![key]));
+    /// The keys of the rows of a block.
+    type Keys = Vec<Option<u8>>;
+
+    /// Numbers of rows as sequences of blocks and rows in them.
+    struct Rows {
+        window: Window<Keys>,
+        /// Of each row: its block, and its number in it.
+        places: Vec<(u64, usize)>,
+    }
+
+    impl Rows {
+        /// Blocks of these rows, with a hole between any two.
+        fn new(blocks: &[&[Option<u8>]]) -> Self {
+            let (mut window, mut places, mut first) = (Window::default(), Vec::new(), 1);
+            for keys in blocks {
+                window.push(first, keys.len(), 0, keys.to_vec());
+                places.extend((0..keys.len()).map(|row| (first, row)));
+                first += keys.len() as u64 + 100;
+            }
+            Self { window, places }
         }
-        window
+
+        fn end(&mut self, number: usize, end: End) {
+            let (block, row) = self.places[number - 1];
+            self.window.end(block, row..row + 1, end);
+        }
+
+        fn number(&self, block: u64, row: usize) -> usize {
+            self.places.iter().position(|place| *place == (block, row)).unwrap() + 1
+        }
+
+        /// The numbers of the first and last row that are settled.
+        fn settle(&mut self) -> Option<(usize, usize)> {
+            let (first, last) = self.window.settle()?;
+            let number = |sequence: u64| {
+                let of = |(block, row): &(u64, usize)| block + *row as u64 == sequence;
+                self.places.iter().position(of).unwrap() + 1
+            };
+            Some((number(first), number(last)))
+        }
+
+        fn write_again(&mut self) -> Vec<usize> {
+            let again = self.window.write_again(|keys, row| keys[row].map(|key| vec![key]));
+            let numbers = |part: &Part| -> Vec<usize> {
+                part.rows.iter().map(|row| self.number(part.block, *row as usize)).collect()
+            };
+            again.iter().flat_map(numbers).collect()
+        }
     }
 
     #[test]
     fn only_the_front_is_settled() {
-        let mut window = window(&[Some(1), Some(2), Some(3)]);
-        window.end(2, End::Written);
-        assert_eq!(window.settle(), None);
-        window.end(1, End::Rejected);
-        assert_eq!(window.settle(), Some((1, 2)));
-        window.end(3, End::Failed);
-        assert_eq!(window.settle(), None, "a row that is not known to be written is never settled");
-        assert!(window.has_failed());
+        let mut rows = Rows::new(&[&[Some(1), Some(2)], &[Some(3)]]);
+        rows.end(2, End::Written);
+        assert_eq!(rows.settle(), None);
+        rows.end(1, End::Rejected);
+        assert_eq!(rows.settle(), Some((1, 2)));
+        rows.end(3, End::Failed);
+        assert_eq!(rows.settle(), None, "a row that is not known to be written is never settled");
+        assert!(rows.window.has_failed());
+    }
+
+    #[test]
+    fn a_block_is_settled_in_parts() {
+        let mut rows = Rows::new(&[&[None, None, None], &[None]]);
+        rows.end(1, End::Written);
+        assert_eq!(rows.settle(), Some((1, 1)));
+        assert_eq!(rows.settle(), None);
+        rows.window.end(1, 1..3, End::Written);
+        rows.end(4, End::Written);
+        assert_eq!(rows.settle(), Some((2, 4)));
+        // What was settled before it was read is not in flight.
+        let mut window = Window::default();
+        window.push(1, 3, 2, vec![Some(1); 3]);
+        assert!(window.write_again(|_, _| None).is_empty());
+        window.end(1, 2..3, End::Failed);
+        let again = window.write_again(|keys, row| keys[row].map(|key| vec![key]));
+        assert_eq!(again, [Part { block: 1, rows: vec![2] }]);
+        window.end(1, 2..3, End::Written);
+        assert_eq!(window.settle(), Some((3, 3)));
     }
 
     #[test]
     fn later_rows_of_a_failed_key_are_written_again_too() {
-        let mut window = window(&[Some(1), Some(2), Some(1), Some(1), Some(2)]);
-        window.end(1, End::Failed);
-        window.end(2, End::Written);
-        window.end(3, End::Rejected);
-        window.end(4, End::Written);
-        assert_eq!(window.write_again(), [] as [u64; 0], "row 5 is in flight");
-        window.end(5, End::Written);
-        assert_eq!(window.write_again(), [1, 4]);
-        assert!(!window.has_failed());
-        window.end(1, End::Written);
-        assert_eq!(window.settle(), Some((1, 3)));
-        window.end(4, End::Written);
-        assert_eq!(window.settle(), Some((4, 5)));
+        for blocks in [
+            &[&[Some(1), Some(2), Some(1), Some(1), Some(2)][..]][..],
+            &[&[Some(1), Some(2)], &[Some(1)], &[Some(1), Some(2)]],
+        ] {
+            let mut rows = Rows::new(blocks);
+            rows.end(1, End::Failed);
+            rows.end(2, End::Written);
+            rows.end(3, End::Rejected);
+            rows.end(4, End::Written);
+            assert_eq!(rows.write_again(), [] as [usize; 0], "row 5 is in flight");
+            rows.end(5, End::Written);
+            assert_eq!(rows.write_again(), [1, 4]);
+            assert!(!rows.window.has_failed());
+            rows.end(1, End::Written);
+            assert_eq!(rows.settle(), Some((1, 3)));
+            rows.end(4, End::Written);
+            assert_eq!(rows.settle(), Some((4, 5)));
+        }
     }
 
     #[test]
     fn rows_without_a_key_are_written_again_alone() {
-        let mut window = window(&[None, None, None]);
-        window.end(1, End::Written);
-        window.end(2, End::Failed);
-        window.end(3, End::Written);
-        assert_eq!(window.write_again(), [2]);
+        let mut rows = Rows::new(&[&[None, None, None]]);
+        rows.end(1, End::Written);
+        rows.end(2, End::Failed);
+        rows.end(3, End::Written);
+        assert_eq!(rows.write_again(), [2]);
     }
 
     #[test]
     fn a_gap_is_settled_in_its_turn() {
-        let mut window = window(&[Some(1)]);
+        let mut window = Window::default();
+        window.push(1, 1, 0, ());
         window.push_gap(2, 9);
-        window.push(10, (), Some(vec![1]));
+        window.push(10, 1, 0, ());
         assert_eq!(window.settle(), None);
-        window.end(1, End::Written);
+        window.end(1, 0..1, End::Written);
         assert_eq!(window.settle(), Some((1, 9)));
     }
 
@@ -202,32 +365,34 @@ mod tests {
         /// Whatever fails: each row is settled once, after it ended, and the last write of each key is its last row.
         #[test]
         fn the_last_row_of_a_key_is_written_last(
-            keys in prop::collection::vec(0_u8..4, 1..30),
-            fates in prop::collection::vec(0_u8..3, 200),
+            blocks in prop::collection::vec(prop::collection::vec(0_u8..4, 1..8), 1..8),
+            fates in prop::collection::vec(0_u8..3, 400),
         ) {
-            let mut window = window(&keys.iter().map(|key| Some(*key)).collect::<Vec<_>>());
+            let blocks: Vec<Keys> = blocks.iter().map(|keys| keys.iter().map(|key| Some(*key)).collect()).collect();
+            let mut rows = Rows::new(&blocks.iter().map(|keys| &**keys).collect::<Vec<_>>());
+            let keys: Vec<u8> = blocks.iter().flatten().flatten().copied().collect();
             let mut fates = fates.into_iter();
-            let mut table: BTreeMap<u8, u64> = BTreeMap::new();
-            let mut wave: Vec<u64> = (1..=keys.len() as u64).collect();
+            let mut table: BTreeMap<u8, usize> = BTreeMap::new();
+            let mut wave: Vec<usize> = (1..=keys.len()).collect();
             let mut settled = 0;
             while !wave.is_empty() {
-                for sequence in wave {
+                for number in wave {
                     // 0: written; 1: unknown, and written; 2: unknown, and not written.
                     let fate = fates.next().unwrap_or(0);
                     if fate < 2 {
-                        table.insert(keys[sequence as usize - 1], sequence);
+                        table.insert(keys[number - 1], number);
                     }
-                    window.end(sequence, if fate == 0 { End::Written } else { End::Failed });
+                    rows.end(number, if fate == 0 { End::Written } else { End::Failed });
                 }
-                if let Some((first, last)) = window.settle() {
+                if let Some((first, last)) = rows.settle() {
                     prop_assert_eq!(first, settled + 1);
                     settled = last;
                 }
-                wave = window.write_again();
+                wave = rows.write_again();
             }
-            prop_assert_eq!(settled, keys.len() as u64);
+            prop_assert_eq!(settled, keys.len());
             for (key, last) in table {
-                let expected = keys.iter().rposition(|known| *known == key).unwrap() as u64 + 1;
+                let expected = keys.iter().rposition(|known| *known == key).unwrap() + 1;
                 prop_assert_eq!(last, expected, "key {}", key);
             }
         }

@@ -152,6 +152,15 @@ impl<'a> Rows<'a> {
         self.batch.columns[index].view(self.start..self.end)
     }
 
+    /// One of the rows.
+    ///
+    /// # Panics
+    /// When `row` is not below [`len`](Self::len).
+    pub fn row(&self, row: usize) -> RowView<'a> {
+        assert!(row < self.len(), "row {row} of {} rows", self.len());
+        RowView { batch: self.batch, row: self.start + row }
+    }
+
     /// Row by row access.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RowView<'a>> + use<'a> {
         let batch = self.batch;
@@ -206,6 +215,11 @@ pub struct RowView<'a> {
 }
 
 impl<'a> RowView<'a> {
+    /// The table and columns of the row.
+    pub fn schema(&self) -> &'a Schema {
+        &self.batch.schema
+    }
+
     /// The value of column `index`.
     ///
     /// # Panics

@@ -11,4 +11,5 @@ pub(crate) mod ndjson;
 pub(crate) mod outcomes;
 pub(crate) mod receipt;
 pub(crate) mod row_outcomes;
+pub(crate) mod row_receipts;
 pub(crate) mod tracking;

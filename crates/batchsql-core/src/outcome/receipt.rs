@@ -81,6 +81,16 @@ impl Receipt {
         self.completion.outcome(self.row + rows)
     }
 
+    /// The outcomes of this row and those that come after it in the same batch, of which `rows` are asked for: those that
+    /// failed, with their distance from this row. `None`: they are not known yet.
+    pub(crate) fn failed_among(&self, rows: u32) -> Option<impl Iterator<Item = (usize, &Outcome)>> {
+        let outcomes = self.completion.outcomes.get()?;
+        let (first, rows) = (self.row as usize, rows as usize);
+        // There are none if every row was written.
+        let ours = outcomes.get(first..first + rows).unwrap_or_default();
+        Some(ours.iter().enumerate().filter(|(_, outcome)| outcome.failure().is_some()))
+    }
+
     /// Waits for the outcome for at most `limit`. If the time is over, it returns the receipt: the row is written as
     /// before, and its outcome can still be awaited. An outcome that is already known is returned at once.
     ///

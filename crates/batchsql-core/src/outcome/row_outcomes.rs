@@ -1,10 +1,9 @@
 //! Owns what became of many rows that were submitted with one call.
 //! Must not know how rows are accepted or written.
 
-use std::collections::VecDeque;
-
 use crate::outcome::outcomes::{Outcome, OutcomeCounts};
 use crate::outcome::receipt::Receipt;
+use crate::outcome::row_receipts::{RowReceipts, Run};
 
 /// What became of the accepted rows of one [`submit_all_tracked`](crate::BatchSql::submit_all_tracked).
 #[derive(Debug, Clone, Default)]
@@ -40,21 +39,10 @@ impl RowOutcomes {
 /// those at the front after each chunk, the others when they are many, because the first rows may wait for long. So a
 /// call with any number of rows holds at most `max_runs` receipts and those of a chunk, and the rows that failed.
 pub(crate) struct Receipts {
-    runs: VecDeque<Run>,
+    rows: RowReceipts,
     /// From this number of runs on, known ones are dropped wherever they are.
     max_runs: usize,
-    /// Rows of all runs so far.
-    rows: usize,
     outcomes: RowOutcomes,
-}
-
-/// Rows that are neighbours in one batch.
-struct Run {
-    /// Of the first row.
-    receipt: Receipt,
-    rows: u32,
-    /// The index of the first row.
-    index: usize,
 }
 
 impl Receipts {
@@ -62,27 +50,23 @@ impl Receipts {
     pub(crate) fn new(buffer_size: usize) -> Self {
         // Twice as many, so that each look at all of them drops at least half.
         let max_runs = buffer_size.saturating_mul(2);
-        Self { runs: VecDeque::new(), max_runs, rows: 0, outcomes: RowOutcomes::default() }
+        Self { rows: RowReceipts::new(), max_runs, outcomes: RowOutcomes::default() }
     }
 
     /// Adds the receipt of the next row.
     pub(crate) fn add(&mut self, receipt: Receipt) {
-        match self.runs.back_mut() {
-            Some(run) if receipt.is_after(&run.receipt, run.rows) => run.rows += 1,
-            _ => self.runs.push_back(Run { receipt, rows: 1, index: self.rows }),
-        }
-        self.rows += 1;
+        self.rows.add(receipt);
     }
 
     /// Counts rows whose outcomes are known.
     pub(crate) fn count_known(&mut self) {
-        while let Some(run) = self.runs.front()
+        let Self { rows: RowReceipts { runs, .. }, max_runs, outcomes } = self;
+        while let Some(run) = runs.front()
             && run.receipt.try_outcome().is_some()
         {
-            self.runs.pop_front().iter().for_each(|run| self.outcomes.add_run(run));
+            runs.pop_front().iter().for_each(|run| outcomes.add_run(run));
         }
-        if self.runs.len() > self.max_runs {
-            let Self { runs, outcomes, .. } = self;
+        if runs.len() > *max_runs {
             runs.retain(|run| {
                 let is_known = run.receipt.try_outcome().is_some();
                 if is_known {
@@ -95,7 +79,7 @@ impl Receipts {
 
     /// Waits until every row has its outcome.
     pub(crate) async fn ended(mut self) -> RowOutcomes {
-        while let Some(mut run) = self.runs.pop_front() {
+        while let Some(mut run) = self.rows.runs.pop_front() {
             (&mut run.receipt).await;
             self.outcomes.add_run(&run);
         }
@@ -132,7 +116,7 @@ mod tests {
             receipts.add(Receipt::new(Arc::clone(&batch), 0));
             batch.resolve(if index % 100 == 0 { vec![failed(index)] } else { Vec::new() });
             receipts.count_known();
-            most = most.max(receipts.runs.len());
+            most = most.max(receipts.rows.runs.len());
         }
         assert!(most <= 20, "{most} receipts are kept");
         first.resolve(vec![failed(0)]);

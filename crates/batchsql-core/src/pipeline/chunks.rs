@@ -5,6 +5,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::outcome::receipt::Receipt;
 use crate::outcome::row_outcomes::{Receipts, RowOutcomes};
+use crate::outcome::row_receipts::RowReceipts;
 use crate::outcome::tracking::Tracking;
 use crate::pipeline::error::{FlushError, SubmitAllError, SubmitAllTrackedError, SubmitError};
 use crate::pipeline::handle::BatchSql;
@@ -14,26 +15,38 @@ use crate::row::traits::Row;
 const CHUNK_ROWS: usize = 64;
 
 /// The rows that one call has accepted.
-#[derive(Default)]
-struct Accepted {
+struct Accepted<'a> {
     rows: usize,
-    /// If their outcomes are wanted.
-    receipts: Option<Receipts>,
+    outcomes: Wanted<'a>,
 }
 
-impl Accepted {
+/// Who wants the outcomes of the rows of a call.
+enum Wanted<'a> {
+    Nobody,
+    Call(Receipts),
+    Caller(&'a mut RowReceipts),
+}
+
+impl<'a> Accepted<'a> {
+    fn new(outcomes: Wanted<'a>) -> Self {
+        Self { rows: 0, outcomes }
+    }
+
     fn add(&mut self, receipt: Option<Receipt>) {
         self.rows += 1;
-        if let (Some(receipts), Some(receipt)) = (&mut self.receipts, receipt) {
-            receipts.add(receipt);
+        let Some(receipt) = receipt else { return };
+        match &mut self.outcomes {
+            Wanted::Nobody => {}
+            Wanted::Call(receipts) => receipts.add(receipt),
+            Wanted::Caller(receipts) => receipts.add(receipt),
         }
     }
-}
 
-async fn ended(receipts: Option<Receipts>) -> RowOutcomes {
-    match receipts {
-        Some(receipts) => receipts.ended().await,
-        None => RowOutcomes::default(),
+    async fn ended(self) -> RowOutcomes {
+        match self.outcomes {
+            Wanted::Call(receipts) => receipts.ended().await,
+            Wanted::Nobody | Wanted::Caller(_) => RowOutcomes::default(),
+        }
     }
 }
 
@@ -66,7 +79,7 @@ impl BatchSql {
     {
         let rows = rows.into_iter();
         async move {
-            let mut accepted = Accepted::default();
+            let mut accepted = Accepted::new(Wanted::Nobody);
             match self.accept_all(rows, &Tracking::Untracked, &mut accepted).await {
                 Ok(()) => Ok(accepted.rows),
                 Err(source) => Err(SubmitAllError { accepted: accepted.rows, source }),
@@ -106,13 +119,50 @@ impl BatchSql {
     {
         let rows = rows.into_iter();
         async move {
-            let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::new(self.0.config.buffer_size)) };
+            let mut accepted = Accepted::new(Wanted::Call(Receipts::new(self.0.config.buffer_size)));
             let result = self.accept_all(rows, &Tracking::tracked(), &mut accepted).await;
-            let outcomes = ended(accepted.receipts).await;
+            let outcomes = accepted.ended().await;
             match result {
                 Ok(()) => Ok(outcomes),
                 Err(source) => Err(SubmitAllTrackedError { outcomes, source }),
             }
+        }
+    }
+
+    /// Accepts many rows in their order, as [`submit_all`](Self::submit_all), and adds each of them to `receipts`, for callers
+    /// that take the outcomes while further rows are accepted.
+    ///
+    /// ```
+    /// # use batchsql_core::{BatchSql, Row, RowReceipts};
+    /// # async fn import<R: Row + Send + Sync>(db: BatchSql, rows: Vec<R>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut receipts = RowReceipts::new();
+    /// db.submit_all_followed(&rows, &mut receipts).await?;
+    /// while !receipts.is_empty() {
+    ///     receipts.ready().await;
+    ///     while let Some(ended) = receipts.try_next() {
+    ///         println!("rows {:?} have ended, and {} were not written", ended.rows, ended.failed.len());
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The first row that is not accepted ends the call; [`RowReceipts::accepted`] says how many were.
+    ///
+    /// # Cancel safety
+    /// Rows that are in `receipts` were accepted, and no others.
+    pub fn submit_all_followed<'a, I>(
+        &'a self,
+        rows: I,
+        receipts: &'a mut RowReceipts,
+    ) -> impl Future<Output = Result<(), SubmitError>> + Send + use<'a, I>
+    where
+        I: IntoIterator<IntoIter: Send, Item: Row + Send>,
+    {
+        let rows = rows.into_iter();
+        async move {
+            let mut accepted = Accepted::new(Wanted::Caller(receipts));
+            self.accept_all(rows, &Tracking::tracked(), &mut accepted).await
         }
     }
 
@@ -122,17 +172,17 @@ impl BatchSql {
         &self,
         rows: &[R],
     ) -> Result<(RowOutcomes, Option<SubmitError>), FlushError> {
-        let mut accepted = Accepted { rows: 0, receipts: Some(Receipts::new(self.0.config.buffer_size)) };
+        let mut accepted = Accepted::new(Wanted::Call(Receipts::new(self.0.config.buffer_size)));
         let refused = self.accept_all(rows.iter(), &Tracking::tracked(), &mut accepted).await.err();
         self.flush().await?;
-        Ok((ended(accepted.receipts).await, refused))
+        Ok((accepted.ended().await, refused))
     }
 
     async fn accept_all<R: Row + Send>(
         &self,
         rows: impl Iterator<Item = R> + Send,
         tracking: &Tracking,
-        accepted: &mut Accepted,
+        accepted: &mut Accepted<'_>,
     ) -> Result<(), SubmitError> {
         // A chunk never asks for more than a part of the budget, so that other submitters get their turn.
         let max_rows = (self.0.config.buffer_size / 4).clamp(1, CHUNK_ROWS);
@@ -166,7 +216,7 @@ impl BatchSql {
         chunk: &mut Vec<(R, usize)>,
         bytes: usize,
         tracking: &Tracking,
-        accepted: &mut Accepted,
+        accepted: &mut Accepted<'_>,
     ) -> Result<(), SubmitError> {
         let before = accepted.rows;
         let result = self.push_chunk(chunk, bytes, tracking, accepted).await;
@@ -174,7 +224,9 @@ impl BatchSql {
             self.report_refused(row, error);
         }
         chunk.clear();
-        accepted.receipts.iter_mut().for_each(Receipts::count_known);
+        if let Wanted::Call(receipts) = &mut accepted.outcomes {
+            receipts.count_known();
+        }
         result
     }
 
@@ -184,7 +236,7 @@ impl BatchSql {
         chunk: &mut [(R, usize)],
         bytes: usize,
         tracking: &Tracking,
-        accepted: &mut Accepted,
+        accepted: &mut Accepted<'_>,
     ) -> Result<(), SubmitError> {
         let (mut pushed, mut left_bytes) = (0, bytes);
         while pushed < chunk.len() {

@@ -3,6 +3,7 @@
 
 pub(crate) mod array;
 pub(crate) mod as_json;
+pub(crate) mod column_builder;
 pub(crate) mod columns;
 pub(crate) mod delete;
 pub(crate) mod dynamic;
@@ -16,4 +17,5 @@ pub(crate) mod key;
 pub(crate) mod row_buffer;
 pub(crate) mod serde_field;
 pub(crate) mod traits;
+mod view;
 pub(crate) mod writer;

@@ -4,6 +4,7 @@
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{
     BytesValues, ColumnType, ColumnView, Date, Decimal, Json, Rows, TextValues, Time, Timestamp, TimestampTz, Value,
+    ValueRef,
 };
 
 use crate::block::bytes::{Input, Unreadable, put_length, utf8};
@@ -69,97 +70,145 @@ fn put_bytes<I: Iterator<Item = usize>>(out: &mut Vec<u8>, values: BytesValues<'
 /// # Errors
 /// A newer version wrote them, or they make no sense.
 pub fn decode(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -> Result<Vec<Vec<Value>>, Unreadable> {
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    read(columns, count, bytes, |_, row, value| {
+        if row == rows.len() {
+            rows.push(Vec::new());
+        }
+        rows[row].push(value.to_value());
+        Ok::<_, Unreadable>(())
+    })?;
+    Ok(rows)
+}
+
+/// Reads `count` rows, column by column: `put` gets the number of the column, of the row, and the value.
+///
+/// # Errors
+/// A newer version wrote them, or they make no sense; or the first error of `put`.
+pub(crate) fn read<E: From<Unreadable>>(
+    columns: &[(ColumnType, bool)],
+    count: u32,
+    bytes: &[u8],
+    mut put: impl FnMut(usize, usize, ValueRef<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut input = Input::new(bytes);
     match input.u8()? {
-        0 => return Err(Unreadable::Damaged("it has no version")),
+        0 => return Err(Unreadable::Damaged("it has no version").into()),
         VERSION => {}
-        newer => return Err(Unreadable::NewerVersion(newer)),
+        newer => return Err(Unreadable::NewerVersion(newer).into()),
     }
     if input.u32()? != count {
-        return Err(Unreadable::Damaged("the number of rows is another one than in its header"));
+        return Err(Unreadable::Damaged("the number of rows is another one than in its header").into());
     }
     if columns.is_empty() || count as usize > MAX_ROWS {
-        return Err(Unreadable::Damaged("it has more rows than a block may have"));
+        return Err(Unreadable::Damaged("it has more rows than a block may have").into());
     }
-    let decoded: Vec<Vec<Value>> = columns
-        .iter()
-        .map(|(ty, nullable)| read_column(&mut input, *ty, *nullable, count as usize))
-        .collect::<Result<_, _>>()?;
-    input.end()?;
-    let mut decoded: Vec<_> = decoded.into_iter().map(Vec::into_iter).collect();
-    let row = |_| decoded.iter_mut().map(|column| column.next().expect("a column has a value for each row")).collect();
-    Ok((0..count).map(row).collect())
+    for (column, (ty, nullable)) in columns.iter().enumerate() {
+        let present = Present::read(&mut input, *nullable, count as usize)?;
+        read_column(&mut input, *ty, present, |row, value| put(column, row, value))?;
+    }
+    Ok(input.end()?)
 }
 
-fn read_column(input: &mut Input<'_>, ty: ColumnType, nullable: bool, rows: usize) -> Result<Vec<Value>, Unreadable> {
-    let validity = if nullable { Some(input.take(rows.div_ceil(8))?) } else { None };
-    let is_present = |row: usize| validity.is_none_or(|bits| bits[row / 8] >> (row % 8) & 1 == 1);
-    if let Some(bits) = validity
-        && (rows..bits.len() * 8).any(is_present)
-    {
-        return Err(Unreadable::Damaged("a bit is set behind the last row"));
-    }
-    let present = (0..rows).filter(|row| is_present(*row)).count();
-    let mut values = read_values(input, ty, present)?.into_iter();
-    let value = |row| if is_present(row) { values.next().expect("present values were counted") } else { Value::Null };
-    Ok((0..rows).map(value).collect())
+/// Which rows have a value in a column.
+#[derive(Debug, Clone, Copy)]
+struct Present<'a> {
+    bits: Option<&'a [u8]>,
+    rows: usize,
+    count: usize,
 }
 
-fn read_values(input: &mut Input<'_>, ty: ColumnType, count: usize) -> Result<Vec<Value>, Unreadable> {
+impl<'a> Present<'a> {
+    fn read(input: &mut Input<'a>, nullable: bool, rows: usize) -> Result<Self, Unreadable> {
+        if !nullable {
+            return Ok(Self { bits: None, rows, count: rows });
+        }
+        let bits = input.take(rows.div_ceil(8))?;
+        let mut present = Self { bits: Some(bits), rows, count: 0 };
+        if (rows..bits.len() * 8).any(|row| present.has(row)) {
+            return Err(Unreadable::Damaged("a bit is set behind the last row"));
+        }
+        present.count = bits.iter().map(|byte| byte.count_ones() as usize).sum();
+        Ok(present)
+    }
+
+    fn has(&self, row: usize) -> bool {
+        self.bits.is_none_or(|bits| bits[row / 8] >> (row % 8) & 1 == 1)
+    }
+}
+
+fn read_column<E: From<Unreadable>>(
+    input: &mut Input<'_>,
+    ty: ColumnType,
+    present: Present<'_>,
+    mut put: impl FnMut(usize, ValueRef<'_>) -> Result<(), E>,
+) -> Result<(), E> {
     use batchsql_core::exhaustive::Type;
 
-    /// Values of a fixed width, each by a function that may refuse its bytes.
-    fn fixed<const N: usize>(
-        input: &mut Input<'_>,
-        count: usize,
-        value: impl Fn([u8; N]) -> Option<Value>,
-    ) -> Result<Vec<Value>, Unreadable> {
-        let all = input.take(count.checked_mul(N).ok_or(Unreadable::Damaged("it is too short"))?)?;
-        let (chunks, _) = all.as_chunks::<N>();
-        let values = chunks.iter().map(|chunk| value(*chunk));
-        values.collect::<Option<_>>().ok_or(Unreadable::Damaged("a value is outside of its range"))
+    /// Values of a fixed width, each by an expression that may refuse its bytes.
+    macro_rules! fixed {
+        ($width:literal, $value:expr) => {{
+            let bytes = input.take(present.count.checked_mul($width).ok_or(Unreadable::Damaged("it is too short"))?)?;
+            let mut chunks = bytes.as_chunks::<$width>().0.iter();
+            for row in 0..present.rows {
+                if !present.has(row) {
+                    put(row, ValueRef::Null)?;
+                    continue;
+                }
+                let value: Option<ValueRef<'_>> = $value(*chunks.next().expect("present values were counted"));
+                put(row, value.ok_or(Unreadable::Damaged("a value is outside of its range"))?)?;
+            }
+            Ok(())
+        }};
     }
 
-    fn variable(
-        input: &mut Input<'_>,
-        count: usize,
-        value: impl Fn(&[u8]) -> Result<Value, Unreadable>,
-    ) -> Result<Vec<Value>, Unreadable> {
-        let lengths = input.take(count.checked_mul(4).ok_or(Unreadable::Damaged("it is too short"))?)?;
-        let (lengths, _) = lengths.as_chunks::<4>();
-        lengths.iter().map(|length| value(input.take(u32::from_le_bytes(*length) as usize)?)).collect()
+    /// Values with a length, each by an expression that may refuse its bytes.
+    macro_rules! variable {
+        ($value:expr) => {{
+            let bytes = input.take(present.count.checked_mul(4).ok_or(Unreadable::Damaged("it is too short"))?)?;
+            let mut lengths = bytes.as_chunks::<4>().0.iter();
+            for row in 0..present.rows {
+                if !present.has(row) {
+                    put(row, ValueRef::Null)?;
+                    continue;
+                }
+                let length = u32::from_le_bytes(*lengths.next().expect("present values were counted"));
+                put(row, $value(input.take(length as usize)?)?)?;
+            }
+            Ok(())
+        }};
     }
 
     match ty.exhaustive() {
-        Type::Bool => fixed(input, count, |[byte]| (byte <= 1).then_some(Value::Bool(byte == 1))),
-        Type::I16 => fixed(input, count, |bytes| Some(Value::I16(i16::from_le_bytes(bytes)))),
-        Type::I32 => fixed(input, count, |bytes| Some(Value::I32(i32::from_le_bytes(bytes)))),
-        Type::I64 => fixed(input, count, |bytes| Some(Value::I64(i64::from_le_bytes(bytes)))),
-        Type::U64 => fixed(input, count, |bytes| Some(Value::U64(u64::from_le_bytes(bytes)))),
-        Type::F32 => fixed(input, count, |bytes| Some(Value::F32(f32::from_le_bytes(bytes)))),
-        Type::F64 => fixed(input, count, |bytes| Some(Value::F64(f64::from_le_bytes(bytes)))),
-        Type::Uuid => fixed(input, count, |bytes| Some(Value::Uuid(bytes))),
-        Type::Date => {
-            fixed(input, count, |bytes| Date::from_days_since_epoch(i32::from_le_bytes(bytes)).map(Value::Date))
-        }
+        Type::Bool => fixed!(1, |[byte]: [u8; 1]| (byte <= 1).then_some(ValueRef::Bool(byte == 1))),
+        Type::I16 => fixed!(2, |bytes| Some(ValueRef::I16(i16::from_le_bytes(bytes)))),
+        Type::I32 => fixed!(4, |bytes| Some(ValueRef::I32(i32::from_le_bytes(bytes)))),
+        Type::I64 => fixed!(8, |bytes| Some(ValueRef::I64(i64::from_le_bytes(bytes)))),
+        Type::U64 => fixed!(8, |bytes| Some(ValueRef::U64(u64::from_le_bytes(bytes)))),
+        Type::F32 => fixed!(4, |bytes| Some(ValueRef::F32(f32::from_le_bytes(bytes)))),
+        Type::F64 => fixed!(8, |bytes| Some(ValueRef::F64(f64::from_le_bytes(bytes)))),
+        Type::Uuid => fixed!(16, |bytes| Some(ValueRef::Uuid(bytes))),
+        Type::Date => fixed!(4, |bytes| Date::from_days_since_epoch(i32::from_le_bytes(bytes)).map(ValueRef::Date)),
         Type::Time => {
-            fixed(input, count, |bytes| Time::from_micros_since_midnight(i64::from_le_bytes(bytes)).map(Value::Time))
+            fixed!(8, |bytes| { Time::from_micros_since_midnight(i64::from_le_bytes(bytes)).map(ValueRef::Time) })
         }
-        Type::Timestamp => fixed(input, count, |bytes| {
-            Timestamp::from_micros_since_epoch(i64::from_le_bytes(bytes)).map(Value::Timestamp)
+        Type::Timestamp => fixed!(8, |bytes| {
+            Timestamp::from_micros_since_epoch(i64::from_le_bytes(bytes)).map(ValueRef::Timestamp)
         }),
-        Type::TimestampTz => fixed(input, count, |bytes| {
-            TimestampTz::from_micros_since_epoch(i64::from_le_bytes(bytes)).map(Value::TimestampTz)
+        Type::TimestampTz => fixed!(8, |bytes| {
+            TimestampTz::from_micros_since_epoch(i64::from_le_bytes(bytes)).map(ValueRef::TimestampTz)
         }),
-        Type::Text => variable(input, count, |bytes| utf8(bytes).map(|text| Value::Text(text.to_owned()))),
-        Type::Bytes => variable(input, count, |bytes| Ok(Value::Bytes(bytes.to_vec()))),
-        Type::Decimal => variable(input, count, |bytes| {
-            let number = utf8(bytes)?.parse::<Decimal>();
-            number.map(Value::Decimal).map_err(|_| Unreadable::Damaged("a decimal has other characters than digits"))
+        Type::Text => variable!(|bytes| utf8(bytes).map(ValueRef::Text)),
+        Type::Bytes => variable!(|bytes| Ok::<_, Unreadable>(ValueRef::Bytes(bytes))),
+        Type::Decimal => variable!(|bytes| {
+            let digits = utf8(bytes)?;
+            let parsed = digits.parse::<Decimal>().map(|_| ValueRef::Decimal(digits));
+            parsed.map_err(|_| Unreadable::Damaged("a decimal has other characters than digits"))
         }),
-        Type::Json => variable(input, count, |bytes| {
-            let document = utf8(bytes)?.parse::<Json>();
-            document.map(Value::Json).map_err(|_| Unreadable::Damaged("a JSON document is not JSON"))
+        Type::Json => variable!(|bytes| {
+            let text = utf8(bytes)?;
+            let parsed = text.parse::<Json>().map(|_| ValueRef::Json(text));
+            parsed.map_err(|_| Unreadable::Damaged("a JSON document is not JSON"))
         }),
     }
 }

@@ -1,0 +1,120 @@
+//! Owns rows of one schema that are built column by column.
+//! Must not know rows as a program writes them, or rules of databases.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::model::batch::{Batch, SharedRows};
+use crate::model::column::Column;
+use crate::model::columns::ColumnBuffer;
+use crate::model::schema::Schema;
+use crate::model::value::ValueRef;
+use crate::row::error::RowError;
+
+/// Rows of one schema that are built column by column, for what reads stored columns. Values are checked against their
+/// columns; rules of a database ([`ValueRules`](crate::ValueRules)) are checked when the rows are submitted.
+///
+/// ```
+/// use batchsql_core::{ColumnBuilder, ColumnType, Schema, ValueRef};
+/// let notes = Schema::builder("notes").column("id", ColumnType::I64).nullable("text", ColumnType::Text).build()?;
+/// let mut rows = ColumnBuilder::new(&notes, 2);
+/// rows.push(0, ValueRef::I64(1))?;
+/// rows.push(0, ValueRef::I64(2))?;
+/// rows.push(1, ValueRef::Null)?;
+/// rows.push(1, ValueRef::Text("two"))?;
+/// let rows = rows.finish()?;
+/// assert_eq!(rows.rows().column(1).get(1), ValueRef::Text("two"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ColumnBuilder {
+    schema: Schema,
+    columns: Vec<ColumnBuffer>,
+    /// Values that each column has.
+    lengths: Vec<usize>,
+    rows: usize,
+}
+
+impl ColumnBuilder {
+    /// No values yet, for `rows` rows.
+    pub fn new(schema: &Schema, rows: usize) -> Self {
+        let new = |column: &Column| ColumnBuffer::new(column.column_type(), column.is_nullable(), 0, 0);
+        let columns: Vec<ColumnBuffer> = schema.columns().iter().map(new).collect();
+        Self { schema: schema.clone(), lengths: vec![0; columns.len()], columns, rows }
+    }
+
+    /// Reserves memory for `rows` more values of a column with `bytes` variable bytes in all.
+    ///
+    /// # Panics
+    /// When there is no such column.
+    pub fn reserve(&mut self, column: usize, rows: usize, bytes: usize) {
+        self.columns[column].reserve(rows, bytes);
+    }
+
+    /// Appends a value to a column.
+    ///
+    /// # Errors
+    /// The column has another type, or `NULL` is not allowed in it.
+    ///
+    /// # Panics
+    /// When there is no such column, or the variable values of one column take more than 4 GiB.
+    #[inline]
+    pub fn push(&mut self, column: usize, value: ValueRef<'_>) -> Result<(), RowError> {
+        let buffer = &mut self.columns[column];
+        let declared = &self.schema.columns()[column];
+        match value.column_type() {
+            None if buffer.validity.is_none() => return Err(RowError::null(&self.schema, declared.name())),
+            Some(ty) if ty != declared.column_type() => {
+                return Err(RowError::type_mismatch(&self.schema, declared, ty.name()));
+            }
+            _ => {}
+        }
+        buffer.push(value);
+        self.lengths[column] += 1;
+        Ok(())
+    }
+
+    /// The rows, to be read.
+    ///
+    /// # Errors
+    /// A column has fewer or more values than there are rows.
+    pub fn finish(self) -> Result<SharedRows, RowError> {
+        if let Some(column) = self.lengths.iter().position(|length| *length != self.rows) {
+            return Err(RowError::missing(&self.schema, self.schema.columns()[column].name()));
+        }
+        let variable: usize = self.columns.iter().map(ColumnBuffer::variable_len).sum();
+        let bytes = self.rows * self.schema.fixed_row_len() + variable;
+        Ok(SharedRows::all(Arc::new(Batch::new(self.schema, self.columns, self.rows, bytes))))
+    }
+}
+
+/// Shows table and size, never a value.
+impl fmt::Debug for ColumnBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ColumnBuilder")
+            .field("table", self.schema.table())
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::value::ColumnType;
+
+    #[test]
+    fn values_that_do_not_fit_their_column_are_refused() {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+        let schema = schema.build().unwrap();
+        let mut rows = ColumnBuilder::new(&schema, 1);
+        assert!(rows.push(0, ValueRef::Null).is_err());
+        assert!(rows.push(0, ValueRef::I32(1)).unwrap_err().is_type_mismatch());
+        rows.push(0, ValueRef::I64(1)).unwrap();
+        assert!(ColumnBuilder::new(&schema, 1).finish().is_err(), "a column is missing");
+        rows.push(1, ValueRef::Text("one")).unwrap();
+        let rows = rows.finish().unwrap();
+        let row = schema.row().set("id", 1_i64).unwrap().set("note", "one").unwrap().finish().unwrap();
+        assert_eq!(rows.rows().to_row(0), row);
+        assert_eq!(rows.rows().bytes(), schema.fixed_row_len() + 3);
+    }
+}
