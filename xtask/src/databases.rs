@@ -174,7 +174,7 @@ impl Request {
             let mut known = Vec::new();
             for name in list.split(',') {
                 // The program reports other names.
-                servers.extend(Kind::SHARED.into_iter().filter(|kind| name == "all" || name == kind.name()));
+                servers.extend(Kind::DATABASES.into_iter().filter(|kind| name == "all" || name == kind.name()));
                 let on_demand = Kind::ON_DEMAND.into_iter().find(|kind| name == kind.name());
                 servers.extend(on_demand);
                 let name = on_demand.map_or(name, |kind| kind.family().name());
@@ -205,7 +205,7 @@ impl Request {
 fn named_by(arg: &str) -> Option<Kind> {
     let option = arg.split_once('=').map_or(arg, |(option, _)| option);
     let name = option.strip_prefix("--")?.strip_suffix("-dsn")?;
-    Kind::SHARED.into_iter().find(|kind| kind.name() == name)
+    Kind::DATABASES.into_iter().find(|kind| kind.name() == name)
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ const WITHOUT_SERVERS: [&str; 11] = [
 ];
 
 /// Packages whose integration tests need servers or programs: only unit tests.
-const ONLY_UNIT_TESTS: [&str; 4] = ["batchsql-postgres", "batchsql-mysql", "batchsql-redis", "batchsql-prometheus"];
+const ONLY_UNIT_TESTS: [&str; 5] =
+    ["batchsql-postgres", "batchsql-mysql", "batchsql-nats", "batchsql-redis", "batchsql-prometheus"];
 
 /// Why the tests of most examples are left out.
 const EXAMPLE: &str = "runs an example as a program, which is not built here";

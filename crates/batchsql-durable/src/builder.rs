@@ -6,11 +6,11 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, Sink};
 use batchsql_feed::key::OrderedTables;
-use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas};
+use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas, without_ends};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
 
@@ -186,20 +186,6 @@ fn feed_options(options: &DurableOptions, feed: FeedOptions) -> FeedOptions {
         Some(Sabotage::SettleEarly) => feed.sabotage(FeedSabotage::SettleEarly),
         _ => feed,
     }
-}
-
-/// A pipeline that gives up no row for its age.
-fn without_ends<S: Sink>(builder: BatchSqlBuilder<S>, mut config: PipelineConfig) -> BatchSqlBuilder<S> {
-    config.when_full = WhenFull::Wait;
-    config.retry_for = Duration::MAX;
-    config.max_age = None;
-    config.park_for = Duration::MAX;
-    let tables = std::mem::take(&mut config.tables).into_iter();
-    tables.fold(builder.config(config), |builder, (name, mut table)| {
-        table.retry_for = None;
-        table.max_age = None;
-        builder.table(name, table)
-    })
 }
 
 /// Opens the files, where blocking is allowed.

@@ -21,7 +21,7 @@ pub fn of_row(rows: &RowBuffer, row: usize, order: &KeyOrder) -> Option<Vec<u8>>
 }
 
 /// The key of one row of a view; `None` if the schema has no key.
-pub(crate) fn of_view(row: RowView<'_>, order: &KeyOrder) -> Option<Vec<u8>> {
+pub fn of_view(row: RowView<'_>, order: &KeyOrder) -> Option<Vec<u8>> {
     match order {
         KeyOrder::None => None,
         KeyOrder::Table => Some(Vec::new()),

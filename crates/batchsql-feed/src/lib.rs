@@ -55,9 +55,9 @@ mod window;
 
 pub use feeds::{FeedCounts, Feeds, NotStarted};
 pub use letters::Letters;
-pub use options::FeedOptions;
 #[doc(hidden)]
 pub use options::FeedSabotage;
+pub use options::{FeedOptions, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 pub use state::{PartitionState, StoppedPartition};

@@ -2,6 +2,9 @@
 //! Must not know how they are used.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
 
 use crate::key::OrderedTables;
 use crate::letters::Letters;
@@ -77,4 +80,20 @@ impl FeedOptions {
         self.sabotage = Some(sabotage);
         self
     }
+}
+
+/// A pipeline that gives up no row for its age or its table, as [`Feeds`](crate::Feeds) need it: these settings are replaced,
+/// also those of single tables. `config` has the settings of the builder
+/// ([`settings`](batchsql_core::BatchSqlBuilder::settings)).
+pub fn without_ends<S: Sink>(builder: BatchSqlBuilder<S>, mut config: PipelineConfig) -> BatchSqlBuilder<S> {
+    config.when_full = WhenFull::Wait;
+    config.retry_for = Duration::MAX;
+    config.max_age = None;
+    config.park_for = Duration::MAX;
+    let tables = std::mem::take(&mut config.tables).into_iter();
+    tables.fold(builder.config(config), |builder, (name, mut table)| {
+        table.retry_for = None;
+        table.max_age = None;
+        builder.table(name, table)
+    })
 }

@@ -72,6 +72,11 @@ impl Schemas {
         self.changed.subscribe()
     }
 
+    /// The schema that rows of a stored one are written with; `None` if this program has none, so that their partition stops.
+    pub fn schema_of(&self, bytes: &[u8]) -> Option<Schema> {
+        self.resolve(bytes).ok().map(|resolved| resolved.schema)
+    }
+
     /// How the rows of a stored schema are written.
     pub(crate) fn resolve(&self, bytes: &[u8]) -> Result<Resolved, Unresolved> {
         if let Some(schema) = self.seen().get(bytes) {

@@ -5,7 +5,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `POSTGRES_DSN`, `MYSQL_DSN`, `REDIS_DSN` | the shared server of the run, with the right to create databases and users |
+//! | `POSTGRES_DSN`, `MYSQL_DSN`, `REDIS_DSN`, `NATS_URL` | the shared server of the run, with the right to create databases, users and streams |
 //! | `BATCHSQL_XTASK` | the `xtask` program, whose verb `server` starts further servers |
 //!
 //! You may also set the DSNs and run `cargo test`; a test never uses any other server. Every test uses its own
@@ -46,6 +46,9 @@ pub enum Kind {
     /// the suite and `app=HOST:PORT` for an application, each as often as there are targets, and `interval=1s` in
     /// place of every interval of the files; its "DSN" is `http://127.0.0.1:PORT`.
     Prometheus,
+    /// NATS with JetStream. Its arguments are settings of its file, as `max_payload=64KB`; its "DSN" is
+    /// `nats://127.0.0.1:PORT`.
+    Nats,
 }
 
 impl Kind {
@@ -58,6 +61,7 @@ impl Kind {
             Self::Redis => "redis",
             Self::RedisCluster => "redis-cluster",
             Self::Prometheus => "prometheus",
+            Self::Nats => "nats",
         }
     }
 
@@ -66,6 +70,7 @@ impl Kind {
             Self::Postgres => Some("POSTGRES_DSN"),
             Self::MySql => Some("MYSQL_DSN"),
             Self::Redis => Some("REDIS_DSN"),
+            Self::Nats => Some("NATS_URL"),
             Self::PgBouncer | Self::RedisCluster | Self::Prometheus => None,
         }
     }

@@ -15,6 +15,7 @@
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
 //! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
 //! | `durable` | [`durable`]: accepted rows survive the process and a long outage of the database |
+//! | `nats` | [`nats`]: rows go through NATS JetStream, and many machines write them |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
@@ -62,6 +63,10 @@ mod guides {
     #[cfg(all(feature = "derive", feature = "sqlite"))]
     #[doc = include_str!("../../../docs/guides/failures-and-dead-letters.md")]
     mod failures_and_dead_letters {}
+
+    #[cfg(all(feature = "durable", feature = "nats", feature = "sqlite"))]
+    #[doc = include_str!("../../../docs/guides/from-one-machine-to-many.md")]
+    mod from_one_machine_to_many {}
 
     #[cfg(all(feature = "derive", feature = "mysql"))]
     #[doc = include_str!("../../../docs/guides/getting-started-mysql.md")]
@@ -135,6 +140,8 @@ pub use batchsql_durable as durable;
 pub use batchsql_metrics as metrics;
 #[cfg(feature = "mysql")]
 pub use batchsql_mysql as mysql;
+#[cfg(feature = "nats")]
+pub use batchsql_nats as nats;
 #[cfg(feature = "postgres")]
 pub use batchsql_postgres as postgres;
 #[cfg(feature = "prometheus")]

@@ -178,7 +178,7 @@ fn service(kind: Kind) -> Option<&'static Service> {
         Kind::Postgres => Some(&POSTGRES),
         Kind::MySql => Some(&MYSQL),
         Kind::Redis => Some(&REDIS),
-        Kind::PgBouncer | Kind::RedisCluster | Kind::Prometheus | Kind::Postgres18 | Kind::Valkey => None,
+        Kind::PgBouncer | Kind::RedisCluster | Kind::Prometheus | Kind::Nats | Kind::Postgres18 | Kind::Valkey => None,
     }
 }
 

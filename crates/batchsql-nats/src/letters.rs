@@ -1,0 +1,123 @@
+//! Owns the file with messages that are not of this format. They are in it, synced, before the partition goes on.
+//! Must not know how messages are read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+/// A file that is appended to and synced.
+#[derive(Debug)]
+pub(crate) struct ForeignLetters {
+    path: PathBuf,
+    /// `None` after an error: what was written is not known then, so it is opened again.
+    file: Mutex<Option<File>>,
+}
+
+/// A message for the file.
+#[derive(Debug)]
+pub(crate) struct ForeignLetter<'a> {
+    /// The name and the incarnation of the source.
+    pub(crate) source: &'a str,
+    pub(crate) subject: &'a str,
+    pub(crate) sequence: u64,
+    pub(crate) reason: &'a str,
+    pub(crate) headers: Option<&'a HeaderMap>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl ForeignLetter<'_> {
+    /// A line of JSON. Its id is the same when the message is read again.
+    pub(crate) fn line(&self) -> String {
+        let headers = self.headers.into_iter().flat_map(|headers| headers.iter());
+        let headers: Vec<_> = headers
+            .flat_map(|(name, values)| values.iter().map(move |value| json!([name.to_string(), value.as_str()])))
+            .collect();
+        let line = json!({
+            "id": format!("{}:{}:{}", self.source, self.subject, self.sequence),
+            "subject": self.subject,
+            "sequence": self.sequence,
+            "reason": self.reason,
+            "headers": headers,
+            "payload": STANDARD.encode(self.payload),
+        });
+        format!("{line}\n")
+    }
+}
+
+impl ForeignLetters {
+    /// The file is made with the first message.
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, file: Mutex::default() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a line, and returns when it is on disk. Blocks the thread.
+    pub(crate) fn append(&self, line: &str) -> io::Result<()> {
+        let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = match slot.take() {
+            Some(file) => file,
+            None => open(&self.path)?,
+        };
+        file.write_all(line.as_bytes())?;
+        file.sync_data()?;
+        *slot = Some(file);
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    if file.metadata()?.len() > 0 {
+        // The last line may have been cut off. An empty line is no line.
+        file.write_all(b"\n")?;
+    }
+    file.sync_all()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // On Windows a folder cannot be opened as a file.
+    if cfg!(unix) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_kept_as_it_was() {
+        let mut headers = HeaderMap::new();
+        headers.insert("A", "b");
+        let letter = ForeignLetter {
+            source: "s:1",
+            subject: "ingest.t.0",
+            sequence: 7,
+            reason: "why",
+            headers: Some(&headers),
+            payload: b"\0\xff",
+        };
+        let line: serde_json::Value = serde_json::from_str(&letter.line()).unwrap();
+        assert_eq!(line["id"], "s:1:ingest.t.0:7");
+        assert_eq!((&line["headers"][0][0], &line["headers"][0][1]), (&json!("A"), &json!("b")));
+        assert_eq!(STANDARD.decode(line["payload"].as_str().unwrap()).unwrap(), b"\0\xff");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_does_not_take_the_next_one_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign");
+        ForeignLetters::new(path.clone()).append("{\"a\":").unwrap();
+        ForeignLetters::new(path.clone()).append("{}\n").unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert_eq!(text.lines().last(), Some("{}"));
+    }
+}

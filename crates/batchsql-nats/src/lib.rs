@@ -1,0 +1,62 @@
+//! NATS JetStream for BatchSQL: publishers put rows into a stream, and workers write them to a database, exactly once or at
+//! least once.
+//!
+//! A pipeline with a [`NatsSink`] is a publisher. A [`Worker`] reads the stream and writes the rows with a pipeline of any
+//! driver; any number of workers, on any machines, share the partitions. [`StreamOptions`] makes and checks the stream.
+//!
+//! # What is promised
+//!
+//! 1. A row that a publisher reported as `Written` is in the stream, on the disks of as many servers as the stream has replicas.
+//!    Whether one disk has synced it is a setting of the server (`sync_interval`).
+//! 2. A message whose answer was lost is stored once: it is stored behind the last message of its subject that the publisher
+//!    knows, or not at all.
+//! 3. Exactly once ([`WorkerOptions::exactly_once`]): each transaction moves the position of its partition in the database. A
+//!    worker that has lost a partition, for example because it was frozen, can commit nothing any more.
+//! 4. At least once: a message is acknowledged after its rows have ended. A worker that ends without that leaves them to
+//!    another one. A frozen worker may write late: use [`Conflict::only_if_newer`](batchsql_core::Conflict::only_if_newer).
+//! 5. Rows of a key are written in the order of the stream.
+//! 6. Nothing is skipped silently. Exactly once, a partition stops where a message is missing, until
+//!    [`WorkerOptions::accept_gaps`]. At least once a purge of messages that were not written is not noticed.
+//!
+//! # Memory
+//!
+//! A worker holds up to 8 MiB of messages per partition that it has (at least one message), 8 messages that the server sends ahead, and the
+//! buffer of its pipeline.
+//!
+//! # Modules
+//!
+//! `subject` and `message` have the names and bytes, described in `FORMAT.md`; `partition` the hash of keys; `stream` the settings
+//! of a stream. Publishing: `chain` stores a message behind the last one, `sink` makes messages of rows. Reading: `link` makes
+//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, `worker` decides which ones
+//! they are. `letters` has messages of another format.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod chain;
+mod error;
+mod letters;
+mod link;
+mod message;
+mod options;
+mod partition;
+mod partitions;
+mod sink;
+mod source;
+mod stream;
+mod subject;
+mod worker;
+
+/// The client, in the version of this crate. Switch on its features, for example `nkeys` for credentials, by depending on it too.
+pub use async_nats;
+pub use batchsql_feed::{FeedCounts, StoppedPartition};
+pub use error::NatsError;
+pub use options::WorkerOptions;
+pub use partitions::PartitionStats;
+pub use sink::{NatsConn, NatsPlan, NatsSink};
+pub use stream::{StreamCheck, StreamOptions};
+pub use worker::{Worker, WorkerStats};
+
+/// The README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

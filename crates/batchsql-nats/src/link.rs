@@ -1,0 +1,146 @@
+//! Owns what the partitions of a worker share: the stream as it was at the start, and how consumers are made.
+//! Must not know rows or positions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use batchsql_feed::{Refusal, Schemas, SourceError};
+
+use crate::letters::ForeignLetters;
+use crate::subject::consumer_name;
+
+/// Messages that a consumer sends ahead.
+const AHEAD: usize = 8;
+/// How often the server shows that a consumer lives that has nothing to send.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long one request for messages waits.
+const EXPIRES: Duration = Duration::from_secs(30);
+/// A consumer without a durable name is removed by the server when nobody has read from it for this time.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// The stream of a worker.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) stream: Stream<()>,
+    pub(crate) name: String,
+    /// As of the start.
+    pub(crate) incarnation: String,
+    pub(crate) foreign: ForeignLetters,
+    pub(crate) schemas: Arc<Schemas>,
+    /// How long the server waits for an acknowledgement.
+    pub(crate) ack_wait: Duration,
+}
+
+/// Why the stream cannot be used now, or not at all.
+#[derive(Debug)]
+pub(crate) enum NoStream {
+    Away(String),
+    MadeAnew(String),
+}
+
+impl From<NoStream> for SourceError {
+    fn from(why: NoStream) -> Self {
+        match why {
+            NoStream::Away(text) => Self::again(text),
+            NoStream::MadeAnew(text) => Self::stop(text),
+        }
+    }
+}
+
+impl From<NoStream> for Refusal {
+    fn from(why: NoStream) -> Self {
+        match why {
+            NoStream::Away(text) => Self::Wait(text),
+            NoStream::MadeAnew(text) => Self::Stop(text),
+        }
+    }
+}
+
+impl Link {
+    /// The stream as it is now.
+    ///
+    /// # Errors
+    /// The server does not answer; or the stream is another one than at the start.
+    pub(crate) async fn info(&self) -> Result<Info, NoStream> {
+        let info = self.stream.get_info().await;
+        let info =
+            info.map_err(|error| NoStream::Away(format!("NATS does not show the stream {}: {error}", self.name)))?;
+        let created = info.created.unix_timestamp_nanos().to_string();
+        if created == self.incarnation {
+            return Ok(info);
+        }
+        Err(NoStream::MadeAnew(format!(
+            "the stream {} was made anew since the worker was started, so its numbers begin again; start the worker again",
+            self.name
+        )))
+    }
+
+    /// Messages of a subject from a sequence on, in order, without acknowledgements.
+    pub(crate) async fn read_from(&self, subject: &str, start: u64) -> Result<pull::Stream, SourceError> {
+        let config = pull::Config {
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: start.max(1) },
+            ack_policy: AckPolicy::None,
+            filter_subject: subject.to_owned(),
+            inactive_threshold: FORGOTTEN,
+            memory_storage: true,
+            num_replicas: 1,
+            ..pull::Config::default()
+        };
+        let consumer = self.stream.create_consumer(config).await.map_err(|error| no_consumer(subject, &error))?;
+        messages(&consumer, AHEAD).await.map_err(|error| no_consumer(subject, &error))
+    }
+
+    /// Messages of a subject that no worker has acknowledged, one at a time: the next one comes when this one is acknowledged,
+    /// whichever worker has it. So rows keep their order.
+    pub(crate) async fn share(&self, subject: &str) -> Result<pull::Stream, SourceError> {
+        let name = consumer_name(subject);
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.ack_wait,
+            max_deliver: -1,
+            max_ack_pending: 1,
+            filter_subject: subject.to_owned(),
+            ..pull::Config::default()
+        };
+        let consumer = self.stream.get_or_create_consumer(&name, config).await;
+        let consumer = consumer.map_err(|error| no_consumer(subject, &error))?;
+        let found = &consumer.cached_info().config;
+        if found.max_ack_pending != 1 || found.max_deliver != -1 || found.ack_policy != AckPolicy::Explicit {
+            return Err(SourceError::stop(format!(
+                "the consumer {name} has other settings than a worker needs: ack_policy explicit, max_deliver -1 and \
+                 max_ack_pending 1; remove it, or correct it"
+            )));
+        }
+        messages(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))
+    }
+
+    /// The sequence of the first message of a subject from this sequence on.
+    pub(crate) async fn first_from(&self, subject: &str, sequence: u64) -> Result<Option<u64>, SourceError> {
+        match self.stream.raw_message_builder().sequence(sequence).next_by_subject(subject).send().await {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(SourceError::again(format!("NATS does not show a message of {subject}: {error}"))),
+        }
+    }
+
+    /// Removes the messages of a subject below a sequence. What is not removed now is removed later.
+    pub(crate) async fn trim(&self, subject: &str, below: u64) -> Result<u64, String> {
+        let purged = self.stream.purge().filter(subject).sequence(below).await;
+        purged.map(|purged| purged.purged).map_err(|error| error.to_string())
+    }
+}
+
+async fn messages(
+    consumer: &async_nats::jetstream::consumer::Consumer<pull::Config>,
+    ahead: usize,
+) -> Result<pull::Stream, async_nats::jetstream::consumer::StreamError> {
+    consumer.stream().max_messages_per_batch(ahead).heartbeat(HEARTBEAT).expires(EXPIRES).messages().await
+}
+
+fn no_consumer(subject: &str, error: &dyn std::error::Error) -> SourceError {
+    SourceError::again(format!("NATS has no consumer of {subject} now: {error}"))
+}

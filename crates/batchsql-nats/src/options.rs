@@ -1,0 +1,169 @@
+//! Owns the options of workers.
+//! Must not know how they are used.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use batchsql_core::Schema;
+
+use crate::error::NatsError;
+use crate::stream::StreamOptions;
+
+/// The longest name of a source, in characters.
+const LONGEST_SOURCE: usize = 100;
+
+/// How a worker reads a stream and writes its rows.
+///
+/// All workers of a stream have the same stream, source and guarantee.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct WorkerOptions {
+    pub(crate) stream: StreamOptions,
+    pub(crate) source: String,
+    pub(crate) dead_letters: PathBuf,
+    pub(crate) exactly_once: bool,
+    pub(crate) schemas: Vec<Schema>,
+    pub(crate) tables: Option<Vec<String>>,
+    pub(crate) owner: String,
+    pub(crate) lease: Duration,
+    pub(crate) ack_wait: Duration,
+    pub(crate) accept_gaps: bool,
+    pub(crate) keep_for: Option<Duration>,
+}
+
+impl WorkerOptions {
+    /// At least once, from the stream. Rejected rows go to this file, as lines of JSON that are synced before the rows count as
+    /// ended. Messages of another format go to a file beside it, with `.foreign` at the end of its name.
+    pub fn new(stream: StreamOptions, dead_letters: impl Into<PathBuf>) -> Self {
+        Self {
+            source: stream.name().to_owned(),
+            stream,
+            dead_letters: dead_letters.into(),
+            exactly_once: false,
+            schemas: Vec::new(),
+            tables: None,
+            owner: format!("worker-{:016x}", fastrand::u64(..)),
+            lease: Duration::from_secs(15),
+            ack_wait: Duration::from_secs(30),
+            accept_gaps: false,
+            keep_for: Some(Duration::ZERO),
+        }
+    }
+
+    /// Writes every row exactly once: the position of each partition is in the table `batchsql_positions` of the database, and moves in
+    /// the transaction of the rows. For PostgreSQL, MySQL, MariaDB and SQLite. Workers share the partitions out by leases in that
+    /// table. Default: at least once, which also Redis can do.
+    pub fn exactly_once(mut self) -> Self {
+        self.exactly_once = true;
+        self
+    }
+
+    /// The name of the source in the table of positions, at most 100 characters; default: the name of the stream. Workers that write
+    /// one stream to two databases have two names.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// A schema for rows of its table, in place of the one that they were published with: another rule, or one with SQL text,
+    /// which is never taken from a message. Columns are found by name.
+    pub fn schema(mut self, schema: Schema) -> Self {
+        self.schemas.push(schema);
+        self
+    }
+
+    /// Only these tables, as `name` or `namespace.name`; default: all that the stream has. Rows of others stay in the stream.
+    pub fn tables<T: Into<String>>(mut self, tables: impl IntoIterator<Item = T>) -> Self {
+        self.tables = Some(tables.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The name of this worker, at most 100 characters, that no other process has; default: a random one.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = owner.into();
+        self
+    }
+
+    /// Exactly once: how long the partitions of a worker that has ended without [`Worker::close`](crate::Worker::close) stay
+    /// with it; default 15 seconds, at least 1 second. It renews its leases three times as often.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// At least once: how long the server waits for a sign of life of the worker that has a message, before it gives the message to
+    /// another one; default 30 seconds, at least 1 second. It is a setting of the consumers, which the first worker makes.
+    pub fn ack_wait(mut self, wait: Duration) -> Self {
+        self.ack_wait = wait;
+        self
+    }
+
+    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops.
+    pub fn accept_gaps(mut self, accept: bool) -> Self {
+        self.accept_gaps = accept;
+        self
+    }
+
+    /// How long messages stay in the stream after they were written, so that they can be written again to a database that was
+    /// restored from a backup; default zero. `None`: workers remove nothing, because others read the stream too. The last written
+    /// message of a partition always stays.
+    pub fn keep_for(mut self, keep: Option<Duration>) -> Self {
+        self.keep_for = keep;
+        self
+    }
+
+    /// The file for messages of another format.
+    pub(crate) fn foreign_path(&self) -> PathBuf {
+        let mut name = self.dead_letters.file_name().unwrap_or_default().to_owned();
+        name.push(".foreign");
+        self.dead_letters.parent().unwrap_or(Path::new("")).join(name)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), NatsError> {
+        let is_name = |text: &str| {
+            !text.is_empty() && text.chars().count() <= LONGEST_SOURCE && !text.contains('\0') && text.trim() == text
+        };
+        for (what, name) in [("source", &self.source), ("owner", &self.owner)] {
+            if !is_name(name) {
+                return Err(NatsError::new(format!(
+                    "the name of the {what} has 1 to {LONGEST_SOURCE} characters, no space at its ends, and no NUL"
+                )));
+            }
+        }
+        for (what, time) in [("lease", self.lease), ("ack_wait", self.ack_wait)] {
+            if time < Duration::from_secs(1) {
+                return Err(NatsError::new(format!("{what} is {time:?}; it must be at least 1 second")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> WorkerOptions {
+        WorkerOptions::new(StreamOptions::new("rows"), "letters/dead.ndjson")
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_refused() {
+        assert!(options().check().is_ok());
+        for (options, word) in [
+            (options().source(""), "source"),
+            (options().source("x "), "source"),
+            (options().owner("x".repeat(101)), "owner"),
+            (options().lease(Duration::from_millis(999)), "lease"),
+            (options().ack_wait(Duration::ZERO), "ack_wait"),
+        ] {
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn foreign_messages_are_beside_the_dead_letters() {
+        assert_eq!(options().foreign_path(), Path::new("letters/dead.ndjson.foreign"));
+    }
+}

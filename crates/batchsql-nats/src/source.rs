@@ -1,0 +1,496 @@
+//! Owns one partition of a stream as a source: which rows a message has, what is missing before it, and what is settled.
+//! Must not know how rows are written, or how partitions are shared out.
+//!
+//! The sequence of a row is that of its message in the stream, times 2^20, plus its number in the message. So a position names
+//! a row of a message. A worker that takes over begins with the message of the position, whose first rows it leaves out.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::message::Acker;
+use async_nats::jetstream::{AckKind, Message};
+use batchsql_core::{Action, Claim, ClaimFrom, Schema, TableName};
+use batchsql_feed::block::{Unreadable, decode_schema};
+use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::task::JoinHandle;
+
+use crate::letters::ForeignLetter;
+use crate::link::Link;
+use crate::message::{Foreign, Header, body};
+
+/// The bits of a sequence for the number of a row in its message.
+const ROW_BITS: u32 = 20;
+
+/// How many bytes of messages are read and not settled, unless one message alone has more.
+const HELD: usize = 8 << 20;
+
+/// One partition, and how it is read.
+pub(crate) struct NatsSource {
+    link: Arc<Link>,
+    subject: String,
+    table: TableName,
+    guarantee: Guarantee,
+    shared: Arc<Shared>,
+    /// `None` until it is opened, and after an error.
+    reader: Option<pull::Stream>,
+    /// What came while the task waited.
+    arrived: Option<Message>,
+    /// The stream sequence of the last message that was read, or of the position.
+    last: u64,
+    /// The sequence of the last row that was read, or of the position.
+    end: u64,
+    /// The message of the position, until one was read.
+    resumed: Option<u64>,
+    /// The message that is next, although something before it is missing: it was said.
+    excused: Option<u64>,
+    /// As the consumer counts, for a reader without acknowledgements.
+    delivered: u64,
+    /// Messages that are read and not settled.
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    /// The schema of the message before, whose table was compared.
+    schema: Option<Arc<[u8]>>,
+    progress: Option<Progress>,
+}
+
+/// How a partition is read.
+#[derive(Debug, Clone)]
+pub(crate) enum Guarantee {
+    /// From a position in the database, by the worker with the lease.
+    ExactlyOnce { owner: String, lease: Duration },
+    /// By all workers, with acknowledgements.
+    AtLeastOnce,
+}
+
+/// What the worker sees of a partition.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    /// All messages below this one have ended.
+    settled: AtomicU64,
+    /// Messages behind the last one that was read, as of then.
+    pending: AtomicU64,
+    /// Another worker has the partition.
+    is_lost: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Held {
+    message: u64,
+    last: u64,
+    bytes: usize,
+}
+
+/// What acknowledges each message that is held, by its sequence in the stream.
+type Ackers = VecDeque<(u64, Arc<Acker>)>;
+
+/// Rows of a message: how many, their schema, their bytes.
+type MessageRows = (u32, Arc<[u8]>, Vec<u8>);
+
+/// Tells the server now and then that unacknowledged messages are being worked on. It ends when it is dropped.
+struct Progress {
+    ackers: Arc<Mutex<Ackers>>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for NatsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsSource").field("subject", &self.subject).field("last", &self.last).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Messages below this one may be removed.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn settle(&self, message: u64) {
+        self.settled.fetch_max(message, Ordering::AcqRel);
+    }
+
+    pub(crate) fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
+    }
+}
+
+/// The first sequence of the rows of a message.
+fn first_of(message: u64) -> u64 {
+    message << ROW_BITS
+}
+
+/// The message of a row.
+pub(crate) fn message_of(sequence: u64) -> u64 {
+    sequence >> ROW_BITS
+}
+
+impl NatsSource {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        subject: String,
+        table: TableName,
+        guarantee: Guarantee,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            link,
+            subject,
+            table,
+            guarantee,
+            shared,
+            reader: None,
+            arrived: None,
+            last: 0,
+            end: 0,
+            resumed: None,
+            excused: None,
+            delivered: 0,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            schema: None,
+            progress: None,
+        }
+    }
+
+    /// Lets another worker have what is not settled, without a wait.
+    pub(crate) async fn give_back(mut self) {
+        let Some(progress) = self.progress.take() else { return };
+        let ackers: Vec<_> = progress.lock().drain(..).collect();
+        for (_, acker) in ackers {
+            // Otherwise it comes again when its time is over.
+            let _ = acker.ack_with(AckKind::Nak(None)).await;
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        matches!(self.guarantee, Guarantee::ExactlyOnce { .. })
+    }
+
+    /// The next message that is there.
+    async fn take(&mut self) -> Result<Option<Message>, SourceError> {
+        if let Some(message) = self.arrived.take() {
+            return Ok(Some(message));
+        }
+        if self.reader.is_none() {
+            self.link.info().await?;
+            self.delivered = 0;
+            self.reader = Some(match self.guarantee {
+                Guarantee::ExactlyOnce { .. } => {
+                    // Some of its rows may be behind the position.
+                    let start = self.resumed.unwrap_or(self.last + 1);
+                    self.link.read_from(&self.subject, start).await?
+                }
+                Guarantee::AtLeastOnce => self.link.share(&self.subject).await?,
+            });
+        }
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        match reader.next().now_or_never() {
+            None => Ok(None),
+            Some(Some(Ok(message))) => Ok(Some(message)),
+            Some(ended) => {
+                self.reader = None;
+                Err(SourceError::again(match ended {
+                    Some(Err(error)) => format!("NATS does not send messages of {}: {error}", self.subject),
+                    _ => format!("NATS has ended the messages of {}", self.subject),
+                }))
+            }
+        }
+    }
+
+    /// What a message is. `None`: it was read before.
+    async fn place(&mut self, message: Message) -> Result<Option<Next>, SourceError> {
+        let unreadable = |error| SourceError::again(format!("a message of NATS has no number: {error}"));
+        let info = message.info().map_err(unreadable)?;
+        let (sequence, counted, pending) = (info.stream_sequence, info.consumer_sequence, info.pending);
+        let time = SystemTime::UNIX_EPOCH
+            + Duration::from_nanos(u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0));
+        if self.is_exact() {
+            // A message was lost on its way, for example when the connection was cut.
+            if counted != self.delivered + 1 {
+                self.reader = None;
+                return Ok(None);
+            }
+            self.delivered = counted;
+        }
+        let header = message.headers.as_ref().map_or_else(|| Err(Foreign::without_headers()), Header::read);
+        if sequence <= self.last && self.resumed != Some(sequence) {
+            return self.seen(message, sequence).await;
+        }
+        if self.is_exact()
+            && sequence > self.last
+            && self.excused != Some(sequence)
+            && let Ok(header) = &header
+            && header.after != self.last
+        {
+            return self.gap(message, sequence, header.after).await;
+        }
+        (self.excused, self.resumed) = (None, None);
+        self.shared.pending.store(pending, Ordering::Relaxed);
+        let rows = header.and_then(|header| self.rows(&message, &header));
+        let block = match rows {
+            Ok(rows) => rows,
+            Err(Foreign { stops: true, why }) => {
+                self.reader = None;
+                return Err(SourceError::stop(format!("message {sequence} of {}: {why}", self.subject)));
+            }
+            Err(Foreign { why, .. }) => {
+                if let Err(error) = self.set_aside_foreign(&message, sequence, &why).await {
+                    // It is read again.
+                    self.reader = None;
+                    return Err(error);
+                }
+                None
+            }
+        };
+        let first = first_of(sequence);
+        let bytes = message.payload.len();
+        let next = match block {
+            Some((count, schema, rows)) => Next::Block(SourceBlock::new(first, count, Some(schema), rows, time)),
+            None => Next::Skip(first..=first),
+        };
+        self.end = match &next {
+            Next::Block(block) => block.last(),
+            _ => first,
+        };
+        self.last = sequence;
+        self.held.push_back(Held { message: sequence, last: self.end, bytes });
+        self.held_bytes += bytes;
+        if !self.is_exact() {
+            let (_, acker) = message.split();
+            let ack_wait = self.link.ack_wait;
+            self.progress.get_or_insert_with(|| Progress::new(ack_wait)).lock().push_back((sequence, Arc::new(acker)));
+        }
+        Ok(Some(next))
+    }
+
+    /// A message that was read before: it is still held, or its acknowledgement was lost.
+    async fn seen(&mut self, message: Message, sequence: u64) -> Result<Option<Next>, SourceError> {
+        if self.is_exact() {
+            return Ok(None);
+        }
+        let (_, acker) = message.split();
+        if let Some(progress) = &self.progress
+            && let Some((_, known)) = progress.lock().iter_mut().find(|(of, _)| *of == sequence)
+        {
+            // Later acknowledgements are for this delivery.
+            *known = Arc::new(acker);
+            return Ok(None);
+        }
+        if let Err(error) = acker.ack().await {
+            tracing::debug!(%error, sequence, "a message could not be acknowledged again; it will come once more");
+        }
+        Ok(None)
+    }
+
+    /// The message names another one as that before it than the last one that was read.
+    async fn gap(&mut self, message: Message, sequence: u64, after: u64) -> Result<Option<Next>, SourceError> {
+        // The server says whether there is one between.
+        if self.link.first_from(&self.subject, self.last + 1).await? != Some(sequence) {
+            self.reader = None;
+            return Ok(None);
+        }
+        let gap = SourceGap::new(
+            self.end + 1,
+            first_of(sequence) - 1,
+            1,
+            format!(
+                "messages of {} are missing: {} was read last, and message {sequence} came after {after}; the stream was purged, \
+                 or the database is older than the stream: restore one of them, or accept the loss with \
+                 WorkerOptions::accept_gaps",
+                self.subject, self.last
+            ),
+        );
+        self.excused = Some(sequence);
+        self.delivered -= 1;
+        self.arrived = Some(message);
+        Ok(Some(Next::Gap(gap)))
+    }
+
+    /// The number, schema and bytes of the rows; `None` if there are none.
+    fn rows(&mut self, message: &Message, header: &Header) -> Result<Option<MessageRows>, Foreign> {
+        if header.rows == 0 {
+            return Ok(None);
+        }
+        let headers = message.headers.as_ref().ok_or_else(Foreign::without_headers)?;
+        let read = body(headers, &message.payload)?;
+        let schema = match &self.schema {
+            Some(schema) if **schema == *read.schema => Arc::clone(schema),
+            _ => {
+                let known = decode_schema(&read.schema).map_err(|error| Foreign {
+                    why: format!("its schema cannot be read: {error}"),
+                    stops: matches!(error, Unreadable::NewerVersion(_)),
+                })?;
+                if known.table != self.table {
+                    return Err(Foreign::new(format!("it has rows of table {}", known.table)));
+                }
+                self.refuse_counting(&read.schema)?;
+                self.schema = Some(Arc::clone(&read.schema));
+                read.schema
+            }
+        };
+        Ok(Some((header.rows, schema, read.rows)))
+    }
+
+    /// At least once, rules that add up would count a row again.
+    fn refuse_counting(&self, bytes: &[u8]) -> Result<(), Foreign> {
+        let counts = |schema: &Schema| schema.action() != Action::Insert && !schema.is_repeatable();
+        match self.link.schemas.schema_of(bytes) {
+            Some(schema) if !self.is_exact() && counts(&schema) => Err(Foreign::stop(format!(
+                "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
+                 WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \
+                 WorkerOptions::schema",
+                schema.table_display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a message to the file of foreign ones.
+    async fn set_aside_foreign(&self, message: &Message, sequence: u64, why: &str) -> Result<(), SourceError> {
+        let (subject, path) = (&self.subject, self.link.foreign.path().display().to_string());
+        tracing::error!(subject, sequence, why, path, "a message is not of this format; it is written to a file");
+        let source = format!("{}:{}", self.link.name, self.link.incarnation);
+        let headers = message.headers.as_ref();
+        let letter =
+            ForeignLetter { source: &source, subject, sequence, reason: why, headers, payload: &message.payload };
+        let (line, link) = (letter.line(), Arc::clone(&self.link));
+        match tokio::task::spawn_blocking(move || link.foreign.append(&line)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(SourceError::again(format!("message {sequence} of {subject} cannot be written to {path}: {error}")))
+            }
+            Err(error) => Err(SourceError::again(format!("the runtime ends: {error}"))),
+        }
+    }
+}
+
+impl Source for NatsSource {
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        loop {
+            if self.held_bytes >= HELD {
+                return Ok(Next::Nothing);
+            }
+            let Some(message) = self.take().await? else { return Ok(Next::Nothing) };
+            if let Some(next) = self.place(message).await? {
+                return Ok(next);
+            }
+        }
+    }
+
+    async fn ready(&mut self) {
+        if self.arrived.is_some() {
+            return;
+        }
+        if self.held_bytes >= HELD {
+            // Until something is settled.
+            return std::future::pending().await;
+        }
+        let Some(reader) = &mut self.reader else { return };
+        match reader.next().await {
+            Some(Ok(message)) => self.arrived = Some(message),
+            Some(Err(error)) => {
+                tracing::warn!(%error, subject = self.subject, "NATS does not send messages; trying again");
+                self.reader = None;
+            }
+            None => self.reader = None,
+        }
+    }
+
+    async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
+        let end = *rows.end();
+        while self.held.front().is_some_and(|held| held.last <= end) {
+            self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
+        }
+        self.shared.settle(message_of(end));
+        let Some(progress) = &self.progress else { return Ok(()) };
+        let ended = {
+            let held = self.held.front().map_or(u64::MAX, |held| held.message);
+            let mut ackers = progress.lock();
+            let count = ackers.iter().take_while(|(message, _)| *message < held).count();
+            ackers.drain(..count).collect::<Vec<_>>()
+        };
+        for (message, acker) in ended {
+            if let Err(error) = acker.ack().await {
+                return Err(SourceError::again(format!("message {message} cannot be acknowledged: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<Claim, Refusal> {
+        match &self.guarantee {
+            // A database without a position is new, or was made anew: then the first message tells whether it has all.
+            Guarantee::ExactlyOnce { owner, lease } => {
+                Ok(Claim::of(&**owner).from(ClaimFrom::Anyone).or_begin_at(0).lease(*lease))
+            }
+            Guarantee::AtLeastOnce => Err(Refusal::Stop("it is read at least once".to_owned())),
+        }
+    }
+
+    fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
+        match why {
+            NotClaimed::Missing => Refusal::Stop("the database has no position of this partition any more".to_owned()),
+            _ => {
+                self.shared.is_lost.store(true, Ordering::Release);
+                Refusal::Stop("another worker has it".to_owned())
+            }
+        }
+    }
+
+    async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
+        let info = self.link.info().await?;
+        let (message, end) = (message_of(position), info.state.last_sequence);
+        if message > end {
+            return Err(Refusal::Stop(format!(
+                "the position in the database is message {message}, but the stream {} ends at {end}: it was restored from a backup, \
+                 so rows would get numbers that were used; make a new stream",
+                self.link.name
+            )));
+        }
+        (self.last, self.end) = (message, position);
+        self.resumed = (message > 0).then_some(message);
+        Ok(Begin::default())
+    }
+}
+
+impl Progress {
+    fn new(ack_wait: Duration) -> Self {
+        let ackers = Arc::new(Mutex::new(Ackers::new()));
+        let of_task = Arc::clone(&ackers);
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(ack_wait / 3).await;
+                let held: Vec<_> = of_task
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .iter()
+                    .map(|(_, acker)| Arc::clone(acker))
+                    .collect();
+                for acker in held {
+                    // Without it the message comes again, and is recognized.
+                    let _ = acker.ack_with(AckKind::Progress).await;
+                }
+            }
+        });
+        Self { ackers, task }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ackers> {
+        self.ackers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,418 @@
+//! Owns the stream: the settings that it is made with, and which settings of a stream lose rows.
+//! Must not know messages.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, PersistenceMode, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
+
+use crate::error::NatsError;
+use crate::subject::{DEFAULT_PREFIX, Subjects, is_prefix};
+
+/// The key of the metadata of a stream with the number of its partitions.
+const PARTITIONS: &str = "batchsql-partitions";
+/// The most partitions of a table.
+const MAX_PARTITIONS: u32 = 4096;
+/// A message smaller than this has no space for a few rows.
+const SMALLEST_MESSAGE: usize = 16 << 10;
+/// NATS advises against larger messages.
+const LARGE_MESSAGE: usize = 8 << 20;
+/// Header lines: three names of up to 100 characters, each byte of which may be escaped, and what the protocol adds.
+const HEADERS: usize = 5 << 10;
+
+/// A stream with the rows of tables: one subject for each partition of each table, `<prefix>.<table>.<partition>`.
+///
+/// The number of partitions belongs to the stream, as its metadata `batchsql-partitions`. It never changes, because rows of a
+/// key would then be in two partitions: for another number make another stream, and use it when the workers have written
+/// everything of the old one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct StreamOptions {
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) partitions: u32,
+    replicas: usize,
+    max_bytes: Option<u64>,
+    duplicate_window: Duration,
+}
+
+impl StreamOptions {
+    /// A stream of this name, with 8 partitions for each table, one replica, and subjects that begin with `ingest`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            prefix: DEFAULT_PREFIX.to_owned(),
+            partitions: 8,
+            replicas: 1,
+            max_bytes: None,
+            duplicate_window: Duration::from_secs(120),
+        }
+    }
+
+    /// The name of the stream.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What subjects begin with; default `ingest`. Two streams of an account need different ones.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// The partitions of each table, from 1 to 4096; default 8. At most this number of workers write a table at the same time.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// The servers that have each message, when [`create`](Self::create) makes the stream; default 1. With 3 the messages
+    /// survive the loss of a server.
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// The most bytes of the stream, when [`create`](Self::create) makes it; default: what the account allows. A full stream
+    /// refuses messages, so publishers wait; nothing is dropped.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// How long the server remembers the ids of messages, when [`create`](Self::create) makes the stream; default 2 minutes. A
+    /// publisher does not depend on it.
+    pub fn duplicate_window(mut self, window: Duration) -> Self {
+        self.duplicate_window = window;
+        self
+    }
+
+    /// Makes the stream, or takes the one that exists, and checks it.
+    ///
+    /// # Errors
+    /// The options are wrong, the server does not answer ([`NatsError::is_away`]), it refuses the stream, or a stream of this
+    /// name has settings with which rows would be lost.
+    ///
+    /// # Cancel safety
+    /// The stream may be made or not: call it again.
+    pub async fn create(&self, context: &Context) -> Result<StreamCheck, NatsError> {
+        self.check_options()?;
+        match self.check(context).await {
+            Err(error) if error.is_missing => {}
+            checked => return checked.map_err(|error| error.error),
+        }
+        match context.create_stream(self.config()).await {
+            Ok(_) => {}
+            Err(error) => {
+                let name = &self.name;
+                return Err(match error.kind() {
+                    CreateStreamErrorKind::TimedOut => NatsError::away(away(name), error),
+                    _ => NatsError::new(format!("the server refuses the stream {name}: {error}")),
+                });
+            }
+        }
+        self.check(context).await.map_err(|error| error.error)
+    }
+
+    /// Checks a stream that exists.
+    ///
+    /// # Errors
+    /// There is no such stream, the server does not answer ([`NatsError::is_away`]), or the stream has settings with which rows
+    /// would be lost. The text names all of them.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn check_existing(&self, context: &Context) -> Result<StreamCheck, NatsError> {
+        self.check_options()?;
+        self.check(context).await.map_err(|error| error.error)
+    }
+
+    async fn check(&self, context: &Context) -> Result<StreamCheck, NotChecked> {
+        let name = &self.name;
+        let found = context.get_stream(name).await.map_err(|error| match error.kind() {
+            GetStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                let text = format!("there is no stream {name}; make it with StreamOptions::create");
+                NotChecked { error: NatsError::new(text), is_missing: true }
+            }
+            GetStreamErrorKind::JetStream(refused) => {
+                NatsError::new(format!("the server does not show the stream {name}: {refused}")).into()
+            }
+            GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
+                NatsError::new(format!("{name:?} cannot be the name of a stream: use letters, digits, - and _")).into()
+            }
+            GetStreamErrorKind::Request => NotChecked::from(NatsError::away(away(name), error)),
+        })?;
+        let info: &Info = found.cached_info();
+        let Findings { refused, mut warnings } = self.findings(&info.config);
+        if !refused.is_empty() {
+            let text = format!("the stream {name} cannot be used: {}", refused.join("; "));
+            return Err(NatsError::new(text).into());
+        }
+        let max_message = self.max_message(context, &info.config)?;
+        if max_message > LARGE_MESSAGE {
+            warnings.push(format!("messages may have {max_message} bytes; NATS advises max_payload of at most 8MB"));
+        }
+        Ok(StreamCheck { incarnation: info.created.unix_timestamp_nanos().to_string(), max_message, warnings })
+    }
+
+    /// How large a message may be, without its header.
+    fn max_message(&self, context: &Context, config: &Config) -> Result<usize, NatsError> {
+        let of_stream = usize::try_from(config.max_message_size).ok().filter(|size| *size > 0);
+        let of_server = context.client().max_payload();
+        let max = of_stream.map_or(of_server, |of_stream| of_stream.min(of_server));
+        if max < SMALLEST_MESSAGE {
+            return Err(NatsError::new(format!(
+                "the stream {} takes messages of {max} bytes; set max_payload of the server and max_msg_size of the stream to \
+                 at least {SMALLEST_MESSAGE}",
+                self.name
+            )));
+        }
+        Ok(max - HEADERS)
+    }
+
+    fn check_options(&self) -> Result<(), NatsError> {
+        if !is_prefix(&self.prefix) {
+            let text = format!(
+                "{:?} cannot be the prefix of subjects: use letters, digits, - and _, and dots between",
+                self.prefix
+            );
+            return Err(NatsError::new(text));
+        }
+        if !(1..=MAX_PARTITIONS).contains(&self.partitions) {
+            return Err(NatsError::new(format!(
+                "a table has 1 to {MAX_PARTITIONS} partitions, not {}",
+                self.partitions
+            )));
+        }
+        Ok(())
+    }
+
+    /// The subjects of this stream.
+    pub(crate) fn subjects(&self) -> Subjects {
+        Subjects::new(&self.prefix)
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            name: self.name.clone(),
+            subjects: vec![self.subjects().all()],
+            retention: RetentionPolicy::Limits,
+            // A full stream refuses messages.
+            discard: DiscardPolicy::New,
+            storage: StorageType::File,
+            max_bytes: self.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            num_replicas: self.replicas,
+            duplicate_window: self.duplicate_window,
+            metadata: HashMap::from([(PARTITIONS.to_owned(), self.partitions.to_string())]),
+            ..Config::default()
+        }
+    }
+
+    /// What is wrong with the settings of a stream.
+    fn findings(&self, config: &Config) -> Findings {
+        let mut found = Findings::default();
+        let subjects = self.subjects().all();
+        if config.subjects != [subjects.as_str()] {
+            found.refuse(format!(
+                "it has the subjects {:?}; it must have {subjects:?} only, because messages of others count against its limits",
+                config.subjects
+            ));
+        }
+        match config.metadata.get(PARTITIONS).map(|text| text.parse::<u32>()) {
+            Some(Ok(partitions)) if partitions == self.partitions => {}
+            Some(Ok(partitions)) => found.refuse(format!(
+                "it has {partitions} partitions, and the program says {}; the number never changes, so correct the program, or \
+                 use another stream after this one has been written",
+                self.partitions
+            )),
+            _ => found.refuse(format!(
+                "its metadata does not say how many partitions it has; set {PARTITIONS} to the number of its publishers"
+            )),
+        }
+        let drops = config.discard == DiscardPolicy::Old;
+        for (setting, has_limit) in [("max_bytes", config.max_bytes > 0), ("max_msgs", config.max_messages > 0)] {
+            if drops && has_limit {
+                found.refuse(format!(
+                    "discard is old, so {setting} drops rows that were not written; set discard to new"
+                ));
+            }
+        }
+        if config.max_messages_per_subject > 0 && (drops || !config.discard_new_per_subject) {
+            found.refuse("max_msgs_per_subject drops rows that were not written; remove it".to_owned());
+        }
+        if !config.max_age.is_zero() {
+            found.refuse("max_age drops rows that were not written in time; remove it".to_owned());
+        }
+        if config.retention != RetentionPolicy::Limits {
+            found.refuse(
+                "its retention must be limits: workers read from a position, and trim what is written".to_owned(),
+            );
+        }
+        if config.storage != StorageType::File {
+            found.refuse("its storage is memory, so a restart of the server loses rows; use file".to_owned());
+        }
+        if config.mirror.is_some() || config.sources.as_ref().is_some_and(|sources| !sources.is_empty()) {
+            found.refuse(
+                "it is a copy of other streams, whose numbers are not its own; use the stream that publishers write"
+                    .to_owned(),
+            );
+        }
+        if config.subject_transform.is_some() {
+            found.refuse("it changes subjects; remove subject_transform".to_owned());
+        }
+        if config.no_ack {
+            found.refuse("it does not acknowledge messages; remove no_ack".to_owned());
+        }
+        if config.persist_mode == Some(PersistenceMode::Async) {
+            found.refuse("it acknowledges messages before they are stored; set persist_mode to default".to_owned());
+        }
+        if config.sealed {
+            found.refuse("it is sealed, so it takes no messages".to_owned());
+        }
+        let limits = config.consumer_limits.clone().unwrap_or_default();
+        if !limits.inactive_threshold.is_zero() {
+            found.refuse(
+                "inactive_threshold removes the consumers of workers that are away, and what they have acknowledged with them; \
+                 remove it"
+                    .to_owned(),
+            );
+        }
+        if config.deny_purge {
+            found.warn("deny_purge keeps workers from trimming it, so it grows until it is full");
+        }
+        if config.num_replicas < 3 {
+            found.warn(
+                "it has fewer than 3 replicas, and whether the server has `sync_interval: always` is not visible to a client: \
+                 without either, a power loss may lose acknowledged messages of up to 2 minutes",
+            );
+        }
+        found
+    }
+}
+
+/// A stream that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamCheck {
+    /// Changes when the stream is made anew: when it was created, in nanoseconds since 1970.
+    pub incarnation: String,
+    /// How large a message may be, in bytes.
+    pub max_message: usize,
+    /// What does not lose rows by itself, and should be known.
+    pub warnings: Vec<String>,
+}
+
+struct NotChecked {
+    error: NatsError,
+    is_missing: bool,
+}
+
+impl From<NatsError> for NotChecked {
+    fn from(error: NatsError) -> Self {
+        Self { error, is_missing: false }
+    }
+}
+
+fn away(name: &str) -> String {
+    format!("the server does not say what stream {name} is; is it running, and is JetStream switched on?")
+}
+
+#[derive(Debug, Default)]
+struct Findings {
+    refused: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn refuse(&mut self, text: String) {
+        self.refused.push(text);
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.warnings.push(text.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::stream::{ConsumerLimits, Source, SubjectTransform};
+
+    use super::*;
+
+    fn options() -> StreamOptions {
+        StreamOptions::new("rows").replicas(3)
+    }
+
+    #[test]
+    fn the_own_settings_are_accepted() {
+        for options in [options(), options().max_bytes(1 << 30).prefix("a.b").partitions(3)] {
+            let Findings { refused, warnings } = options.findings(&options.config());
+            assert!(refused.is_empty() && warnings.is_empty(), "{refused:?} {warnings:?}");
+        }
+    }
+
+    #[test]
+    fn settings_that_lose_rows_are_refused() {
+        let check = |change: &dyn Fn(&mut Config), word: &str| {
+            let mut config = options().config();
+            change(&mut config);
+            let Findings { refused, .. } = options().findings(&config);
+            assert_eq!(refused.len(), 1, "{word}: {refused:?}");
+            assert!(refused[0].contains(word), "{word}: {refused:?}");
+        };
+        check(&|config| config.subjects.push("other".into()), "\"other\"");
+        check(&|config| config.subjects = vec!["ingest.>".into()], "must have");
+        check(&|config| config.metadata = HashMap::new(), PARTITIONS);
+        check(&|config| drop(config.metadata.insert(PARTITIONS.into(), "4".into())), "4 partitions");
+        check(&|config| (config.max_bytes, config.discard) = (9, DiscardPolicy::Old), "max_bytes");
+        check(&|config| (config.max_messages, config.discard) = (9, DiscardPolicy::Old), "max_msgs");
+        check(&|config| config.max_messages_per_subject = 9, "max_msgs_per_subject");
+        check(&|config| config.max_age = Duration::from_secs(9), "max_age");
+        check(&|config| config.retention = RetentionPolicy::WorkQueue, "retention");
+        check(&|config| config.retention = RetentionPolicy::Interest, "retention");
+        check(&|config| config.storage = StorageType::Memory, "memory");
+        check(&|config| config.mirror = Some(Source::default()), "copy");
+        check(&|config| config.sources = Some(vec![Source::default()]), "copy");
+        check(&|config| config.no_ack = true, "no_ack");
+        check(&|config| config.sealed = true, "sealed");
+        check(&|config| config.persist_mode = Some(PersistenceMode::Async), "persist_mode");
+        let transform = SubjectTransform { source: "a".into(), destination: "b".into() };
+        check(&|config| config.subject_transform = Some(transform.clone()), "subject_transform");
+        let limits = ConsumerLimits { inactive_threshold: Duration::from_secs(1), max_ack_pending: 0 };
+        check(&|config| config.consumer_limits = Some(limits.clone()), "inactive_threshold");
+    }
+
+    #[test]
+    fn limits_that_refuse_messages_are_accepted() {
+        let mut config = options().config();
+        (config.max_bytes, config.max_messages, config.max_messages_per_subject) = (9, 9, 9);
+        config.discard_new_per_subject = true;
+        assert!(options().findings(&config).refused.is_empty());
+    }
+
+    #[test]
+    fn what_should_be_known_is_a_warning() {
+        let mut config = options().config();
+        (config.num_replicas, config.deny_purge) = (1, true);
+        let Findings { refused, warnings } = options().findings(&config);
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].contains("deny_purge") && warnings[1].contains("sync_interval"), "{warnings:?}");
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_refused() {
+        for (options, word) in [
+            (options().prefix("a.*"), "prefix"),
+            (options().partitions(0), "1 to 4096"),
+            (options().partitions(4097), "1 to 4096"),
+        ] {
+            let error = options.check_options().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

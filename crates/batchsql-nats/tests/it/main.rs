@@ -1,0 +1,8 @@
+//! Publishers and workers with a real server, in this process and as processes that are killed.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod kill;
+mod publisher;
+mod support;
+mod trouble;
+mod worker;

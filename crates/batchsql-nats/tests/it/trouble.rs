@@ -1,0 +1,178 @@
+//! What a worker finds in a stream that should not be there, or should.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
+use batchsql_nats::{StreamOptions, Worker, WorkerOptions};
+use batchsql_sqlite::SqliteSink;
+use batchsql_testserver::unique;
+
+use crate::support::{LIMIT, Target, context, lines, plain, publish, stream, until};
+
+async fn stopped(worker: &Worker) -> String {
+    until("a partition stops", async || !worker.stats().stopped.is_empty()).await;
+    worker.stats().stopped[0].reason.clone()
+}
+
+async fn last(context: &Context, stream: &StreamOptions) -> u64 {
+    context.get_stream(stream.name()).await.unwrap().cached_info().state.last_sequence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_messages_stop_a_partition_until_they_are_accepted() {
+    let (context, options, target) = (context().await, stream(1), Target::new().await);
+    options.create(&context).await.unwrap();
+    let own = || target.options(&options).exactly_once();
+    publish(&context, &options, &plain("plain"), 0..10).await;
+    let worker = target.worker(&context, own()).await;
+    target.has("plain", &(0..10).collect::<Vec<_>>()).await;
+    worker.close(LIMIT).await;
+    // Somebody removes a message that was not written.
+    publish(&context, &options, &plain("plain"), 10..20).await;
+    let lost = last(&context, &options).await;
+    publish(&context, &options, &plain("plain"), 20..30).await;
+    let handle = context.get_stream(options.name()).await.unwrap();
+    handle.delete_message(lost).await.unwrap();
+
+    let worker = target.worker(&context, own()).await;
+    let reason = stopped(&worker).await;
+    assert!(reason.contains("missing") && reason.contains("accept_gaps"), "{reason}");
+    worker.close(LIMIT).await;
+    assert!(target.ids("plain").await.len() < 20);
+
+    let worker = target.worker(&context, own().accept_gaps(true)).await;
+    until("the others are written", async || target.ids("plain").await.contains(&29)).await;
+    assert!(worker.stats().counts.missing > 0);
+    let ids = target.ids("plain").await;
+    assert!(ids.iter().filter(|id| (20..30).contains(*id)).count() == 10, "{ids:?}");
+    worker.close(LIMIT).await;
+}
+
+/// A database that was made anew, after messages were removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_behind_a_trimmed_stream_is_noticed() {
+    let (context, options) = (context().await, stream(1));
+    options.create(&context).await.unwrap();
+    let target = Target::new().await;
+    publish(&context, &options, &plain("plain"), 0..100).await;
+    let worker = target.worker(&context, target.options(&options).exactly_once()).await;
+    target.has("plain", &(0..100).collect::<Vec<_>>()).await;
+    worker.close(LIMIT).await;
+    let other = Target::new().await;
+    let worker = other.worker(&context, other.options(&options).exactly_once()).await;
+    let reason = stopped(&worker).await;
+    assert!(reason.contains("missing"), "{reason}");
+    worker.close(LIMIT).await;
+}
+
+/// With `keep_for` everything is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_keeps_its_messages_is_written_again_to_a_new_database() {
+    let (context, options) = (context().await, stream(2));
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..50).await;
+    for _ in 0..2 {
+        let target = Target::new().await;
+        let own = target.options(&options).exactly_once().keep_for(Some(Duration::from_secs(3600)));
+        let worker = target.worker(&context, own).await;
+        target.has("plain", &(0..50).collect::<Vec<_>>()).await;
+        worker.close(LIMIT).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_messages_are_kept_aside_and_do_not_stop_the_others() {
+    for is_exact in [false, true] {
+        let (context, options, target) = (context().await, stream(1), Target::new().await);
+        options.create(&context).await.unwrap();
+        let subject = format!("{}.plain.0", options.name());
+        publish(&context, &options, &plain("plain"), 0..10).await;
+        context.publish(subject.clone(), "{\"id\": 1}".into()).await.unwrap().await.unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("Format", "1"), ("Rows", "3"), ("Publisher", "p"), ("Number", "1"), ("After", "2")] {
+            headers.insert(format!("BatchSQL-{name}").as_str(), value);
+        }
+        let after = last(&context, &options).await;
+        headers.insert("BatchSQL-After", after.to_string());
+        context.publish_with_headers(subject, headers, "short".into()).await.unwrap().await.unwrap();
+        publish(&context, &options, &plain("plain"), 10..20).await;
+        let own = target.options(&options);
+        let worker = target.worker(&context, if is_exact { own.exactly_once() } else { own }).await;
+        target.has("plain", &(0..20).collect::<Vec<_>>()).await;
+        worker.close(LIMIT).await;
+        let letters = lines(&target.path("dead-letters.ndjson.foreign"));
+        assert_eq!(letters.len(), 2, "{letters:?}");
+        assert!(letters[0].contains("no headers") && letters[1].contains("payload"), "{letters:?}");
+    }
+}
+
+/// Rows of another table than that of the subject.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_in_the_subject_of_another_table_are_kept_aside() {
+    let (context, options, target) = (context().await, stream(1), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("other"), 0..10).await;
+    let handle = context.get_stream(options.name()).await.unwrap();
+    let message = handle.get_raw_message(1).await.unwrap();
+    let mut headers = HeaderMap::new();
+    for (name, values) in message.headers.iter().filter(|(name, _)| name.to_string().starts_with("BatchSQL-")) {
+        headers.insert(name.clone(), values[0].clone());
+    }
+    let subject = format!("{}.plain.0", options.name());
+    context.publish_with_headers(subject, headers, message.payload).await.unwrap().await.unwrap();
+    let worker = target.worker(&context, target.options(&options).exactly_once().tables(["plain"])).await;
+    until("it is kept", async || lines(&target.path("dead-letters.ndjson.foreign")).len() == 1).await;
+    assert!(lines(&target.path("dead-letters.ndjson.foreign"))[0].contains("rows of table other"));
+    worker.close(LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_is_noticed() {
+    let (context, options, target) = (context().await, stream(1), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..10).await;
+    let worker = target.worker(&context, target.options(&options).exactly_once()).await;
+    target.has("plain", &(0..10).collect::<Vec<_>>()).await;
+    context.delete_stream(options.name()).await.unwrap();
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 10..20).await;
+    let reason = stopped(&worker).await;
+    assert!(reason.contains("made anew"), "{reason}");
+    worker.close(LIMIT).await;
+    // Its positions are those of another stream.
+    let worker = target.worker(&context, target.options(&options).exactly_once()).await;
+    target.has("plain", &(0..20).collect::<Vec<_>>()).await;
+    worker.close(LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_lose_rows_are_refused() {
+    let context = context().await;
+    let name = unique("rows");
+    let config = async_nats::jetstream::stream::Config {
+        name: name.clone(),
+        subjects: vec![format!("{name}.>")],
+        max_bytes: 1 << 20,
+        ..Default::default()
+    };
+    context.create_stream(config).await.unwrap();
+    let options = StreamOptions::new(&*name).prefix(&*name);
+    let error = options.create(&context).await.unwrap_err();
+    assert!(!error.is_away());
+    for word in ["subjects", "batchsql-partitions", "discard is old"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let missing = StreamOptions::new(unique("none")).check_existing(&context).await.unwrap_err();
+    assert!(missing.to_string().contains("there is no stream"), "{missing}");
+    // Another number of partitions.
+    let options = stream(2);
+    options.create(&context).await.unwrap();
+    let error = options.clone().partitions(3).create(&context).await.unwrap_err();
+    assert!(error.to_string().contains("it has 2 partitions"), "{error}");
+    // And a worker says so too.
+    let own = WorkerOptions::new(options.partitions(3), "never-written.ndjson");
+    let builder = batchsql_core::BatchSql::builder(SqliteSink::open("sqlite::memory:").unwrap());
+    let error = Worker::start(context, builder, own).await.unwrap_err();
+    assert!(error.to_string().contains("it has 2 partitions"), "{error}");
+}
