@@ -13,8 +13,20 @@ use crate::config::sections::{Log, LogFormat};
 /// # Errors
 /// The level is not a filter.
 pub(crate) fn start(log: &Log) -> Result<(), String> {
+    start_at(log, "info")
+}
+
+/// The same for a command whose result is its output: only warnings, unless a level is given.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_quiet(log: &Log) -> Result<(), String> {
+    start_at(log, "warn")
+}
+
+fn start_at(log: &Log, default: &str) -> Result<(), String> {
     let level = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
-    let level = level.or_else(|| log.level.clone()).unwrap_or_else(|| "info".to_owned());
+    let level = level.or_else(|| log.level.clone()).unwrap_or_else(|| default.to_owned());
     let filter =
         EnvFilter::try_new(&level).map_err(|error| format!("the log level {level:?} is no filter: {error}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -161,7 +161,10 @@ async fn tables(settings: &Settings, sink: DynSink, findings: &mut Vec<Finding>)
         findings.extend(advice(settings, table));
     }
     let exactly_once = settings.durable.as_ref().and_then(|durable| durable.exactly_once.as_deref());
-    let reads_files = settings.sources.iter().any(|source| matches!(source.kind, SourceKind::Files(_)));
+    let reads_files = settings.sources.iter().any(|source| match &source.kind {
+        SourceKind::Files(files) => !files.at_least_once,
+        SourceKind::Stdin => false,
+    });
     if exactly_once.is_some() || (reads_files && sink.keeps_positions()) {
         findings.push(positions(&db).await);
     }

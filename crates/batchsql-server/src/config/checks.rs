@@ -208,7 +208,8 @@ fn sources(
                     continue;
                 }
                 let (every, unchanged_for) = (section.every, section.unchanged_for);
-                SourceKind::Files(Files { pattern, format: section.format, every, unchanged_for })
+                let (format, at_least_once) = (section.format, section.at_least_once);
+                SourceKind::Files(Files { pattern, format, at_least_once, every, unchanged_for })
             }
             (None, true) if has_stdin => {
                 checks.problem(span, "two sources read standard input; remove one of them");

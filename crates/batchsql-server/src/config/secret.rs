@@ -63,7 +63,7 @@ pub(crate) fn with_password(dsn: &str, password: &Secret) -> Result<Secret, Stri
             encoded.push_str(&format!("%{byte:02X}"));
         }
     }
-    Ok(Secret(format!("{scheme}://{user}:{encoded}@{host}{}", &rest[end..])))
+    Ok(Secret::new(format!("{scheme}://{user}:{encoded}@{host}{}", &rest[end..])))
 }
 
 #[cfg(test)]

@@ -383,6 +383,9 @@ pub(crate) struct Source {
     /// How often the folder is searched.
     #[serde(default = "every", deserialize_with = "duration")]
     pub(crate) every: Duration,
+    /// Store how far a file is written in a file beside it, not in the database.
+    #[serde(default)]
+    pub(crate) at_least_once: bool,
     /// A file that has not changed for this long is complete.
     #[serde(default = "settle", deserialize_with = "duration")]
     pub(crate) unchanged_for: Duration,

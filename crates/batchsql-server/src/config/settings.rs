@@ -99,6 +99,7 @@ pub(crate) struct Files {
     pub(crate) pattern: String,
     /// `None`: by the name of the file.
     pub(crate) format: Option<Format>,
+    pub(crate) at_least_once: bool,
     pub(crate) every: Duration,
     pub(crate) unchanged_for: Duration,
 }

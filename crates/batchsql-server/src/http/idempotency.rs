@@ -43,7 +43,7 @@ struct Kept {
 /// What a request with a key is.
 #[derive(Debug)]
 pub(crate) enum Begin {
-    Go(Guard),
+    Go(Box<Guard>),
     /// Another request with the key is being answered.
     InUse,
     /// Every key that may be kept is in use.
@@ -97,7 +97,14 @@ impl Keys {
             }
         }
         entries.insert(id.clone(), Entry::InUse);
-        Begin::Go(Guard { keys: Arc::clone(self), id, before, read: Sha256::new(), reached: Sha256::new(), kept: None })
+        Begin::Go(Box::new(Guard {
+            keys: Arc::clone(self),
+            id,
+            before,
+            read: Sha256::new(),
+            reached: Sha256::new(),
+            kept: None,
+        }))
     }
 }
 
@@ -172,7 +179,7 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
-    fn begin(keys: &Arc<Keys>, key: &str) -> Guard {
+    fn begin(keys: &Arc<Keys>, key: &str) -> Box<Guard> {
         match keys.begin("client", "orders", key, Instant::now()) {
             Begin::Go(guard) => guard,
             other => panic!("{other:?}"),

@@ -60,7 +60,7 @@ pub(crate) struct Ingest<'a> {
     wait: Wait,
     capacity_time: Duration,
     most_rejections: usize,
-    key: Option<Guard>,
+    key: Option<Box<Guard>>,
     progress: Progress,
     pending: VecDeque<Pending>,
     /// Of the pending lines that are rows, in their order.
@@ -74,7 +74,7 @@ impl<'a> Ingest<'a> {
         (intake, target): (&'a Intake, &'a Target),
         wait: Wait,
         (capacity_time, most_rejections): (Duration, usize),
-        key: Option<Guard>,
+        key: Option<Box<Guard>>,
     ) -> Self {
         let progress = key.as_ref().map(|key| key.before().clone()).unwrap_or_default();
         Self {

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::coding::part::Coding;
 use crate::config::problem::closest;
 use crate::http::access::Granted;
 use crate::http::answer;
-use crate::http::body::coding::Coding;
-use crate::http::body::items::{Form, Items, Unsplit};
 use crate::http::idempotency::{Begin, Guard};
 use crate::http::ingest::{Ingest, Stop, Wait};
+use crate::http::items::{Form, Items, Unsplit};
 use crate::http::shared::Shared;
 use crate::table::target::Target;
 
@@ -46,7 +46,7 @@ struct Asked<'a> {
     wait: Wait,
     form: Form,
     coding: Coding,
-    key: Option<Guard>,
+    key: Option<Box<Guard>>,
 }
 
 fn begin<'a>(shared: &'a Shared, table: &str, uri: &Uri, headers: &HeaderMap) -> Result<Asked<'a>, Refused> {
@@ -134,7 +134,7 @@ fn form(headers: &HeaderMap) -> Result<Form, String> {
     }
 }
 
-fn key(shared: &Shared, client: &str, table: &str, headers: &HeaderMap) -> Result<Option<Guard>, Refused> {
+fn key(shared: &Shared, client: &str, table: &str, headers: &HeaderMap) -> Result<Option<Box<Guard>>, Refused> {
     let mut sent = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = sent.next() else { return Ok(None) };
     let Some(keys) = &shared.keys else {

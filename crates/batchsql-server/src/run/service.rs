@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use batchsql::prometheus::{EndpointOptions, PrometheusMetrics, ServerOptions};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::config::read;
 use crate::config::settings::{Http, Settings};
@@ -23,6 +24,7 @@ use crate::logging;
 use crate::notify::notify;
 use crate::run::readiness;
 use crate::run::signals::Signals;
+use crate::sources;
 use crate::table::target::{self, Target};
 
 /// Requests that are open when the rows are written get this long to end.
@@ -41,17 +43,17 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
         let text = "there is nothing to read; add a section [http] or [[sources]]";
         return Err(Failure::mistake(format!("{}: {text}", path.display())));
     }
-    if !settings.sources.is_empty() {
-        return Err(Failure::mistake("[[sources]] are not read yet; remove them"));
-    }
-    let service = tokio::select! {
+    let mut service = tokio::select! {
         started = Service::start(&settings) => started?,
         signal = signals.next() => return Err(Failure::unavailable(format!("{signal} came before the start had ended"))),
     };
     notify("READY=1");
     tracing::info!("ready");
-    let signal = signals.next().await;
-    tracing::info!(signal, drain_for = ?settings.drain_for, "ending; no more rows are accepted");
+    let reason = tokio::select! {
+        signal = signals.next() => signal,
+        () = service.end_of_sources() => "the sources have ended",
+    };
+    tracing::info!(reason, drain_for = ?settings.drain_for, "ending; no more rows are accepted");
     notify("STOPPING=1");
     let ended = service.stop(settings.drain_for, &mut signals).await;
     Ok(ended)
@@ -61,6 +63,7 @@ struct Service {
     intake: Intake,
     metrics: PrometheusMetrics,
     http: Option<(Shared, Server)>,
+    sources: JoinSet<()>,
     readiness: tokio::task::JoinHandle<()>,
 }
 
@@ -97,13 +100,24 @@ impl Service {
             (shared, Server::start(listener, acceptor, routes, &http.limits))
         });
         let readiness = tokio::spawn(readiness::watch(intake.clone(), metrics.clone()));
-        Ok(Self { intake, metrics, http, readiness })
+        let sources = sources::start(&settings.sources, &intake, &tables);
+        Ok(Self { intake, metrics, http, sources, readiness })
+    }
+
+    /// Returns when nothing is left to be read: a service with HTTP, or with a folder, never ends by itself.
+    async fn end_of_sources(&mut self) {
+        if self.http.is_some() {
+            return std::future::pending().await;
+        }
+        while self.sources.join_next().await.is_some() {}
     }
 
     /// Refuses rows, writes those that were accepted, and stops the servers last, so that clients and probes get an answer.
     async fn stop(self, drain_for: Duration, signals: &mut Signals) -> Exit {
-        let Self { intake, metrics, http, readiness } = self;
+        let Self { intake, metrics, http, mut sources, readiness } = self;
         readiness.abort();
+        // A load goes on with the next start.
+        sources.shutdown().await;
         metrics.set_ready(false);
         if let Some((shared, _)) = &http {
             shared.drain();

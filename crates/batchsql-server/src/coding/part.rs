@@ -5,7 +5,7 @@ use std::io::Write;
 
 use flate2::write::MultiGzDecoder;
 
-use crate::http::body::zstd_frames::ZstdFrames;
+use crate::coding::zstd_frames::ZstdFrames;
 
 /// Deflate makes at most 1032 bytes of one, so a part of this size becomes at most 264 KiB.
 const GZIP_PART: usize = 256;
@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn lines() -> Vec<u8> {
-        (0..20_000).flat_map(|id| format!("{{\"id\":{id},\"note\":\"{}\"}}\n", id * 7).into_bytes()).collect()
+        (0..3_000).flat_map(|id| format!("{{\"id\":{id},\"note\":\"{}\"}}\n", id * 7).into_bytes()).collect()
     }
 
     #[test]
@@ -138,9 +138,9 @@ mod tests {
         };
         let text = lines();
         check("gzip", b"{\"id\": 1}\n{\"id\": 2}\n", "not gzip");
-        check("gzip", &gzip(&text)[..1000], "not complete gzip");
+        check("gzip", &gzip(&text)[..500], "not complete gzip");
         check("zstd", b"{\"id\": 1}\n{\"id\": 2}\n", "not zstd");
-        check("zstd", &zstd(&text)[..1000], "not complete zstd");
+        check("zstd", &zstd(&text)[..500], "not complete zstd");
         let mut damaged = zstd(&text);
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
