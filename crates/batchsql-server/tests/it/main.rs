@@ -5,6 +5,7 @@
 mod check;
 mod client;
 mod databases;
+mod guides;
 mod http_limits;
 mod http_rows;
 mod load;
