@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-metrics", &[&["batchsql-core"]]),
     ("batchsql-prometheus", &[&["batchsql-core", "batchsql-metrics"]]),
     ("batchsql", &[LIBRARIES]),
+    ("batchsql-server", &[&["batchsql"]]),
     ("batchsql-testserver", &[]),
     ("batchsql-monitoring", &[&["batchsql-core", "batchsql-metrics"]]),
     ("batchsql-suite", &[LIBRARIES, &["batchsql", "batchsql-testserver"]]),

@@ -1,0 +1,198 @@
+//! Owns the command line.
+//! Must not know what commands do.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::sections::Format;
+
+/// Rows from HTTP, files and standard input into PostgreSQL, MySQL, MariaDB, SQLite or Redis, in batches.
+#[derive(Debug, Parser)]
+#[command(
+    name = "batchsql",
+    version,
+    after_help = "Exit codes:
+  0  everything is as it should be
+  1  a check has found something, rows were not written, or a log is damaged
+  2  the command line or the configuration is wrong; nothing was done
+  3  a database, a file, a folder or a port could not be used
+  4  rows wait in the durable intake for the next start
+
+Examples:
+  batchsql check batchsql.toml
+  batchsql run batchsql.toml
+  curl -H 'Content-Type: application/x-ndjson' --data-binary @rows.ndjson \\
+       http://127.0.0.1:8080/v1/tables/orders/rows"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Read rows from HTTP and other sources, and write them, until SIGTERM or SIGINT
+    #[command(after_help = "Examples:
+  batchsql run batchsql.toml
+  RUST_LOG=batchsql=debug batchsql run batchsql.toml
+
+At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal ends
+the wait.
+
+Exit codes: 0 all rows were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
+the durable intake for the next start.")]
+    Run {
+        /// The configuration, a TOML file
+        config: PathBuf,
+    },
+    /// Check everything that can be known before the first row; no row is written
+    #[command(after_help = "Examples:
+  batchsql check batchsql.toml             the file, its files and ports, the database and its tables
+  batchsql check batchsql.toml --offline   without the database and ports: for a pipeline of CI
+  batchsql check batchsql.toml --json      for a script
+
+Exit codes: 0 ready, 1 something is wrong, 2 the file is wrong, 3 something cannot be reached.
+With exactly once, the table batchsql_positions is made if it is missing.")]
+    Check {
+        /// The configuration, a TOML file
+        config: PathBuf,
+        /// Ask no database and no port
+        #[arg(long)]
+        offline: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load CSV and NDJSON files (also .gz and .zst) into a table; run it again to go on after a break
+    #[command(after_help = "Examples:
+  batchsql load orders.csv --database postgres://app@db/shop --table orders
+  batchsql load orders.ndjson.gz --database sqlite:shop.db --table orders --rule ignore
+  batchsql load 2026-*.csv.zst --config batchsql.toml --table orders
+
+A file is known by its content. On PostgreSQL, MySQL, MariaDB and SQLite how far it is written is stored in the table
+batchsql_positions in the transaction of the rows, so each record is written once, whenever the command is killed and run
+again; a file that is loaded is not loaded again. On Redis it is stored in FILE.batchsql-load, and up to 5,000 records
+are written again after a kill. Records that are not written are in FILE.rejects.ndjson, with line and reason.
+
+Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line or the configuration
+is wrong, 3 something cannot be reached: run it again.")]
+    Load(Load),
+    /// Look into a file of dead letters, and write its rows again
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Look into the folder of a durable intake
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: batchsql completions bash > /etc/bash_completion.d/batchsql")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A configuration with the database and the table
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "rule", "key", "ignore_unknown"])]
+    pub(crate) config: Option<PathBuf>,
+    /// The database, without a configuration
+    #[arg(long, value_name = "DSN", env = "BATCHSQL_DATABASE", hide_env_values = true)]
+    pub(crate) database: Option<String>,
+    /// The table: its name in the configuration, or in the database
+    #[arg(long)]
+    pub(crate) table: Option<String>,
+    /// insert, ignore, update, replace, update_only or delete
+    #[arg(long)]
+    pub(crate) rule: Option<String>,
+    /// The columns of the key; default: the primary key
+    #[arg(long, value_delimiter = ',', value_name = "COLUMNS")]
+    pub(crate) key: Vec<String>,
+    /// Leave out fields that are not columns
+    #[arg(long)]
+    pub(crate) ignore_unknown: bool,
+    /// Default: by the name of each file
+    #[arg(long)]
+    pub(crate) format: Option<Format>,
+    /// Between the fields of CSV
+    #[arg(long, default_value = ",")]
+    pub(crate) delimiter: char,
+    /// Where records go that are not written; default: FILE.rejects.ndjson
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rejects: Option<PathBuf>,
+    /// Stop when more records are rejected
+    #[arg(long, default_value_t = 1000, value_name = "RECORDS")]
+    pub(crate) max_rejects: u64,
+    /// Store how far a file is written in FILE.batchsql-load, not in the database: up to 5,000 records are written again
+    /// after a kill
+    #[arg(long)]
+    pub(crate) at_least_once: bool,
+    /// Load a content that is loaded already once more, under this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) again: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// Count the rows by table, outcome and error code
+    #[command(after_help = "Example: batchsql dead-letters list letters.ndjson")]
+    List {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print the rows: when, what became of them and why
+    #[command(after_help = "Example: batchsql dead-letters show letters.ndjson --limit 10 --values")]
+    Show {
+        /// The file
+        file: PathBuf,
+        /// Rows at most
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Print the values too: keep the output as you keep the data
+        #[arg(long)]
+        values: bool,
+    },
+    /// Write the rows again. Those that are written are not tried by a later replay of the file
+    #[command(after_help = "Example:
+  mv letters.ndjson letters.1.ndjson      a service that runs makes a new file
+  batchsql dead-letters replay letters.1.ndjson --config batchsql.toml --delete
+
+A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.")]
+    Replay {
+        /// The file
+        file: PathBuf,
+        /// The configuration with the database and the tables
+        #[arg(long)]
+        config: PathBuf,
+        /// Also insert rows that may be in the table already
+        #[arg(long)]
+        unknown: bool,
+        /// Delete the file when no row is left
+        #[arg(long)]
+        delete: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// List the files, and how many rows wait in each partition
+    Inspect {
+        /// The folder of [durable]
+        folder: PathBuf,
+        /// Look without the lock, while a service uses the folder
+        #[arg(long)]
+        in_use: bool,
+    },
+    /// Read every file with its checksums
+    Verify {
+        /// The folder of [durable]
+        folder: PathBuf,
+        /// Look without the lock, while a service uses the folder: the newest rows may look torn
+        #[arg(long)]
+        in_use: bool,
+    },
+}

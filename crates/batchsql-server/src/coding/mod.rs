@@ -1,0 +1,6 @@
+//! Compressed bodies and files, in parts of bounded size: `part` decompresses what has arrived (`zstd_frames` puts the blocks of
+//! zstd together), `reader` does it for a file.
+
+pub(crate) mod part;
+pub(crate) mod reader;
+mod zstd_frames;

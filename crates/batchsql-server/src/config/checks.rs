@@ -1,0 +1,251 @@
+//! Owns the checks of a configuration that need nothing but its file and those of its secrets.
+//! Must not know databases.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::Spanned;
+
+use crate::config::access::{address, check_open, check_token, one_secret};
+use crate::config::problem::{Problem, Problems, SourceText, closest};
+use crate::config::secret::with_password;
+use crate::config::sections::{self, Config, Sync};
+use crate::config::settings::{Database, Files, Http, Metrics, Settings, Source, SourceKind, Token};
+use crate::config::table_checks;
+
+/// Collects what is wrong.
+pub(super) struct Checks<'a> {
+    source: &'a SourceText,
+    problems: Vec<Problem>,
+}
+
+impl Checks<'_> {
+    pub(super) fn problem(&mut self, span: std::ops::Range<usize>, text: impl Into<String>) {
+        self.problems.push(self.source.problem(Some(span), text));
+    }
+
+    /// The value, or `None` after the problem was noted.
+    fn ok<T>(&mut self, span: std::ops::Range<usize>, checked: Result<T, String>) -> Option<T> {
+        checked.map_err(|text| self.problem(span, text)).ok()
+    }
+
+    /// A name that is used by requests, metrics and files.
+    pub(super) fn name(&mut self, name: &Spanned<String>, seen: &mut BTreeSet<String>, what: &str) {
+        let text = name.get_ref();
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
+        if text.is_empty() || !text.chars().all(is_plain) {
+            self.problem(name.span(), format!("`{text}` cannot be {what}; use letters, digits, `_`, `-` and `.`"));
+        } else if !seen.insert(text.clone()) {
+            self.problem(name.span(), format!("`{text}` is {what} twice; give one of them another name"));
+        }
+    }
+}
+
+/// # Errors
+/// All mistakes that are found.
+pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Problems> {
+    let mut checks = Checks { source, problems: Vec::new() };
+    let folder = source.folder();
+    if let Err(error) = config.pipeline.value.validate() {
+        let problem = source.problem(config.pipeline.span.clone(), error.to_string());
+        checks.problems.push(problem);
+    }
+    let database = database(&mut checks, config.database, &folder);
+    let is_redis = database.as_ref().is_some_and(Database::is_redis);
+    if config.tables.is_empty() {
+        let text = "no table is configured; add a section [[tables]] with a name";
+        checks.problems.push(source.problem(None, text));
+    }
+    let tables = table_checks::check(&mut checks, config.tables, is_redis);
+    let names: Vec<&str> = tables.iter().map(|table| table.name.get_ref().as_str()).collect();
+    let durable = config.durable.map(|durable| {
+        let span = durable.span();
+        let mut durable = durable.into_inner();
+        durable.folder = folder.join(&durable.folder);
+        if durable.exactly_once.is_some() && durable.sync == Sync::Os {
+            checks.problem(span, "`exactly_once` needs `sync = \"always\"`; remove one of them");
+        } else if durable.exactly_once.is_some() && is_redis {
+            checks.problem(span, "Redis has no transactions, so `exactly_once` is not possible; remove it");
+        }
+        durable
+    });
+    let http = config.http.and_then(|http| http_settings(&mut checks, http, &folder, &names));
+    let metrics = metrics(&mut checks, config.metrics, http.as_ref(), &folder);
+    let sources = sources(&mut checks, config.sources, &folder, &names);
+    let dead_letters = config.dead_letters.map(|letters| folder.join(letters.into_inner().file));
+    match (database, metrics) {
+        (Some(database), Some(metrics)) if checks.problems.is_empty() => Ok(Settings {
+            database,
+            pipeline: config.pipeline.value,
+            durable,
+            http,
+            metrics,
+            dead_letters,
+            log: config.log,
+            drain_for: config.run.drain_for,
+            tables,
+            sources,
+        }),
+        _ => Err(Problems(checks.problems)),
+    }
+}
+
+fn database(checks: &mut Checks<'_>, section: Spanned<sections::Database>, folder: &Path) -> Option<Database> {
+    let span = section.span();
+    let section = section.into_inner();
+    let dsn = checks.ok(span.clone(), one_secret("dsn", section.dsn, section.dsn_file, folder))?;
+    let password = one_secret("password", section.password, section.password_file, folder);
+    let password = checks.ok(span.clone(), password)?;
+    let Some(dsn) = dsn else {
+        checks.problem(span, "the database has no `dsn`; add dsn = \"postgres://user@host/database\", or `dsn_file`");
+        return None;
+    };
+    let dsn = match password {
+        Some(password) => checks.ok(span, with_password(dsn.reveal(), &password))?,
+        None => dsn,
+    };
+    Some(Database { dsn, connect_for: section.connect_for })
+}
+
+fn http_settings(
+    checks: &mut Checks<'_>,
+    section: Spanned<sections::Http>,
+    folder: &Path,
+    tables: &[&str],
+) -> Option<Http> {
+    let span = section.span();
+    let section = section.into_inner();
+    let mut tokens = Vec::new();
+    let mut names = BTreeSet::new();
+    let has_token = !section.tokens.is_empty();
+    for token in section.tokens {
+        let span = token.span();
+        let token = token.into_inner();
+        if !names.insert(token.name.clone()) {
+            checks.problem(span.clone(), format!("two tokens have the name `{}`; rename one of them", token.name));
+        }
+        for table in token.tables.iter().flatten() {
+            known_table(checks, span.clone(), table, tables);
+        }
+        let secret = one_secret("token", token.token, token.token_file, folder).and_then(|secret| {
+            let secret =
+                secret.ok_or_else(|| format!("the token `{}` has no `token` and no `token_file`", token.name))?;
+            check_token(&secret).map(|()| secret)
+        });
+        if let Some(secret) = checks.ok(span, secret) {
+            tokens.push(Token { name: token.name, secret, tables: token.tables });
+        }
+    }
+    let limits = section.limits;
+    let positive = [("connections", limits.connections as u64), ("line", limits.line), ("body", limits.body)];
+    for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
+        checks.problem(span.clone(), format!("`limits.{name}` is 0, so nothing could be sent; raise it"));
+    }
+    if limits.line > limits.decompressed {
+        checks.problem(span.clone(), "`limits.line` is above `limits.decompressed`; lower it");
+    }
+    let tls = section.tls.map(|tls| {
+        let tls = tls.into_inner();
+        sections::Tls { certificates: folder.join(tls.certificates), key: folder.join(tls.key) }
+    });
+    let listen = checks.ok(span.clone(), address(&section.listen))?;
+    checks.ok(span, check_open(listen, has_token, section.anonymous, "write rows"));
+    Some(Http { listen, tokens, tls, limits, idempotency: section.idempotency })
+}
+
+fn metrics(
+    checks: &mut Checks<'_>,
+    section: Option<Spanned<sections::Metrics>>,
+    http: Option<&Http>,
+    folder: &Path,
+) -> Option<Metrics> {
+    let is_given = section.is_some();
+    let (span, section) =
+        section.map_or((0..0, sections::Metrics::default()), |section| (section.span(), section.into_inner()));
+    let token = checks.ok(span.clone(), one_secret("token", section.token, section.token_file, folder))?;
+    if let Some(token) = &token {
+        checks.ok(span.clone(), check_token(token));
+    }
+    let listen = match &section.listen {
+        Some(listen) => Some(checks.ok(span.clone(), address(listen))?),
+        None => None,
+    };
+    let reached = listen.or_else(|| http.map(|http| http.listen));
+    if let Some(reached) = reached {
+        let what = "read the metrics";
+        checks.ok(
+            span,
+            check_open(reached, token.is_some(), section.anonymous, what).map_err(|text| {
+                let place = if listen.is_none() { "; or give [metrics] a `listen` of its own" } else { "" };
+                format!("{text}{place} (section [metrics])")
+            }),
+        );
+    } else if is_given {
+        checks.problem(span, "[metrics] has no `listen`, and there is no [http] server to serve it; add `listen`");
+    }
+    Some(Metrics { listen, token, live_page: section.live_page })
+}
+
+fn sources(
+    checks: &mut Checks<'_>,
+    sections: Vec<Spanned<sections::Source>>,
+    folder: &Path,
+    tables: &[&str],
+) -> Vec<Source> {
+    let mut ids = BTreeSet::new();
+    let mut has_stdin = false;
+    let mut sources = Vec::new();
+    for section in sections {
+        let span = section.span();
+        let section = section.into_inner();
+        checks.name(&section.id, &mut ids, "the id of a source");
+        known_table(checks, section.table.span(), section.table.get_ref(), tables);
+        let kind = match (section.files, section.stdin) {
+            (Some(pattern), false) => {
+                let pattern = folder.join(pattern).to_string_lossy().into_owned();
+                if let Err(error) = glob::Pattern::new(&pattern) {
+                    checks.problem(span, format!("`files` is not a pattern of paths: {}", error.msg));
+                    continue;
+                }
+                let (every, unchanged_for) = (section.every, section.unchanged_for);
+                let (format, at_least_once) = (section.format, section.at_least_once);
+                SourceKind::Files(Files { pattern, format, at_least_once, every, unchanged_for })
+            }
+            (None, true) if has_stdin => {
+                checks.problem(span, "two sources read standard input; remove one of them");
+                continue;
+            }
+            (None, true) if section.format == Some(sections::Format::Csv) => {
+                checks.problem(span, "standard input is read as NDJSON; remove `format`");
+                continue;
+            }
+            (None, true) => {
+                has_stdin = true;
+                SourceKind::Stdin
+            }
+            (Some(_), true) => {
+                checks.problem(span, "a source has `files` or `stdin`, not both; make two sources of it");
+                continue;
+            }
+            (None, false) => {
+                checks.problem(
+                    span,
+                    "the source says not what it reads; add `files = \"folder/*.ndjson\"` or `stdin = true`",
+                );
+                continue;
+            }
+        };
+        sources.push(Source { id: section.id.into_inner(), table: section.table.into_inner(), kind });
+    }
+    sources
+}
+
+fn known_table(checks: &mut Checks<'_>, span: std::ops::Range<usize>, name: &str, tables: &[&str]) {
+    if !tables.contains(&name) {
+        let text = match closest(name, tables) {
+            Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),
+            None => format!("there is no table `{name}`; add it to [[tables]], or name one of: {}", tables.join(", ")),
+        };
+        checks.problem(span, text);
+    }
+}

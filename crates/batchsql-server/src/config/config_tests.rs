@@ -1,0 +1,233 @@
+//! Bad configurations with the exact messages, and what a good one means.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::problem::SourceText;
+use crate::config::read::parse;
+use crate::config::settings::{Settings, SourceKind};
+
+const GOOD: &str = r#"
+[database]
+dsn = "postgres://app@db/shop"
+
+[[tables]]
+name = "orders"
+"#;
+
+fn read(text: &str) -> Result<Settings, String> {
+    let variable = |name: &str| match name {
+        "TOKEN" => Some("s3cret".to_owned()),
+        "PORT" => Some("9999".to_owned()),
+        _ => None,
+    };
+    parse(&SourceText::new(Path::new("b.toml"), text.to_owned()), &variable).map_err(|problems| problems.to_string())
+}
+
+/// Each text comes after the good configuration, line 8 on.
+#[test]
+fn each_mistake_has_its_message() {
+    let check = |more: &str, message: &str| {
+        assert_eq!(read(&format!("{GOOD}{more}")).unwrap_err(), message, "{more}");
+    };
+    check("nmae = 1", "b.toml:7:1: the key `nmae` is not known; did you mean `name`?");
+    check("[durabel]\nfolder = \"x\"", "b.toml:7:2: the key `durabel` is not known; did you mean `durable`?");
+    check("[pipeline]\nflush_sise = 5", "b.toml:8:1: the key `flush_sise` is not known; did you mean `flush_size`?");
+    check("[pipeline]\nflush_size = 0", "b.toml:7:1: flush_size is 0; set it to at least 1");
+    check(
+        "[pipeline]\nflush_interval = 5",
+        "b.toml:8:18: invalid type: integer `5`, expected a duration with its unit, such as \"100ms\" or \"5s\"",
+    );
+    check(
+        "rule = \"upsert\"",
+        "b.toml:7:8: `upsert` is not known; the choice is insert, ignore, update, replace, update_only, delete",
+    );
+    check(
+        "rule = \"updat\"",
+        "b.toml:7:8: `updat` is not known; did you mean `update`? The choice is insert, ignore, update, replace, update_only, delete",
+    );
+    check(
+        "key = [\"id\"]",
+        "b.toml:5:1: table `orders`: the rule `insert` uses no `key`; remove it, or choose `ignore` or `update`",
+    );
+    check(
+        "rule = \"ignore\"\nkey = []",
+        "b.toml:5:1: table `orders`: `key` is empty; name its columns, or remove it to use the primary key",
+    );
+    check(
+        "only_if_newer = \"v\"",
+        "b.toml:5:1: table `orders`: `only_if_newer` needs `rule = \"update\"`, not `insert`",
+    );
+    check("set = { n = \"add\" }", "b.toml:5:1: table `orders`: `set` needs `rule = \"update\"`, not `insert`");
+    check("redis = \"hash\"", "b.toml:5:1: table `orders`: `redis` needs a database of Redis; remove it");
+    check("fields = { a = \"x\", b = \"x\" }", "b.toml:7:25: the fields `a` and `b` both go to column `x`; keep one");
+    check("defaults = { a = [1] }", "b.toml:7:18: the default of `a` must be a single value");
+    check(
+        "columns = [{ name = \"id\", type = \"int\" }]",
+        "b.toml:7:34: `int` is not known; the choice is bool, i16, i32, i64, u64, f32, f64, decimal, text, bytes, uuid, json, date, time, timestamp, timestamptz",
+    );
+    check(
+        "[[tables]]\nname = \"orders\"",
+        "b.toml:8:8: `orders` is the name of a table twice; give one of them another name",
+    );
+    check(
+        "[[tables]]\nname = \"a/b\"",
+        "b.toml:8:8: `a/b` cannot be the name of a table; use letters, digits, `_`, `-` and `.`",
+    );
+    check("[[tables]]\ntable = \"x\"", "b.toml:7:1: the key `name` is missing");
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"",
+        "b.toml:7:1: the source says not what it reads; add `files = \"folder/*.ndjson\"` or `stdin = true`",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"ordres\"\nstdin = true",
+        "b.toml:9:9: there is no table `ordres`; did you mean `orders`?",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nstdin = true\nfiles = \"*\"",
+        "b.toml:7:1: a source has `files` or `stdin`, not both; make two sources of it",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"",
+        "b.toml:12:6: `a` is the id of a source twice; give one of them another name",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nstdin = true\n[[sources]]\nid = \"b\"\ntable = \"orders\"\nstdin = true",
+        "b.toml:11:1: two sources read standard input; remove one of them",
+    );
+    check(
+        "[http]\nlisten = \"localhost\"",
+        "b.toml:7:1: `localhost` is not an address with a port; write for example \"127.0.0.1:8080\"",
+    );
+    check(
+        "[metrics]\ntoken = \"m\"\n[http]\nlisten = \"0.0.0.0:8080\"",
+        "b.toml:9:1: everyone who can reach 0.0.0.0:8080 can write rows; require a token, listen on 127.0.0.1, or set `anonymous = true`",
+    );
+    check(
+        "[http]\nlisten = \"0.0.0.0:80\"\nanonymous = true\n[metrics]\nlive_page = false",
+        "b.toml:10:1: everyone who can reach 0.0.0.0:80 can read the metrics; require a token, listen on 127.0.0.1, or set \
+         `anonymous = true`; or give [metrics] a `listen` of its own (section [metrics])",
+    );
+    check(
+        "[metrics]\nlive_page = false",
+        "b.toml:7:1: [metrics] has no `listen`, and there is no [http] server to serve it; add `listen`",
+    );
+    check("[[http.tokens]]\nname = \"x\"", "b.toml:7:1: the token `x` has no `token` and no `token_file`");
+    check(
+        "[[http.tokens]]\nname = \"x\"\ntoken = \"a b\"",
+        "b.toml:7:1: a token is printable ASCII without spaces; make another one",
+    );
+    check(
+        "[[http.tokens]]\nname = \"x\"\ntoken = \"a\"\ntables = [\"ordes\"]",
+        "b.toml:7:1: there is no table `ordes`; did you mean `orders`?",
+    );
+    check(
+        "[[http.tokens]]\nname = \"x\"\ntoken = \"${NOPE}\"",
+        "b.toml:9:9: the variable NOPE is not set; set it, or write ${NOPE:-default}",
+    );
+    check(
+        "[[http.tokens]]\nname = \"x\"\ntoken_file = \"/no/such/file\"",
+        "b.toml:7:1: the file /no/such/file cannot be read: No such file or directory (os error 2)",
+    );
+    check(
+        "[http.limits]\nline = \"big\"",
+        "b.toml:8:8: couldn't parse \"big\" into a ByteSize, cannot parse float from empty string; write for example \"32MiB\"",
+    );
+    check(
+        "[durable]\nfolder = \"d\"\nsync = \"os\"\nexactly_once = \"s\"",
+        "b.toml:7:1: `exactly_once` needs `sync = \"always\"`; remove one of them",
+    );
+    check("[run]\ndrain_for = \"soon\"", "b.toml:8:13: expected number at 0; write for example \"5s\"");
+}
+
+#[test]
+fn the_database_is_named_once_and_shown_without_its_password() {
+    let check = |text: &str, message: &str| assert_eq!(read(text).unwrap_err(), message, "{text}");
+    let table = "[[tables]]\nname = \"t\"";
+    check(
+        &format!("[database]\n{table}"),
+        "b.toml:1:1: the database has no `dsn`; add dsn = \"postgres://user@host/database\", or `dsn_file`",
+    );
+    check(table, "b.toml:1:1: the key `database` is missing");
+    check("[database]\ndsn = \"sqlite:a.db\"", "b.toml: no table is configured; add a section [[tables]] with a name");
+    check("database = \"postgres://u:hunter2@h/x\"", "b.toml:1:12: invalid type: text, expected struct Database");
+    check(
+        &format!("[database]\ndsn = \"sqlite:a\"\ndsn_file = \"b\"\n{table}"),
+        "b.toml:1:1: `dsn` and `dsn_file` are both given; keep one of them",
+    );
+    check(
+        &format!("[database]\ndsn = \"postgres://u:hunter2@h/x\"\npassword = \"other\"\n{table}"),
+        "b.toml:1:1: the dsn has a password of its own; remove one of the two",
+    );
+    check(
+        &format!("[database]\ndsn = \"redis://h\"\n{table}"),
+        "b.toml:3:1: table `t`: Redis has no catalogue of columns; declare them: columns = [{ name = \"id\", type = \"i64\" }]",
+    );
+    check("[database", "b.toml:1:10: unclosed table, expected `]`");
+    let redis = format!(
+        "[database]\ndsn = \"redis://h\"\n{table}\nkey = [\"id\"]\ncolumns = [{{ name = \"id\", type = \"i64\" }}]"
+    );
+    let text = format!("{redis}\nrule = \"update\"\n[durable]\nfolder = \"d\"\nexactly_once = \"x\"");
+    check(&text, "b.toml:8:1: Redis has no transactions, so `exactly_once` is not possible; remove it");
+}
+
+#[test]
+fn all_mistakes_are_shown_together() {
+    let text = format!(
+        "{GOOD}only_if_newer = \"v\"\n[[tables]]\nname = \"a b\"\n[[sources]]\nid = \"x\"\ntable = \"y\"\nstdin = true"
+    );
+    let message = read(&text).unwrap_err();
+    assert_eq!(message.lines().count(), 3, "{message}");
+}
+
+#[test]
+fn a_good_configuration_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), "p@ss\n").unwrap();
+    let text = r#"
+        [database]
+        dsn = "mysql://app@db/shop"
+        password_file = "password"
+        connect_for = "1m"
+        [run]
+        drain_for = "5s"
+        [durable]
+        folder = "intake"
+        [http]
+        listen = "127.0.0.1:${PORT}"
+        limits = { line = "2MiB", connections = 7 }
+        [[http.tokens]]
+        name = "shop"
+        token = "${TOKEN}"
+        tables = ["orders"]
+        [[tables]]
+        name = "orders"
+        table = "shop.orders"
+        rule = "update"
+        only_if_newer = "version"
+        set = { seen = "add" }
+        fields = { orderId = "id" }
+        defaults = { region = "eu", since = 2026-01-31 }
+        [[sources]]
+        id = "drop"
+        table = "orders"
+        files = "in/*.csv"
+    "#;
+    let path = folder.path().join("b.toml");
+    let variable = |name: &str| match name {
+        "TOKEN" => Some("s3cret".to_owned()),
+        "PORT" => Some("9999".to_owned()),
+        _ => None,
+    };
+    let settings = parse(&SourceText::new(&path, text.to_owned()), &variable).unwrap();
+    assert_eq!(settings.database.dsn.reveal(), "mysql://app:p%40ss@db/shop");
+    assert_eq!(settings.durable.as_ref().unwrap().folder, folder.path().join("intake"), "relative to the file");
+    let http = settings.http.as_ref().unwrap();
+    assert_eq!((http.listen.port(), http.limits.line, http.limits.connections), (9999, 2 << 20, 7));
+    assert_eq!(http.tokens[0].secret.reveal(), "s3cret");
+    assert_eq!(settings.drain_for, Duration::from_secs(5));
+    let SourceKind::Files(files) = &settings.sources[0].kind else { panic!("{:?}", settings.sources) };
+    assert_eq!(files.pattern, folder.path().join("in/*.csv").to_str().unwrap());
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("s3cret") && !shown.contains("p%40ss"), "{shown}");
+}

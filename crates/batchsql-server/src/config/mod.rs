@@ -1,0 +1,18 @@
+//! The configuration: one TOML file, read and checked before anything is opened.
+//!
+//! `sections` has what a person writes, `variables` and `secret` put values from outside into it, `settings` is what remains
+//! after every check. Each mistake is a `problem` with file, line and remedy; all mistakes of the checks are shown together.
+
+pub(crate) mod access;
+pub(crate) mod checks;
+pub(crate) mod problem;
+mod quantity;
+pub(crate) mod read;
+pub(crate) mod secret;
+pub(crate) mod sections;
+pub(crate) mod settings;
+mod table_checks;
+mod variables;
+
+#[cfg(test)]
+mod config_tests;

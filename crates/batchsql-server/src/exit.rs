@@ -1,0 +1,74 @@
+//! Owns the exit codes of the program. Scripts rely on them: they are in `--help` and in the guides.
+//! Must not know commands.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Everything is as it should be.
+    Done,
+    /// A check has found something, rows were not written, or a log is damaged.
+    Failed,
+    /// The command line or the configuration is wrong. Nothing was done.
+    Mistake,
+    /// A database, a file, a folder or a port could not be used.
+    Unavailable,
+    /// Rows wait in the durable intake for the next start.
+    Waiting,
+}
+
+impl Exit {
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Mistake => 2,
+            Self::Unavailable => 3,
+            Self::Waiting => 4,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) text: String,
+}
+
+impl Failure {
+    pub(crate) fn mistake(text: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Mistake, text: text.to_string() }
+    }
+
+    pub(crate) fn unavailable(text: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Unavailable, text: text.to_string() }
+    }
+
+    pub(crate) fn failed(text: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Failed, text: text.to_string() }
+    }
+}
+
+impl From<batchsql::OpenError> for Failure {
+    fn from(error: batchsql::OpenError) -> Self {
+        if error.is_invalid_options() {
+            Self::mistake(format!("[database] {error}"))
+        } else {
+            Self::unavailable(format!("the database cannot be opened: {error}"))
+        }
+    }
+}
+
+impl From<crate::config::problem::Problems> for Failure {
+    fn from(problems: crate::config::problem::Problems) -> Self {
+        Self::mistake(problems)
+    }
+}

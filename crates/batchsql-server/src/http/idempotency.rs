@@ -1,0 +1,237 @@
+//! Owns the keys of requests: how far a request came, so that a repeat of it skips the lines that were accepted.
+//! Must not know HTTP or rows.
+//!
+//! Keys live in this process, as the rows in its buffer do: after the end of the process neither is there. So a key never
+//! says of a row that it was accepted when it was lost.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::http::progress::Progress;
+
+/// Rejections that are kept with a key.
+const KEPT_REJECTIONS: usize = 20;
+
+/// The keys of the last requests.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    entries: Mutex<HashMap<Id, Entry>>,
+    keep_for: Duration,
+    limit: usize,
+}
+
+/// A key belongs to a client and a table.
+type Id = (String, String, String);
+
+#[derive(Debug)]
+enum Entry {
+    /// A request with this key is being answered.
+    InUse,
+    Kept(Kept, Instant),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    progress: Progress,
+    /// Of the lines of the progress.
+    digest: [u8; 32],
+}
+
+/// What a request with a key is.
+#[derive(Debug)]
+pub(crate) enum Begin {
+    Go(Box<Guard>),
+    /// Another request with the key is being answered.
+    InUse,
+    /// Every key that may be kept is in use.
+    Full,
+}
+
+/// A request with a key, until it is dropped. Then its progress is kept.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    keys: Arc<Keys>,
+    id: Id,
+    before: Kept,
+    /// Of the lines that were read.
+    read: Sha256,
+    /// Of the lines of the progress.
+    reached: Sha256,
+    kept: Option<Progress>,
+}
+
+/// The lines up to one, in short.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark(Sha256);
+
+/// The lines that were accepted before are others than those of this request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OtherBody;
+
+impl Keys {
+    pub(crate) fn new(keep_for: Duration, limit: usize) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), keep_for, limit })
+    }
+
+    /// A request with a key begins.
+    pub(crate) fn begin(self: &Arc<Self>, client: &str, table: &str, key: &str, now: Instant) -> Begin {
+        let id = (client.to_owned(), table.to_owned(), key.to_owned());
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match entries.get(&id) {
+            Some(Entry::InUse) => return Begin::InUse,
+            Some(Entry::Kept(kept, at)) if now.duration_since(*at) < self.keep_for => kept.clone(),
+            _ => Kept::default(),
+        };
+        if entries.len() >= self.limit && !entries.contains_key(&id) {
+            let keep_for = self.keep_for;
+            entries.retain(|_, entry| !matches!(entry, Entry::Kept(_, at) if now.duration_since(*at) >= keep_for));
+            if entries.len() >= self.limit {
+                let age = |entry: &Entry| if let Entry::Kept(_, at) = entry { Some(*at) } else { None };
+                let oldest = entries.iter().filter_map(|(id, entry)| Some((age(entry)?, id))).min();
+                let Some((_, oldest)) = oldest else { return Begin::Full };
+                let oldest = oldest.clone();
+                entries.remove(&oldest);
+            }
+        }
+        entries.insert(id.clone(), Entry::InUse);
+        Begin::Go(Box::new(Guard {
+            keys: Arc::clone(self),
+            id,
+            before,
+            read: Sha256::new(),
+            reached: Sha256::new(),
+            kept: None,
+        }))
+    }
+}
+
+impl Guard {
+    /// What was answered before.
+    pub(crate) fn before(&self) -> &Progress {
+        &self.before.progress
+    }
+
+    /// The next line of the body. `None`: it was accepted or refused before, so it is skipped.
+    ///
+    /// # Errors
+    /// The lines until here are not those of before.
+    pub(crate) fn line(&mut self, number: u64, text: &[u8]) -> Result<Option<Mark>, OtherBody> {
+        self.read.update(number.to_le_bytes());
+        self.read.update((text.len() as u64).to_le_bytes());
+        self.read.update(text);
+        let lines = self.before.progress.lines;
+        if number > lines {
+            // The body is shorter than before, and other lines come in its place.
+            return if self.reached_before(lines) { Ok(Some(Mark(self.read.clone()))) } else { Err(OtherBody) };
+        }
+        if number == lines {
+            self.reached = self.read.clone();
+            if digest(&self.reached) != self.before.digest {
+                return Err(OtherBody);
+            }
+        }
+        Ok(None)
+    }
+
+    fn reached_before(&self, lines: u64) -> bool {
+        lines == 0 || self.kept.is_some() || digest(&self.reached) == self.before.digest
+    }
+
+    /// The body is over.
+    ///
+    /// # Errors
+    /// It has fewer lines than before.
+    pub(crate) fn end(&self) -> Result<(), OtherBody> {
+        if self.reached_before(self.before.progress.lines) { Ok(()) } else { Err(OtherBody) }
+    }
+
+    /// The lines up to the mark were accepted or refused.
+    pub(crate) fn reach(&mut self, mark: Mark) {
+        self.reached = mark.0;
+    }
+
+    /// What is kept when the request ends.
+    pub(crate) fn keep(&mut self, progress: Progress) {
+        self.kept = Some(progress.shortened(KEPT_REJECTIONS));
+    }
+}
+
+fn digest(hash: &Sha256) -> [u8; 32] {
+    hash.clone().finalize().into()
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let kept = match self.kept.take() {
+            Some(progress) => Kept { progress, digest: digest(&self.reached) },
+            // It ended before it came further than before.
+            None => std::mem::take(&mut self.before),
+        };
+        let mut entries = self.keys.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(self.id.clone(), Entry::Kept(kept, Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(keys: &Arc<Keys>, key: &str) -> Box<Guard> {
+        match keys.begin("client", "orders", key, Instant::now()) {
+            Begin::Go(guard) => guard,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends lines; those up to `accepted` are accepted. Returns the numbers of the lines that were not skipped.
+    fn send(keys: &Arc<Keys>, key: &str, lines: &[&str], accepted: u64) -> Result<Vec<u64>, OtherBody> {
+        let mut guard = begin(keys, key);
+        let mut progress = guard.before().clone();
+        let mut new = Vec::new();
+        for (number, line) in (1..).zip(lines) {
+            let Some(mark) = guard.line(number, line.as_bytes())? else { continue };
+            new.push(number);
+            if number <= accepted {
+                progress.accept(number);
+                guard.reach(mark);
+                guard.keep(progress.clone());
+            }
+        }
+        guard.end()?;
+        Ok(new)
+    }
+
+    #[test]
+    fn a_repeat_skips_what_was_accepted() {
+        let keys = Keys::new(Duration::from_secs(60), 10);
+        assert_eq!(send(&keys, "k", &["a", "b", "c"], 2), Ok(vec![1, 2, 3]));
+        assert_eq!(send(&keys, "k", &["a", "x", "c"], 3), Err(OtherBody));
+        assert_eq!(send(&keys, "k", &["a"], 3), Err(OtherBody));
+        assert_eq!(send(&keys, "other", &["a", "x", "c"], 3), Ok(vec![1, 2, 3]));
+        assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![3]), "a refused repeat changes nothing");
+        assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![]));
+        assert_eq!(begin(&keys, "k").before().accepted, 3);
+    }
+
+    #[test]
+    fn keys_are_bounded_in_number_and_time() {
+        let keys = Keys::new(Duration::from_secs(60), 2);
+        let first = begin(&keys, "1");
+        let begin_at = |key: &str, now: Instant| keys.begin("client", "orders", key, now);
+        let now = Instant::now();
+        assert!(matches!(begin_at("1", now), Begin::InUse));
+        assert!(matches!(keys.begin("another", "orders", "1", now), Begin::Go(_)), "a key of another client");
+        let second = begin(&keys, "2");
+        assert!(matches!(begin_at("3", now), Begin::Full));
+        drop(second);
+        assert!(matches!(begin_at("3", now), Begin::Go(_)), "in place of the oldest");
+        drop(first);
+        assert_eq!(send(&keys, "k", &["a"], 1), Ok(vec![1]));
+        let later = Instant::now() + Duration::from_secs(61);
+        let Begin::Go(guard) = begin_at("k", later) else { panic!("it is not in use") };
+        assert_eq!(guard.before().lines, 0, "it was forgotten");
+    }
+}

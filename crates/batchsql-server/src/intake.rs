@@ -1,0 +1,205 @@
+//! Owns where accepted rows go: into memory, or into the durable intake first.
+//! Must not know where rows come from.
+
+use std::time::Duration;
+
+use batchsql::durable::{DurableBatchSql, DurableExt, DurableOptions, SyncPolicy};
+use batchsql::prometheus::PrometheusMetrics;
+use batchsql::{BatchSql, DeadLetters, DynRow, DynSink, Receipt, Schema, Sink, SubmitError, WhenFull};
+use tokio::time::timeout;
+
+use crate::config::sections::{Durable, Sync};
+use crate::config::settings::Settings;
+use crate::exit::{Exit, Failure};
+
+/// The pipeline of the program. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) enum Intake {
+    Memory(BatchSql),
+    Durable(DurableBatchSql),
+}
+
+/// Why a row was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The row is at fault.
+    Row(String),
+    /// There is no capacity. The row was not accepted.
+    Full,
+    /// The program ends. The row was not accepted.
+    Closed,
+    /// The log has failed, and the row may be stored or not.
+    Undetermined(String),
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) exit: Exit,
+    pub(crate) text: String,
+}
+
+impl Intake {
+    /// Starts the pipeline. The schemas are those of all tables.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or the folder or the dead-letter file cannot be used.
+    pub(crate) async fn start(
+        sink: DynSink,
+        settings: &Settings,
+        schemas: &[Schema],
+        metrics: &PrometheusMetrics,
+    ) -> Result<Self, Failure> {
+        let name = sink.name();
+        let mut config = settings.pipeline.clone();
+        let Some(durable) = &settings.durable else {
+            let mut builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));
+            if let Some(path) = &settings.dead_letters {
+                let letters = DeadLetters::file(path).map_err(|error| {
+                    Failure::unavailable(format!("the dead-letter file {} cannot be used: {error}", path.display()))
+                })?;
+                builder = builder.dead_letters(letters);
+            }
+            let builder = builder.on_failed_row(|outcome| tracing::warn!(%outcome, "a row was not written"));
+            return Ok(Self::Memory(builder.start().map_err(Failure::mistake)?));
+        };
+        // A request must not wait for an outage of days; a source that can wait tries again.
+        if let (Some(http), WhenFull::Wait) = (&settings.http, config.when_full) {
+            config = config.when_full(WhenFull::WaitAtMost(http.limits.capacity_time.max(Duration::from_millis(1))));
+        }
+        let builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));
+        let options = schemas.iter().fold(options(durable), DurableOptions::schema);
+        let options = match &settings.dead_letters {
+            Some(path) => options.dead_letters(path),
+            None => options,
+        };
+        let started = builder.durable(options).start().await;
+        let intake = started.map_err(|error| Failure::unavailable(format!("[durable] {error}")))?;
+        let recovered = intake.recovered();
+        if recovered.rows > 0 {
+            tracing::info!(rows = recovered.rows, clean = recovered.is_clean, "rows of an earlier run are written now");
+        }
+        Ok(Self::Durable(intake))
+    }
+
+    pub(crate) fn pipeline(&self) -> &BatchSql {
+        match self {
+            Self::Memory(db) => db,
+            Self::Durable(intake) => intake.pipeline(),
+        }
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        matches!(self, Self::Durable(_))
+    }
+
+    /// Whether rows would be accepted now.
+    pub(crate) fn is_ready(&self) -> bool {
+        match self {
+            Self::Memory(db) => db.health().is_reachable(),
+            Self::Durable(intake) => intake.health().accepts_rows(),
+        }
+    }
+
+    /// Accepts rows in their order, waiting at most `limit` for the capacity of each, and removes those that were accepted from
+    /// the front. Stops at the first row that is not accepted.
+    ///
+    /// # Cancel safety
+    /// In memory, rows that are still in `rows` were not accepted. With a durable intake they may be.
+    pub(crate) async fn submit(
+        &self,
+        rows: &mut std::collections::VecDeque<DynRow>,
+        limit: Duration,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Memory(db) => {
+                let waits = db.config().when_full == WhenFull::Wait;
+                while let Some(row) = rows.front() {
+                    let accepted = if waits { db.submit_timeout(row, limit).await } else { db.submit(row).await };
+                    accepted.map_err(refusal)?;
+                    rows.pop_front();
+                }
+                Ok(())
+            }
+            Self::Durable(intake) => {
+                if rows.is_empty() {
+                    return Ok(());
+                }
+                let (accepted, refused) = match intake.submit_all(rows.make_contiguous().iter()).await {
+                    Ok(accepted) => (accepted, None),
+                    Err(error) => (error.accepted(), Some(error)),
+                };
+                rows.drain(..accepted);
+                let Some(error) = refused else { return Ok(()) };
+                let error = error.submit_error();
+                Err(match error.row_error() {
+                    Some(error) => Refusal::Row(error.to_string()),
+                    None if error.is_full() => Refusal::Full,
+                    None if error.is_closed() => Refusal::Closed,
+                    None if error.is_undetermined() => Refusal::Undetermined(error.to_string()),
+                    None => Refusal::Row(error.to_string()),
+                })
+            }
+        }
+    }
+
+    /// Accepts a row with a receipt of its outcome. `None`: a durable intake has no receipts.
+    ///
+    /// # Cancel safety
+    /// The row was not accepted.
+    pub(crate) async fn submit_tracked(&self, row: &DynRow, limit: Duration) -> Option<Result<Receipt, Refusal>> {
+        let Self::Memory(db) = self else { return None };
+        let accepted = timeout(limit, db.submit_tracked(row)).await;
+        Some(accepted.map_or(Err(Refusal::Full), |accepted| accepted.map_err(refusal)))
+    }
+
+    /// Refuses new rows, and writes those that were accepted, for at most `limit`.
+    pub(crate) async fn close(&self, limit: Duration) -> Ended {
+        match self {
+            Self::Memory(db) => {
+                let report = db.close(limit).await;
+                let lost = report.lost_letters;
+                let exit = if report.is_complete() && lost == 0 { Exit::Done } else { Exit::Failed };
+                let letters =
+                    if lost == 0 { String::new() } else { format!("; {lost} dead letters could not be stored") };
+                Ended { exit, text: format!("{}{letters}", report.balance) }
+            }
+            Self::Durable(intake) => {
+                let report = intake.close(limit).await;
+                let balance = &report.pipeline.balance;
+                let (exit, what) = match (&report.log_error, report.left_in_log) {
+                    (Some(error), _) => (Exit::Failed, format!("; the log failed: {error}")),
+                    (None, 0) if balance.failed() > 0 => (Exit::Failed, String::new()),
+                    (None, 0) => (Exit::Done, String::new()),
+                    (None, left) => (Exit::Waiting, format!("; {left} rows wait in the log for the next start")),
+                };
+                Ended { exit, text: format!("{balance}{what}") }
+            }
+        }
+    }
+}
+
+fn refusal(error: SubmitError) -> Refusal {
+    match error.row_error() {
+        Some(error) => Refusal::Row(error.to_string()),
+        None if error.is_closed() => Refusal::Closed,
+        None => Refusal::Full,
+    }
+}
+
+fn options(durable: &Durable) -> DurableOptions {
+    let policy = match durable.sync {
+        Sync::Always => SyncPolicy::Always,
+        Sync::Os => SyncPolicy::Os,
+    };
+    let options = DurableOptions::new(&durable.folder).sync_policy(policy);
+    let options = options.disk_bytes(durable.disk).min_free_bytes(durable.min_free);
+    let options = match durable.partitions {
+        Some(partitions) => options.partitions(partitions),
+        None => options,
+    };
+    match &durable.exactly_once {
+        Some(source) => options.exactly_once(source),
+        None => options,
+    }
+}

@@ -1,0 +1,174 @@
+//! Owns `batchsql load`: the files of a command line, with a progress bar.
+//! Must not know how a file is loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use batchsql::{BatchSql, OutcomeKind, PipelineConfig};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::Load;
+use crate::config::problem::SourceText;
+use crate::config::read;
+use crate::config::settings::Settings;
+use crate::database;
+use crate::exit::{Exit, Failure};
+use crate::load::file::Input;
+use crate::load::loading::{Job, Loaded};
+use crate::logging;
+use crate::run::signals::Signals;
+use crate::table::target;
+
+/// Loads the files one after the other.
+///
+/// # Errors
+/// The command line or the configuration is wrong, or a load could not go on.
+pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
+    let mut signals = Signals::new().map_err(Failure::unavailable)?;
+    let settings = settings(&load)?;
+    logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
+    let table = match (&load.table, &settings.tables[..]) {
+        (Some(name), _) => settings.table(name).ok_or_else(|| {
+            let known = settings.table_names().join(", ");
+            Failure::mistake(format!("there is no table `{name}` in the configuration; it has {known}"))
+        })?,
+        (None, [only]) => only,
+        (None, _) => {
+            let known = settings.table_names().join(", ");
+            return Err(Failure::mistake(format!("say which table with --table: {known}")));
+        }
+    };
+    let sink = database::open(&settings).await?;
+    let target = target::open(&sink, table).await;
+    let target = Arc::new(target.map_err(|text| Failure::failed(format!("table `{}`: {text}", table.name.get_ref())))?);
+    let config = large_batches(settings.pipeline.clone());
+    let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
+    db.prepare(&target.schema).await.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
+    let mut exit = Exit::Done;
+    for path in &load.files {
+        let loading = one(&load, &db, &target, path);
+        let loaded = tokio::select! {
+            loaded = loading => loaded?,
+            signal = signals.next() => {
+                return Err(Failure::failed(format!("{signal}: stopped; run the command again to go on")));
+            }
+        };
+        if loaded.rejected > 0 {
+            exit = Exit::Failed;
+        }
+    }
+    db.close(Duration::from_secs(10)).await;
+    Ok(exit)
+}
+
+/// A file has many rows at once, so the rows of a transaction are as many as the database likes.
+fn large_batches(config: PipelineConfig) -> PipelineConfig {
+    const ROWS: usize = 5_000;
+    let (flush_size, buffer) = (config.flush_size.max(ROWS), config.buffer_size.max(4 * ROWS));
+    let rows = config.max_batch_rows.map(|rows| rows.max(flush_size));
+    let config = config.flush_size(flush_size).buffer_size(buffer).flush_interval(Duration::from_millis(5));
+    match rows {
+        Some(rows) => config.max_batch_rows(rows),
+        None => config,
+    }
+}
+
+fn settings(load: &Load) -> Result<Settings, Failure> {
+    if let Some(path) = &load.config {
+        return Ok(read::read(path)?);
+    }
+    let (Some(dsn), Some(table)) = (&load.database, &load.table) else {
+        return Err(Failure::mistake("say where to: --config FILE, or --database DSN --table NAME"));
+    };
+    // A configuration of the arguments, so that both are checked alike. A text of JSON is a text of TOML.
+    let text = |value: &str| serde_json::Value::from(value).to_string();
+    let mut toml = format!("[database]\ndsn = {}\n[[tables]]\nname = {}\n", text(dsn), text(&name_of(table)));
+    toml.push_str(&format!("table = {}\n", text(table)));
+    if let Some(rule) = &load.rule {
+        toml.push_str(&format!("rule = {}\n", text(rule)));
+    }
+    if !load.key.is_empty() {
+        let key: Vec<String> = load.key.iter().map(|column| text(column)).collect();
+        toml.push_str(&format!("key = [{}]\n", key.join(", ")));
+    }
+    if load.ignore_unknown {
+        toml.push_str("unknown_fields = \"ignore\"\n");
+    }
+    let source = SourceText::new(Path::new("command line"), toml);
+    let mut settings = read::parse(&source, &|_| None).map_err(|problems| Failure::mistake(format!("{problems}")))?;
+    // It is found again by the name that was given.
+    settings.tables.truncate(1);
+    Ok(settings)
+}
+
+/// Names in the configuration have no quotes or spaces; one table needs no name.
+fn name_of(table: &str) -> String {
+    table
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || "_-.".contains(letter) { letter } else { '_' })
+        .collect()
+}
+
+async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Path) -> Result<Loaded, Failure> {
+    let bar = ProgressBar::new(std::fs::metadata(path).map_or(0, |found| found.len()));
+    let style = "{prefix} {msg:8} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    bar.set_style(ProgressStyle::with_template(style).expect("a test shows it").progress_chars("=> "));
+    bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    bar.set_message("reading");
+    let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
+    let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
+    let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
+    let input = opened.map_err(Failure::unavailable)?;
+    bar.set_length(input.bytes);
+    bar.set_position(0);
+    bar.reset_eta();
+    bar.set_message("loading");
+    let begin = Instant::now();
+    let rejects = load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"));
+    let job = Job {
+        db: db.clone(),
+        target: Arc::clone(target),
+        input,
+        delimiter: u8::try_from(load.delimiter)
+            .map_err(|_| Failure::mistake("--delimiter is one character of ASCII"))?,
+        rejects: rejects.clone(),
+        most_rejects: load.max_rejects,
+        at_least_once: load.at_least_once,
+        name: load.again.clone(),
+    };
+    let loaded = job.run(|bytes| bar.set_position(bytes)).await;
+    bar.finish_and_clear();
+    let loaded = loaded?;
+    println!("{}: {}", path.display(), summary(&loaded, &rejects, begin.elapsed()));
+    Ok(loaded)
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+pub(crate) fn summary(loaded: &Loaded, rejects: &Path, took: Duration) -> String {
+    let Loaded { records, before, counts, rejected } = loaded;
+    let mut parts = vec![format!("{records} records")];
+    if *before >= *records && *records > 0 {
+        parts.push("already loaded".to_owned());
+    } else if *before > 0 {
+        parts.push(format!("{before} of them by an earlier run"));
+    }
+    for kind in [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded] {
+        if counts.get(kind) > 0 {
+            parts.push(format!("{} {}", counts.get(kind), kind.name()));
+        }
+    }
+    if *rejected > 0 {
+        parts.push(format!("{rejected} rejected, see {}", rejects.display()));
+    }
+    let rows = records.saturating_sub(*before);
+    if rows > 0 {
+        parts.push(format!("{:.0} records per second", rows as f64 / took.as_secs_f64().max(0.001)));
+    }
+    parts.join(", ")
+}

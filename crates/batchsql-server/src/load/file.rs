@@ -1,0 +1,121 @@
+//! Owns what a file is: its form by its name, and its identity by its content.
+//! Must not know tables.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use sha2::{Digest, Sha256};
+
+use crate::coding::part::Coding;
+use crate::coding::reader::CodedReader;
+use crate::config::sections::Format;
+
+const PART: usize = 1 << 20;
+
+/// A file to be loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    pub(crate) path: PathBuf,
+    pub(crate) format: Format,
+    coding: &'static str,
+    pub(crate) bytes: u64,
+    /// SHA-256 of the file as it is, in hexadecimal.
+    pub(crate) digest: String,
+    modified: Option<SystemTime>,
+}
+
+impl Input {
+    /// Looks at a file, and reads it once: its content is its identity, so a copy is the same file, and one that has changed is
+    /// another. `read` is told the bytes that were read.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its name does not say its form.
+    pub(crate) fn open(path: &Path, format: Option<Format>, mut read: impl FnMut(u64)) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("{}: the file cannot be read: {error}", path.display());
+        let (named, coding) = of_name(path);
+        let format = format.or(named).ok_or_else(|| {
+            format!("{}: the name does not say what it is; give the format, csv or ndjson", path.display())
+        })?;
+        let mut file = File::open(path).map_err(failed)?;
+        let modified = file.metadata().and_then(|found| found.modified()).ok();
+        if file.metadata().map_err(failed)?.is_dir() {
+            return Err(format!("{}: this is a folder; name its files", path.display()));
+        }
+        let (mut hash, mut part, mut bytes) = (Sha256::new(), vec![0; PART], 0);
+        loop {
+            match file.read(&mut part).map_err(failed)? {
+                0 => break,
+                length => {
+                    hash.update(&part[..length]);
+                    bytes += length as u64;
+                    read(length as u64);
+                }
+            }
+        }
+        let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { path: path.to_owned(), format, coding, bytes, digest, modified })
+    }
+
+    /// Whether the file is another one than when it was opened.
+    pub(crate) fn has_changed(&self) -> bool {
+        std::fs::metadata(&self.path)
+            .is_ok_and(|found| found.len() != self.bytes || found.modified().ok() != self.modified)
+    }
+
+    /// The content, decompressed. `count` gets the bytes of the file that were read.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(crate) fn read<C: FnMut(u64) + Send>(&self, count: C) -> io::Result<impl Read + Send + use<C>> {
+        let file = Counted { from: BufReader::with_capacity(PART, File::open(&self.path)?), count };
+        let coding = Coding::of(self.coding).expect("it is one of those that names stand for");
+        Ok(CodedReader::new(file, coding))
+    }
+}
+
+struct Counted<R, C> {
+    from: R,
+    count: C,
+}
+
+impl<R: Read, C: FnMut(u64)> Read for Counted<R, C> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        (self.count)(length as u64);
+        Ok(length)
+    }
+}
+
+/// The form and the compression that a name stands for.
+fn of_name(path: &Path) -> (Option<Format>, &'static str) {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let packed = [(".gz", "gzip"), (".zst", "zstd"), (".zstd", "zstd")];
+    let (name, coding) = packed
+        .iter()
+        .find_map(|(ending, coding)| Some((name.strip_suffix(ending)?.to_owned(), *coding)))
+        .unwrap_or((name.clone(), "identity"));
+    let format = match name.rsplit_once('.').map(|(_, ending)| ending) {
+        Some("csv") => Some(Format::Csv),
+        Some("ndjson" | "jsonl") => Some(Format::Ndjson),
+        _ => None,
+    };
+    (format, coding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_a_file_is() {
+        let check = |name: &str, format, coding| assert_eq!(of_name(Path::new(name)), (format, coding), "{name}");
+        check("in/a.csv", Some(Format::Csv), "identity");
+        check("a.CSV.GZ", Some(Format::Csv), "gzip");
+        check("a.2026-01-31.ndjson.zst", Some(Format::Ndjson), "zstd");
+        check("a.jsonl", Some(Format::Ndjson), "identity");
+        check("a.txt", None, "identity");
+        check("csv", None, "identity");
+    }
+}

@@ -1,0 +1,171 @@
+//! Owns how one file is loaded: its records are read, parsed by several threads, and written in their order.
+//! Must not know the command line.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use batchsql::{BatchSql, DynRow, OutcomeCounts, PartitionKey, Row};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::sections::Format;
+use crate::exit::Failure;
+use crate::load::exactly::Exactly;
+use crate::load::file::Input;
+use crate::load::marked::Marked;
+use crate::load::parse::{Parsed, parse};
+use crate::load::rejects::Rejects;
+use crate::load::stripes::{self, Stripe};
+use crate::load::writer::{Tally, Writer};
+use crate::table::csv_record::Header;
+use crate::table::target::Target;
+
+/// Stripes that are parsed while one is written.
+const AHEAD: usize = 3;
+
+/// A file and its table.
+pub(crate) struct Job {
+    pub(crate) db: BatchSql,
+    pub(crate) target: Arc<Target>,
+    pub(crate) input: Input,
+    pub(crate) delimiter: u8,
+    /// Where records go that are not written.
+    pub(crate) rejects: PathBuf,
+    pub(crate) most_rejects: u64,
+    /// The position is kept in a file beside, also where the database could keep it.
+    pub(crate) at_least_once: bool,
+    /// A name for a load of the same content beside the others.
+    pub(crate) name: Option<String>,
+}
+
+/// What a load has done.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// Records of the file.
+    pub(crate) records: u64,
+    /// Records that an earlier run has written or rejected.
+    pub(crate) before: u64,
+    /// Rows of this run.
+    pub(crate) counts: OutcomeCounts,
+    /// Rejected records, those of earlier runs included.
+    pub(crate) rejected: u64,
+}
+
+impl Job {
+    /// Loads the file, from where an earlier run has ended. `written` is told the bytes of the file that are done.
+    ///
+    /// # Errors
+    /// The load could not go on. A later run goes on behind what was written.
+    ///
+    /// # Cancel safety
+    /// What was written is known to a later run.
+    pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
+        let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name } = self;
+        let mut writer = writer(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        let before = writer.reached();
+        let rejects = Rejects::open(&rejects, before).map_err(|error| {
+            Failure::unavailable(format!("the file of rejected records {} cannot be used: {error}", rejects.display()))
+        })?;
+        let mut tally = Tally { rejects, most_rejects, counts: OutcomeCounts::default() };
+        let (stripes, mut parsed) = mpsc::channel::<JoinHandle<Parsed>>(AHEAD);
+        let reader = Reader { db, target, input: input.clone(), delimiter, after: before };
+        let handle = Handle::current();
+        let reading = tokio::task::spawn_blocking(move || reader.read(&handle, &stripes));
+        while let Some(parsed) = parsed.recv().await {
+            let parsed =
+                parsed.await.map_err(|error| Failure::failed(format!("records could not be parsed: {error}")))?;
+            writer.write(&parsed, &mut tally).await?;
+            written(parsed.stripe.read);
+        }
+        let read = reading.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
+        let records = read.map_err(|error| {
+            let text = format!("{}: {error}", input.path.display());
+            if error.kind() == std::io::ErrorKind::InvalidInput {
+                Failure::mistake(text)
+            } else {
+                Failure::failed(text)
+            }
+        })?;
+        if input.has_changed() {
+            let text = "the file has changed while it was loaded; load it again when it is complete";
+            return Err(Failure::failed(format!("{}: {text}", input.path.display())));
+        }
+        Ok(Loaded { records, before, counts: tally.counts, rejected: tally.rejects.count })
+    }
+}
+
+async fn writer(
+    db: &BatchSql,
+    target: &Target,
+    input: &Input,
+    (at_least_once, name): (bool, Option<&str>),
+) -> Result<Writer, Failure> {
+    let table = target.schema.table_display();
+    if db.keeps_positions() && !at_least_once {
+        let name = name.map(|name| format!(":{name}")).unwrap_or_default();
+        let source = format!("load:{}{name}", &input.digest[..16]);
+        let key = PartitionKey::new(source, &*input.digest, table, 0);
+        return Ok(Writer::Exactly(Box::new(Exactly::claim(db.clone(), key).await?)));
+    }
+    let mut path = input.path.as_os_str().to_owned();
+    path.push(match name {
+        Some(name) => format!(".{name}.batchsql-load"),
+        None => ".batchsql-load".to_owned(),
+    });
+    let path = PathBuf::from(path);
+    let marked = Marked::open(db.clone(), &path, &input.digest, table);
+    let marked = marked.map_err(|error| Failure::unavailable(format!("{} cannot be read: {error}", path.display())))?;
+    Ok(Writer::Marked(Box::new(marked)))
+}
+
+/// The thread that reads the file.
+struct Reader {
+    db: BatchSql,
+    target: Arc<Target>,
+    input: Input,
+    delimiter: u8,
+    /// Records up to this one are done.
+    after: u64,
+}
+
+impl Reader {
+    /// Sends each stripe that has something to do, while it is parsed. Returns the number of records.
+    fn read(self, handle: &Handle, stripes: &mpsc::Sender<JoinHandle<Parsed>>) -> std::io::Result<u64> {
+        let Self { db, target, input, delimiter, after } = self;
+        let read = Arc::new(AtomicU64::new(0));
+        let header: Arc<OnceLock<Header>> = Arc::default();
+        let counted = Arc::clone(&read);
+        let content = input.read(move |bytes| {
+            counted.fetch_add(bytes, Ordering::Relaxed);
+        })?;
+        let mut records = 0;
+        let next = |stripe: Stripe| {
+            records = stripe.last();
+            if records <= after {
+                return true;
+            }
+            let (db, target, header) = (db.clone(), Arc::clone(&target), Arc::clone(&header));
+            let parsing = handle.spawn_blocking(move || {
+                let empty = |row: &DynRow| db.row_buffer(row.schema()).map_err(|error| error.to_string());
+                let most = db.max_step_rows(&target.schema);
+                parse(stripe, &target, header.get(), after, (&empty, most))
+            });
+            // Whoever writes the stripes has ended if nobody takes it.
+            stripes.blocking_send(parsing).is_ok()
+        };
+        match input.format {
+            Format::Ndjson => stripes::lines(content, &read, next)?,
+            Format::Csv => {
+                let take = |names: &csv::StringRecord| {
+                    let made = Header::new(&target, names)?;
+                    let _ = header.set(made);
+                    Ok(())
+                };
+                stripes::csv(content, delimiter, &read, take, next)?;
+            }
+        }
+        Ok(records)
+    }
+}

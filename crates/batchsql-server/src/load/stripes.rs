@@ -1,0 +1,237 @@
+//! Owns how a file is read in stripes of records.
+//! Must not know tables or rows.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use csv::ByteRecord;
+
+/// Records of a stripe: they are written together.
+const STRIPE: usize = 5_000;
+/// Text of a stripe, after which it ends.
+const STRIPE_BYTES: usize = 8 << 20;
+/// The longest record.
+const LONGEST: usize = 16 << 20;
+
+/// Records that follow each other in a file.
+#[derive(Debug)]
+pub(crate) struct Stripe {
+    /// The number of the first record, from 1; the header of a CSV file is none.
+    pub(crate) first: u64,
+    pub(crate) records: Records,
+    /// Bytes of the file that were read until its end.
+    pub(crate) read: u64,
+}
+
+/// The records, with the number of their line.
+#[derive(Debug)]
+pub(crate) enum Records {
+    Lines(Vec<(u64, Line)>),
+    Csv(Vec<(u64, ByteRecord)>),
+}
+
+/// A line of NDJSON.
+#[derive(Debug)]
+pub(crate) enum Line {
+    Text(Vec<u8>),
+    /// It is above the limit, and was not kept.
+    TooLong,
+}
+
+impl Stripe {
+    pub(crate) fn len(&self) -> usize {
+        match &self.records {
+            Records::Lines(lines) => lines.len(),
+            Records::Csv(records) => records.len(),
+        }
+    }
+
+    /// The number of the last record.
+    pub(crate) fn last(&self) -> u64 {
+        self.first + self.len() as u64 - 1
+    }
+
+    /// The line of a record and its text, for a person.
+    pub(crate) fn text(&self, record: u64) -> (u64, String) {
+        let index = (record - self.first) as usize;
+        match &self.records {
+            Records::Lines(lines) => match &lines[index] {
+                (line, Line::Text(text)) => (*line, String::from_utf8_lossy(text).into_owned()),
+                (line, Line::TooLong) => (*line, String::new()),
+            },
+            Records::Csv(records) => {
+                let (line, record) = &records[index];
+                let mut writer = csv::Writer::from_writer(Vec::new());
+                let written = writer.write_byte_record(record).ok().and_then(|()| writer.into_inner().ok());
+                (*line, String::from_utf8_lossy(&written.unwrap_or_default()).trim_end().to_owned())
+            }
+        }
+    }
+}
+
+/// Reads NDJSON. Empty lines are no records. `next` gets each stripe, and says whether it wants more.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn lines(from: impl Read, read: &AtomicU64, mut next: impl FnMut(Stripe) -> bool) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(1 << 20, from);
+    let (mut line, mut first) = (0, 1);
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    loop {
+        let mut text = Vec::new();
+        let is_end = (&mut from).take(LONGEST as u64 + 1).read_until(b'\n', &mut text)? == 0;
+        line += 1;
+        if text.len() > LONGEST && !text.ends_with(b"\n") {
+            skip_line(&mut from)?;
+            records.push((line, Line::TooLong));
+        } else if !text.trim_ascii().is_empty() {
+            text.truncate(text.trim_ascii_end().len());
+            bytes += text.len();
+            records.push((line, Line::Text(text)));
+        }
+        if records.len() >= STRIPE || bytes >= STRIPE_BYTES || (is_end && !records.is_empty()) {
+            let records = Records::Lines(std::mem::take(&mut records));
+            let stripe = Stripe { first, records, read: read.load(Ordering::Relaxed) };
+            (first, bytes) = (stripe.last() + 1, 0);
+            if !next(stripe) {
+                return Ok(());
+            }
+        }
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+fn skip_line(from: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let part = from.fill_buf()?;
+        let (length, is_end) = match part.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (part.len(), part.is_empty()),
+        };
+        from.consume(length);
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads CSV with a header. `header` gets it first, and may refuse it.
+///
+/// # Errors
+/// The file cannot be read, or the header is refused.
+pub(crate) fn csv(
+    from: impl Read,
+    delimiter: u8,
+    read: &AtomicU64,
+    header: impl FnOnce(&csv::StringRecord) -> Result<(), String>,
+    mut next: impl FnMut(Stripe) -> bool,
+) -> io::Result<()> {
+    let since = Arc::new(AtomicU64::new(0));
+    let bounded = Bounded { from, since: Arc::clone(&since) };
+    let mut reader = csv::ReaderBuilder::new();
+    let mut reader = reader.delimiter(delimiter).flexible(true).buffer_capacity(1 << 20).from_reader(bounded);
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
+    let names = reader.headers()?;
+    header(names).map_err(invalid)?;
+    let mut first = 1;
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    loop {
+        let mut record = ByteRecord::new();
+        since.store(0, Ordering::Relaxed);
+        let has_more = reader.read_byte_record(&mut record)?;
+        if has_more {
+            bytes += record.as_slice().len();
+            records.push((record.position().map_or(0, csv::Position::line), record));
+        }
+        let is_full = records.len() >= STRIPE || bytes >= STRIPE_BYTES;
+        if is_full || (!has_more && !records.is_empty()) {
+            let records = Records::Csv(std::mem::take(&mut records));
+            let stripe = Stripe { first, records, read: read.load(Ordering::Relaxed) };
+            (first, bytes) = (stripe.last() + 1, 0);
+            if !next(stripe) {
+                return Ok(());
+            }
+        }
+        if !has_more {
+            return Ok(());
+        }
+    }
+}
+
+/// A quote without its end would make one record of the rest of the file.
+struct Bounded<R> {
+    from: R,
+    /// Bytes since the last record was complete.
+    since: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        if self.since.fetch_add(length as u64, Ordering::Relaxed) > LONGEST as u64 {
+            let text = format!("a record is above {LONGEST} bytes; is there a quote without an end?");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stripes_have_the_numbers_of_records_and_lines() {
+        let text: String =
+            (0..12_000).map(|id| format!("{{\"id\":{id}}}\n{}", if id % 2 == 0 { "\n" } else { "" })).collect();
+        let mut stripes = Vec::new();
+        lines(text.as_bytes(), &AtomicU64::new(0), |stripe| {
+            stripes.push((stripe.first, stripe.len(), stripe.text(stripe.last())));
+            true
+        })
+        .unwrap();
+        let texts: Vec<_> =
+            stripes.iter().map(|(first, len, (line, text))| (*first, *len, *line, text.as_str())).collect();
+        assert_eq!(
+            texts,
+            [
+                (1, 5000, 7500, "{\"id\":4999}"),
+                (5001, 5000, 15_000, "{\"id\":9999}"),
+                (10_001, 2000, 18_000, "{\"id\":11999}")
+            ]
+        );
+        let mut found = Vec::new();
+        csv(
+            "id,note\n1,\"a\nb\"\n2,c\n".as_bytes(),
+            b',',
+            &AtomicU64::new(0),
+            |_| Ok(()),
+            |stripe| {
+                found.extend([stripe.text(1), stripe.text(2)]);
+                true
+            },
+        )
+        .unwrap();
+        assert_eq!(found, [(2, "1,\"a\nb\"".to_owned()), (4, "2,c".to_owned())]);
+    }
+
+    #[test]
+    fn a_record_without_end_is_not_kept() {
+        let mut long = vec![b'x'; LONGEST + 10];
+        long.extend_from_slice(b"\n{}\n");
+        let mut kinds = Vec::new();
+        lines(&long[..], &AtomicU64::new(0), |stripe| {
+            let Records::Lines(lines) = stripe.records else { panic!("they are lines") };
+            kinds.extend(lines.iter().map(|(line, text)| (*line, matches!(text, Line::TooLong))));
+            true
+        })
+        .unwrap();
+        assert_eq!(kinds, [(1, true), (2, false)]);
+        let endless = std::io::Cursor::new(b"id\n\"").chain(std::io::repeat(b'x'));
+        let error = csv(endless, b',', &AtomicU64::new(0), |_| Ok(()), |_| true).unwrap_err();
+        assert!(error.to_string().contains("a quote without an end"), "{error}");
+    }
+}

@@ -1,0 +1,42 @@
+//! Owns where the log of the program goes and in which form.
+//! Must not know what is logged.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::sections::{Log, LogFormat};
+
+/// Writes the log to standard error, as text (with colours only on a terminal) or as one JSON object per line. The variable
+/// `RUST_LOG` takes the place of the level of the configuration.
+///
+/// # Errors
+/// The level is not a filter.
+pub(crate) fn start(log: &Log) -> Result<(), String> {
+    start_at(log, "info")
+}
+
+/// The same for a command whose result is its output: only warnings, unless a level is given.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_quiet(log: &Log) -> Result<(), String> {
+    start_at(log, "warn")
+}
+
+fn start_at(log: &Log, default: &str) -> Result<(), String> {
+    let level = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
+    let level = level.or_else(|| log.level.clone()).unwrap_or_else(|| default.to_owned());
+    let filter =
+        EnvFilter::try_new(&level).map_err(|error| format!("the log level {level:?} is no filter: {error}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start, in a test, keeps the first one.
+    let _ = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => {
+            let has_colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            builder.with_ansi(has_colors).with_target(false).try_init()
+        }
+    };
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The `batchsql` program: rows from HTTP, files and standard input into a database, with one TOML file.
+//!
+//! `cli` has the command line, `config` the file. Each command has a module: `check`, `run` (with
+//! `http` and `sources`), `load`, and `tools` for what is on disk. They share `database` and
+//! `table` (what is written), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
+
+mod check;
+mod cli;
+mod coding;
+mod config;
+mod database;
+mod exit;
+mod http;
+mod intake;
+mod load;
+mod logging;
+mod notify;
+mod run;
+mod sources;
+mod table;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command, DeadLetters, LogCommand};
+use crate::exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the program cannot start its threads: {error}");
+            return Exit::Unavailable.into();
+        }
+    };
+    let exit = runtime.block_on(run(command));
+    // A thread that reads standard input cannot be ended.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn run(command: Command) -> Exit {
+    let ended = match command {
+        Command::Check { config, offline, json } => Ok(check::run(&config, offline, json).await),
+        Command::Run { config } => run::service::run(&config).await,
+        Command::Load(load) => load::command::run(load).await,
+        Command::DeadLetters(DeadLetters::List { file }) => tools::letters::list(&file),
+        Command::DeadLetters(DeadLetters::Show { file, limit, values }) => tools::letters::show(&file, limit, values),
+        Command::DeadLetters(DeadLetters::Replay { file, config, unknown, delete }) => {
+            tools::letters::replay(&file, &config, unknown, delete).await
+        }
+        Command::Log(LogCommand::Inspect { folder, in_use }) => tools::log::inspect(&folder, in_use),
+        Command::Log(LogCommand::Verify { folder, in_use }) => tools::log::verify(&folder, in_use),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+    };
+    ended.unwrap_or_else(|Failure { exit, text }: Failure| {
+        eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
+        exit
+    })
+}

@@ -1,0 +1,91 @@
+//! Owns standard input as a source: NDJSON, line by line.
+//! Must not know tables or the database.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use batchsql::DynRow;
+use tokio::io::AsyncReadExt;
+use tokio::time::sleep;
+
+use crate::http::items::{Form, Items, Unsplit};
+use crate::intake::{Intake, Refusal};
+use crate::table::target::Target;
+
+const LONGEST_LINE: usize = 1 << 20;
+const PART: usize = 64 << 10;
+/// After the answer that there is no capacity.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A line waits this long for capacity before it is tried again; it is never given up.
+const CAPACITY_TIME: Duration = Duration::from_secs(60);
+
+/// Reads until the end. A line that is no row is logged and left out.
+pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) {
+    let mut input = tokio::io::stdin();
+    let mut items = Items::new(Form::Lines, LONGEST_LINE);
+    let (mut part, mut accepted, mut refused) = (vec![0; PART], 0_u64, 0_u64);
+    loop {
+        let length = match input.read(&mut part).await {
+            Ok(length) => length,
+            Err(error) => {
+                tracing::error!(source = id, %error, "standard input cannot be read any more");
+                return;
+            }
+        };
+        items.buffer().extend_from_slice(&part[..length]);
+        let mut rows = VecDeque::new();
+        let is_over = loop {
+            match items.next(length == 0) {
+                Ok(Some((line, text))) => match target.row_of_json(text) {
+                    Ok(row) => rows.push_back(row),
+                    Err(reason) => {
+                        refused += 1;
+                        tracing::warn!(source = id, line, reason, "a line is no row");
+                    }
+                },
+                Ok(None) => break length == 0,
+                Err(Unsplit::TooLong(line)) => {
+                    tracing::error!(source = id, line, limit = LONGEST_LINE, "a line is too long; no more is read");
+                    break true;
+                }
+                Err(Unsplit::NoArray(_)) => unreachable!("lines are no array"),
+            }
+        };
+        let count = rows.len() as u64;
+        if !submit(id, intake, rows).await {
+            return;
+        }
+        accepted += count;
+        if is_over {
+            tracing::info!(source = id, accepted, refused, "standard input has ended");
+            return;
+        }
+    }
+}
+
+/// Submits all rows. False: the service ends.
+async fn submit(id: &str, intake: &Intake, mut rows: VecDeque<DynRow>) -> bool {
+    loop {
+        match intake.submit(&mut rows, CAPACITY_TIME).await {
+            Ok(()) => return true,
+            Err(Refusal::Row(reason)) => {
+                rows.pop_front();
+                tracing::warn!(source = id, reason, "a line is no row");
+            }
+            Err(Refusal::Full) => sleep(PAUSE).await,
+            Err(Refusal::Closed) => {
+                tracing::warn!(
+                    source = id,
+                    rows = rows.len(),
+                    "the service ends, and lines that were read are not accepted"
+                );
+                return false;
+            }
+            // Tried again: it may be written twice, as every row of a durable intake.
+            Err(Refusal::Undetermined(error)) => {
+                tracing::error!(source = id, error, "the log has failed; trying again");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Owns a table that rows can be made for: the section of the configuration with the columns of the database.
+//! Must not know where rows come from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use batchsql::{Conflict, DynSink, Expr, FieldRules, MissingFields, Schema, Sink, TableName, UnknownFields};
+
+use crate::config::problem::closest;
+use crate::config::sections::{Missing, Rule, SetTo, Table, Unknown};
+
+/// A table with its schema, and how fields become columns.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// What requests and sources call it.
+    pub(crate) name: String,
+    pub(crate) schema: Schema,
+    /// Field -> column, where the names differ.
+    pub(super) fields: BTreeMap<String, String>,
+    pub(super) rules: FieldRules,
+    pub(super) ignores_unknown: bool,
+    /// Columns for rows that have no field for them.
+    pub(super) defaults: Vec<(String, serde_json::Value)>,
+    /// What the database has and rows cannot carry, with the reason.
+    pub(crate) left_out: Vec<(String, String)>,
+}
+
+/// The name of a table in the database: `table`, or `schema.table`.
+pub(crate) fn table_name(table: &Table) -> TableName {
+    let name = table.table.as_deref().unwrap_or_else(|| table.name.get_ref());
+    match name.split_once('.') {
+        Some((schema, name)) => TableName::qualified(schema, name),
+        None => TableName::new(name),
+    }
+}
+
+/// Reads the columns of a table, unless they are declared, and makes its schema.
+///
+/// # Errors
+/// The database cannot be asked, it has no such table, or the rule does not fit its columns. The text says what to do.
+pub(crate) async fn open(sink: &DynSink, table: &Table) -> Result<Target, String> {
+    let name = table_name(table);
+    let (schema, left_out) = if table.columns.is_empty() {
+        let found = sink.read_schema(&name).await.map_err(|error| error.to_string())?;
+        let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
+        if key.is_empty() && table.rule != Rule::Insert {
+            return Err(format!(
+                "the rule `{}` needs a key, and {name} has no primary key and no unique index; add one, or use `insert`",
+                table.rule.name()
+            ));
+        }
+        let left_out = found.left_out().map(|(column, why)| (column.to_owned(), why.to_owned())).collect();
+        (found.builder(conflict(table, &key)).build(), left_out)
+    } else {
+        let key = table.key.clone().unwrap_or_default();
+        let columns = table.columns.iter().fold(Schema::builder(name.clone()), |columns, column| {
+            if column.nullable {
+                columns.nullable(column.name.as_str(), column.ty)
+            } else {
+                columns.column(column.name.as_str(), column.ty)
+            }
+        });
+        (columns.on_conflict(conflict(table, &key)).build(), Vec::new())
+    };
+    let mut schema = schema.map_err(|error| error.to_string())?;
+    if table.rule == Rule::Delete {
+        schema = schema.deletion().map_err(|error| error.to_string())?;
+    }
+    check_columns(table, &schema)?;
+    let defaults = table.defaults.iter().map(|(column, value)| (column.clone(), json(value.get_ref()))).collect();
+    let fields = table.fields.iter().map(|(field, column)| (field.clone(), column.get_ref().clone())).collect();
+    let unknown = match table.unknown_fields {
+        Unknown::Refuse => UnknownFields::Refuse,
+        Unknown::Ignore => UnknownFields::Ignore,
+    };
+    let missing = match table.missing_fields {
+        Missing::LeaveOut => MissingFields::LeaveOut,
+        Missing::Null => MissingFields::Null,
+        Missing::Refuse => MissingFields::Refuse,
+    };
+    let target = Target {
+        name: table.name.get_ref().clone(),
+        schema,
+        fields,
+        rules: FieldRules::default().unknown(unknown).missing(missing),
+        ignores_unknown: table.unknown_fields == Unknown::Ignore,
+        defaults,
+        left_out,
+    };
+    target.check_defaults()?;
+    Ok(target)
+}
+
+fn conflict(table: &Table, key: &[String]) -> Conflict {
+    let conflict = match table.rule {
+        Rule::Insert => return Conflict::none(),
+        Rule::Ignore => Conflict::ignore(key),
+        // A deletion is made of it.
+        Rule::Delete => Conflict::update(key),
+        Rule::Replace => Conflict::replace(key),
+        Rule::UpdateOnly => Conflict::update_only(key),
+        Rule::Update => match &table.update_columns {
+            Some(columns) => Conflict::update_columns(key, columns),
+            None => Conflict::update(key),
+        },
+    };
+    let conflict = table.set.iter().fold(conflict, |conflict, (column, to)| {
+        let expr = match to {
+            SetTo::Add => Expr::add(),
+            SetTo::Keep => Expr::keep(),
+            SetTo::UnlessNull => Expr::unless_null(),
+            SetTo::Greatest => Expr::greatest(),
+            SetTo::Least => Expr::least(),
+            SetTo::Now => Expr::now(),
+        };
+        conflict.set(column, expr)
+    });
+    match &table.only_if_newer {
+        Some(version) => conflict.only_if_newer(version),
+        None => conflict,
+    }
+}
+
+/// # Errors
+/// A field or a default names a column that the table does not have.
+fn check_columns(table: &Table, schema: &Schema) -> Result<(), String> {
+    let known: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
+    let mapped = table.fields.iter().map(|(field, column)| (format!("fields.{field}"), column.get_ref()));
+    let given = table.defaults.keys().map(|column| (format!("defaults.{column}"), column));
+    for (key, column) in mapped.chain(given) {
+        if !known.contains(&column.as_str()) {
+            let what = format!("`{key}` names the column `{column}`, which {} does not have", schema.table_display());
+            return Err(match closest(column, &known) {
+                Some(meant) => format!("{what}; did you mean `{meant}`?"),
+                None => format!("{what}; its columns are {}", known.join(", ")),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Target {
+    /// A default of the wrong type is a mistake of the configuration, not of every row.
+    fn check_defaults(&self) -> Result<(), String> {
+        for (column, value) in &self.defaults {
+            let row = BTreeMap::from([(column, value)]);
+            let one = self.schema.row_from_with(&row, FieldRules::default().missing(MissingFields::LeaveOut));
+            let Err(error) = one else { continue };
+            // Another column that is missing is no mistake of the default.
+            if error.column() == Some(column) {
+                return Err(format!("the default does not fit: {error}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of fields that a row may have, for the header of a file.
+    pub(crate) fn known_fields(&self) -> BTreeSet<&str> {
+        let columns = self.schema.columns().iter().map(|column| column.name());
+        columns.chain(self.fields.keys().map(String::as_str)).collect()
+    }
+
+    /// The column of a field.
+    pub(super) fn column<'a>(&'a self, field: &'a str) -> &'a str {
+        self.fields.get(field).map_or(field, String::as_str)
+    }
+}
+
+fn json(value: &toml::Value) -> serde_json::Value {
+    match value {
+        toml::Value::String(text) => text.as_str().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => (*number).into(),
+        toml::Value::Boolean(is) => (*is).into(),
+        // ISO 8601, which calendar columns read.
+        toml::Value::Datetime(at) => at.to_string().into(),
+        toml::Value::Array(_) | toml::Value::Table(_) => unreachable!("the checks of the configuration refuse them"),
+    }
+}

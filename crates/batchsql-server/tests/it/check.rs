@@ -1,0 +1,76 @@
+//! `batchsql check`.
+
+use serde_json::Value;
+
+use crate::program::Place;
+
+const TABLE: &str = "CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT NOT NULL, total REAL);";
+
+#[test]
+fn what_is_ready_is_said_line_by_line() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let config = format!(
+        "{}[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[http]\nlisten = \"127.0.0.1:0\"\n[[tables]]\nname = \"orders\"\nrule = \
+         \"update\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"*.ndjson\"\n",
+        place.database()
+    );
+    place.write("b.toml", config);
+    let ran = place.run(&["check", "b.toml"]);
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    for part in [
+        "ok   configuration  b.toml: 1 tables, 1 sources, HTTP",
+        "ok   port           127.0.0.1:0: it is free",
+        "the folder is new; it can be made",
+        "ok   database       sqlite: it can be reached, and accepts the login",
+        "ok   table          orders: update in orders, 3 columns by id; it may be written",
+        "ok   positions      batchsql_positions: the table is there and may be written",
+        "everything is ready",
+    ] {
+        assert!(ran.out().contains(part), "{part:?} is not in:\n{}", ran.all());
+    }
+    assert!(!ran.out().contains('\u{1b}'), "colours without a terminal");
+    assert!(!place.path("intake").exists(), "a check leaves nothing behind");
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 0);
+
+    let offline = place.run(&["check", "b.toml", "--offline", "--json"]);
+    let document: Value = serde_json::from_str(&offline.out()).unwrap();
+    assert_eq!(document["ready"], true);
+    let database = document["findings"].as_array().unwrap().iter().find(|finding| finding["check"] == "database");
+    assert_eq!(database.unwrap()["status"], "skipped");
+}
+
+/// The exit code and a text for each thing that is wrong.
+#[test]
+fn each_thing_that_is_wrong_has_its_exit_code() {
+    let place = Place::new();
+    place.sql(&format!("{TABLE} CREATE TABLE plain (id INTEGER);"));
+    let check = |text: &str, code: i32, part: &str| {
+        place.write("b.toml", text);
+        let ran = place.run(&["check", "b.toml"]);
+        assert_eq!(ran.code(), code, "{text}\n{}", ran.all());
+        assert!(ran.out().contains(part), "{part:?} is not in:\n{}", ran.all());
+    };
+    let table = |more: &str| format!("{}[[tables]]\n{more}", place.database());
+    check("[databse]", 2, "b.toml:1:2: the key `databse` is not known; did you mean `database`?");
+    check(&table("name = \"order\""), 1, "order");
+    check(&table("name = \"plain\"\nrule = \"ignore\""), 1, "has no primary key and no unique index");
+    check(
+        &table("name = \"orders\"\nrule = \"ignore\"\nkey = [\"note\"]"),
+        1,
+        "a PRIMARY KEY or UNIQUE index over exactly these columns",
+    );
+    check(
+        &table("name = \"orders\"\nfields = { total_price = \"totl\" }"),
+        1,
+        "`fields.total_price` names the column `totl`, which orders does not have; did you mean `total`?",
+    );
+    check(&table("name = \"orders\"\ndefaults = { total = \"x\" }"), 1, "the default does not fit");
+    check("[database]\ndsn = \"oracle://h/x\"\n[[tables]]\nname = \"t\"", 1, "no driver for the scheme");
+    check("[database]\ndsn = \"postgres://u:hunter2@127.0.0.1:1/x\"\n[[tables]]\nname = \"t\"", 3, "127.0.0.1");
+    let unwritable = format!("{}[durable]\nfolder = \"/proc/intake\"\n[[tables]]\nname = \"orders\"", place.database());
+    check(&unwritable, 3, "the folder cannot be written");
+    let missing = place.run(&["check", "nope.toml"]);
+    assert_eq!(missing.code(), 2);
+    assert!(missing.out().contains("nope.toml: the file cannot be read"), "{}", missing.all());
+}

@@ -1,0 +1,111 @@
+//! The databases that are servers: rows over HTTP, and a load that is killed.
+
+use batchsql_testserver::{Kind, Server, dsn, unique};
+use serde_json::json;
+use sqlx::Row as _;
+
+use crate::client::{NDJSON, post};
+use crate::load::kill_and_go_on;
+use crate::program::Place;
+
+const RECORDS: u64 = 25_000;
+
+/// The shared server of the run.
+struct Shared(String);
+
+impl Shared {
+    fn dsn(&self) -> &str {
+        &self.0
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn csv() -> String {
+    (0..RECORDS).fold("id,note,total\n".to_owned(), |text, id| format!("{text}{id},note {id},{}.25\n", id % 100))
+}
+
+/// The same test for the SQL servers: `$connect` opens a connection, on which `$query` runs.
+macro_rules! sql_server {
+    ($name:ident, $server:expr, $connection:ty, $types:expr) => {
+        #[test]
+        fn $name() {
+            use sqlx::Connection;
+            let (server, runtime, table) = ($server, runtime(), unique("server"));
+            let dsn = server.dsn();
+            let connection = std::cell::RefCell::new(runtime.block_on(<$connection>::connect(dsn)).unwrap());
+            let execute = |sql: &str| {
+                let mut connection = connection.borrow_mut();
+                runtime.block_on(sqlx::query(sql).execute(&mut *connection)).unwrap();
+            };
+            let number = |sql: &str| -> i64 {
+                let mut connection = connection.borrow_mut();
+                runtime.block_on(sqlx::query(sql).fetch_one(&mut *connection)).unwrap().get(0)
+            };
+            let (keyed, plain) = (format!("{table}_k"), format!("{table}_p"));
+            execute(&format!("CREATE TABLE {keyed} (id BIGINT PRIMARY KEY, note VARCHAR(100) NOT NULL, at {}, total DECIMAL(12, 2))", $types));
+            execute(&format!("CREATE TABLE {plain} (id BIGINT NOT NULL, note VARCHAR(100), total DECIMAL(12, 2))"));
+
+            let place = Place::new();
+            let config = format!(
+                "[database]\ndsn = \"{dsn}\"\n[[tables]]\nname = \"orders\"\ntable = \"{keyed}\"\nrule = \"update\"\n[http]\nlisten = \
+                 \"127.0.0.1:0\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\nexactly_once = \"{table}\"\n"
+            );
+            place.write("b.toml", &config);
+            let check = place.run(&["check", "b.toml"]);
+            assert!(check.code() == 0 && check.out().contains("update in") && check.out().contains("4 columns by id"), "{}", check.all());
+            let program = place.start(&config);
+            let row = json!({ "id": 1, "note": "a", "at": "2026-01-31T12:00:00Z", "total": "19.90" });
+            let response = post(program.address(), "orders/rows?wait=logged", &[NDJSON], format!("{row}\n{{\"id\":2}}\n"));
+            assert_eq!((response.number("accepted"), response.number("refused")), (1, 1), "{response:?}");
+            let (code, log) = program.stop();
+            assert_eq!(code, 0, "{log}");
+            assert_eq!(number(&format!("SELECT count(*) FROM {keyed} WHERE total = 19.90")), 1);
+
+            place.write("a.csv", csv());
+            let rows = || number(&format!("SELECT count(*) FROM {plain}"));
+            let kills = kill_and_go_on(&place, &["load", "a.csv", "--database", dsn, "--table", &plain], &rows);
+            assert!(kills >= 2, "it was killed {kills} times");
+            assert_eq!(rows(), RECORDS as i64);
+            assert_eq!(number(&format!("SELECT count(DISTINCT id) FROM {plain}")), RECORDS as i64);
+            execute(&format!("DROP TABLE {keyed}"));
+            execute(&format!("DROP TABLE {plain}"));
+        }
+    };
+}
+
+sql_server!(postgres, Shared(dsn(Kind::Postgres)), sqlx::PgConnection, "TIMESTAMPTZ");
+// Exactly once needs a server that keeps what it has committed.
+sql_server!(
+    mysql,
+    Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1"]),
+    sqlx::MySqlConnection,
+    "TIMESTAMP"
+);
+
+#[test]
+fn redis() {
+    let (dsn, place, table) = (dsn(Kind::Redis), Place::new(), unique("server"));
+    let config = format!(
+        "[database]\ndsn = \"{dsn}\"\n[[tables]]\nname = \"orders\"\ntable = \"{table}\"\nrule = \"update\"\nkey = [\"id\"]\ncolumns = [{{ \
+         name = \"id\", type = \"i64\" }}, {{ name = \"note\", type = \"text\" }}, {{ name = \"total\", type = \"decimal\" }}]\n[http]\nlisten = \
+         \"127.0.0.1:0\"\n"
+    );
+    let program = place.start(&config);
+    let body = "{\"id\":1,\"note\":\"a\",\"total\":\"1.50\"}\n{\"id\":2,\"note\":\"b\"}\n";
+    let response = post(program.address(), "orders/rows?wait=written", &[NDJSON], body);
+    assert_eq!((&response.json()["outcomes"]["written"], response.number("refused")), (&json!(1), 1), "{response:?}");
+    assert_eq!(program.stop().0, 0);
+    place.write("a.csv", csv());
+    let mark = || {
+        std::fs::read_to_string(place.path("a.csv.batchsql-load"))
+            .map_or(0, |mark| serde_json::from_str::<serde_json::Value>(&mark).unwrap()["record"].as_i64().unwrap())
+    };
+    let kills = kill_and_go_on(&place, &["load", "a.csv", "--config", "b.toml"], &mark);
+    assert!(kills >= 2, "it was killed {kills} times");
+    assert_eq!(mark(), RECORDS as i64);
+    let again = place.run(&["load", "a.csv", "--config", "b.toml"]);
+    assert!(again.code() == 0 && again.out().contains("already loaded"), "{}", again.all());
+}

@@ -1,0 +1,208 @@
+//! `batchsql load` with SQLite.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::program::{LONG, Place};
+
+/// Without a key: a row that is written twice shows.
+const TABLE: &str = "CREATE TABLE orders (id INTEGER NOT NULL CHECK (id >= 0), note TEXT, total REAL);";
+
+fn csv(ids: std::ops::Range<u64>) -> String {
+    let header = "id,note,total\n".to_owned();
+    ids.fold(header, |text, id| format!("{text}{id},\"note, {id}\",{}.5\n", id % 100))
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn load<'a>(place: &Place, more: &[&'a str]) -> Vec<String> {
+    let dsn = format!("sqlite:{}", place.path("a.db").display());
+    let mut arguments: Vec<String> = ["load", "--database", &dsn, "--table", "orders"].map(str::to_owned).to_vec();
+    arguments.extend(more.iter().map(|&argument: &&'a str| argument.to_owned()));
+    arguments
+}
+
+fn run(place: &Place, more: &[&str]) -> crate::program::Ran {
+    let arguments = load(place, more);
+    place.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn files_of_every_form_are_loaded_once() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", csv(0..1000));
+    place.write("b.csv.gz", gzip(&csv(1000..2000)));
+    let lines: String = (2000..3000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    place.write(
+        "c.ndjson.zst",
+        ruzstd::encoding::compress_to_vec(lines.as_bytes(), ruzstd::encoding::CompressionLevel::Fastest),
+    );
+    place.write("d.txt", csv(3000..3001).replace(',', ";").replace("\"note; ", "\"note, "));
+    let ran = run(&place, &["a.csv", "b.csv.gz", "c.ndjson.zst"]);
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert!(ran.out().starts_with("a.csv: 1000 records, 1000 written, "), "{}", ran.all());
+    let ran = run(&place, &["d.txt", "--format", "csv", "--delimiter", ";"]);
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 3001);
+    assert_eq!(place.number("SELECT sum(id) FROM orders"), (0..3001).sum::<i64>());
+    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note = 'note, 7' AND total = 7.5"), 1);
+    // A copy is the same file.
+    std::fs::copy(place.path("a.csv"), place.path("copy.csv")).unwrap();
+    let ran = run(&place, &["copy.csv"]);
+    assert!(ran.code() == 0 && ran.out().contains("1000 records, already loaded"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 3001);
+    let ran = run(&place, &["a.csv", "--again", "second"]);
+    assert!(ran.code() == 0 && ran.out().contains("1000 written"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 4001);
+}
+
+#[test]
+fn rejected_records_have_their_line_and_reason() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let mut text = csv(0..6000);
+    text = text.replacen("\n100,", "\n-100,", 1).replacen("\n4000,", "\nfour,", 1).replacen(
+        "\n5500,\"note, 5500\"",
+        "\n5500",
+        1,
+    );
+    text.push_str("6000,\"two\nlines\",x\n");
+    place.write("a.csv", text);
+    let ran = run(&place, &["a.csv"]);
+    assert_eq!(ran.code(), 1, "{}", ran.all());
+    assert!(ran.out().contains("6001 records, 5997 written, 4 rejected, see a.csv.rejects.ndjson"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 5997);
+    let rejects = std::fs::read_to_string(place.path("a.csv.rejects.ndjson")).unwrap();
+    let rejects: Vec<Value> = rejects.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut found: Vec<(u64, String, String)> = rejects
+        .iter()
+        .map(|reject| {
+            (
+                reject["line"].as_u64().unwrap(),
+                reject["reason"].as_str().unwrap().to_owned(),
+                reject["text"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect();
+    found.sort();
+    let parts = [
+        (102, "CHECK", "-100,"),
+        (4002, "column \"id\"", "four,"),
+        (5502, "2 fields", "5500,"),
+        (6002, "column \"total\"", "6000,\"two\nlines\",x"),
+    ];
+    for ((line, reason, text), (expected, part, start)) in found.iter().zip(parts) {
+        assert!(*line == expected && reason.contains(part) && text.starts_with(start), "{line} {reason} {text:?}");
+    }
+    assert_eq!(found.len(), 4);
+    let ran = run(&place, &["a.csv"]);
+    assert!(ran.code() == 1 && ran.out().contains("already loaded, 4 rejected"), "{}", ran.all());
+}
+
+#[test]
+fn what_cannot_be_loaded_says_why() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let check = |name: &str, content: &[u8], more: &[&str], code: i32, part: &str| {
+        place.write(name, content);
+        let ran = run(&place, &[&[name], more].concat());
+        assert!(ran.code() == code && ran.all().contains(part), "{name}: {}", ran.all());
+    };
+    check(
+        "a.csv",
+        b"id,nite\n1,a\n",
+        &[],
+        2,
+        "the header has the field `nite`, which is not a column of orders; did you mean `note`?",
+    );
+    check("a.csv", b"id,nite\n1,a\n", &["--ignore-unknown"], 0, "1 written");
+    check("a.txt", b"x", &[], 3, "give the format, csv or ndjson");
+    check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not complete gzip");
+    check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
+    check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
+    let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
+    check("c.csv", bad.as_bytes(), &["--max-rejects", "2"], 1, "more than --max-rejects; the last one: line");
+    check("d.csv", b"id\n1\n", &["--rule", "upsert"], 2, "`upsert` is not known");
+    check("e.csv", b"id\n1\n", &["--rule", "ignore"], 1, "no unique index");
+    let ran = run(&place, &["nowhere.csv"]);
+    assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
+    let ran = place.run(&["load", "a.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("--config FILE, or --database DSN --table NAME"), "{}", ran.all());
+}
+
+/// Kills the load whenever it has written something, and runs it again until it ends.
+pub(crate) fn kill_and_go_on(place: &Place, arguments: &[&str], rows: &dyn Fn() -> i64) -> usize {
+    let (mut kills, mut last) = (0, rows());
+    let begin = Instant::now();
+    loop {
+        let mut child = place.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                let ran = crate::program::Ran(child.wait_with_output().unwrap());
+                assert!(status.success(), "{}", ran.all());
+                return kills;
+            }
+            let now = rows();
+            if now > last && kills < 4 {
+                last = now;
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break;
+            }
+            assert!(begin.elapsed() < LONG, "it does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[test]
+fn a_killed_load_goes_on_and_writes_each_row_once() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let mut text = csv(0..25_000);
+    text = text.replacen("\n20000,", "\n-1,", 1);
+    place.write("a.csv", text);
+    // A record is rejected, so the last run ends with 1; the file says which.
+    let arguments = load(&place, &["a.csv"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    place.sql("PRAGMA journal_mode = WAL");
+    let rows = || place.number("SELECT count(*) FROM orders");
+    let mut kills = 0;
+    let mut last = 0;
+    let code = loop {
+        let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let ended = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status.code();
+            }
+            let now = rows();
+            if now > last && kills < 4 {
+                last = now;
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        if let Some(code) = ended {
+            break code;
+        }
+    };
+    assert_eq!(code, 1, "one record is rejected");
+    assert!(kills >= 2, "it was killed {kills} times");
+    assert_eq!(rows(), 24_999);
+    assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), 24_999);
+    assert_eq!(place.number("SELECT sum(id) FROM orders"), (0..25_000).sum::<i64>() - 20_000);
+    let rejects = std::fs::read_to_string(place.path("a.csv.rejects.ndjson")).unwrap();
+    assert_eq!(rejects.lines().count(), 1, "{rejects}");
+}

@@ -1,0 +1,14 @@
+//! The program itself, started as a process, with real databases.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
+
+mod check;
+mod client;
+mod databases;
+mod guides;
+mod http_limits;
+mod http_rows;
+mod load;
+mod program;
+mod sources;
+mod tools;

@@ -1,0 +1,74 @@
+//! Files and standard input as sources of `run`.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use crate::program::{Place, Running, until};
+
+fn place() -> Place {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER NOT NULL, note TEXT);");
+    std::fs::create_dir(place.path("in")).unwrap();
+    place
+}
+
+#[test]
+fn files_of_a_folder_are_loaded_once() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*\"\nevery = \
+         \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database()
+    );
+    place.write("in/a.csv", "id,note\n1,a\n2,b\nx,c\n");
+    let mut program = place.start(&config);
+    let line = program.wait_for("loaded: 3 records");
+    assert!(line.contains("2 written, 1 rejected"), "{line}");
+    place.write("in/b.ndjson", "{\"id\":3}\n{\"id\":4}\n");
+    program.wait_for("loaded: 2 records");
+    place.write("in/c.csv", "id,nope\n1,a\n");
+    program.wait_for("not loaded; correct it");
+    let (code, log) = program.stop();
+    assert_eq!(code, 0, "{log}");
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
+    // The next start knows what is loaded.
+    let mut program = place.start(&config);
+    program.wait_for("already loaded");
+    program.wait_for("already loaded");
+    assert_eq!(program.stop().0, 0);
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
+}
+
+#[test]
+fn standard_input_is_read_to_its_end() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"pipe\"\ntable = \"orders\"\nstdin = true\n",
+        place.database()
+    );
+    place.write("b.toml", &config);
+    let mut child = place.command(&["run", "b.toml"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines: String = (0..5000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    child.stdin.take().unwrap().write_all(format!("{lines}nonsense\n{{\"id\":5000}}").as_bytes()).unwrap();
+    let ran = crate::program::Ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert!(ran.err().contains("accepted=5001 refused=1"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 5001);
+
+    // A pipe that stays open does not keep the service from ending.
+    let mut command = place.command(&["run", "b.toml"]);
+    command.stdin(Stdio::piped());
+    let mut program = Running::start(command);
+    program.stdin().write_all(b"{\"id\":6000}\n").unwrap();
+    until(|| place.number("SELECT count(*) FROM orders") == 5002, || "no row".to_owned());
+    let (code, log) = program.stop();
+    assert_eq!(code, 0, "{log}");
+}
+
+#[test]
+fn a_service_without_sources_is_a_mistake() {
+    let place = place();
+    place.write("b.toml", format!("{}[[tables]]\nname = \"orders\"\n", place.database()));
+    let ran = place.run(&["run", "b.toml"]);
+    assert!(ran.code() == 2 && ran.err().contains("there is nothing to read"), "{}", ran.all());
+}

@@ -1,0 +1,102 @@
+//! `dead-letters`, `log`, `completions` and `--help`.
+
+use crate::client::{NDJSON, post};
+use crate::program::Place;
+
+#[test]
+fn dead_letters_are_counted_shown_and_written_again() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT CHECK (length(note) < 3));");
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\nrule = \"update\"\n[dead_letters]\nfile = \"letters.ndjson\"\n[http]\nlisten = \
+         \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let body = "{\"id\":1,\"note\":\"s3cret\"}\n{\"id\":2,\"note\":\"b\"}\n{\"id\":3,\"note\":\"s3cret\"}\n";
+    post(program.address(), "orders/rows?wait=written", &[NDJSON], body);
+    assert_eq!(program.stop().0, 1);
+    let list = place.run(&["dead-letters", "list", "letters.ndjson"]);
+    assert!(list.code() == 0 && list.out().contains("2  orders                   rejected"), "{}", list.all());
+    let show = place.run(&["dead-letters", "show", "letters.ndjson", "--limit", "1"]);
+    assert!(show.out().lines().count() == 1 && show.out().contains("CHECK"), "{}", show.all());
+    assert!(!show.out().contains("s3cret"), "values only if they are asked for: {}", show.all());
+    let values = place.run(&["dead-letters", "show", "letters.ndjson", "--values"]);
+    assert!(values.out().contains("{\"id\":1,\"note\":\"s3cret\"}"), "{}", values.all());
+
+    let replay = |more: &[&str]| {
+        place.run(&[&["dead-letters", "replay", "letters.1.ndjson", "--config", "b.toml"], more].concat())
+    };
+    let refused = place.run(&["dead-letters", "replay", "letters.ndjson", "--config", "b.toml"]);
+    assert!(refused.code() == 2 && refused.err().contains("rename it first"), "{}", refused.all());
+    std::fs::rename(place.path("letters.ndjson"), place.path("letters.1.ndjson")).unwrap();
+    let again = replay(&[]);
+    assert!(
+        again.code() == 1 && again.out().contains("0 written") && again.out().contains("2 left"),
+        "{}",
+        again.all()
+    );
+    // The table is corrected.
+    place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT)");
+    let again = replay(&["--delete"]);
+    assert!(again.code() == 0 && again.out().contains("2 written"), "{}", again.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note = 's3cret'"), 2);
+    assert!(!place.path("letters.1.ndjson").exists());
+}
+
+#[test]
+fn a_log_is_inspected_and_verified() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\nrule = \"ignore\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[http]\nlisten = \
+         \"127.0.0.1:0\"\n[run]\ndrain_for = \"0s\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let db = place.sql("BEGIN IMMEDIATE");
+    let lines: String = (0..100).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines).number("accepted"), 100);
+    let used = place.run(&["log", "verify", "intake"]);
+    assert!(used.code() == 3 && used.err().contains("is used by a program"), "{}", used.all());
+    let (code, log) = program.stop();
+    assert_eq!(code, 4, "rows wait: {log}");
+    drop(db);
+    let verified = place.run(&["log", "verify", "intake"]);
+    assert!(verified.code() == 0 && verified.out().contains("the log is whole"), "{}", verified.all());
+    assert!(verified.out().contains("100 rows wait"), "{}", verified.all());
+    let inspected = place.run(&["log", "inspect", "intake"]);
+    assert!(inspected.out().contains("partition"), "{}", inspected.all());
+    // Damage in the middle.
+    let segment = std::fs::read_dir(place.path("intake/log")).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.iter().position(|byte| *byte != 0).unwrap() + 100;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = place.run(&["log", "verify", "intake"]);
+    assert!(damaged.code() == 1 && damaged.out().contains("damaged"), "{}", damaged.all());
+    let nothing = place.run(&["log", "verify", "nowhere"]);
+    assert_eq!(nothing.code(), 3, "{}", nothing.all());
+}
+
+#[test]
+fn help_has_examples_and_shells_have_completions() {
+    let place = Place::new();
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["check", "--help"],
+        &["load", "--help"],
+        &["dead-letters", "replay", "--help"],
+    ] {
+        let help = place.run(arguments);
+        assert!(help.code() == 0 && help.out().contains("Example"), "{}", help.all());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&["completions", shell]);
+        assert!(script.code() == 0 && script.out().contains("dead-letters"), "{shell}: {}", script.all());
+    }
+    let wrong = place.run(&["chekc"]);
+    assert!(wrong.code() == 2 && wrong.err().contains("'check'"), "{}", wrong.all());
+}
