@@ -322,6 +322,17 @@ mod tests {
         }
     }
 
+    /// Its server may stay read-only, while a new connection reaches the new primary.
+    #[test]
+    fn a_connection_to_a_server_that_refuses_writes_is_closed() {
+        for code in [1290, 1792, 1836, 1874, 3100] {
+            assert!(ends_the_connection(code), "code {code}");
+        }
+        for code in [1036, 1062, 1146, 1205, 1213] {
+            assert!(!ends_the_connection(code), "code {code}");
+        }
+    }
+
     #[test]
     fn what_is_not_listed_is_judged_by_its_state() {
         let check = |state, expected| assert_eq!(class(9999, state, Stage::Open), expected, "{state:?}");
