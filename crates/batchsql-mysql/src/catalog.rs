@@ -124,13 +124,14 @@ pub(crate) async fn max_allowed_packet(connection: &mut MySqlConnection) -> sqlx
     Ok(packet(&value.unwrap_or_default()))
 }
 
-fn packet(value: &str) -> usize {
+/// 1 KiB, the smallest limit that a server can have, if it is not known.
+pub(crate) fn packet(value: &str) -> usize {
     value.parse().unwrap_or(1024)
 }
 
 /// Variables of the session. Uses SHOW because a proxy that shares sessions may pin a session to a client that
 /// reads variables with `@@`.
-async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Result<Vec<(String, String)>> {
+pub(crate) async fn variables(connection: &mut MySqlConnection, names: &[&str]) -> sqlx::Result<Vec<(String, String)>> {
     let sql = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ('{}')", names.join("','"));
     let rows = connection.fetch_all(&*sql).await?;
     let variable = |row: &MySqlRow| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?));

@@ -268,6 +268,69 @@ mod tests {
         check(&[1142, 1143, 1044, 1045, 1227], ErrorClass::Permission);
         check(&[1290, 1792, 1836, 1874, 1036, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
         check(&[1153, 1197, 1390], ErrorClass::Size);
+        check(&(9001..=9020).collect::<Vec<u16>>(), ErrorClass::Transient);
+    }
+
+    /// The numbers in backticks of a cell, with ranges (`9002`–`9005`), and the SQLSTATE that it gives.
+    fn codes_of(cell: &str) -> (Vec<u16>, &str) {
+        let mut codes: Vec<u16> = Vec::new();
+        let (mut state, mut before) = ("HY000", "");
+        for (number, part) in cell.split('`').enumerate() {
+            match (number % 2, part.parse()) {
+                (1, Ok(last)) if before == "–" => codes.extend(codes[codes.len() - 1] + 1..=last),
+                (1, Ok(code)) if part.len() == 4 => codes.push(code),
+                (1, _) => state = part,
+                _ => before = part,
+            }
+        }
+        (codes, state)
+    }
+
+    #[test]
+    fn the_page_about_other_servers_says_what_this_code_does() {
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/other-servers.md")).unwrap();
+        let (_, page) = page.split_once("\n## MySQL protocol\n").unwrap();
+        let (page, _) = page.split_once("\n## ").unwrap();
+        let stages = [Stage::Open, Stage::Statement, Stage::Commit];
+        let mut seen = Vec::new();
+        let mut is_table_of_classes = false;
+        for line in page.lines() {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            match cells.as_slice() {
+                [_] => is_table_of_classes = false,
+                [_, .., "class in BatchSQL"] => is_table_of_classes = true,
+                [first, .., said] if is_table_of_classes && first.starts_with('`') => {
+                    let (codes, state) = codes_of(first);
+                    assert!(!codes.is_empty(), "{line}");
+                    for code in codes {
+                        let classes = stages.map(|stage| class(code, state, stage).name());
+                        let text = match classes {
+                            [open, statement, commit] if open == statement && open == commit => open.to_owned(),
+                            [open, "unknown", "unknown"] => format!("{open}; unknown after a statement or COMMIT"),
+                            [open, _, last] => format!("{open}; {last} after COMMIT"),
+                        };
+                        assert_eq!(*said, text, "code {code}");
+                        seen.push(code);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for code in [1205, 8004, 8025, 8501, 9003, 1105, 1235] {
+            assert!(seen.contains(&code), "the page has no line about {code}: {seen:?}");
+        }
+    }
+
+    /// Its server may stay read-only, while a new connection reaches the new primary.
+    #[test]
+    fn a_connection_to_a_server_that_refuses_writes_is_closed() {
+        for code in [1290, 1792, 1836, 1874, 3100] {
+            assert!(ends_the_connection(code), "code {code}");
+        }
+        for code in [1036, 1062, 1146, 1205, 1213] {
+            assert!(!ends_the_connection(code), "code {code}");
+        }
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl Source {
         for _ in 0..MAX_FOUND_IN_USE {
             // A connection that fails, or is dropped during the check, is closed.
             let mut looked_at = Closing(Some(live));
-            let has_variables = !self.sessions.is_shared(looked_at.connection()).await;
-            let left = left_open(looked_at.connection(), has_variables).await;
+            let probe = self.sessions.probe(looked_at.connection()).await;
+            let left = left_open(looked_at.connection(), probe).await;
             without_autocommit += usize::from(matches!(left, Ok(Left::AutocommitOff)));
             match left {
                 Ok(Left::AutocommitOff) if without_autocommit < MAX_WITHOUT_AUTOCOMMIT => self.sessions.warn_in_use(),

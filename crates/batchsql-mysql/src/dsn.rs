@@ -2,12 +2,14 @@
 //! Must not know connections or pools.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use batchsql_core::dsn::{Parameter, check_once, parameters, wrong_scheme};
 use batchsql_core::{AbandonedWrites, OpenError};
 use sqlx::mysql::MySqlConnectOptions;
 
 use crate::options::MySqlOptions;
+use crate::set_up::Wanted;
 use crate::settings::{IgnoreWith, ReplaceWith, ValuesInText};
 
 /// The parameters that `sqlx` knows, grouped by spelling, the usual one first. `sqlx` silently ignores others, which hides
@@ -129,7 +131,11 @@ impl FromStr for MySqlOptions {
             true => connect,
             false => connect.statement_cache_capacity(STATEMENTS),
         };
+        let wanted = Wanted { leaves_rest_to_sqlx: false, collation: connect.get_collation().map(str::to_owned) };
+        // Our own statement sets these, where the session lacks them.
+        let connect = connect.set_names(false).timezone(None).pipes_as_concat(false).no_engine_substitution(false);
         let mut options = Self::from_connect_options(connect);
+        options.wanted = Arc::new(wanted);
         check_certificates(&options.connect, &given)?;
         for parameter in own {
             options.set(parameter)?;

@@ -11,11 +11,15 @@ use sqlx::mysql::MySqlConnection;
 
 use crate::classify::number;
 
-/// Fails with 1690 where the session is not in autocommit.
-const PROBE: &str = "SELECT EXP(IF(@@autocommit, 0, 10000))";
+/// Fails with 1690 where the session is not in autocommit. It reads a table, because proxies pin a server connection to
+/// a client whose statement has a variable (`@@autocommit`).
+pub(crate) const PROBE_OF_MARIADB: &str = "SELECT EXP(IF((SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
+                                           WHERE VARIABLE_NAME = 'AUTOCOMMIT') = 'OFF', 10000, 0))";
+pub(crate) const PROBE_OF_MYSQL: &str = "SELECT EXP(IF((SELECT VARIABLE_VALUE FROM performance_schema.session_variables \
+                                         WHERE VARIABLE_NAME = 'autocommit') = 'OFF', 10000, 0))";
 
-/// For proxies that pin a server connection to a client whose statement has a variable.
-const PROBE_WITHOUT_VARIABLES: &str = "DO 0";
+/// For other servers: shows only whether a transaction is open.
+pub(crate) const PROBE_OF_OTHERS: &str = "DO 0";
 
 /// `ER_DATA_OUT_OF_RANGE`
 const OUT_OF_RANGE: u16 = 1690;
@@ -30,9 +34,9 @@ pub(crate) enum Left {
     AutocommitOff,
 }
 
-/// Checks for state that was left open. One round trip.
-pub(crate) async fn left_open(connection: &mut MySqlConnection, has_variables: bool) -> sqlx::Result<Left> {
-    match connection.begin_with(if has_variables { PROBE } else { PROBE_WITHOUT_VARIABLES }).await {
+/// Checks for state that was left open, by the probe of the server's kind. One round trip.
+pub(crate) async fn left_open(connection: &mut MySqlConnection, probe: &'static str) -> sqlx::Result<Left> {
+    match connection.begin_with(probe).await {
         Err(sqlx::Error::BeginFailed) => Ok(Left::Nothing),
         Ok(_) | Err(sqlx::Error::InvalidSavePointStatement) => Ok(Left::Transaction),
         Err(sqlx::Error::Database(error)) if number(error.as_ref()) == OUT_OF_RANGE => Ok(Left::AutocommitOff),

@@ -151,6 +151,7 @@ mod quoted;
 mod read_schema;
 mod returning;
 mod session;
+mod set_up;
 mod settings;
 mod sink;
 mod statements;

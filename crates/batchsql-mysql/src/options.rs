@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use batchsql_core::{AbandonedWrites, CachedPassword, IdleDoubt, OpenError, PasswordProvider};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlPoolOptions};
-use sqlx::{ConnectOptions, Connection, Executor, MySqlPool, Row};
+use sqlx::{ConnectOptions, Connection, Executor, MySqlPool};
 
+use crate::catalog::variables;
 use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
 use crate::session::Sessions;
+use crate::set_up::{NAMES, Wanted, missing, packet_limit};
 use crate::settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
 /// Connection settings.
@@ -47,6 +49,8 @@ pub struct MySqlOptions {
     pub(crate) max_connections: u32,
     pub(crate) connect_timeout: Duration,
     pub(crate) password: Option<CachedPassword>,
+    /// The settings of its sessions.
+    pub(crate) wanted: Arc<Wanted>,
     pub(crate) settings: Settings,
 }
 
@@ -64,23 +68,16 @@ impl fmt::Debug for MySqlOptions {
     }
 }
 
-/// The session settings of every connection of our own pool, in addition to those that `sqlx` sets (`utf8mb4`,
-/// `time_zone '+00:00'`): strict, so that nothing is silently cut off; an empty text is not NULL (MariaDB); a 0 stays
-/// a 0 in an AUTO_INCREMENT column too; each statement is its own transaction; and the lock timeout is shorter than
-/// the default `statement_timeout` of 30 s. Otherwise an abandoned write could wait at the server for up to a day,
-/// alongside its retries.
-const SESSION: &str = "SET sql_mode = CONCAT(REPLACE(@@sql_mode, 'EMPTY_STRING_IS_NULL', ''), \
-                       ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), autocommit = 1, \
-                       innodb_lock_wait_timeout = LEAST(@@innodb_lock_wait_timeout, 20), \
-                       lock_wait_timeout = LEAST(@@lock_wait_timeout, 20)";
-
-/// Sets up a new connection and queries its packet limit. The time of that answer is the round trip.
-async fn set_up(connection: &mut MySqlConnection, learned: &Learned) -> sqlx::Result<()> {
-    connection.execute(SESSION).await?;
+/// Sets up a new connection, and notes its packet limit and the round trip.
+async fn set_up(connection: &mut MySqlConnection, wanted: &Wanted, learned: &Learned) -> sqlx::Result<()> {
+    let found = variables(connection, &NAMES).await?;
+    if let Some(set) = missing(&found, wanted) {
+        connection.execute(&*set).await?;
+    }
+    // Its answer costs the server nothing, unlike that to SHOW.
     let before = Instant::now();
-    let row = connection.fetch_one("SELECT CAST(@@max_allowed_packet AS CHAR)").await?;
-    let packet: String = row.try_get_unchecked(0)?;
-    learned.note(packet.parse().unwrap_or(1024), before.elapsed());
+    connection.ping().await?;
+    learned.note(packet_limit(&found), before.elapsed());
     Ok(())
 }
 
@@ -96,6 +93,7 @@ impl MySqlOptions {
             max_connections: 8,
             connect_timeout: Duration::from_secs(5),
             password: None,
+            wanted: Arc::new(Wanted { leaves_rest_to_sqlx: true, collation: None }),
             settings: Settings::default(),
         }
     }
@@ -195,7 +193,7 @@ impl MySqlOptions {
         }
         let first = async {
             let mut connection = connect.connect().await?;
-            set_up(&mut connection, learned).await?;
+            set_up(&mut connection, &self.wanted, learned).await?;
             connection.close().await
         };
         match tokio::time::timeout(self.connect_timeout, first).await {
@@ -211,6 +209,7 @@ impl MySqlOptions {
 
     /// The pool, which connects on first use.
     pub(crate) fn pool(&self, sessions: Arc<Sessions>, learned: Arc<Learned>, doubt: IdleDoubt) -> MySqlPool {
+        let wanted = Arc::clone(&self.wanted);
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
@@ -234,8 +233,8 @@ impl MySqlOptions {
                     if !sessions.is_pool_lent() {
                         return Ok(true);
                     }
-                    let has_variables = !sessions.is_shared(connection).await;
-                    let is_in_use = left_open(connection, has_variables).await? != Left::Nothing;
+                    let probe = sessions.probe(connection).await;
+                    let is_in_use = left_open(connection, probe).await? != Left::Nothing;
                     if is_in_use {
                         sessions.warn_in_use();
                     }
@@ -243,8 +242,8 @@ impl MySqlOptions {
                 })
             })
             .after_connect(move |connection: &mut MySqlConnection, _| {
-                let learned = Arc::clone(&learned);
-                Box::pin(async move { set_up(connection, &learned).await })
+                let (wanted, learned) = (Arc::clone(&wanted), Arc::clone(&learned));
+                Box::pin(async move { set_up(connection, &wanted, &learned).await })
             })
             .connect_lazy_with(self.connect.clone())
     }

@@ -18,6 +18,7 @@ use sqlx::{Executor, Row};
 use tokio::time::Instant;
 
 use crate::classify::Failed;
+use crate::in_use::{PROBE_OF_MARIADB, PROBE_OF_MYSQL, PROBE_OF_OTHERS};
 
 /// Tolerance between the clocks of client and server: both round, and a server may adjust its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
@@ -93,16 +94,22 @@ impl ServerKind {
         }
     }
 
-    /// Returns one row: connection id, user, server, and seconds since its start. It sets no variable, so that no
-    /// proxy pins the connection to this client.
+    /// Returns one row: connection id, user, server, and seconds since its start. It reads tables of variables, not
+    /// `@@name`, so that no proxy pins the connection to this client.
     fn name_query(self) -> &'static str {
         match self {
             Self::MariaDb => {
-                "SELECT CONNECTION_ID(), USER(), CONCAT_WS('|', @@hostname, @@port, @@server_id, @@datadir), \
+                "SELECT CONNECTION_ID(), USER(), \
+                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+                 FROM information_schema.GLOBAL_VARIABLES \
+                 WHERE VARIABLE_NAME IN ('HOSTNAME', 'PORT', 'SERVER_ID', 'DATADIR')), \
                  (SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
             }
             _ => {
-                "SELECT CONNECTION_ID(), USER(), CONCAT_WS('|', @@hostname, @@port, @@server_uuid), \
+                "SELECT CONNECTION_ID(), USER(), \
+                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+                 FROM performance_schema.global_variables \
+                 WHERE VARIABLE_NAME IN ('hostname', 'port', 'server_uuid')), \
                  (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
             }
         }
@@ -150,9 +157,13 @@ impl Sessions {
         Ok(*self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0))))
     }
 
-    /// Whether a proxy that shares sessions answers; also true if it is not known.
-    pub(crate) async fn is_shared(&self, connection: &mut MySqlConnection) -> bool {
-        !matches!(self.kind(connection).await, Ok(ServerKind::MySql | ServerKind::MariaDb))
+    /// The statement that shows what was left open on a connection.
+    pub(crate) async fn probe(&self, connection: &mut MySqlConnection) -> &'static str {
+        match self.kind(connection).await {
+            Ok(ServerKind::MySql) => PROBE_OF_MYSQL,
+            Ok(ServerKind::MariaDb) => PROBE_OF_MARIADB,
+            Ok(ServerKind::Other) | Err(_) => PROBE_OF_OTHERS,
+        }
     }
 
     pub(crate) async fn ask(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<SessionName>> {

@@ -10,6 +10,22 @@ use crate::wire::Wire;
 pub(crate) const EPOCH_DAYS: i32 = 10_957;
 pub(crate) const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
+/// Whether the server, too, reads a timestamp that [`Calendar::read`] reads.
+pub(crate) fn is_read_alike(text: &str, wire: Wire) -> bool {
+    has_plain_letters(text) && (wire != Wire::TimestampTz || has_near_zone(text))
+}
+
+/// Without the lower-case letters of ISO 8601, of which the server knows a part.
+fn has_plain_letters(text: &str) -> bool {
+    text.ends_with("infinity") || !text.contains(['t', 'z'])
+}
+
+/// Whether an offset is one that the server accepts: less than 16 hours.
+fn has_near_zone(text: &str) -> bool {
+    let hours = text.len().checked_sub(5).and_then(|start| text.get(start..start + 2));
+    text.ends_with('Z') || text.ends_with("infinity") || hours.is_some_and(|hours| hours < "15")
+}
+
 /// A text as a date or timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calendar {

@@ -278,6 +278,29 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_other_servers_says_what_this_code_does() {
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/other-servers.md")).unwrap();
+        let (_, table) = page.split_once("| code | class in BatchSQL |\n").unwrap();
+        let lines: Vec<&str> = table.lines().skip(1).take_while(|line| line.starts_with('|')).collect();
+        assert!(lines.len() >= 5, "{lines:?}");
+        for line in lines {
+            let (codes, said) = line.trim_matches('|').trim().rsplit_once(" | ").unwrap();
+            // Every other part is in backticks. A family is tried with a code that no server has.
+            for code in codes.split('`').skip(1).step_by(2) {
+                let code = code.replace('…', "Z99");
+                assert_eq!(class(&code).name(), said, "{code}");
+            }
+        }
+        let (_, exceptions) = page.split_once("those of PostgreSQL itself:\n").unwrap();
+        let (exceptions, _) = exceptions.split_once(".\n").unwrap();
+        for (code, family) in [("42501", "42"), ("57P04", "57"), ("42P05", "42"), ("42622", "42")] {
+            assert!(exceptions.contains(&format!("`{code}`")), "{exceptions}");
+            assert_ne!(class(code), class(&format!("{family}Z99")), "{code}");
+        }
+    }
+
+    #[test]
     fn only_the_server_itself_knows_that_a_commit_failed() {
         let (server, pooler) = (true, false);
         let check = |by_server, ends_link, code, before, after| {

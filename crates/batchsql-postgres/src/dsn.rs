@@ -263,7 +263,9 @@ mod tests {
             let message = format!("postgres://u@h/d?{parameters}").parse::<PostgresOptions>().unwrap_err().to_string();
             assert!(message.contains(part), "{parameters}: {message:?} does not contain {part:?}");
         };
-        check("channel_binding=require", "sslmode=verify-full");
+        check("channel_binding=require", "sslmode=verify-full with sslrootcert=system");
+        // The connection strings of Neon.
+        check("sslmode=require&channel_binding=require", "sslmode=verify-full with sslrootcert=system");
         check("client_encoding=latin1", "UTF-8");
         check("keepalives_idle=5", "tcp_keepalives_idle");
         check("load_balance_hosts=random", "in their order");
@@ -287,6 +289,7 @@ mod tests {
         for harmless in ["channel_binding=prefer", "client_encoding=UTF8", "gssencmode=disable", "keepalives=0"] {
             assert!(format!("postgres://u@h/d?{harmless}").parse::<PostgresOptions>().is_ok(), "{harmless}");
         }
+        assert!("postgres://u@h/d?sslmode=verify-full&sslrootcert=system".parse::<PostgresOptions>().is_ok());
     }
 
     #[test]

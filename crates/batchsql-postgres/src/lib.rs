@@ -45,7 +45,7 @@
 //! (22007).
 //!
 //! COPY sends the plain spellings of `inet`, `cidr`, `macaddr`, `bit`, `varbit`, `timetz`, `interval`, `int4range`,
-//! `int8range`, `numrange` and `daterange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with
+//! `int8range`, `numrange`, `daterange`, `tsrange` and `tstzrange` in binary form (`10.0.0.0/8`, `1 day 02:00:00`, `[1,5)`); a batch with
 //! another spelling is sent as text. JSON lists for arrays of these types and of all types in the table are also sent in
 //! binary form; a batch with an element in another spelling (`1e3` for an integer) is sent as JSON.
 //!

@@ -19,7 +19,12 @@ const HARMLESS: [(&str, &[&str]); 12] = [
 
 /// Why a libpq parameter is rejected, and what to use instead.
 const REFUSED: [(&str, &str); 37] = [
-    ("channel_binding", "this client has no channel binding; remove it, and use sslmode=verify-full with sslrootcert"),
+    // It also protects from a server with a certificate of a trusted authority, which no sslmode does. Accepting it
+    // without carrying it out would drop that silently.
+    (
+        "channel_binding",
+        "this client has no channel binding; remove it, and use sslmode=verify-full with sslrootcert=system (Neon and others with a public certificate) or the file of your authority",
+    ),
     ("client_encoding", "rows are sent as UTF-8; remove it"),
     ("gssencmode", "this client has no GSSAPI; use sslmode=verify-full"),
     ("gsslib", "this client has no GSSAPI; remove it"),

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use batchsql_core::{ColumnType, Time, ValueRef};
 
+use crate::calendar::is_read_alike;
 use crate::digits::float_of;
 use crate::encode::write_field;
 use crate::parsed::Parsed;
@@ -159,8 +160,7 @@ fn write_scalar(json: &str, wire: Wire, limit: ValueLimit, out: &mut Vec<u8>, me
         Wire::Uuid if is_quoted => put(ValueRef::Uuid(uuid(&text)?), memory),
         Wire::Date if is_quoted => put(ValueRef::Text(&text), memory),
         Wire::Time if is_quoted => put(ValueRef::Time(text.parse::<Time>().ok()?), memory),
-        Wire::Timestamp if is_quoted && has_plain_letters(&text) => put(ValueRef::Text(&text), memory),
-        Wire::TimestampTz if is_quoted && has_plain_letters(&text) && has_near_zone(&text) => {
+        Wire::Timestamp | Wire::TimestampTz if is_quoted && is_read_alike(&text, wire) => {
             put(ValueRef::Text(&text), memory)
         }
         _ => None,
@@ -199,17 +199,6 @@ where
         return matches!(text, "NaN" | "Infinity" | "-Infinity").then(|| text.parse().ok()).flatten();
     }
     float_of(text, memory)
-}
-
-/// Without the lower-case letters of ISO 8601, of which the server knows a part.
-fn has_plain_letters(text: &str) -> bool {
-    text.ends_with("infinity") || !text.contains(['t', 'z'])
-}
-
-/// Whether an offset is one that the server accepts: less than 16 hours.
-fn has_near_zone(text: &str) -> bool {
-    let hours = text.len().checked_sub(5).and_then(|start| text.get(start..start + 2));
-    text.ends_with('Z') || text.ends_with("infinity") || hours.is_some_and(|hours| hours < "15")
 }
 
 fn bytes(digits: &str) -> Option<Vec<u8>> {

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 
 use batchsql_core::{Date, Decimal};
 
-use crate::calendar::EPOCH_DAYS;
+use crate::calendar::{Calendar, EPOCH_DAYS, is_read_alike};
 use crate::encode::write_numeric;
+use crate::wire::Wire;
 
 /// A type whose plain spelling can be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) enum Bound {
     Int8,
     Numeric,
     Date,
+    Timestamp,
+    TimestampTz,
 }
 
 impl Parsed {
@@ -50,6 +53,8 @@ impl Parsed {
             "int8range" => Self::Range(Bound::Int8),
             "numrange" => Self::Range(Bound::Numeric),
             "daterange" => Self::Range(Bound::Date),
+            "tsrange" => Self::Range(Bound::Timestamp),
+            "tstzrange" => Self::Range(Bound::TimestampTz),
             _ => return None,
         })
     }
@@ -251,7 +256,22 @@ fn write_bound(text: &str, bound: Bound, out: &mut Vec<u8>) -> Option<()> {
             let date = Date::from_ymd(i32::try_from(year).ok()?, month, day)?;
             write_sized(&(date.days_since_epoch() - EPOCH_DAYS).to_be_bytes(), out);
         }
+        Bound::Timestamp => write_timestamp(text, Wire::Timestamp, out)?,
+        Bound::TimestampTz => write_timestamp(text, Wire::TimestampTz, out)?,
     }
+    Some(())
+}
+
+/// With or without quotes, as the server shows or takes it.
+fn write_timestamp(text: &str, wire: Wire, out: &mut Vec<u8>) -> Option<()> {
+    let text = match text.strip_prefix('"') {
+        Some(text) => text.strip_suffix('"')?,
+        None => text,
+    };
+    let at = Calendar::read(text, wire).filter(|_| is_read_alike(text, wire))?;
+    let mut bytes = Vec::new();
+    at.write(wire, &mut bytes);
+    write_sized(&bytes, out);
     Some(())
 }
 
@@ -315,6 +335,25 @@ mod tests {
         );
         check("numrange", &["[-1.50,2)", "(,0.001]"], &["[1e3,)", "[NaN,)", "[.5,1)", "[1,2"]);
         check("daterange", &["[2026-01-31,2026-02-28]"], &["[2026-02-30,)", "[today,)", "[20260131,)", "[2026-1-31,)"]);
+        check(
+            "tsrange",
+            &["[2026-01-31 12:00:00,\"2026-02-28T00:00:00.5\"]", "(-infinity,infinity)", "(,)"],
+            &[
+                "[2026-01-31,)",
+                "[2026-02-30 00:00:00,)",
+                "[2026-01-31 12:00:00+00:00,)",
+                "[\"2026-01-31 12:00:00,)",
+                "[ 2026-01-31 12:00:00,)",
+                "[2026-01-31 12:00:00.0000001,)",
+                "[2026-01-31t12:00:00,)",
+                "[now,)",
+            ],
+        );
+        check(
+            "tstzrange",
+            &["[2026-01-31 12:00:00+02:00,2026-02-28T00:00:00Z]", "[\"2026-01-31 12:00:00-11:30\",)"],
+            &["[2026-01-31 12:00:00,)", "[2026-01-31 12:00:00+02,)", "[2026-01-31 12:00:00+15:30,)"],
+        );
     }
 
     #[test]

@@ -270,8 +270,8 @@ impl Document {
 
 /// A member of a sorted set. The score is an integer, decimal or float column; the server stores it as a double.
 /// `NaN`, which is no valid score, is rejected at admission. Integers that a double cannot hold (beyond 2^53, unless
-/// they end in enough binary zeros) are rejected, because the server would round them. Decimals become the nearest
-/// double.
+/// they end in enough binary zeros) are rejected, because the server would round them, and so are decimals other than
+/// the shortest spelling of a double (`0.1` is one). To round scores, use a float column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZAdd {
     pub(crate) key: Key,

@@ -1,12 +1,12 @@
 //! Owns the encoding of a row as commands: its values as arguments, without an allocation per row.
 //! Must not know replies or connections.
 
-use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ErrorClass, Rows, SinkError, ValueRef};
 
 use crate::command_info::is_forbidden;
 use crate::packed::Packed;
 use crate::plan::RedisPlan;
+use crate::score::is_kept;
 use crate::shape::{Body, Field, KeyPlan, Shape, TtlPlan};
 use crate::types::{write_json, write_key, write_key_part, write_text};
 
@@ -42,8 +42,8 @@ impl<'a> Encoder<'a> {
             Shape::Set { key, body, ttl, nx } => self.set(row, key, body, ttl, *nx),
             Shape::Hash { key, fields } => return self.hash(row, key, fields),
             Shape::Simple { word, key, flag, columns, has_score } => {
-                if *has_score && !is_exact(self.columns[columns[0]].get(row)) {
-                    let text = "the score of the row has digits that a double cannot hold; redis would round it";
+                if *has_score && !is_kept(self.columns[columns[0]].get(row), &mut self.scratch) {
+                    let text = "the score of the row has digits that a double does not keep, and redis would round it; round it, or make its column an f64";
                     return Err(SinkError::new(ErrorClass::Row, text));
                 }
                 let mut command = self.begin(word);
@@ -271,48 +271,6 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// Whether a double can represent an integer exactly. Fractions are not checked: they become the nearest
-/// double.
-fn is_exact(score: ValueRef<'_>) -> bool {
-    // Every number of up to 53 bits, and larger ones that end in enough zero bits.
-    let holds = |size: u64| size == 0 || 64 - size.leading_zeros() - size.trailing_zeros() <= f64::MANTISSA_DIGITS;
-    match score.exhaustive() {
-        Value::I64(v) => holds(v.unsigned_abs()),
-        Value::U64(v) => holds(v),
-        Value::I16(_) | Value::I32(_) | Value::F32(_) | Value::F64(_) | Value::Decimal(_) => true,
-        Value::Null
-        | Value::Bool(_)
-        | Value::Text(_)
-        | Value::Bytes(_)
-        | Value::Uuid(_)
-        | Value::Json(_)
-        | Value::Date(_)
-        | Value::Time(_)
-        | Value::Timestamp(_)
-        | Value::TimestampTz(_) => unreachable!("a score is a number, see `lookup::is_number`"),
-    }
-}
-
 fn only(command: Packed) -> Encoded {
     Encoded { command, second: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_double_holds_what_has_53_bits() {
-        let check = |score, expected| assert_eq!(is_exact(score), expected, "{score:?}");
-        for exact in [0, 1, -1, 1 << 53, -(1 << 53), (1 << 53) + 2, i64::MIN, i64::MAX - 1023] {
-            check(ValueRef::I64(exact), true);
-            assert_eq!(exact as f64 as i128, i128::from(exact));
-        }
-        for rounded in [(1 << 53) + 1, -(1 << 53) - 1, i64::MAX, i64::MAX - 1] {
-            check(ValueRef::I64(rounded), false);
-        }
-        check(ValueRef::U64(1 << 63), true);
-        check(ValueRef::U64(u64::MAX), false);
-        check(ValueRef::F64(0.1), true);
-    }
 }

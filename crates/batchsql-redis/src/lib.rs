@@ -135,6 +135,7 @@ mod plan;
 mod pool;
 mod replies;
 mod reply;
+mod score;
 mod sentinel;
 mod session;
 mod shape;

@@ -59,37 +59,94 @@ const DRIVERS: [Driver; 4] = [
 /// # Cancel safety
 /// When it is cancelled, connections that were opened are closed.
 pub async fn connect(url: &str) -> Result<DynSink, OpenError> {
-    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
-    let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
-    let Some(driver) = driver else { return Err(unknown(url)) };
-    match driver.feature {
-        "postgres" => postgres(url).await,
-        "mysql" => mysql(url).await,
-        "sqlite" => sqlite(url).await,
-        "redis" => redis(url).await,
+    match driver_of(url)?.feature {
+        "postgres" => postgres::connect(url).await,
+        "mysql" => mysql::connect(url).await,
+        "sqlite" => sqlite::connect(url).await,
+        "redis" => redis::connect(url).await,
         other => unreachable!("no code opens the driver {other}"),
     }
 }
 
-/// One function per driver; without the feature it returns an error.
-macro_rules! way {
-    ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr) => {
-        #[cfg(feature = $cfg)]
-        async fn $name($url: &str) -> Opened {
-            $open.map(DynSink::new)
-        }
+/// As [`connect`], but contacts no server, so that a program can start while its database is down. Connections are opened
+/// when rows are written. While the server cannot be reached, rows wait for `retry_for` and then expire; if it rejects
+/// the login or has no such database, they wait for `park_for` and are then rejected.
+/// [`BatchSql::check_connection`](batchsql_core::BatchSql::check_connection) tries to connect, and
+/// [`BatchSql::health`](batchsql_core::BatchSql::health) tells the result.
+///
+/// SQLite has no server to wait for: its file is opened at once, as by [`connect`].
+///
+/// ```
+/// # #[cfg(feature = "postgres")]
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// // The server may start later than this program.
+/// let sink = batchsql::connect_lazy("postgres://app@db.internal/shop")?;
+/// let db = batchsql::BatchSql::builder(sink).start()?;
+/// # let _ = db;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// A scheme without a driver in this build, a URL that the driver does not understand, or a SQLite file that cannot be
+/// opened. The message never shows a password.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn connect_lazy(url: &str) -> Result<DynSink, OpenError> {
+    match driver_of(url)?.feature {
+        "postgres" => postgres::connect_lazy(url),
+        "mysql" => mysql::connect_lazy(url),
+        "sqlite" => sqlite::connect_lazy(url),
+        "redis" => redis::connect_lazy(url),
+        other => unreachable!("no code opens the driver {other}"),
+    }
+}
 
-        #[cfg(not(feature = $cfg))]
-        async fn $name(_: &str) -> Opened {
-            Err(missing($feature))
+fn driver_of(url: &str) -> Result<&'static Driver, OpenError> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
+    driver.ok_or_else(|| unknown(url))
+}
+
+/// The two functions of a driver; without the feature they return an error.
+macro_rules! way {
+    ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr, $open_lazy:expr) => {
+        mod $name {
+            use super::*;
+
+            #[cfg(feature = $cfg)]
+            pub(super) async fn connect($url: &str) -> Opened {
+                $open.map(DynSink::new)
+            }
+
+            #[cfg(feature = $cfg)]
+            pub(super) fn connect_lazy($url: &str) -> Opened {
+                $open_lazy.map(DynSink::new)
+            }
+
+            #[cfg(not(feature = $cfg))]
+            pub(super) async fn connect(_: &str) -> Opened {
+                Err(missing($feature))
+            }
+
+            #[cfg(not(feature = $cfg))]
+            pub(super) fn connect_lazy(_: &str) -> Opened {
+                Err(missing($feature))
+            }
         }
     };
 }
 
-way!(postgres, "postgres" in "postgres", url => batchsql_postgres::PostgresSink::connect(url).await);
-way!(mysql, "mysql" in "mysql", url => batchsql_mysql::MySqlSink::connect(url).await);
-way!(sqlite, "sqlite" in "sqlite-system", url => batchsql_sqlite::SqliteSink::open(url));
-way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).await);
+way!(postgres, "postgres" in "postgres", url => batchsql_postgres::PostgresSink::connect(url).await,
+    batchsql_postgres::PostgresSink::connect_lazy(url));
+way!(mysql, "mysql" in "mysql", url => batchsql_mysql::MySqlSink::connect(url).await,
+    batchsql_mysql::MySqlSink::connect_lazy(url));
+way!(sqlite, "sqlite" in "sqlite-system", url => batchsql_sqlite::SqliteSink::open(url),
+    batchsql_sqlite::SqliteSink::open(url));
+way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).await,
+    batchsql_redis::RedisSink::connect_lazy(url));
 
 #[cfg_attr(
     all(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis"),
@@ -168,6 +225,7 @@ mod tests {
         ] {
             let error = connect(url).await.unwrap_err();
             assert!(error.is_invalid_options(), "{url}: {error}");
+            assert_eq!(connect_lazy(url).unwrap_err().to_string(), error.to_string());
         }
         for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
             let error = connect(&format!("{}://u@127.0.0.1:1/0", driver.schemes[0])).await.unwrap_err();
@@ -176,10 +234,33 @@ mod tests {
         }
     }
 
+    /// No server listens on port 1, and none is contacted.
+    #[tokio::test]
+    async fn a_program_starts_before_its_server() {
+        use batchsql_core::{BatchSql, DatabaseState, Sink};
+        for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
+            let url = format!("{}://u:hunter2@127.0.0.1:1/0?connect_timeout=1", driver.schemes[0]);
+            match connect_lazy(&url) {
+                Ok(sink) => {
+                    assert_eq!(sink.name(), driver.feature);
+                    let db = BatchSql::builder(sink).start().unwrap();
+                    assert!(matches!(db.health().database, DatabaseState::NotTried), "{}", driver.feature);
+                    let error = db.check_connection().await.unwrap_err().to_string();
+                    assert!(!error.contains("hunter2"), "{error}");
+                    db.close(std::time::Duration::from_secs(60)).await;
+                }
+                Err(error) => assert!(error.to_string().contains("switch on the feature"), "{error}"),
+            }
+        }
+    }
+
     #[cfg(feature = "sqlite-system")]
     #[tokio::test]
     async fn a_url_opens_its_driver() {
         use batchsql_core::Sink;
         assert_eq!(connect("sqlite::memory:").await.unwrap().name(), "sqlite");
+        assert_eq!(connect_lazy("sqlite::memory:").unwrap().name(), "sqlite");
+        // There is no server that could come later.
+        assert!(connect_lazy("sqlite:/no/such/folder/a.db").is_err());
     }
 }

@@ -29,7 +29,7 @@
 )]
 //! # Where to go on
 //!
-//! - [`connect`]: a driver chosen by the scheme of a URL, at run time.
+//! - [`connect`]: a driver chosen by the scheme of a URL, at run time. [`connect_lazy`]: before the server is up.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults; [`TableConfig`]: those of one table.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
 //!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
@@ -132,7 +132,7 @@ mod connect;
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
 pub use batchsql_derive::{Encode, Row, RowColumns};
-pub use connect::connect;
+pub use connect::{connect, connect_lazy};
 
 #[cfg(feature = "durable")]
 pub use batchsql_durable as durable;

@@ -1,7 +1,7 @@
 //! What a pipeline knows of its database, and what it logs.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use batchsql_core::{BatchSql, Conflict, DatabaseState, ErrorClass, MetricsReporter, PipelineGauges};
 use batchsql_testkit::{ScriptedSink, Step};
@@ -31,7 +31,7 @@ async fn a_database_that_cannot_be_reached_is_known() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_tables_are_known_with_their_reason() {
-    let (db, sink) = pipeline(config());
+    let (db, sink) = pipeline(config().park_for(HOUR));
     sink.break_table("b", ErrorClass::Permission);
     sink.break_writes("a", ErrorClass::Schema);
     for name in ["b", "a", "sound"] {
@@ -42,6 +42,17 @@ async fn parked_tables_are_known_with_their_reason() {
     let parked: Vec<_> = health.parked.iter().map(|table| (&*table.table, table.error.class())).collect();
     assert_eq!(parked, [("a", ErrorClass::Schema), ("b", ErrorClass::Permission)]);
     assert!(health.is_reachable() && !health.is_ready());
+    // The time since then grows by that of the paused clock, except since the last attempt, and by that of the test.
+    let ages = || {
+        let health = db.health();
+        [0, 1].map(|table| SystemTime::now().duration_since(health.parked[table].since).unwrap())
+    };
+    let before = ages();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    for (before, after) in before.into_iter().zip(ages()) {
+        assert!(before < Duration::from_secs(10 + 60), "{before:?}");
+        assert!((100..=210 + 60).contains(&after.as_secs()), "{before:?} {after:?}");
+    }
     sink.mend_table("b");
     sink.mend_table("a");
     db.flush().await.unwrap();
@@ -144,6 +155,25 @@ async fn an_outage_is_logged_once_a_second_at_most() {
     assert!(warnings[1].contains(" others="), "{warnings:?}");
     let most = usize::try_from(begin.elapsed().as_secs()).unwrap() + 1;
     assert!((2..=most).contains(&warnings.len()), "{} {warnings:?}", warnings.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_outage_is_logged_once() {
+    let lines = logged(async {
+        let (db, sink) = pipeline(config());
+        sink.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 5));
+        for from in [0, 100] {
+            drop(receipts(&db, &plain(), from..from + 10).await);
+            db.flush().await.unwrap();
+        }
+    })
+    .await;
+    let ends: Vec<usize> =
+        (0..lines.len()).filter(|line| lines[*line].contains("the database can be reached again")).collect();
+    assert_eq!(ends.len(), 1, "{lines:?}");
+    assert!(lines[ends[0]].contains("INFO") && lines[ends[0]].contains("after="), "{lines:?}");
+    let begin = lines.iter().position(|line| line.contains("no connection to the database; trying again")).unwrap();
+    assert!(begin < ends[0], "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,5 @@
 //! The checks before the first row: tables and sessions that cannot be written, and their messages.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError};
@@ -8,7 +7,7 @@ use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 
-use crate::support::{Database, pipeline, row, schema, submitted, write};
+use crate::support::{Database, Warnings, pipeline, row, schema, submitted, write};
 
 async fn refusal(sink: &MySqlSink, builder: SchemaBuilder) -> SinkError {
     pipeline(sink).prepare(&builder.build().unwrap()).await.unwrap_err()
@@ -170,37 +169,6 @@ async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     assert_eq!(db.read("SELECT id, note FROM t").await, ["5|e"]);
 }
 
-/// Collects the warnings of this crate.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("batchsql_mysql")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0.push_str(&format!("{field}={value:?} "));
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[tokio::test]
 async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
     let db = Database::new(
@@ -214,10 +182,10 @@ async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
     for harmless in [Conflict::none(), Conflict::ignore(["id"])] {
         pipeline.prepare(&schema(harmless)).await.unwrap();
     }
-    assert_eq!(warnings.0.lock().unwrap().len(), 0);
+    assert!(warnings.taken().is_empty());
     pipeline.prepare(&schema(Conflict::update(["id"]))).await.unwrap();
     drop(guard);
-    let text = warnings.0.lock().unwrap().join("; ");
+    let text = warnings.taken().join("; ");
     assert!(text.contains("table=\"t\"") && text.contains("indexes=\"by_note, PRIMARY\""), "{text:?}");
     // The case of the warning: the row with another key is overwritten.
     let schema = schema(Conflict::update(["id"]));

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, Conflict, ErrorClass, Password, Sink};
+use batchsql_core::{Action, Attempt, ColumnType, Conflict, ErrorClass, Password, Schema, SessionEnd, Sink};
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Kind, Server};
 
-use crate::support::{Database, pipeline, row, schema, submitted, with_parameters, with_user, write, written};
+use crate::support::{
+    Database, Warnings, pipeline, row, schema, submitted, with_parameters, with_user, write, written,
+};
 use batchsql_testkit::batch_of;
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
@@ -28,8 +30,11 @@ async fn users_pool(db: &Database) -> MySqlSink {
 #[tokio::test]
 async fn rows_never_join_a_transaction_that_somebody_left_open() {
     let db = Database::with(TABLE, "max_connections=1").await;
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
     for sink in [users_pool(&db).await, db.sink.clone()] {
         let schema = schema(Conflict::none());
+        let mut told = Vec::new();
         for left in [
             "BEGIN; INSERT INTO t VALUES (-1, 'theirs')",
             "SET autocommit = 0",
@@ -42,11 +47,15 @@ async fn rows_never_join_a_transaction_that_somebody_left_open() {
             }
             drop(connection);
             assert_eq!(write(&sink, [row(&schema, 1, "ours")]).await, ["written"], "{left}");
+            told.extend(warnings.taken());
             // It is committed: another session sees it, and the open transaction is rolled back.
             let mut other = db.connection().await;
             assert_eq!(other.execute("DELETE FROM t WHERE id = 1").await.unwrap().rows_affected(), 1, "{left}");
             assert_eq!(other.execute("DELETE FROM t").await.unwrap().rows_affected(), 0, "{left}");
         }
+        // One warning for each sink.
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("a connection came from the pool with a transaction open"), "{told:?}");
     }
 }
 
@@ -201,6 +210,80 @@ async fn keys_of_ignored_rows_are_read_where_they_are_written() {
             select if select.starts_with("SELECT") => assert!(is_open, "the keys are read outside"),
             _ => is_open = false,
         }
+    }
+}
+
+/// The statements of a user that read or set variables, each once. Texts in quotes are left out.
+async fn statements_about_variables(db: &Database, user: &str) -> Vec<String> {
+    let log = format!(
+        "SELECT DISTINCT REGEXP_REPLACE(CONVERT(argument USING utf8mb4), '''[^'']*''', '…') AS text FROM mysql.general_log
+         WHERE command_type IN ('Query', 'Prepare', 'Execute') AND user_host LIKE '{user}[%' HAVING text LIKE '%@%' OR text LIKE 'SET %'
+         ORDER BY text"
+    );
+    db.read(&log).await
+}
+
+/// docs/databases.md lists these statements, because each of them may pin a connection of a proxy to this client.
+#[tokio::test]
+async fn no_other_statement_than_the_listed_ones_reads_or_sets_variables() {
+    const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)";
+    const MODES: &str = "PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO";
+    const IDENTIFIES: &str = "select @@version_comment limit 1";
+    const ISOLATION: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED";
+    let settings = "SET sql_mode = …, innodb_lock_wait_timeout = 20, lock_wait_timeout = 20, time_zone = …";
+    let (modes, zone) = (format!("--sql-mode={MODES}"), "--default-time-zone=+00:00");
+    let with_settings = [modes.as_str(), zone, "--innodb-lock-wait-timeout=20", "--lock-wait-timeout=20"];
+    for (more, expected) in
+        [(&[][..], vec![IDENTIFIES, settings, ISOLATION]), (&with_settings, vec![IDENTIFIES, ISOLATION])]
+    {
+        let server = Server::start(Kind::MySql, &[&["--general-log=1", "--log-output=TABLE"], more].concat());
+        let db = Database::on(server.dsn(), TABLE, "").await;
+        db.run(&format!("CREATE USER 'app'@'%' IDENTIFIED BY 'x'; GRANT ALL ON {}.* TO 'app'@'%'", db.name)).await;
+        let dsn = with_user(&db.dsn, "app", "x");
+        let pool = MySqlPoolOptions::new().connect_with(
+            dsn.parse::<MySqlConnectOptions>()
+                .unwrap()
+                .pipes_as_concat(false)
+                .no_engine_substitution(false)
+                .timezone(None)
+                .set_names(false),
+        );
+        let own = MySqlSink::connect(&dsn).await.unwrap();
+        let mut sinks = vec![own.clone()];
+        if !more.is_empty() {
+            // Settings that the user's pool need not send.
+            sinks.push(MySqlSink::new(pool.await.unwrap()));
+        }
+        for sink in sinks {
+            let rules = [
+                Conflict::none(),
+                Conflict::ignore(["id"]),
+                Conflict::replace(["id"]),
+                Conflict::update_only(["id"]),
+                Conflict::update(["id"]).only_if_newer("v"),
+                Conflict::delete(["id"]),
+            ];
+            for (rule, rows) in rules.into_iter().flat_map(|rule| [(rule.clone(), 1), (rule, 2)]) {
+                let is_delete = rule.action() == Action::Delete;
+                let schema = Schema::builder("t").column("id", ColumnType::I64).on_conflict(rule);
+                let schema = if is_delete { schema } else { schema.column("v", ColumnType::I64) };
+                let schema = schema.build().unwrap();
+                let rows = (0..rows).map(|id: i64| {
+                    let row = schema.row().set("id", id).unwrap();
+                    let row = if is_delete { row } else { row.set("v", id).unwrap() };
+                    row.finish().unwrap()
+                });
+                write(&sink, rows).await;
+            }
+            // The pool checks connections that the application has used; the sink looks at a session, and ends it.
+            drop(sink.mysql_pool().acquire().await.unwrap());
+            let mut conn = sink.acquire().await.unwrap();
+            let session = sink.session(&mut conn).await.unwrap().unwrap();
+            assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
+            assert_eq!(sink.end_session(&session).await.unwrap(), SessionEnd::Ended);
+            sink.mysql_pool().close().await;
+        }
+        assert_eq!(statements_about_variables(&db, "app").await, expected);
     }
 }
 

@@ -38,6 +38,46 @@ async fn own_statements(db: &Database) -> i64 {
     count("Com_stmt_prepare").await - count("Com_stmt_close").await
 }
 
+/// With a cache of 100 statements, the default of `sqlx`, these tables evict each other's.
+#[tokio::test]
+async fn the_statements_of_several_tables_stay_prepared() {
+    let tables = ["t0", "t1", "t2", "t3", "t4", "t5"];
+    let create = tables.map(|table| format!("CREATE TABLE {table} (id BIGINT PRIMARY KEY, note VARCHAR(9))")).join(";");
+    for (parameters, stay) in [("max_connections=1", true), ("max_connections=1&statement-cache-capacity=100", false)] {
+        let db = Database::with(&create, parameters).await;
+        let pipeline = pipeline(&db.sink);
+        let schemas = tables.map(|table| {
+            let schema = Schema::builder(table).column("id", ColumnType::I64).column("note", ColumnType::Text);
+            schema.build().unwrap()
+        });
+        let mut next = 0;
+        let mut prepared = Vec::new();
+        for _ in 0..3 {
+            for size in (1..400).step_by(19) {
+                for schema in &schemas {
+                    let rows = (next..next + size).map(|id| row(schema, id, "a"));
+                    assert!(submitted(&pipeline, rows).await.iter().all(Outcome::is_written), "{size}");
+                    next += size;
+                }
+            }
+            let count = db.read("SHOW SESSION STATUS LIKE 'Com_stmt_prepare'").await.remove(0);
+            prepared.push(count.split_once('|').unwrap().1.parse::<u32>().unwrap());
+        }
+        assert_eq!(prepared[2] == prepared[1], stay, "{parameters}: {prepared:?}");
+    }
+}
+
+/// What docs/databases.md says of a row of defaults.
+#[tokio::test]
+async fn null_in_a_column_that_counts_gets_the_next_number() {
+    let db =
+        Database::new("CREATE TABLE t (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(9) DEFAULT 'none')").await;
+    let schema = Schema::builder("t").nullable("id", ColumnType::I64).build().unwrap();
+    let rows = (0..3).map(|_| schema.row().set("id", Value::Null).unwrap().finish().unwrap());
+    assert_eq!(write(&db.sink, rows).await, ["written"; 3]);
+    assert_eq!(db.read("SELECT id, note FROM t").await, ["1|none", "2|none", "3|none"]);
+}
+
 #[tokio::test]
 async fn a_batch_of_the_usual_size_is_one_statement_and_one_transaction() {
     let db = Database::with("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)", "max_connections=1").await;

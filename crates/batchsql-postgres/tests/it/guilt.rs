@@ -59,27 +59,39 @@ async fn a_code_of_the_table_that_a_trigger_raises_does_not_accuse_the_table() {
     }
 }
 
-/// The input function of `ltree` returns 42601 (syntax error).
+/// Types whose input function returns a code of the table: a syntax error, or a name that does not exist.
+const ACCUSING: [(&str, &str, &str, &str); 5] = [
+    ("public.ltree", "a.b", "a..b", "42601"),
+    ("tsquery", "a & b", "a &", "42601"),
+    ("jsonpath", "$.a", "$.a[", "42601"),
+    ("regclass", "pg_class", "nowhere", "42P01"),
+    ("regtype", "text", "nowhere", "42704"),
+];
+
 #[tokio::test]
-async fn an_input_function_with_a_code_of_syntax_does_not_accuse_the_table() {
-    for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging] {
-        let table = "CREATE EXTENSION IF NOT EXISTS ltree SCHEMA public;
-                     CREATE TABLE poison (id bigint PRIMARY KEY, path public.ltree)";
-        let sink = with_strategy(&fresh_dsn(table).await, strategy).await;
+async fn an_input_function_with_a_code_of_the_table_does_not_accuse_the_table() {
+    let strategies = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging];
+    for ((ty, good, bad, code), strategy) in ACCUSING.into_iter().flat_map(|case| strategies.map(|way| (case, way))) {
+        let table = format!(
+            "CREATE EXTENSION IF NOT EXISTS ltree SCHEMA public; CREATE TABLE poison (id bigint PRIMARY KEY, path {ty})"
+        );
+        let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
         let schema = Schema::builder("poison").column("id", ColumnType::I64).column("path", ColumnType::Text);
         let schema = schema.build().unwrap();
-        let path = |id: i64| values(&schema, [id.into(), if id == 3 { "a..b" } else { "a.b" }.into()]);
+        let path = |id: i64| values(&schema, [id.into(), if id == 3 { bad } else { good }.into()]);
         for rows in [3..4, 0..40] {
             let batch = batchsql_testkit::batch_of(rows.map(path)).await;
             let mut conn = sink.acquire().await.unwrap();
             let plan = sink.prepare(&mut conn, &schema).await.unwrap();
             let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
-            assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("42601")), "{error}, {strategy:?}");
-            assert!(error.to_string().contains("a value, a trigger or a function of the table"), "{error}");
+            assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some(code)), "{ty}: {error}, {strategy:?}");
+            let text = error.to_string();
+            assert!(text.contains("a value, a trigger or a function of the table"), "{ty}: {text}");
+            assert!(!text.contains("does not exist") && !text.contains(bad), "{ty}: {text}");
             let good = batchsql_testkit::batch_of((100..140).map(path)).await;
             sink.write(&mut conn, &plan, good.rows(), &Attempt::new(false)).await.unwrap();
             drop(conn);
-            assert_eq!(read(&sink, "SELECT count(*) FROM poison").await, ["40"], "{strategy:?}");
+            assert_eq!(read(&sink, "SELECT count(*) FROM poison").await, ["40"], "{ty} {strategy:?}");
             read(&sink, "TRUNCATE poison").await;
         }
     }

@@ -173,6 +173,23 @@ async fn a_score_that_a_double_cannot_hold_is_rejected_not_rounded() {
     assert_eq!(write(&sink, rows).await, ["written", "rejected", "written", "rejected"]);
     let all: Vec<String> = ask(&["ZRANGE", &t, "0", "-1"]).await;
     assert_eq!(all, [i64::MIN.to_string(), (1_i64 << 53).to_string()]);
+    let schema = Schema::builder(t.as_str()).column("score", ColumnType::Decimal).column("member", ColumnType::Text);
+    let schema = schema.build().unwrap();
+    let kept = ["0.1", "-7.50", "9007199254740994", "123456789.125"];
+    let changed = ["0.12345678901234567890", "9007199254740993", "16777216.00000000001"];
+    let rows = kept.iter().chain(&changed).map(|score| {
+        let decimal: batchsql_core::Decimal = score.parse().unwrap();
+        row(&schema, [decimal.into(), (*score).into()])
+    });
+    assert_eq!(write(&sink, rows).await, [["written"; 4].as_slice(), &["rejected"; 3]].concat());
+    for score in kept {
+        let stored: f64 = ask(&["ZSCORE", &t, score]).await;
+        assert_eq!(stored, score.parse::<f64>().unwrap(), "{score}");
+    }
+    let schema = Schema::builder(t.as_str()).column("score", ColumnType::F32).column("member", ColumnType::Text);
+    let schema = schema.build().unwrap();
+    assert_eq!(write(&sink, [row(&schema, [0.1_f32.into(), "f32".into()])]).await, ["written"]);
+    assert_eq!(ask::<f64>(&["ZSCORE", &t, "f32"]).await, 0.1);
 }
 
 #[tokio::test]

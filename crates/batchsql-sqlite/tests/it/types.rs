@@ -2,7 +2,7 @@
 
 use batchsql_core::{ColumnType, Date, Schema, Time, Timestamp, TimestampTz, Value};
 
-use crate::support::{memory, read, write};
+use crate::support::{HOUR, memory, pipeline, read, write};
 
 /// Writes values into a column of the declared type; returns the stored values.
 async fn round_trip(declared: &'static str, ty: ColumnType, values: Vec<Value>) -> Vec<String> {
@@ -221,4 +221,18 @@ async fn an_r_tree_keeps_floats_of_32_bits() {
     assert_eq!(write(&sink, [schema.row().set_all(values).unwrap().finish().unwrap()]).await, ["written"]);
     let stored = read(&sink, "SELECT id, low, high, note FROM t").await;
     assert_eq!(stored, [format!("{}|{:?}|{:?}|1.50", i64::MAX, f64::from(0.1_f32), f64::from(0.2_f32))]);
+}
+
+/// What docs/databases.md says of a row of defaults.
+#[tokio::test]
+async fn null_in_the_row_id_gets_the_next_number() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT DEFAULT 'none')").await;
+    let db = pipeline(&sink);
+    let schema = Schema::builder("t").nullable("id", ColumnType::I64).build().unwrap();
+    for _ in 0..3 {
+        db.submit(&schema.row().set("id", Value::Null).unwrap().finish().unwrap()).await.unwrap();
+    }
+    let report = db.close(HOUR).await;
+    assert_eq!(report.balance.written(), 3, "{report}");
+    assert_eq!(read(&sink, "SELECT group_concat(id || note) FROM t").await, ["1none,2none,3none"]);
 }

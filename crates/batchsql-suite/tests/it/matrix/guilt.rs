@@ -9,38 +9,54 @@ use batchsql_testserver::unique;
 
 use super::setup::with_setup;
 
-/// The text that a table rejects.
+/// The text that a trigger rejects.
 const BAD: &str = "a..b";
 const GOOD: &str = "a.b";
 
-/// Tables that reject a row whose text is [`BAD`]; `{t}` is the table.
-fn poisons(name: DatabaseName) -> Vec<Vec<String>> {
+/// A table that accepts one text and rejects another.
+#[derive(Debug)]
+struct Poison {
+    /// `{t}` is the table.
+    statements: Vec<String>,
+    good: &'static str,
+    bad: &'static str,
+}
+
+/// Tables that reject the row of a text.
+fn poisons(name: DatabaseName) -> Vec<Poison> {
+    let typed = |ty: &str, good, bad| {
+        let table = format!("CREATE TABLE {{t}} (id bigint PRIMARY KEY, path {ty})");
+        Poison { statements: vec!["CREATE EXTENSION IF NOT EXISTS ltree".to_owned(), table], good, bad }
+    };
+    let usual = |statements| Poison { statements, good: GOOD, bad: BAD };
     let trigger = |body: &str| {
-        vec![
+        usual(vec![
             "CREATE TABLE {t} (id bigint PRIMARY KEY, path text)".to_owned(),
             format!(
                 "CREATE FUNCTION {{t}}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF NEW.path = '{BAD}' THEN {body} END IF; RETURN NEW; END $$"
             ),
             "CREATE TRIGGER {t}_g BEFORE INSERT ON {t} FOR EACH ROW EXECUTE FUNCTION {t}_f()".to_owned(),
-        ]
+        ])
     };
     let raise = |code: &str| trigger(&format!("RAISE EXCEPTION 'no' USING ERRCODE = '{code}';"));
     let signal = |body: &str| {
-        vec![
+        usual(vec![
             "CREATE TABLE {t} (id bigint PRIMARY KEY, path varchar(99)) ENGINE=InnoDB".to_owned(),
             format!(
                 "CREATE TRIGGER {{t}}_g BEFORE INSERT ON {{t}} FOR EACH ROW BEGIN
                  IF NEW.path = '{BAD}' THEN {body} END IF; END"
             ),
-        ]
+        ])
     };
     match name {
         Postgres => vec![
-            vec![
-                "CREATE EXTENSION IF NOT EXISTS ltree".to_owned(),
-                "CREATE TABLE {t} (id bigint PRIMARY KEY, path ltree)".to_owned(),
-            ],
+            // Their input functions answer 42601 (syntax error).
+            typed("ltree", GOOD, BAD),
+            typed("tsquery", "a & b", "a &"),
+            typed("jsonpath", "$.a", "$.a["),
+            // 42P01, for a table that the value names.
+            typed("regclass", "pg_class", "no_such_table"),
             raise("PT400"),
             raise("42501"),
             raise("55000"),
@@ -55,12 +71,12 @@ fn poisons(name: DatabaseName) -> Vec<Vec<String>> {
             signal("SIGNAL SQLSTATE '42000' SET MYSQL_ERRNO = 1142;"),
             signal("INSERT INTO no_such_table VALUES (1);"),
         ],
-        _ => vec![vec![
+        _ => vec![usual(vec![
             "CREATE TABLE {t} (id INTEGER PRIMARY KEY, path TEXT)".to_owned(),
             format!(
                 "CREATE TRIGGER {{t}}_g BEFORE INSERT ON {{t}} WHEN NEW.path = '{BAD}' BEGIN SELECT json(NEW.path); END"
             ),
-        ]],
+        ])],
     }
 }
 
@@ -108,7 +124,7 @@ async fn a_bad_row_takes_no_other(name: DatabaseName) {
                 (500, Conflict::update(["id"])),
             ] {
                 let table = unique("guilt");
-                for sql in &poison {
+                for sql in &poison.statements {
                     setup.execute(sql, &table).await;
                 }
                 let schema = Schema::builder(&*table).column("id", ColumnType::I64).column("path", ColumnType::Text);
@@ -117,13 +133,18 @@ async fn a_bad_row_takes_no_other(name: DatabaseName) {
                 let db = BatchSql::builder(batchsql::connect(url).await.unwrap()).config(config).start().unwrap();
                 let mut receipts = Vec::new();
                 for id in 0..300 {
-                    let path = if matches!(id, 0 | 177) { BAD } else { GOOD };
+                    let path = if matches!(id, 0 | 177) { poison.bad } else { poison.good };
                     receipts.push(db.submit_tracked(&row(&schema, id, path)).await.unwrap());
                 }
                 db.flush().await.unwrap();
                 let mut rejected = Vec::new();
                 for (id, receipt) in receipts.into_iter().enumerate() {
                     let outcome = receipt.await;
+                    if let Some(error) = outcome.failure().and_then(|failed| failed.error()) {
+                        // The table is there, and the text of the row is not for the log.
+                        let text = error.to_string();
+                        assert!(!text.contains("table does not exist") && !text.contains(poison.bad), "{text}");
+                    }
                     match outcome.kind() {
                         OutcomeKind::Rejected => rejected.push(id),
                         kind => assert_eq!(kind, OutcomeKind::Written, "{poison:?} {flush_size} {id}: {outcome}"),
