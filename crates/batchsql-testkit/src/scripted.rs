@@ -72,7 +72,7 @@ struct State {
     acquire_script: VecDeque<Step>,
     prepare_script: VecDeque<Step>,
     poison: Option<(ErrorClass, Poison)>,
-    tells_rows: bool,
+    reports_rows: bool,
     identity: Option<Identity>,
     broken: BTreeMap<String, ErrorClass>,
     broken_writes: BTreeMap<String, ErrorClass>,
@@ -139,8 +139,8 @@ impl ScriptedSink {
 
     /// From now on poisoned rows are refused one by one and the others are applied, as on SQLite, unless
     /// the batch is to be atomic.
-    pub fn tell_rows(&self) {
-        self.lock().tells_rows = true;
+    pub fn report_rows(&self) {
+        self.lock().reports_rows = true;
     }
 
     /// Refuses, with [`ErrorClass::Duplicate`], every write of two rows that have the same `identity`, as
@@ -323,7 +323,7 @@ impl ScriptedSink {
             _ => ErrorClass::Row,
         };
         let refusal = || SinkError::with_code(class, "poison", "a row is poisoned");
-        if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.tells_rows) {
+        if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.reports_rows) {
             return Err(refusal());
         }
         if let Some(step) = attempt.step() {
@@ -359,10 +359,10 @@ impl ScriptedSink {
             return Err(scripted(class));
         }
         let (left, applied) = part_from(rows, row);
-        let told = self.apply(rows.gather(&applied).rows(), attempt, None)?;
+        let reported = self.apply(rows.gather(&applied).rows(), attempt, None)?;
         let mut written = Written::default();
-        written.ignored = told.ignored.iter().map(|index| applied[*index as usize]).collect();
-        written.rejected = told.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.ignored = reported.ignored.iter().map(|index| applied[*index as usize]).collect();
+        written.rejected = reported.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
         written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
         Ok(written)
     }

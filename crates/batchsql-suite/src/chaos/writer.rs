@@ -186,7 +186,7 @@ pub(super) async fn obey(pool: Option<UserPool>) -> Result<()> {
             Some(RELEASE) => drop(holding.take()),
             Some(STOP) => return Ok(()),
             Some(other) => anyhow::bail!("unknown command {other}"),
-            // Without a conductor nobody reads the ledger.
+            // Without a conductor the ledger is not read.
             None => anyhow::bail!("the conductor is gone"),
         }
     }

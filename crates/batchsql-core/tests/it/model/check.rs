@@ -24,7 +24,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     let poison = nature.poison;
     sink.poison_as(nature.class, move |row| id(row) % poison == 0);
     if nature.tells_rows {
-        sink.tell_rows();
+        sink.report_rows();
     }
     if let Some(every) = nature.loses_replies {
         let step = |write| if write % every == 0 { Step::LoseRow(write % 3) } else { Step::Apply };
