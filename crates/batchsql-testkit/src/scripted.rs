@@ -362,7 +362,8 @@ impl ScriptedSink {
         let reported = self.apply(rows.gather(&applied).rows(), attempt, None)?;
         let mut written = Written::default();
         written.ignored = reported.ignored.iter().map(|index| applied[*index as usize]).collect();
-        written.rejected = reported.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.rejected =
+            reported.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
         written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
         Ok(written)
     }
