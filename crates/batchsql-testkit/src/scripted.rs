@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Rows, Schema, Session, SessionEnd, Sink,
-    SinkError, Step as PositionStep, Written,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Row, Rows, Schema, Session, SessionEnd, Sink,
+    SinkError, Step as PositionStep, Value, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -60,6 +60,7 @@ pub struct ScriptedSink(Arc<Shared>);
 
 type Poison = Box<dyn Fn(&DynRow) -> bool + Send + Sync>;
 type Identity = Box<dyn Fn(&DynRow) -> String + Send + Sync>;
+type Returns = Box<dyn Fn(&DynRow, &str) -> Value + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
@@ -74,6 +75,7 @@ struct State {
     poison: Option<(ErrorClass, Poison)>,
     reports_rows: bool,
     identity: Option<Identity>,
+    returns: Option<Returns>,
     broken: BTreeMap<String, ErrorClass>,
     broken_writes: BTreeMap<String, ErrorClass>,
     slow: BTreeMap<String, Duration>,
@@ -147,6 +149,13 @@ impl ScriptedSink {
     /// PostgreSQL does when its collation sees two keys as one.
     pub fn refuse_equal(&self, identity: impl Fn(&DynRow) -> String + Send + Sync + 'static) {
         self.lock().identity = Some(Box::new(identity));
+    }
+
+    /// Returns this value of a column for each row that is written, if the schema asks for it
+    /// ([`SchemaBuilder::returning`](batchsql_core::SchemaBuilder::returning)): as a database returns a key that it has
+    /// generated. Without this call, rows have no returned values.
+    pub fn return_values(&self, value: impl Fn(&DynRow, &str) -> Value + Send + Sync + 'static) {
+        self.lock().returns = Some(Box::new(value));
     }
 
     /// Fails every write to `table` with `class`, and every check of it, until [`mend_table`](Self::mend_table).
@@ -342,9 +351,13 @@ impl ScriptedSink {
             }
             if state.model.apply(&row) == Effect::Ignored {
                 written.ignored.push(index);
-            } else {
-                applied.push(row);
+                continue;
             }
+            let columns = row.schema().returning();
+            if let (Some(value), false) = (&state.returns, columns.is_empty()) {
+                written.returned.push((index, columns.iter().map(|column| value(&row, column.name())).collect()));
+            }
+            applied.push(row);
         }
         state.batches.push(applied);
         Ok(written)
@@ -364,6 +377,8 @@ impl ScriptedSink {
         written.ignored = reported.ignored.iter().map(|index| applied[*index as usize]).collect();
         written.rejected =
             reported.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.returned =
+            reported.returned.into_iter().map(|(index, values)| (applied[index as usize], values)).collect();
         written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
         Ok(written)
     }
@@ -380,6 +395,7 @@ impl ScriptedSink {
         let (left, _) = part_from(rows, row);
         written.ignored.retain(|row| !left.contains(row));
         written.rejected.retain(|(row, _)| !left.contains(row));
+        written.returned.retain(|(row, _)| !left.contains(row));
         written.unfinished = left.into_iter().map(|row| (row, scripted(ErrorClass::Unknown))).collect();
         Ok(written)
     }
