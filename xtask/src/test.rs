@@ -59,6 +59,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Expectation::Required(advice) => steps.impossible(tool.name, advice),
         }
     }
+    if let Some(advice) = tools::without_pgvector(env::var_os("POSTGRES_DSN").is_some(), tools::has_pgvector()) {
+        steps.skip("pgvector", advice);
+    }
     let servers = servers(&sources, &mut steps);
     let place = Place::new()?;
 

@@ -1,6 +1,8 @@
 //! Programs that only a few tests and checks need; without them these are skipped, except in CI.
 //! Must not know those tests and checks.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::servers::{self, Refusal, is_ci};
@@ -110,6 +112,23 @@ impl Tool {
     }
 }
 
+/// Whether the PostgreSQL of this machine has the extension pgvector. Few distributions have a package of it, so it is never
+/// installed, and also CI may lack it.
+pub(crate) fn has_pgvector() -> bool {
+    let asked = Command::new("pg_config").arg("--sharedir").stderr(Stdio::null()).output();
+    let shared = asked.ok().map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    // Where Debian has them, each version in a folder of its own.
+    let versions = fs::read_dir("/usr/share/postgresql").into_iter().flatten().flatten().map(|entry| entry.path());
+    versions.chain(shared).any(|folder| folder.join("extension/vector.control").exists())
+}
+
+/// What to say of the tests of pgvector, if they test nothing. A server that was named may have it.
+pub(crate) fn without_pgvector(server_is_named: bool, is_present: bool) -> Option<&'static str> {
+    let advice = "PostgreSQL has no extension `vector` here; the tests of it test nothing; install pgvector, or name a server \
+                  that has it with POSTGRES_DSN";
+    (!server_is_named && !is_present).then_some(advice)
+}
+
 /// Whether `docker compose` is available; it needs no engine.
 pub(crate) fn has_compose_plugin() -> bool {
     let mut version = Command::new("docker");
@@ -120,6 +139,15 @@ pub(crate) fn has_compose_plugin() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_of_pgvector_that_test_nothing_are_named() {
+        assert!(without_pgvector(false, false).is_some_and(|advice| advice.contains("POSTGRES_DSN")));
+        assert_eq!(
+            [(true, false), (false, true), (true, true)].map(|(named, has)| without_pgvector(named, has)),
+            [None; 3]
+        );
+    }
 
     #[test]
     fn only_ci_insists() {

@@ -2,7 +2,8 @@
 //! Must not know the code that is generated.
 
 use syn::meta::ParseNestedMeta;
-use syn::{DeriveInput, Error, LitStr, Path, Result};
+use syn::parse::{Parse, ParseStream};
+use syn::{DeriveInput, Error, LitStr, Path, Result, Token, Type, parenthesized};
 
 use crate::case::Case;
 use crate::expression::Expression;
@@ -23,7 +24,38 @@ pub(crate) struct Container {
     pub(crate) rule: Rule,
     /// Whether values of identity columns are written.
     pub(crate) overrides_identity: bool,
+    pub(crate) returning: Vec<Returned>,
     pub(crate) common: Common,
+}
+
+/// A column whose value the database returns: `"id": i64`.
+pub(crate) struct Returned {
+    pub(crate) name: LitStr,
+    pub(crate) ty: Type,
+}
+
+impl Parse for Returned {
+    fn parse(input: ParseStream<'_>) -> Result<Self> {
+        let name = input.parse()?;
+        input.parse::<Token![:]>()?;
+        Ok(Self { name, ty: input.parse()? })
+    }
+}
+
+impl Returned {
+    /// The list of an attribute.
+    fn list(meta: &ParseNestedMeta<'_>) -> Result<Vec<Self>> {
+        let content;
+        parenthesized!(content in meta.input);
+        let list: Vec<Self> = content.parse_terminated(Self::parse, Token![,])?.into_iter().collect();
+        let is_twice =
+            |index: &usize| list[..*index].iter().any(|before| before.name.value() == list[*index].name.value());
+        match (list.is_empty(), (0..list.len()).find(is_twice)) {
+            (true, _) => Err(meta.error("name at least one column, as in returning(\"id\": i64)")),
+            (_, Some(index)) => Err(Error::new(list[index].name.span(), "this column is named twice")),
+            (false, None) => Ok(list),
+        }
+    }
 }
 
 /// The common attributes while they are parsed.
@@ -73,7 +105,7 @@ impl Common {
 
 impl Container {
     pub(crate) fn parse<'a>(input: &'a DeriveInput) -> Result<(Self, Vec<Field<'a>>)> {
-        let (mut table, mut namespace, mut overriding) = (None, None, None);
+        let (mut table, mut namespace, mut overriding, mut returning) = (None, None, None, None);
         let (mut common, mut rule) = (CommonParser::default(), RuleParser::default());
         for attribute in row_attributes(&input.attrs) {
             attribute.parse_nested_meta(|meta| {
@@ -84,13 +116,16 @@ impl Container {
                     set(&mut namespace, meta.value()?.parse::<LitStr>()?, &meta)
                 } else if is("overriding_system_value") {
                     set(&mut overriding, (), &meta)
+                } else if is("returning") {
+                    set(&mut returning, Returned::list(&meta)?, &meta)
                 } else if common.parse(&meta)? || rule.parse(&meta)? {
                     Ok(())
                 } else if meta.path.get_ident().is_some_and(|name| Expression::NAMES.iter().any(|of| name == of)) {
                     Err(meta.error("this is an attribute of the field whose column it changes"))
                 } else {
                     let message = "unknown attribute; expected table, schema, on_conflict, key, update, only_if_newer, now, \
-                                   on_constraint, on_partial_index, may_add_twice, overriding_system_value, rename_all or crate";
+                                   on_constraint, on_partial_index, may_add_twice, overriding_system_value, returning, rename_all or \
+                                   crate";
                     Err(meta.error(message))
                 }
             })?;
@@ -111,6 +146,7 @@ impl Container {
             return Err(Error::new_spanned(fields[0].ty, message));
         }
         let overrides_identity = overriding.is_some();
-        Ok((Self { table, namespace, rule, overrides_identity, common }, fields))
+        let returning = returning.unwrap_or_default();
+        Ok((Self { table, namespace, rule, overrides_identity, returning, common }, fields))
     }
 }

@@ -6,7 +6,7 @@ use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{DeriveInput, Path, Result};
 
-use crate::attributes::{Common, Container};
+use crate::attributes::{Common, Container, Returned};
 use crate::expression::Expression;
 use crate::field::{Absent, Field, FieldKind};
 use crate::rule::{Action, Rule};
@@ -31,6 +31,10 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
         None => quote!(#api::TableName::new(#table)),
     };
     let conflict = conflict(api, rule);
+    let returning = container
+        .returning
+        .iter()
+        .map(|Returned { name, ty }| quote_spanned!(ty.span() => list.returning::<#ty>(#name);));
     let overriding = container.overrides_identity.then(|| quote!(list.overriding_system_value();));
     let hashed = key.iter().map(|key| {
         match fields.iter().find(|field| field.column_name() == Some(key.value())) {
@@ -49,6 +53,7 @@ pub(crate) fn row(input: &DeriveInput) -> Result<TokenStream> {
             let mut list = <#api::Declarations as ::std::default::Default>::default();
             <Self as #api::RowColumns>::declare_columns(&mut list);
             #overriding
+            #(#returning)*
             list.build(#table_name, #conflict)
         };
     };

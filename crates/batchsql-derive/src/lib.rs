@@ -29,6 +29,7 @@ use proc_macro::TokenStream;
 /// | `on_partial_index = "NOT gone"` | the condition of the partial unique index whose columns are the key (PostgreSQL, SQLite) | |
 /// | `may_add_twice` | rows with `add` or `raw` may be written again after a lost reply | `Unknown` instead |
 /// | `overriding_system_value` | writes identity columns that are `GENERATED ALWAYS` (PostgreSQL) | |
+/// | `returning("id": i64)` | columns whose values the database returns for each written row, with their types: `Receipt::with_returned` | none |
 /// | `rename_all = "camelCase"` | how field names become column names: the cases of `serde` | as they are |
 /// | `crate = "path"` | where the BatchSQL API is found | `::batchsql` |
 ///

@@ -100,6 +100,25 @@ struct Logged {
     audit: Audit,
 }
 
+#[derive(Row)]
+#[row(crate = "batchsql_core", table = "t", returning("id": i64, "made at": Option<String>))]
+struct Generated {
+    a: i64,
+    #[row(skip_none)]
+    b: Option<i64>,
+}
+
+#[test]
+fn returned_columns_have_their_types_and_stay_when_columns_are_left_out() {
+    let schema = |names: &[&str]| {
+        columns(names).returning("id", ColumnType::I64).returning("made at", ColumnType::Text).build().unwrap()
+    };
+    assert_eq!(Generated::type_schema(), &schema(&["a", "b?"]));
+    let row = Generated { a: 1, b: None };
+    let names: Vec<&str> = batchsql_core::Row::schema(&row).returning().iter().map(|column| column.name()).collect();
+    assert_eq!(names, ["id", "made at"]);
+}
+
 fn columns(names: &[&str]) -> SchemaBuilder {
     names.iter().fold(Schema::builder("t"), |schema, name| match name.strip_suffix('?') {
         Some(name) => schema.nullable(name, ColumnType::I64),

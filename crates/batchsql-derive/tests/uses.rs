@@ -302,3 +302,36 @@ async fn newtypes_are_their_value_and_enums_are_text() {
         assert_eq!(row(state, None).key_hash(), dynamic.finish().unwrap().key_hash());
     }
 }
+
+#[derive(Row)]
+#[row(crate = "batchsql_core", table = "t", returning("id": i64))]
+struct Generated {
+    name: &'static str,
+}
+
+#[tokio::test]
+async fn a_row_gets_the_values_that_the_database_returns() {
+    let sink = ScriptedSink::new();
+    sink.return_values(|row, column| if column == "id" { Value::I64(length(row) as i64) } else { Value::Null });
+    sink.poison(|row| length(row) == 1);
+    sink.report_rows();
+    let db = BatchSql::builder(sink).start().unwrap();
+    let mut ids = Vec::new();
+    let mut receipts = Vec::new();
+    for name in ["abc", "a", "ab"] {
+        receipts.push(db.submit_tracked(&Generated { name }).await.unwrap());
+    }
+    for receipt in receipts {
+        let (_, returned) = receipt.with_returned().await;
+        ids.push(returned.and_then(|returned| returned.get("id").map(|id| id.to_value())));
+    }
+    // The second row is rejected.
+    assert_eq!(ids, [Some(Value::I64(3)), None, Some(Value::I64(2))]);
+}
+
+fn length(row: &batchsql_core::DynRow) -> usize {
+    match row.get("name") {
+        Some(batchsql_core::ValueRef::Text(name)) => name.len(),
+        other => panic!("{other:?}"),
+    }
+}

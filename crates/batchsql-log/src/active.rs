@@ -28,7 +28,7 @@ pub(crate) struct PendingBlock {
     pub(crate) block: Block,
     pub(crate) first: u64,
     pub(crate) time: u64,
-    /// Who waits; nobody once it was acknowledged.
+    /// The caller that waits; `None` once the block was acknowledged.
     pub(crate) ticket: Option<Sender<Appended>>,
     /// Where it was written.
     pub(crate) offset: u64,

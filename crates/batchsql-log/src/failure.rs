@@ -104,7 +104,7 @@ impl Engine {
         self.tails.is_empty()
     }
 
-    /// Gives the blocks that nobody was told about back to their callers, and takes no more for a while.
+    /// Returns the blocks that are not acknowledged to their callers, and accepts no more for a while.
     pub(crate) fn give_back(&mut self, full: Full, is_certain: bool, cause: io::Error) -> LogError {
         let error = if is_certain {
             full.error()

@@ -76,7 +76,7 @@ mod tests {
         check(blocks(3, 30, ms(2)), 8, Step::Write);
         check(blocks(8, 80, ms(0)), 8, Step::Write);
         check(blocks(3, 1_000, ms(0)), 8, Step::Write);
-        // Settled ranges wait for a block, but not for ever.
+        // Settled ranges wait for a block, for a limited time.
         let settled = |waited| Waiting { settled_for: Some(waited), ..Waiting::default() };
         check(settled(ms(10)), 1, Step::Wait(Some(ms(90))));
         check(settled(ms(100)), 1, Step::Write);

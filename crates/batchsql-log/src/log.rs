@@ -52,7 +52,7 @@ impl Drop for Thread {
         let _ = request_close(&self.shared).wait();
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
-            // A panic of the thread has been printed; there is nobody to report it to.
+            // A panic of the thread has been printed; no caller is left that could get it.
             let _ = handle.join();
         }
     }
@@ -382,7 +382,7 @@ impl Log {
     }
 
     /// Writes all that was appended and settled, and a record that spares the next start from reading the segments. Later
-    /// calls on all handles fail, but for `close`, which has the outcome of the first. Readers can go on.
+    /// calls on all handles fail, but for `close`, which has the outcome of the first. Readers can continue.
     ///
     /// # Cancel safety
     ///

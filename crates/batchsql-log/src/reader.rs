@@ -42,7 +42,7 @@ pub enum From {
 pub enum Next {
     /// The next block.
     Block(StoredBlock),
-    /// Rows are missing here. The next call goes on behind them; nothing else reports them again to this reader.
+    /// Rows are missing here. The next call continues after them; they are not reported again to this reader.
     Gap(Gap),
     /// There is nothing more at present; [`Reader::ready`] waits for more.
     End,

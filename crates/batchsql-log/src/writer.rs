@@ -128,7 +128,7 @@ fn take(intake: &mut Intake, limit: u64) -> Work {
     work
 }
 
-/// However the thread ends, nobody waits for it for ever.
+/// Closes the log when the thread ends, for whatever reason, so that every caller that waits gets a result.
 #[derive(Debug)]
 struct ClosedAtEnd(Arc<Shared>);
 

@@ -27,7 +27,13 @@
 //! |---|---|
 //! | none | `INSERT`; a duplicate is an error of that row |
 //! | ignore | `INSERT`; after a duplicate the existing keys are read, and the other rows are inserted |
-//! | update, replace | `INSERT … ON DUPLICATE KEY UPDATE` |
+//! | update, replace, expressions | `INSERT … ON DUPLICATE KEY UPDATE` |
+//! | only if newer | `SELECT … FOR UPDATE` of the keys and versions; then `INSERT` of the new keys and `INSERT … ON DUPLICATE KEY UPDATE` of those that win |
+//! | update only | `UPDATE … JOIN`, row by row for text keys |
+//! | delete | `DELETE` |
+//!
+//! For update only and delete, keys that are not in the table are found by a first statement of which the total says that
+//! a key is missing: it is undone, and the keys are read `FOR UPDATE`. `on_constraint` and `on_partial_index` are refused.
 //!
 //! **MySQL has no conflict target: a duplicate in any unique index of the table counts**, not only in the one over
 //! the key. With ignore such a row ends as `Ignored`; with update and replace it overwrites the existing row,

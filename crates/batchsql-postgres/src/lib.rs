@@ -70,6 +70,11 @@
 //! scattered, one row may take several statements. Use small batches on such tables, or a long `statement_timeout`. A
 //! row that a trigger drops ends as `Ignored`, even if the trigger stored it elsewhere.
 //!
+//! With `only_if_newer` (`ON CONFLICT DO UPDATE … WHERE`), `update_only` (`UPDATE … FROM`) and `delete` (`DELETE … USING`)
+//! the statement returns the keys that it changed, and the other rows end as `Ignored`: the stored version is not older, or
+//! there is no row of this key. Keys that are not returned as they were sent, and tables with a `BEFORE` trigger that may
+//! drop rows, are written in parts as above.
+//!
 //! A timeout or a lost connection means `Unknown` only after the message that makes rows durable was sent: a
 //! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are retried.
 //!

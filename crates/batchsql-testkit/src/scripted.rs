@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd,
-    Sink, SinkError, Step as PositionStep, StoredPosition, Written,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Row, Rows, Schema, Session, SessionEnd,
+    Sink, SinkError, Step as PositionStep, StoredPosition, Value, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -60,6 +60,7 @@ pub struct ScriptedSink(Arc<Shared>);
 
 type Poison = Box<dyn Fn(&DynRow) -> bool + Send + Sync>;
 type Identity = Box<dyn Fn(&DynRow) -> String + Send + Sync>;
+type Returns = Box<dyn Fn(&DynRow, &str) -> Value + Send + Sync>;
 
 struct Shared {
     state: Mutex<State>,
@@ -72,8 +73,9 @@ struct State {
     acquire_script: VecDeque<Step>,
     prepare_script: VecDeque<Step>,
     poison: Option<(ErrorClass, Poison)>,
-    tells_rows: bool,
+    reports_rows: bool,
     identity: Option<Identity>,
+    returns: Option<Returns>,
     broken: BTreeMap<String, ErrorClass>,
     broken_writes: BTreeMap<String, ErrorClass>,
     slow: BTreeMap<String, Duration>,
@@ -139,14 +141,21 @@ impl ScriptedSink {
 
     /// From now on poisoned rows are refused one by one and the others are applied, as on SQLite, unless
     /// the batch is to be atomic.
-    pub fn tell_rows(&self) {
-        self.lock().tells_rows = true;
+    pub fn report_rows(&self) {
+        self.lock().reports_rows = true;
     }
 
     /// Refuses, with [`ErrorClass::Duplicate`], every write of two rows that have the same `identity`, as
     /// PostgreSQL does when its collation sees two keys as one.
     pub fn refuse_equal(&self, identity: impl Fn(&DynRow) -> String + Send + Sync + 'static) {
         self.lock().identity = Some(Box::new(identity));
+    }
+
+    /// Returns this value of a column for each row that is written, if the schema asks for it
+    /// ([`SchemaBuilder::returning`](batchsql_core::SchemaBuilder::returning)): as a database returns a key that it has
+    /// generated. Without this call, rows have no returned values.
+    pub fn return_values(&self, value: impl Fn(&DynRow, &str) -> Value + Send + Sync + 'static) {
+        self.lock().returns = Some(Box::new(value));
     }
 
     /// Fails every write to `table` with `class`, and every check of it, until [`mend_table`](Self::mend_table).
@@ -323,7 +332,7 @@ impl ScriptedSink {
             _ => ErrorClass::Row,
         };
         let refusal = || SinkError::with_code(class, "poison", "a row is poisoned");
-        if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.tells_rows) {
+        if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.reports_rows) {
             return Err(refusal());
         }
         if let Some(step) = attempt.step() {
@@ -342,9 +351,13 @@ impl ScriptedSink {
             }
             if state.model.apply(&row) == Effect::Ignored {
                 written.ignored.push(index);
-            } else {
-                applied.push(row);
+                continue;
             }
+            let columns = row.schema().returning();
+            if let (Some(value), false) = (&state.returns, columns.is_empty()) {
+                written.returned.push((index, columns.iter().map(|column| value(&row, column.name())).collect()));
+            }
+            applied.push(row);
         }
         state.batches.push(applied);
         Ok(written)
@@ -359,10 +372,13 @@ impl ScriptedSink {
             return Err(scripted(class));
         }
         let (left, applied) = part_from(rows, row);
-        let told = self.apply(rows.gather(&applied).rows(), attempt, None)?;
+        let reported = self.apply(rows.gather(&applied).rows(), attempt, None)?;
         let mut written = Written::default();
-        written.ignored = told.ignored.iter().map(|index| applied[*index as usize]).collect();
-        written.rejected = told.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.ignored = reported.ignored.iter().map(|index| applied[*index as usize]).collect();
+        written.rejected =
+            reported.rejected.into_iter().map(|(index, error)| (applied[index as usize], error)).collect();
+        written.returned =
+            reported.returned.into_iter().map(|(index, values)| (applied[index as usize], values)).collect();
         written.unfinished = left.into_iter().map(|row| (row, scripted(class))).collect();
         Ok(written)
     }
@@ -379,6 +395,7 @@ impl ScriptedSink {
         let (left, _) = part_from(rows, row);
         written.ignored.retain(|row| !left.contains(row));
         written.rejected.retain(|(row, _)| !left.contains(row));
+        written.returned.retain(|(row, _)| !left.contains(row));
         written.unfinished = left.into_iter().map(|row| (row, scripted(ErrorClass::Unknown))).collect();
         Ok(written)
     }

@@ -21,7 +21,7 @@ mod scrape;
 pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;
 pub use network_proxy::{Conditions, NetworkProxy};
-pub use scrape::{Sample, samples};
+pub use scrape::{Sample, samples, sum};
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -22,6 +22,16 @@ pub fn samples(page: &str) -> Vec<Sample> {
     page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect()
 }
 
+/// The sum of the series of a metric that have all of these labels, escaped as they are sent. `None` if there is none.
+///
+/// # Panics
+/// If a line of the page is not a sample.
+pub fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let has = |sample: &Sample, (label, value): &(&str, &str)| sample.labels.get(*label).is_some_and(|of| of == value);
+    let is_of = |sample: &Sample| sample.name == name && labels.iter().all(|label| has(sample, label));
+    samples(page).into_iter().filter(is_of).map(|sample| sample.value).reduce(|sum, value| sum + value)
+}
+
 fn sample(line: &str) -> Sample {
     let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no sample: {line}"));
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
@@ -47,5 +57,14 @@ mod tests {
             Sample { name: "b_bucket".into(), labels: labels(&[("le", "+Inf"), ("table", "x y")]), value: 2.5 },
         ];
         assert_eq!(samples(page), expected);
+    }
+
+    #[test]
+    fn series_with_all_labels_are_added() {
+        let page = "a{t=\"x\",o=\"w\"} 1\na{t=\"y\",o=\"w\"} 2\na{t=\"y\",o=\"r\"} 4\nab{t=\"y\"} 8\n";
+        assert_eq!(sum(page, "a", &[]), Some(7.0));
+        assert_eq!(sum(page, "a", &[("o", "w")]), Some(3.0));
+        assert_eq!(sum(page, "a", &[("o", "w"), ("t", "y")]), Some(2.0));
+        assert_eq!((sum(page, "a", &[("o", "")]), sum(page, "c", &[])), (None, None));
     }
 }

@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let crates = from(crates, arguments.from.as_deref())?;
     let mut steps = Steps::default();
     check(&mut steps, &packages, &version, arguments.execute);
-    if steps.failed() {
+    // A dry run shows the order also while something is missing.
+    if steps.failed() && arguments.execute {
         say!("nothing is published");
         return Ok(steps.finish());
     }
@@ -51,7 +52,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     for Crate { name, .. } in &crates {
         let title = format!("cargo publish --package {name} --locked");
         if !arguments.execute {
-            steps.holds(title, format!("would publish {name} {version}"));
+            let when = if steps.failed() { ", once nothing is missing" } else { "" };
+            steps.holds(title, format!("would publish {name} {version}{when}"));
             continue;
         }
         let mut command = cargo::command();
@@ -61,6 +63,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             say!("go on with `cargo xtask release --execute --from {name}`");
             return Ok(steps.finish());
         }
+    }
+    if steps.failed() {
+        say!("a release would be refused: see the lines with FAILED");
     }
     say!("afterwards: git tag v{version} && git push origin v{version}");
     Ok(steps.finish())

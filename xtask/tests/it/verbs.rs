@@ -152,6 +152,29 @@ fn the_help_of_test_says_that_variables_are_not_enough() {
     assert!(words.contains("The variables alone are not enough"), "{words}");
 }
 
+/// Whatever is missing for a release at present: then the verb fails, and shows the order all the same.
+#[test]
+fn a_dry_run_of_a_release_shows_the_order_and_fails_if_something_is_missing() {
+    let output = Place::new().xtask(&["release", "--dry-run"]).output().unwrap();
+    let text = text(&output);
+    let published: Vec<_> = text
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("passed   cargo publish --package ")?.split_once(" --locked: would publish ")
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let place =
+        |name: &str| published.iter().position(|found| *found == name).unwrap_or_else(|| panic!("{name}: {text}"));
+    for (before, after) in
+        [("batchsql-core", "batchsql-sql"), ("batchsql-sql", "batchsql-mysql"), ("batchsql-log", "batchsql")]
+    {
+        assert!(place(before) < place(after), "{text}");
+    }
+    assert_eq!(output.status.success(), !text.contains("FAILED"), "{text}");
+    assert_eq!(text.contains("a release would be refused"), text.contains("FAILED   "), "{text}");
+}
+
 #[test]
 fn a_server_that_was_named_is_used_and_its_name_is_not_told() {
     let (cargo, place) = (FakeCargo::new(), Place::new());

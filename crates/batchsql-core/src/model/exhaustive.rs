@@ -6,6 +6,7 @@
 //! interface: any release may extend it.
 
 pub use crate::model::expr::{Assignment, Kind as ExprKind, Set, SetPart};
+pub use crate::model::hex::{to_bytes as bytes_of_text, to_uuid as uuid_of_text};
 pub use crate::model::value_order::compare;
 pub use crate::model::value_text::value_of_text;
 

@@ -11,8 +11,8 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     digits(PREFIX, bytes)
 }
 
-/// The bytes of a text that [`of_bytes`] returned.
-pub(crate) fn to_bytes(text: &str) -> Option<Vec<u8>> {
+/// The bytes of a text of `\x` and two hexadecimal digits for each.
+pub fn to_bytes(text: &str) -> Option<Vec<u8>> {
     parse(text.strip_prefix(PREFIX)?)
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn of_uuid(id: &[u8; 16]) -> String {
 }
 
 /// The UUID of a text with hyphens at the usual places, or without any.
-pub(crate) fn to_uuid(text: &str) -> Option<[u8; 16]> {
+pub fn to_uuid(text: &str) -> Option<[u8; 16]> {
     let bytes = match text.len() {
         32 => parse(text),
         36 => {

@@ -15,11 +15,16 @@ use crate::row::traits::Row;
 pub enum Outcome {
     /// Committed to the database. A later row with the same key may have overwritten it since.
     Written,
-    /// The database kept the existing row: the key existed and the conflict rule keeps the old row, or a rule of the
-    /// table itself dropped the new row. After a lost reply the old row may be this one, written by the attempt whose
-    /// reply was lost; under [`Conflict::only_if_newer`](crate::Conflict::only_if_newer) such a row is
-    /// [`Written`](Self::Written) where the database can compare it, see
-    /// [`Sink::find_written`](crate::Sink::find_written).
+    /// The row changed nothing, because of its rule or its table:
+    ///
+    /// - [`Conflict::ignore`](crate::Conflict::ignore): its key is in the table. After a lost reply the stored row may be
+    ///   this one, written by the attempt whose reply was lost.
+    /// - [`Conflict::only_if_newer`](crate::Conflict::only_if_newer): the stored version is not older. After a lost reply
+    ///   such a row is [`Written`](Self::Written) where the database can compare it, see
+    ///   [`Sink::find_written`](crate::Sink::find_written).
+    /// - [`Conflict::update_only`](crate::Conflict::update_only) and [`Conflict::delete`](crate::Conflict::delete): no row of
+    ///   its key was found. After a lost reply the attempt whose reply was lost may have deleted it.
+    /// - Any rule: a trigger or a rule of the table dropped the row.
     Ignored,
     /// A later row with the same key, in the same batch, replaced it and was committed, see
     /// [`Coalesce`](crate::Coalesce).

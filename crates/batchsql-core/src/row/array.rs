@@ -12,7 +12,8 @@ use crate::row::key::KeyHasher;
 use crate::row::writer::{RowWriter, ValueRules};
 
 /// A scalar that may be an element of a list: `Vec<T>`, `[T]` and `[T; N]` of it are fields of derived rows, and values of
-/// dynamic ones. `Option<T>` is an element that may be `NULL`.
+/// dynamic ones. `Option<T>` is an element that may be `NULL`. Network addresses and, with the features of these crates, the
+/// types of `chrono`, `time`, `jiff`, `rust_decimal`, `bigdecimal`, `bytes`, `uuid` and `ipnetwork` are elements too.
 ///
 /// A list has the column type json. In an array column of PostgreSQL each element becomes an element of the column's type,
 /// without loss; `vector` and `halfvec` (pgvector) take lists of numbers. A JSON column takes the list as it is: times,
@@ -79,7 +80,8 @@ macro_rules! floats {
 }
 floats!(f32 f64);
 
-fn push_text(out: &mut String, text: &str) {
+/// Appends a text as JSON.
+pub(crate) fn push_text(out: &mut String, text: &str) {
     let quoted = serde_json::to_string(text).expect("a text is always JSON");
     out.push_str(&quoted);
 }

@@ -60,6 +60,8 @@ pub struct Declarations {
     /// What an update does with columns, by their names.
     expressions: Vec<(&'static str, Expr)>,
     overrides_identity: bool,
+    /// Columns whose values the database returns.
+    returning: Vec<(&'static str, ColumnType)>,
 }
 
 impl Declarations {
@@ -94,6 +96,11 @@ impl Declarations {
         self.overrides_identity = true;
     }
 
+    /// A column whose value the database returns for each written row.
+    pub fn returning<T: Encode + ?Sized>(&mut self, name: &'static str) {
+        self.returning.push((name, T::TYPE));
+    }
+
     /// The schema of rows with all columns.
     ///
     /// # Panics
@@ -107,6 +114,9 @@ impl Declarations {
         let mut builder = Schema::builder(table).on_conflict(conflict);
         if self.overrides_identity {
             builder = builder.overriding_system_value();
+        }
+        for (name, ty) in self.returning {
+            builder = builder.returning(name, ty);
         }
         for (name, ty, is_nullable) in self.columns {
             builder = if is_nullable { builder.nullable(name, ty) } else { builder.column(name, ty) };

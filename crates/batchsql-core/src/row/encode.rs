@@ -24,7 +24,7 @@ use crate::row::writer::RowWriter;
 /// | `[u8]`, `Vec<u8>`, `Box<[u8]>`, `bytes::Bytes` and `BytesMut` (feature) | bytes |
 /// | [`Decimal`], `rust_decimal::Decimal` and `bigdecimal::BigDecimal` (features) | decimal |
 /// | [`Json`], `serde_json::Value`, [`AsJson`](crate::AsJson) of any `serde` value | json |
-/// | `Vec<T>`, `[T]`, `[T; N]`, `Box<[T]>` of scalars and `Option` of them, but not of `u8` | json, see [`ArrayElement`](crate::ArrayElement) |
+/// | `Vec<T>`, `[T]`, `[T; N]`, `Box<[T]>` of all types but `u8` and json, and `Option` of them | json, see [`ArrayElement`](crate::ArrayElement) |
 /// | `uuid::Uuid` (feature) | uuid |
 /// | [`Date`], [`Time`], [`Timestamp`], [`TimestampTz`] | date, time, timestamp, timestamptz |
 /// | `chrono::NaiveDate`, `NaiveTime`, `NaiveDateTime`, `DateTime` of any zone (feature) | the same |

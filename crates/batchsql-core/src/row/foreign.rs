@@ -1,4 +1,4 @@
-//! Owns the mapping of types of other crates, and of network addresses, to columns.
+//! Owns the mapping of types of other crates, and of network addresses, to columns and to elements of lists.
 //! Must not know rows, except for their writer.
 
 use std::fmt::{self, Write};
@@ -7,10 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[cfg(any(feature = "chrono", feature = "time", feature = "jiff"))]
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
 use crate::model::value::{ColumnType, ValueRef};
+use crate::row::array::{ArrayElement, push_text};
 use crate::row::encode::Encode;
 use crate::row::error::RowError;
 use crate::row::key::KeyHasher;
 use crate::row::writer::RowWriter;
+#[cfg(any(feature = "chrono", feature = "time", feature = "jiff", feature = "bigdecimal"))]
+use crate::row::writer::ValueRules;
 
 /// Calendar types that convert to ours by `TryFrom`, which fails outside the years 1 to 9999.
 #[cfg(any(feature = "chrono", feature = "time", feature = "jiff"))]
@@ -28,6 +31,20 @@ macro_rules! encode_calendar {
                     Ok(value) => writer.$method(value),
                     Err(_) => Err(writer.out_of_range("outside the years 1 to 9999")),
                 }
+            }
+        }
+
+        impl$(<$zone: $bound>)? ArrayElement for $rust {
+            fn push_json(&self, out: &mut String) {
+                match $variant::try_from(self.clone()) {
+                    Ok(value) => value.push_json(out),
+                    // Only where no field is encoded, as in `Value::from`: the database decides what the text is.
+                    Err(_) => push_text(out, &format!("{self:?}")),
+                }
+            }
+
+            fn refused(&self, _: ValueRules) -> Option<&'static str> {
+                $variant::try_from(self.clone()).err().map(|_| "a value outside the years 1 to 9999 in a list")
             }
         }
     )*};
@@ -76,11 +93,18 @@ impl Encode for rust_decimal::Decimal {
     }
 }
 
+#[cfg(feature = "rust_decimal")]
+impl ArrayElement for rust_decimal::Decimal {
+    fn push_json(&self, out: &mut String) {
+        crate::model::decimal::Decimal::from(*self).push_json(out);
+    }
+}
+
 #[cfg(feature = "bigdecimal")]
 mod big_decimal {
     use bigdecimal::BigDecimal;
 
-    use super::{ColumnType, Encode, KeyHasher, RowError, RowWriter, ValueRef};
+    use super::{ArrayElement, ColumnType, Encode, KeyHasher, RowError, RowWriter, ValueRef, ValueRules, push_text};
     use crate::model::decimal::Decimal;
 
     /// Zeros that an exponent may add: more than a column of any database holds. The digits are written out, and an
@@ -109,6 +133,20 @@ mod big_decimal {
             }
         }
     }
+
+    impl ArrayElement for BigDecimal {
+        fn push_json(&self, out: &mut String) {
+            match digits(self) {
+                Some(digits) => digits.push_json(out),
+                // Only where no field is encoded: the database decides what the text is.
+                None => push_text(out, &self.to_scientific_notation()),
+            }
+        }
+
+        fn refused(&self, _: ValueRules) -> Option<&'static str> {
+            digits(self).is_none().then_some("a number with an exponent beyond 150,000 in a list")
+        }
+    }
 }
 
 #[cfg(feature = "bytes")]
@@ -127,6 +165,12 @@ macro_rules! encode_bytes {
 
             fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
                 writer.bytes(self)
+            }
+        }
+
+        impl ArrayElement for $rust {
+            fn push_json(&self, out: &mut String) {
+                push_text(out, &crate::model::hex::of_bytes(self));
             }
         }
     )*};
@@ -193,6 +237,12 @@ macro_rules! encode_address {
 
             fn encode(&self, writer: &mut RowWriter<'_>) -> Result<(), RowError> {
                 writer.text(ShortText::of(self).as_str())
+            }
+        }
+
+        impl ArrayElement for $rust {
+            fn push_json(&self, out: &mut String) {
+                push_text(out, ShortText::of(self).as_str());
             }
         }
     )*};

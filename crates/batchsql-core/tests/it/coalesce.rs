@@ -93,7 +93,7 @@ async fn a_rejected_winner_lets_the_version_before_it_run() {
         let (kinds, sink) = outcomes(one_lane(), Conflict::update(["id"]), &VERSIONS, |sink| {
             poison(sink);
             if tells_rows {
-                sink.tell_rows();
+                sink.report_rows();
             }
         })
         .await;
@@ -109,7 +109,7 @@ async fn an_atomic_batch_is_rejected_with_the_versions_it_would_have_superseded(
         let (kinds, sink) = outcomes(atomic.clone(), Conflict::update(["id"]), &VERSIONS, |sink| {
             sink.poison(|row| note(row) == "d");
             if tells_rows {
-                sink.tell_rows();
+                sink.report_rows();
             }
         })
         .await;
@@ -180,7 +180,7 @@ async fn each_of_many_refused_versions_has_its_turn_where_the_sink_tells_rows() 
     let config = one_lane().flush_size(400).buffer_size(400);
     let versions: Vec<(i64, &str)> = (0..400).map(|version| (1, if version == 0 { "good" } else { "bad" })).collect();
     let (kinds, sink) = outcomes(config, Conflict::update(["id"]), &versions, |sink| {
-        sink.tell_rows();
+        sink.report_rows();
         sink.poison(|row| note(row) == "bad");
     })
     .await;

@@ -148,7 +148,7 @@ async fn nothing_is_repeated_after_a_lost_reply_where_that_was_asked_for() {
     }
     assert_eq!(sink.writes(), 3);
     // A reply for each row, of which one is lost: the others are known.
-    sink.tell_rows();
+    sink.report_rows();
     sink.script([Step::LoseRow(3)]);
     for (id, receipt) in (0..10).zip(receipts(&db, &schema, 0..10).await) {
         let expected = if id == 3 { OutcomeKind::Unknown } else { OutcomeKind::Written };

@@ -80,4 +80,6 @@ async fn values_of_other_crates_arrive_as_they_are() {
     assert_eq!(Value::from(Uuid::from_u128(7)), Value::Uuid(7_u128.to_be_bytes()));
     assert_eq!(Value::from(rust_decimal::Decimal::new(15, 1)), Value::Decimal("1.5".parse().unwrap()));
     assert_eq!(ColumnType::Uuid, Uuid::TYPE);
+    let list = Value::Json(r#"["1.5",null]"#.parse().unwrap());
+    assert_eq!(Value::from(vec![Some(rust_decimal::Decimal::new(15, 1)), None]), list);
 }

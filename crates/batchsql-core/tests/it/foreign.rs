@@ -10,7 +10,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use batchsql_core::{BatchSql, ColumnType, Encode, KeyHasher, Row, RowError, RowWriter, Schema, Value};
+use batchsql_core::{ArrayElement, BatchSql, ColumnType, Encode, KeyHasher, Row, RowError, RowWriter, Schema, Value};
 use batchsql_testkit::ScriptedSink;
 
 use crate::support::config;
@@ -83,6 +83,46 @@ fn local(text: &str) -> Value {
 
 fn instant(text: &str) -> Value {
     Value::TimestampTz(text.parse().unwrap())
+}
+
+/// A list of the field, and of NULL, is a list of this JSON.
+async fn is_element<T: ArrayElement>(field: T, json: &str) {
+    arrives(vec![Some(field), None], ColumnType::Json, Value::Json(format!("[{json},null]").parse().unwrap())).await;
+}
+
+/// A list of the field is refused as the field is.
+async fn is_refused_in_a_list<T: ArrayElement>(field: T, what: &str) {
+    let db = BatchSql::builder(ScriptedSink::new()).config(config()).start().unwrap();
+    let error = db.submit(&one(vec![field])).await.unwrap_err().to_string();
+    assert!(error.contains(what), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn elements_of_lists() {
+    let decimal = |text: &str| text.parse::<bigdecimal::BigDecimal>().unwrap();
+    let at = jiff::civil::datetime(2026, 2, 28, 23, 59, 58, 7_999);
+    let day = time::Date::from_calendar_date(2026, time::Month::February, 28).unwrap();
+    let chrono: chrono::DateTime<chrono::FixedOffset> = "2026-02-28T23:59:58+02:00".parse().unwrap();
+    is_element(at.date(), r#""2026-02-28""#).await;
+    is_element(at.time(), r#""23:59:58.000007""#).await;
+    is_element(at, r#""2026-02-28 23:59:58.000007""#).await;
+    is_element(jiff::Timestamp::UNIX_EPOCH, r#""1970-01-01 00:00:00.000000+00:00""#).await;
+    is_element(day, r#""2026-02-28""#).await;
+    is_element(time::OffsetDateTime::UNIX_EPOCH, r#""1970-01-01 00:00:00.000000+00:00""#).await;
+    is_element(chrono.date_naive(), r#""2026-02-28""#).await;
+    is_element(chrono, r#""2026-02-28 21:59:58.000000+00:00""#).await;
+    is_element(decimal("-1.50e3"), r#""-1500""#).await;
+    is_element(bytes::Bytes::from_static(b"\x00\xff"), r#""\\x00ff""#).await;
+    is_element(Ipv4Addr::LOCALHOST, r#""127.0.0.1""#).await;
+    is_element(IpAddr::from(Ipv6Addr::LOCALHOST), r#""::1""#).await;
+    is_element("10.0.0.0/8".parse::<ipnetwork::IpNetwork>().unwrap(), r#""10.0.0.0/8""#).await;
+
+    is_refused_in_a_list(jiff::civil::date(0, 1, 1), "outside the years 1 to 9999").await;
+    is_refused_in_a_list(Some(jiff::Timestamp::MIN), "outside the years 1 to 9999").await;
+    is_refused_in_a_list(decimal("1e200000"), "exponent").await;
+    // A value of a dynamic row is not checked: nothing is lost, and the database decides.
+    let old = Value::from(vec![jiff::civil::date(-1, 1, 1)]);
+    assert_eq!(old, Value::Json(r#"["-000001-01-01"]"#.parse().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -259,7 +259,7 @@ async fn every_round_is_sorted_where_the_sink_asks_for_it() {
     let sink = ScriptedSink::new();
     sink.sort_by_key();
     sink.set_max_concurrency(1);
-    sink.tell_rows();
+    sink.report_rows();
     sink.poison(|row| row.get("note") == Some(ValueRef::Text("bad")));
     let db = BatchSql::builder(sink.clone()).config(config()).start().unwrap();
     let rows = [(9, "n"), (1, "n"), (9, "bad"), (1, "bad"), (5, "n")];

@@ -95,7 +95,7 @@ async fn a_sum_that_is_refused_is_sent_row_by_row() {
         let (kinds, sink) = outcomes(one_lane(), counter(), &COUNTS, |sink| {
             sink.poison(|row| number(row, "n") > 25);
             if tells_rows {
-                sink.tell_rows();
+                sink.report_rows();
             }
         })
         .await;

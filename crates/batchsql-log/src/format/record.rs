@@ -117,7 +117,7 @@ pub(crate) fn append(out: &mut Vec<u8>, context: &Context, offset: u64, header: 
     out.resize(out.len() + payload.len().next_multiple_of(ALIGN) - payload.len(), 0);
 }
 
-/// The header at `offset`, if its checksum is that of this place. `bytes` may go on behind it.
+/// The header at `offset`, if its checksum is that of this place. `bytes` may have more after it.
 pub(crate) fn parse(bytes: &[u8], context: &Context, offset: u64) -> Option<Header> {
     let bytes = bytes.get(..HEADER)?;
     let mut fields = Decoder::new(bytes);

@@ -8,7 +8,7 @@ pub(crate) const HEADER: usize = 64;
 /// The version that this code writes, and the only one that it reads.
 pub(crate) const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"BSQLLOG\n";
-/// The checksum has this place in every version, so that a newer version is told from damage.
+/// The checksum has this offset in every version, so that a newer version is not taken for damage.
 const CHECKSUM_AT: usize = HEADER - 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -123,7 +123,7 @@ impl CloseState {
         out
     }
 
-    /// The bytes may go on behind the state, with padding and the mark of the end.
+    /// The state may be followed by padding and the mark of the end.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut decoder = Decoder::new(bytes);
         let snapshot = Snapshot::read(&mut decoder)?;

@@ -16,7 +16,7 @@ pub struct RealFileSystem;
 #[derive(Debug)]
 struct RealFile(fs::File);
 
-/// Closing the file gives the lock back, also when the process dies.
+/// Closing the file releases the lock, also when the process is killed.
 #[derive(Debug)]
 struct RealLock {
     _file: fs::File,

@@ -1,4 +1,4 @@
-//! Owns the end of a start: what is missing, and where the writer goes on.
+//! Owns the end of a start: what is missing, and where the writer continues.
 //! Must not know records.
 
 use std::{collections::BTreeSet, io};

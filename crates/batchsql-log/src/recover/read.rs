@@ -49,7 +49,7 @@ impl Recoverer<'_> {
     fn read_segment(&mut self, segment: &Segment, limits: Limits) -> Result<(), Problem> {
         let is_side = segment.key.side.is_some();
         let file = self.open(segment)?;
-        // Without a record it should go on where the segments before it end.
+        // Without a record it should continue where the segments before it end.
         let mut expected = segment.base.unwrap_or(self.next_serial);
         let mut scanner = Scanner::new(self.context(segment.key), segment::HEADER as u64, segment.length);
         self.catalog.files.entry(segment.key).or_default();

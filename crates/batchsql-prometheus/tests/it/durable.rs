@@ -219,11 +219,8 @@ async fn rows_that_are_written_exactly_once_are_in_the_scrape() {
     let balance = db.flush().await.unwrap();
     assert_eq!((balance.written(), balance.ignored(), balance.rejected()), (100, 10, 1));
     let sum = |name: &str, label: Option<(&str, &str)>| -> f64 {
-        let is_of = |sample: &Sample| {
-            let has = |(key, value): (&str, &str)| sample.labels.get(key).is_some_and(|of| of == value);
-            sample.name == name && has(("database", "exact")) && label.is_none_or(has)
-        };
-        samples(&get(address, "/metrics").body).into_iter().filter(is_of).map(|sample| sample.value).sum()
+        let labels: Vec<_> = [("database", "exact")].into_iter().chain(label).collect();
+        batchsql_testserver::sum(&get(address, "/metrics").body, name, &labels).unwrap_or_default()
     };
     let outcome = |outcome| sum("batchsql_records_outcome_total", Some(("outcome", outcome)));
     assert_eq!((outcome("written"), outcome("ignored"), outcome("rejected")), (100.0, 10.0, 1.0));

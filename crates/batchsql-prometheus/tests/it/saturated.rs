@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use batchsql_core::{BatchSql, ColumnType, PipelineConfig, Schema};
 use batchsql_prometheus::PrometheusMetrics;
 use batchsql_testkit::NullSink;
+use batchsql_testserver::sum;
 use tokio::sync::watch;
 
 use crate::http::Connection;
@@ -73,6 +74,5 @@ fn slowest_of(scrapes: usize, address: SocketAddr) -> Duration {
 }
 
 fn written(page: &str) -> f64 {
-    let rows = page.lines().filter(|line| line.starts_with("batchsql_records_processed_total{"));
-    rows.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    sum(page, "batchsql_records_processed_total", &[]).unwrap_or_default()
 }

@@ -14,6 +14,8 @@ const TABLE: &str = "batchsql_suite_rules";
 const KEYS: usize = 20_000;
 /// Keys of the counters that many rows share.
 const HOT_KEYS: usize = 100;
+/// A column that rows do not carry.
+const CHANGED_AT: &str = "changed_at";
 /// The version of the rows that are stored before the measurement.
 const STORED: i64 = 1_000_000;
 const PRODUCERS: usize = 4;
@@ -29,11 +31,19 @@ enum Contender {
     UpdateOnly,
     Delete,
     Returning,
+    Now,
+    Greatest,
+    Keep,
+    Insert,
+    InsertReturning,
 }
 
-use Contender::{Add, Delete, HotAdd, HotUpdate, NewerLoses, NewerWins, Returning, Update, UpdateOnly};
+use Contender::{
+    Add, Delete, Greatest, HotAdd, HotUpdate, Insert, InsertReturning, Keep, NewerLoses, NewerWins, Now, Returning,
+    Update, UpdateOnly,
+};
 
-const CONTENDERS: [(Contender, &str); 9] = [
+const CONTENDERS: [(Contender, &str); 14] = [
     (Update, "update (baseline)"),
     (NewerWins, "only if newer, all win"),
     (NewerLoses, "only if newer, half lose"),
@@ -43,6 +53,11 @@ const CONTENDERS: [(Contender, &str); 9] = [
     (HotUpdate, "update, 100 keys"),
     (HotAdd, "add, 100 keys"),
     (Returning, "update, a value returned"),
+    (Now, "now in another column"),
+    (Greatest, "greatest"),
+    (Keep, "keep"),
+    (Insert, "insert, no rule"),
+    (InsertReturning, "insert, a value returned"),
 ];
 
 impl Contender {
@@ -53,13 +68,21 @@ impl Contender {
             NewerWins | NewerLoses => update().only_if_newer("version"),
             Add | HotAdd => update().set("amount", Expr::add()),
             UpdateOnly => Conflict::update_only(["id"]),
+            Now => update().set(CHANGED_AT, Expr::now()),
+            Greatest => update().set("version", Expr::greatest()),
+            Keep => update().set("amount", Expr::keep()),
+            Insert => Conflict::none(),
             Returning => return Ok(builder(update()).returning("version", ColumnType::I64).build()?),
+            InsertReturning => return Ok(builder(Conflict::none()).returning("version", ColumnType::I64).build()?),
             Delete => return Ok(table(update())?.deletion()?),
         };
         table(conflict)
     }
 
     fn key(self, n: usize) -> i64 {
+        if matches!(self, Insert | InsertReturning) {
+            return (KEYS + n) as i64;
+        }
         let keys = if matches!(self, HotUpdate | HotAdd) { HOT_KEYS } else { KEYS };
         // A prime step visits the keys in a scattered order.
         (n.wrapping_mul(7_919) % keys) as i64
@@ -113,7 +136,8 @@ pub async fn rules(plan: Plan, name: DatabaseName, database: &dyn Database) -> R
 
 /// Rows per second, from the first submit to the last commit.
 async fn measure(contender: Contender, rows: usize, database: &dyn Database) -> Result<f64> {
-    let (plain, schema, rows) = (table(Conflict::none())?, contender.schema()?, contender.rows(rows));
+    let plain = builder(Conflict::none()).nullable(CHANGED_AT, ColumnType::TimestampTz).build()?;
+    let (schema, rows) = (contender.schema()?, contender.rows(rows));
     database.create(&TableSpec::new(plain.clone(), &["id"])).await?;
     let mut config = PipelineConfig::default();
     config.flush_interval = Duration::from_millis(100);

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::ledger::{Fate, Ledger};
 use super::load::{RowId, Table};
 
-/// Violations of one kind that are told in full.
-const TOLD: usize = 5;
+/// Violations of one kind that are reported in full.
+const REPORTED: usize = 5;
 
 /// A row as it is in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,7 +63,7 @@ pub(super) enum Wrong {
     Metrics,
     /// A row that failed has not one dead letter, or one that did not fail has one.
     Letters,
-    /// The writer, or a partition, did not go on after the fault.
+    /// The writer, or a partition, did not continue after the fault.
     Stuck,
 }
 
@@ -101,21 +101,21 @@ pub(super) struct Checked {
 /// Collects violations.
 #[derive(Debug, Default)]
 struct Complaints {
-    told: BTreeMap<Wrong, (u64, Vec<String>)>,
+    reported: BTreeMap<Wrong, (u64, Vec<String>)>,
 }
 
 impl Complaints {
     fn add(&mut self, wrong: Wrong, detail: impl FnOnce() -> String) {
-        let (count, details) = self.told.entry(wrong).or_default();
+        let (count, details) = self.reported.entry(wrong).or_default();
         *count += 1;
-        if details.len() < TOLD {
+        if details.len() < REPORTED {
             details.push(detail());
         }
     }
 
     fn finish(self) -> (u64, Vec<Violation>) {
-        let count = self.told.values().map(|(count, _)| count).sum();
-        let each = self.told.into_iter().flat_map(|(wrong, (count, mut details))| {
+        let count = self.reported.values().map(|(count, _)| count).sum();
+        let each = self.reported.into_iter().flat_map(|(wrong, (count, mut details))| {
             let more = count - details.len() as u64;
             if more > 0 {
                 details.push(format!("and {more} more"));
@@ -303,7 +303,7 @@ fn known_rows(
     }
 }
 
-/// Where a row must be, as far as its own outcome tells.
+/// Where a row must be, as far as its own outcome shows.
 fn place(fate: &Fate, row: RowId, promises: Promises) -> Place {
     if promises.is_durable {
         return match (fate.accepted, promises.refuses_bad_rows && row.is_bad()) {

@@ -1,4 +1,4 @@
-//! Owns what a writer is told: where it writes, what, how fast, and where its ledger is. A file of JSON.
+//! Owns the job of a writer: where it writes, what, how fast, and where its ledger is. A file of JSON.
 //! Must not know who reads it.
 
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub(super) enum Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sabotage {
-    /// Rows without a key are written again after a lost reply, and nobody says so.
+    /// Rows without a key are written again after a lost reply, and this is not reported.
     Repeat,
     /// A durable row is acknowledged before the log has it.
     AcknowledgeEarly,

@@ -85,8 +85,8 @@ impl RowId {
 
 /// The producers of a writer, and the first sequence of each.
 ///
-/// Rows of the durable intake keep their order across writers, so these go on with the same producers. In memory, a write of a
-/// killed writer may arrive late, so the next one has other producers, and with them other keys.
+/// Rows of the durable intake keep their order across writers, so the next writer continues with the same producers. In
+/// memory, a write of a killed writer may arrive late, so the next one has other producers, and with them other keys.
 pub(super) fn producers(job: &Job) -> (std::ops::Range<u32>, u64) {
     match job.mode {
         Mode::Receipts => (job.generation * job.producers..(job.generation + 1) * job.producers, 0),

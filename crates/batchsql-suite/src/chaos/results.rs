@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_and_an_error_fail_and_are_told() {
+    fn a_violation_and_an_error_fail_and_are_reported() {
         let violation = Violation { wrong: Wrong::Lost, detail: "row 5".to_owned() };
         let wrong = Ok(outcome(1, &[violation]));
         for (outcome, told, verdict) in

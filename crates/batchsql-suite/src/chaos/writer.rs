@@ -13,6 +13,7 @@ use batchsql::{
     Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, OutcomeKind, PipelineConfig, Receipt,
     Schema,
 };
+use batchsql_testserver::sum;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -155,11 +156,8 @@ pub(super) async fn run(file: &Path) -> Result<()> {
 /// The rows of each outcome in a scrape: `batchsql_records_outcome_total{…,outcome="written",…} 12`.
 fn outcomes(scrape: &str) -> impl Iterator<Item = (&'static str, u64)> {
     OutcomeKind::ALL.into_iter().map(move |kind| {
-        let label = format!("outcome=\"{}\"", kind.name());
-        let lines = scrape.lines().filter(|line| line.starts_with("batchsql_records_outcome_total{"));
-        let values =
-            lines.filter(|line| line.contains(&label)).filter_map(|line| line.rsplit(' ').next()?.parse().ok());
-        (kind.name(), values.map(|value: f64| value as u64).sum())
+        let rows = sum(scrape, "batchsql_records_outcome_total", &[("outcome", kind.name())]);
+        (kind.name(), rows.unwrap_or_default() as u64)
     })
 }
 
@@ -186,7 +184,7 @@ pub(super) async fn obey(pool: Option<UserPool>) -> Result<()> {
             Some(RELEASE) => drop(holding.take()),
             Some(STOP) => return Ok(()),
             Some(other) => anyhow::bail!("unknown command {other}"),
-            // Without a conductor nobody reads the ledger.
+            // Without a conductor the ledger is not read.
             None => anyhow::bail!("the conductor is gone"),
         }
     }

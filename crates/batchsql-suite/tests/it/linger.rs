@@ -1,10 +1,12 @@
 //! Owns the checks of the end of a run: for which scrapers it waits, how long, and what they scrape until then.
 //! Must not know how the program detects scrapers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
+
+use batchsql_testserver::{samples, sum};
 
 use crate::support::{Suite, get, results, scrape};
 
@@ -30,10 +32,7 @@ fn scraper(address: SocketAddr) -> JoinHandle<Vec<String>> {
 }
 
 fn shows_the_last_case(scrape: &&String) -> bool {
-    scrape.lines().any(|line| {
-        let name = line.starts_with("batchsql_test_success{") && line.contains("test_case=\"mixed_tables\"");
-        name && line.ends_with(" 1")
-    })
+    counted(scrape, "batchsql_test_success", "mixed_tables") == Some(1.0)
 }
 
 #[test]
@@ -66,10 +65,7 @@ fn a_watcher_sees_the_result_of_the_last_case_twice() {
 
 /// The sum of a counter over a case, if it is there.
 fn counted(scrape: &str, name: &str, case: &str) -> Option<f64> {
-    let case = format!("test_case=\"{case}\"");
-    let lines = scrape.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(&case));
-    let values: Vec<f64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
-    (!values.is_empty()).then(|| values.iter().sum())
+    sum(scrape, name, &[("test_case", case)])
 }
 
 #[test]
@@ -95,9 +91,9 @@ fn a_watcher_that_is_announced_sees_every_case_from_its_start_to_its_end() {
         assert_eq!(counted(&scrapes[0], "batchsql_records_processed_total", case), rows.as_f64());
     }
     // Prometheus does not see the increase of counters that are created later.
-    let series = |scrape: &str| -> BTreeSet<String> {
-        let counters = scrape.lines().filter(|line| line.contains("table=\"") && !line.starts_with('#'));
-        counters.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    let series = |scrape: &str| -> BTreeSet<(String, BTreeMap<String, String>)> {
+        let counters = samples(scrape).into_iter().filter(|sample| sample.labels.contains_key("table"));
+        counters.map(|sample| (sample.name, sample.labels)).collect()
     };
     assert_eq!(series(&first), series(&scrapes[0]));
 }

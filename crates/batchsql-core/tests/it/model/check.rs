@@ -9,10 +9,10 @@ use batchsql_testkit::{Model, ScriptedSink, Step};
 
 use super::run::Run;
 use super::schedule::{Action, Nature};
-use super::tables::{TRACKED, key, name, table};
+use super::tables::{TRACKED, key, name, number_of, table};
 use tokio::time::Instant;
 
-use crate::support::{HOUR, Recorder, id};
+use crate::support::{HOUR, Recorder};
 
 /// Numbers of rows that are submitted in place of failed ones, and while the pipeline closes.
 const MENDED: i64 = 1_000_000;
@@ -22,9 +22,9 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     let sink = ScriptedSink::new();
     sink.grow_batches();
     let poison = nature.poison;
-    sink.poison_as(nature.class, move |row| id(row) % poison == 0);
+    sink.poison_as(nature.class, move |row| number_of(row) % poison == 0);
     if nature.tells_rows {
-        sink.tell_rows();
+        sink.report_rows();
     }
     if let Some(every) = nature.loses_replies {
         let step = |write| if write % every == 0 { Step::LoseRow(write % 3) } else { Step::Apply };
@@ -35,7 +35,9 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     }
     if nature.refuses_equal {
         let is_plain = |row: &DynRow| *row.schema().conflict() == Conflict::none();
-        sink.refuse_equal(move |row| if is_plain(row) { format!("id {}", id(row)) } else { key(row).to_string() });
+        sink.refuse_equal(
+            move |row| if is_plain(row) { format!("id {}", number_of(row)) } else { key(row).to_string() },
+        );
     }
     let recorder = Recorder::default();
     let (buffer_size, when_full) = (config.buffer_size as u64, config.when_full);
@@ -47,7 +49,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     let mut builder = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone());
     builder = builder.on_failed_row(move |outcome| {
         let row = outcome.failure().expect("only failed rows are passed").row();
-        ends.lock().unwrap().insert(id(row), Instant::now());
+        ends.lock().unwrap().insert(number_of(row), Instant::now());
     });
     let mut letters = None;
     if let Some(millis) = nature.takes_letters {
@@ -65,7 +67,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
                     tokio::time::sleep(Duration::from_millis(millis)).await;
                     received += 1;
                     // Once: a table that is broken would refuse it again and again.
-                    let is_first = id(letter.failed_row().row()) < MENDED;
+                    let is_first = number_of(letter.failed_row().row()) < MENDED;
                     if let (Some(schema), Some(db), true) = (&mended, pipeline.upgrade(), is_first) {
                         number += if (number + 1) % poison == 0 { 2 } else { 1 };
                         let row = schema.row().set("id", number).unwrap().set("key", 0_i64).unwrap().finish().unwrap();
@@ -82,8 +84,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
         let _ = handle.send(db.downgrade());
         task
     });
-    let schemas = std::array::from_fn(table);
-    let mut run = Run { db, sink, schemas, buffer_size, when_full, next: 0, receipts: BTreeMap::new() };
+    let mut run = Run::new(db, sink, buffer_size, when_full);
     for action in actions {
         run.act(action).await;
     }
@@ -139,7 +140,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
     // Each receipt agrees with what the sink applied. The model has every row that had its effect, in the order of
     // submission, whatever the order of writing was.
     let applied = run.sink.applied();
-    let ids: BTreeSet<i64> = applied.iter().map(id).collect();
+    let ids: BTreeSet<i64> = applied.iter().map(number_of).collect();
     let mut unknown = 0;
     let mut expected = Model::default();
     for (number, (row, receipt, accepted_at)) in run.receipts {
@@ -177,7 +178,7 @@ pub(super) async fn check(config: PipelineConfig, actions: Vec<Action>, nature: 
             }
         };
         if let Some(failed) = outcome.failure() {
-            assert_eq!(id(failed.row()), number, "another row came back");
+            assert_eq!(number_of(failed.row()), number, "another row came back");
         }
         assert!(number % poison != 0 || !outcome.is_written(), "a poisoned row was written");
         if had_effect {
@@ -211,8 +212,7 @@ pub(super) async fn abandon(config: PipelineConfig, actions: Vec<Action>) {
     let recorder = Recorder::default();
     let (buffer_size, when_full) = (config.buffer_size as u64, config.when_full);
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
-    let schemas = std::array::from_fn(table);
-    let mut run = Run { db, sink, schemas, buffer_size, when_full, next: 0, receipts: BTreeMap::new() };
+    let mut run = Run::new(db, sink, buffer_size, when_full);
     for action in actions {
         run.act(action).await;
     }

@@ -8,8 +8,8 @@ use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
 use super::schedule::Action;
-use super::tables::{TABLES, name};
-use crate::support::{FAR, HOUR, id};
+use super::tables::{DELETED, TABLES, VERSIONED, name, number_of, table};
+use crate::support::{FAR, HOUR};
 
 /// A row that is tracked, and when it was accepted.
 pub(super) type Accepted = (DynRow, Receipt, Instant);
@@ -24,11 +24,40 @@ pub(super) struct Run {
     pub(super) next: i64,
     /// Rows that were accepted and are tracked, in the order of their submission.
     pub(super) receipts: BTreeMap<i64, Accepted>,
+    /// The number that the delete of the present key will have, and rows of this key so far.
+    turn: (i64, usize),
 }
 
+/// The delete of a key has a number that is so much higher than that of the first row of the key. If more rows were
+/// submitted until then, it is left out.
+const UNTIL_DELETE: i64 = 200;
+
 impl Run {
+    pub(super) fn new(db: BatchSql, sink: ScriptedSink, buffer_size: u64, when_full: WhenFull) -> Self {
+        let schemas = std::array::from_fn(table);
+        Self { db, sink, schemas, buffer_size, when_full, next: 0, receipts: BTreeMap::new(), turn: (0, 0) }
+    }
+
     fn row(&mut self, table: usize) -> DynRow {
-        self.row_with(table, (self.next + 1) * 3 % 5 * FAR)
+        match table {
+            DELETED => self.row_or_delete(),
+            _ => self.row_with(table, (self.next + 1) * 3 % 5 * FAR),
+        }
+    }
+
+    /// Each key has some rows, is deleted, and has more rows.
+    fn row_or_delete(&mut self) -> DynRow {
+        let (of_delete, rows) = match self.turn {
+            (_, 0) => (self.next + UNTIL_DELETE, 0),
+            turn => turn,
+        };
+        self.turn = (of_delete, (rows + 1) % 7);
+        if rows == 4 && self.next < of_delete {
+            self.next = of_delete;
+            let deletes = self.schemas[DELETED].deletion().unwrap();
+            return deletes.row().set("key", of_delete * FAR).unwrap().finish().unwrap();
+        }
+        self.row_with(DELETED, of_delete * FAR)
     }
 
     fn row_with(&mut self, table: usize, key: i64) -> DynRow {
@@ -37,6 +66,7 @@ impl Run {
         // Rows leave out different columns.
         let row = if self.next % 3 == 0 { row } else { row.set("a", self.next).unwrap() };
         let row = if self.next % 4 == 0 { row } else { row.set("b", -self.next).unwrap() };
+        let row = if table == VERSIONED { row.set("version", self.next * 7 % 11).unwrap() } else { row };
         row.finish().unwrap()
     }
 
@@ -44,7 +74,7 @@ impl Run {
         let row = self.row(table);
         let submitted = tokio::time::timeout(HOUR, self.db.submit_tracked(&row)).await.expect("a submit hangs");
         match submitted {
-            Ok(receipt) => drop(self.receipts.insert(id(&row), (row, receipt, Instant::now()))),
+            Ok(receipt) => drop(self.receipts.insert(number_of(&row), (row, receipt, Instant::now()))),
             Err(error) => {
                 assert!(error.is_full(), "{error}");
                 assert!(!matches!(self.when_full, WhenFull::Wait | WhenFull::DropOldest), "{:?}", self.when_full);
@@ -82,7 +112,7 @@ impl Run {
                 let row = self.row(table);
                 let submit = self.db.submit_tracked(&row);
                 if let Ok(Ok(receipt)) = tokio::time::timeout(Duration::from_millis(millis), submit).await {
-                    self.receipts.insert(id(&row), (row, receipt, Instant::now()));
+                    self.receipts.insert(number_of(&row), (row, receipt, Instant::now()));
                 }
             }
             Action::Together { tasks, rows } => {
@@ -104,8 +134,9 @@ impl Run {
                     });
                 }
                 while let Some(accepted) = submitting.join_next().await {
-                    self.receipts
-                        .extend(accepted.unwrap().into_iter().map(|accepted: Accepted| (id(&accepted.0), accepted)));
+                    self.receipts.extend(
+                        accepted.unwrap().into_iter().map(|accepted: Accepted| (number_of(&accepted.0), accepted)),
+                    );
                 }
             }
             Action::Deliver => drop(self.sink.deliver()),

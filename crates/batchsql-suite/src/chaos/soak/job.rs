@@ -1,4 +1,4 @@
-//! Owns what the writer of a soak is told, and what it tells at its end. Files of JSON.
+//! Owns what the writer of a soak receives, and what it reports at its end. Files of JSON.
 //! Must not know who reads them.
 
 use std::collections::BTreeMap;

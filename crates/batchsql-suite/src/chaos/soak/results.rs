@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rises_and_what_is_wrong_fails_and_is_told() {
+    fn what_rises_and_what_is_wrong_fails_and_is_reported() {
         let leak = outcome(|second| 50 + second / 4);
         let mut wrong = outcome(|_| 50);
         wrong.wrong.push("4 rows are left in the log".to_owned());

@@ -192,7 +192,7 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     job::write(&totals, &writer.job.totals())
 }
 
-/// Prints samples for the conductor, and notes readings. If either fails, nobody can judge the run, so the process ends.
+/// Prints samples for the conductor, and notes readings. If either fails, the run cannot be judged, so the process ends.
 async fn note(intake: Intake, metrics: PrometheusMetrics, reader: Reader, mut readings: File) {
     let mut ticks = interval(SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -117,20 +117,35 @@ fn both_languages_of_the_readme_say_the_same() {
     assert!(english.levels().len() > 5, "{:?}", english.levels());
     assert_eq!(english.levels(), chinese.levels(), "different headings");
     assert_eq!(english.widths(), chinese.widths(), "different tables");
+    assert!(english.items() > 20, "{}", english.items());
+    assert_eq!(english.items(), chinese.items(), "different lists");
+    assert_eq!(english.inline_code(), chinese.inline_code(), "different inline code");
 }
 
 #[test]
 fn what_the_pages_link_to_is_there() {
-    for name in [GUIDES[0], GUIDES[1], "production.md"] {
-        let page = Page::read(name);
-        for link in page.links().iter().filter(|link| !link.starts_with("http")) {
-            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { name } else { file };
-            assert!(Path::new(DOCS).join(target).exists(), "{name} links to {link}, which does not exist");
-            if !anchor.is_empty() {
-                let anchors = Page::read(target).anchors();
-                assert!(anchors.contains(anchor), "{name} links to {link}; there are {anchors:?}");
+    let mut pages = 0;
+    for folder in [".", "guides", "runbooks"] {
+        for entry in std::fs::read_dir(Path::new(DOCS).join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") {
+                pages += 1;
+                check_links(folder, &name);
             }
+        }
+    }
+    assert!(pages > 40, "{pages}");
+}
+
+/// The files and the headings that a page links to exist. Addresses of the web are not checked.
+fn check_links(folder: &str, name: &str) {
+    for link in Page::read(&format!("{folder}/{name}")).links().iter().filter(|link| !link.starts_with("http")) {
+        let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+        let target = format!("{folder}/{}", if file.is_empty() { name } else { file });
+        assert!(Path::new(DOCS).join(&target).exists(), "{folder}/{name} links to {link}, which does not exist");
+        if !anchor.is_empty() {
+            let anchors = Page::read(&target).anchors();
+            assert!(anchors.contains(anchor), "{folder}/{name} links to {link}; there are {anchors:?}");
         }
     }
 }

@@ -5,6 +5,7 @@ mod canary;
 mod conflicts;
 mod guilt;
 mod rules;
+mod rules_model;
 mod runs;
 pub(crate) mod servers;
 mod setup;

@@ -4,169 +4,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use batchsql::{BatchSql, ColumnType, Conflict, Expr, OutcomeKind, PipelineConfig, Schema, Value};
+use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Schema, Value};
 use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_suite::database::{Database, MySql, Postgres as PostgresDatabase, Sqlite as SqliteDatabase};
 use batchsql_suite::digest::Canonical;
 use batchsql_testkit::{Effect, Model};
 use batchsql_testserver::unique;
 
-use super::setup::with_setup;
-
-/// A row: a key of two columns, a value and a version.
-type Cells = [Option<i64>; 4];
-
-const COLUMNS: [&str; 4] = ["a", "b", "v", "w"];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    Newer,
-    NewerPartly,
-    Add,
-    AddAndKeep,
-    Bounds,
-    UnlessNull,
-    Raw,
-    UpdateOnly,
-    UpdateOnlyNewer,
-    UpdateOnlyAdd,
-    Delete,
-}
-
-use Rule::{
-    Add, AddAndKeep, Bounds, Delete, Newer, NewerPartly, Raw, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer,
+use super::rules_model::{
+    Add, AddAndKeep, Bounds, COLUMNS, Cells, Constraint, Delete, Identity, Newer, NewerPartly, Partial, Plain, RULES,
+    Raw, Rule, SecondIndex, Table, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer, before, second_index,
+    situations,
 };
-
-const RULES: [Rule; 11] =
-    [Newer, NewerPartly, Add, AddAndKeep, Bounds, UnlessNull, Raw, UpdateOnly, UpdateOnlyNewer, UpdateOnlyAdd, Delete];
-
-impl Rule {
-    fn conflict(self) -> Conflict {
-        let update = || Conflict::update(["b", "a"]);
-        let only = || Conflict::update_only(["b", "a"]);
-        match self {
-            Newer => update().only_if_newer("w"),
-            // Column v is that of the row that was inserted: every version is sent.
-            NewerPartly => Conflict::update_columns(["b", "a"], ["w"]).only_if_newer("w"),
-            Add => Conflict::update_columns(["b", "a"], ["w"]).set("v", Expr::add()),
-            AddAndKeep => update().set("v", Expr::add()).set("w", Expr::keep()),
-            Bounds => update().set("v", Expr::least()).set("w", Expr::greatest()),
-            UnlessNull => update().set("v", Expr::unless_null()).set("w", Expr::unless_null()),
-            Raw => update().set("v", Expr::raw("COALESCE({old}, 0) * 2 + COALESCE({new}, 0)")),
-            UpdateOnly => only(),
-            UpdateOnlyNewer => only().only_if_newer("w"),
-            UpdateOnlyAdd => only().set("v", Expr::add()),
-            Delete => Conflict::delete(["b", "a"]),
-        }
-    }
-
-    fn schema(self, table: &str) -> Schema {
-        let key = Schema::builder(table).column("a", ColumnType::I64).column("b", ColumnType::I64);
-        let schema = match self {
-            Delete => key,
-            _ => key.nullable("v", ColumnType::I64).nullable("w", ColumnType::I64),
-        };
-        schema.on_conflict(self.conflict()).build().unwrap()
-    }
-
-    /// Applies a row to the table: whether it changed something.
-    fn apply(self, table: &mut Vec<Cells>, row: &Cells) -> bool {
-        let found = table.iter().position(|old| old[..2] == row[..2]);
-        let Some(found) = found else {
-            let inserts = !matches!(self, UpdateOnly | UpdateOnlyNewer | UpdateOnlyAdd | Delete);
-            if inserts {
-                table.push(*row);
-            }
-            return inserts;
-        };
-        let [.., v, w] = &mut table[found];
-        let [.., new_v, new_w] = *row;
-        let sum = |a: Option<i64>, b: Option<i64>| match (a, b) {
-            (None, other) | (other, None) => other,
-            (Some(a), Some(b)) => Some(a + b),
-        };
-        match self {
-            // None is below every number.
-            Newer | NewerPartly | UpdateOnlyNewer if new_w <= *w => return false,
-            Newer | UpdateOnlyNewer | UpdateOnly => (*v, *w) = (new_v, new_w),
-            NewerPartly => *w = new_w,
-            Add | UpdateOnlyAdd => (*v, *w) = (sum(*v, new_v), new_w),
-            AddAndKeep => (*v, *w) = (sum(*v, new_v), w.or(new_w)),
-            Bounds => (*v, *w) = ((*v).into_iter().chain(new_v).min(), (*w).max(new_w)),
-            UnlessNull => (*v, *w) = (new_v.or(*v), new_w.or(*w)),
-            Raw => (*v, *w) = (Some(v.unwrap_or(0) * 2 + new_v.unwrap_or(0)), new_w),
-            Delete => {
-                table.remove(found);
-            }
-        }
-        true
-    }
-
-    /// The table afterwards, and the outcome of each row.
-    fn expected(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
-        let mut table = before.to_vec();
-        let kind = |is_changed| if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored };
-        let same = |row: usize| (0..batch.len()).filter(move |other| batch[*other][..2] == batch[row][..2]);
-        let mut outcomes = vec![None; batch.len()];
-        for row in 0..batch.len() {
-            if outcomes[row].is_some() {
-                continue;
-            }
-            match self {
-                // The content is that of all rows one after the other.
-                NewerPartly | Raw | Add | AddAndKeep | Bounds | UnlessNull | UpdateOnlyAdd => {
-                    outcomes[row] = Some(kind(self.apply(&mut table, &batch[row])));
-                }
-                // One row of each key is sent.
-                Newer | UpdateOnlyNewer | UpdateOnly | Delete => {
-                    let is_versioned = matches!(self, Newer | UpdateOnlyNewer);
-                    let version = |other: &usize| if is_versioned { batch[*other][3] } else { None };
-                    let newest = same(row).map(|other| version(&other)).max().unwrap();
-                    let mut newest_rows = same(row).filter(|other| version(other) == newest);
-                    let winner = if is_versioned { newest_rows.next() } else { newest_rows.next_back() }.unwrap();
-                    let of_winner = kind(self.apply(&mut table, &batch[winner]));
-                    for other in same(row) {
-                        outcomes[other] = Some(match of_winner {
-                            OutcomeKind::Written if other < winner => OutcomeKind::Superseded,
-                            OutcomeKind::Written if other > winner => OutcomeKind::Ignored,
-                            of_winner => of_winner,
-                        });
-                    }
-                }
-            }
-        }
-        (table.into_iter().collect(), outcomes.into_iter().flatten().collect())
-    }
-}
-
-fn situations() -> Vec<(&'static str, Vec<Cells>)> {
-    let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
-    let no_v = |a, b, w| [Some(a), Some(b), None, Some(w)];
-    let no_w = |a, b, v| [Some(a), Some(b), Some(v), None];
-    vec![
-        ("no conflict", vec![row(2, 1, 20, 5), row(3, 1, 30, 5)]),
-        ("conflict with the table", vec![row(3, 1, 30, 5), row(1, 1, 11, 6), row(1, 2, 21, 4), row(1, 3, 31, 5)]),
-        ("conflict inside the batch", vec![row(2, 1, 20, 5), row(3, 1, 30, 5), row(2, 1, 21, 7), row(2, 1, 22, 6)]),
-        ("equal versions", vec![row(2, 1, 20, 5), row(2, 1, 21, 5), row(1, 1, 11, 5), row(1, 1, 12, 5)]),
-        ("conflict with both", vec![row(1, 1, 11, 7), row(2, 1, 20, 5), row(1, 1, 12, 6), row(2, 1, 21, 6)]),
-        ("older rows after newer ones", vec![row(1, 1, 1, 9), row(1, 1, 2, 8), row(1, 1, 3, 4), row(2, 1, 1, 1)]),
-        ("NULL submitted", vec![no_v(1, 1, 6), no_w(1, 2, 21), no_w(2, 1, 20), no_v(2, 1, 5), no_w(2, 1, 22)]),
-        ("NULL stored", vec![row(4, 1, 41, 1), no_w(4, 2, 42), row(4, 3, 43, 5), row(4, 1, 42, 2)]),
-    ]
-}
-
-/// The rows in the table.
-fn before() -> Vec<Cells> {
-    let row = |a, b, v, w| [Some(a), Some(b), v, w];
-    vec![
-        row(1, 1, Some(10), Some(5)),
-        row(1, 2, Some(20), Some(5)),
-        row(1, 3, Some(30), Some(5)),
-        row(4, 1, Some(40), None),
-        row(4, 2, Some(40), None),
-        row(4, 3, None, Some(5)),
-    ]
-}
+use super::setup::with_setup;
 
 async fn submit(db: &BatchSql, schema: &Schema, rows: &[Cells]) -> Vec<OutcomeKind> {
     let mut receipts = Vec::new();
@@ -228,7 +78,70 @@ async fn open(name: DatabaseName, url: &str) -> Box<dyn Database> {
     }
 }
 
-async fn matrix(name: DatabaseName, parameters: &str) {
+/// A cell of the matrix.
+struct Cell {
+    rule: Rule,
+    table: Table,
+    has_triggers: bool,
+    situation: &'static str,
+    before: Vec<Cells>,
+    batch: Vec<Cells>,
+}
+
+impl Cell {
+    fn expected(&self, name: DatabaseName) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+        match self.table {
+            SecondIndex => self.rule.expected_unique(name, &self.before, &self.batch),
+            _ => self.rule.expected(&self.before, &self.batch),
+        }
+    }
+}
+
+fn with_and_without_triggers(rule: Rule) -> [(Rule, bool); 2] {
+    [(rule, false), (rule, true)]
+}
+
+/// Every rule in every situation.
+fn plain() -> Vec<Cell> {
+    let cells = |(situation, batch): (&'static str, Vec<Cells>)| {
+        RULES.into_iter().flat_map(with_and_without_triggers).map(move |(rule, has_triggers)| Cell {
+            rule,
+            table: Plain,
+            has_triggers,
+            situation,
+            before: before(),
+            batch: batch.clone(),
+        })
+    };
+    situations().into_iter().flat_map(cells).collect()
+}
+
+/// Every rule in a table with a second unique index.
+fn with_second_index() -> Vec<Cell> {
+    let cell = |(rule, has_triggers)| {
+        let (before, batch) = second_index();
+        Cell { rule, table: SecondIndex, has_triggers, situation: "secondary unique index", before, batch }
+    };
+    RULES.into_iter().flat_map(with_and_without_triggers).map(cell).collect()
+}
+
+/// Rules that name their index, or write an identity column, in every situation.
+fn with_target(table: Table) -> Vec<Cell> {
+    let rules = [Newer, NewerPartly, Add, Bounds].into_iter().filter(|rule| rule.has_target());
+    let cells = |(situation, batch): (&'static str, Vec<Cells>)| {
+        rules.clone().flat_map(with_and_without_triggers).map(move |(rule, has_triggers)| Cell {
+            rule,
+            table,
+            has_triggers,
+            situation,
+            before: before(),
+            batch: batch.clone(),
+        })
+    };
+    situations().into_iter().flat_map(cells).collect()
+}
+
+async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
     with_setup(name, async |url, setup| {
         let separator = if url.contains('?') { '&' } else { '?' };
         let url = if parameters.is_empty() { url.to_owned() } else { format!("{url}{separator}{parameters}") };
@@ -241,29 +154,28 @@ async fn matrix(name: DatabaseName, parameters: &str) {
             config.retry_for = Duration::from_secs(5);
             config
         };
-        for (situation, batch) in situations() {
-            for (rule, has_triggers) in RULES.into_iter().flat_map(|rule| [(rule, false), (rule, true)]) {
-                let cell = format!("{name:?} {parameters}, {rule:?}, triggers: {has_triggers}, {situation}");
-                let table = unique("rules");
-                let create =
-                    "CREATE TABLE {t} (a bigint NOT NULL, b bigint NOT NULL, v bigint, w bigint, PRIMARY KEY (a, b))";
-                setup.execute(create, &table).await;
-                if has_triggers {
-                    for sql in triggers(name) {
-                        setup.execute(&sql, &table).await;
-                    }
-                }
-                let loose = Raw.schema(&table);
-                let db = BatchSql::builder(database.sink()).config(config()).start().unwrap();
-                let stored = submit(&db, &loose, &before()).await;
-                assert!(stored.iter().all(|kind| *kind == OutcomeKind::Written), "{cell}: {stored:?}");
-                let outcomes = submit(&db, &rule.schema(&table), &batch).await;
-                let report = db.close(Duration::from_secs(10)).await;
-                assert_eq!(report.balance.in_flight(), 0, "{cell}");
-                let found = content(&*database, &loose).await;
-                assert_eq!((found, outcomes), rule.expected(&before(), &batch), "{cell}");
-                setup.execute("DROP TABLE {t}", &table).await;
+        for cell in cells {
+            let Cell { rule, table: kind, has_triggers, situation, .. } = cell;
+            let shown = format!("{name:?} {parameters}, {rule:?}, {kind:?}, triggers: {has_triggers}, {situation}");
+            let table = unique("rules");
+            for sql in kind.create() {
+                setup.execute(&sql, &table).await;
             }
+            if *has_triggers {
+                for sql in triggers(name) {
+                    setup.execute(&sql, &table).await;
+                }
+            }
+            let loose = Raw.schema_of(*kind, &table);
+            let db = BatchSql::builder(database.sink()).config(config()).start().unwrap();
+            let stored = submit(&db, &loose, &cell.before).await;
+            assert!(stored.iter().all(|kind| *kind == OutcomeKind::Written), "{shown}: {stored:?}");
+            let outcomes = submit(&db, &rule.schema_of(*kind, &table), &cell.batch).await;
+            let report = db.close(Duration::from_secs(10)).await;
+            assert_eq!(report.balance.in_flight(), 0, "{shown}");
+            let found = content(&*database, &loose).await;
+            assert_eq!((found, outcomes), cell.expected(name), "{shown}");
+            setup.execute("DROP TABLE {t}", &table).await;
         }
     })
     .await;
@@ -271,19 +183,32 @@ async fn matrix(name: DatabaseName, parameters: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_follows_rules_that_depend_on_the_stored_row() {
-    matrix(Sqlite, "").await;
+    for cells in [plain(), with_second_index(), with_target(Partial)] {
+        matrix(Sqlite, "", &cells).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_follows_rules_that_depend_on_the_stored_row() {
     for strategy in ["auto", "multi-values"] {
-        matrix(Postgres, &format!("strategy={strategy}")).await;
+        for cells in [plain(), with_second_index()] {
+            matrix(Postgres, &format!("strategy={strategy}"), &cells).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_follows_rules_that_name_their_index_and_writes_identity_columns() {
+    for table in [Constraint, Partial, Identity] {
+        matrix(Postgres, "", &with_target(table)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_follows_rules_that_depend_on_the_stored_row() {
-    matrix(Mysql, "").await;
+    for cells in [plain(), with_second_index()] {
+        matrix(Mysql, "", &cells).await;
+    }
 }
 
 /// The model of the testkit has the same rules, for tests of applications.
@@ -311,25 +236,57 @@ fn the_testkit_follows_rules_that_depend_on_the_stored_row() {
     }
 }
 
+fn letters(outcomes: &[OutcomeKind]) -> String {
+    let letter = |kind: &OutcomeKind| match kind {
+        OutcomeKind::Written => "W",
+        OutcomeKind::Ignored => "I",
+        OutcomeKind::Superseded => "S",
+        OutcomeKind::Rejected => "R",
+        other => panic!("no cell of the matrix has {other:?}"),
+    };
+    outcomes.iter().map(letter).collect::<Vec<_>>().join(" ")
+}
+
+/// Rules with the same outcomes, in every situation of the first table.
+const EXPRESSIONS: [Rule; 5] = [Add, AddAndKeep, Bounds, UnlessNull, Raw];
+
 /// The guide shows the model against which the tests above compare the databases.
 #[test]
 fn the_guide_has_this_matrix() {
-    let mut table = "| the batch has | only if newer | add | update only | update only, if newer | delete |\n\
-                     |---|---|---|---|---|---|\n"
+    let mut table = "| the batch has | only if newer | the same, some columns | expressions | update only | update only, if newer | \
+                     update only, add | delete |\n|---|---|---|---|---|---|---|---|\n"
         .to_owned();
     for (situation, batch) in situations() {
-        let letters = |rule: Rule| {
-            let letter = |kind: &OutcomeKind| match kind {
-                OutcomeKind::Written => "W",
-                OutcomeKind::Ignored => "I",
-                OutcomeKind::Superseded => "S",
-                other => panic!("no cell of the matrix has {other:?}"),
-            };
-            rule.expected(&before(), &batch).1.iter().map(letter).collect::<Vec<_>>().join(" ")
-        };
-        let cells = [Newer, Add, UpdateOnly, UpdateOnlyNewer, Delete].map(letters);
+        let of = |rule: Rule| letters(&rule.expected(&before(), &batch).1);
+        assert!(EXPRESSIONS.into_iter().all(|rule| of(rule) == of(Add)), "{situation}");
+        let cells = [Newer, NewerPartly, Add, UpdateOnly, UpdateOnlyNewer, UpdateOnlyAdd, Delete].map(of);
         table += &format!("| {situation} | {} |\n", cells.join(" | "));
     }
+    let mut second = "| rule | outcomes | on MySQL |\n|---|---|---|\n".to_owned();
+    let names = [
+        (Newer, "only if newer"),
+        (NewerPartly, "the same, the unique column is not written"),
+        (Add, "add"),
+        (Bounds, "least"),
+        (UnlessNull, "unless null"),
+        (UpdateOnly, "update only"),
+        (UpdateOnlyNewer, "update only, if newer"),
+        (UpdateOnlyAdd, "update only, add"),
+        (Delete, "delete"),
+    ];
+    let (before, batch) = second_index();
+    for (rule, name) in names {
+        let of = |database| letters(&rule.expected_unique(database, &before, &batch).1);
+        assert_eq!(of(Postgres), of(Sqlite), "{name}");
+        let on_mysql = Some(of(Mysql)).filter(|outcomes| *outcomes != of(Postgres)).unwrap_or_default();
+        second += &format!(
+            "| {name} | {} |{}|\n",
+            of(Postgres),
+            if on_mysql.is_empty() { " ".to_owned() } else { format!(" {on_mysql} ") }
+        );
+    }
     let guide = include_str!("../../../../../docs/databases.md");
-    assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
+    for table in [table, second] {
+        assert!(guide.contains(&table), "docs/databases.md should have\n{table}");
+    }
 }

@@ -94,6 +94,7 @@ fn values(ty: ColumnType) -> Vec<(&'static str, Value)> {
         Type::Json => vec![
             ("null", json("null")),
             ("nested", json(r#"{"a":[1,2.5,null,{"b":"été 🦀 \" \\ \n"}],"":false}"#)),
+            ("list", vec![Some("a, \"b\""), None].into()),
             ("number", json("-12345678901234")),
             ("digits", json("12345678901234567890.123")),
             ("string", json(r#""a""#)),
@@ -221,6 +222,32 @@ async fn mysql_keeps_every_value() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_keeps_every_value() {
     matrix(Redis).await;
+}
+
+/// A list needs a column that keeps it: array columns of PostgreSQL, else JSON. In a number column it is refused when the
+/// table is read, before a row is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_refused_for_a_column_of_numbers() {
+    for name in [Mysql, Sqlite] {
+        on(name, async |own| {
+            let table = format!("batchsql_suite_{}", unique("list"));
+            let schema = |ty| Schema::builder(&*table).column("id", ColumnType::I64).nullable("v", ty).build().unwrap();
+            let numbers = schema(ColumnType::I64);
+            own.database.create(&TableSpec::new(numbers.clone(), &["id"])).await.unwrap();
+            let config = PipelineConfig::default().park_for(Duration::ZERO);
+            let db = BatchSql::builder(own.database.sink()).config(config).start().unwrap();
+            let lists = schema(ColumnType::Json);
+            let error = db.prepare(&lists).await.unwrap_err().to_string();
+            assert!(error.contains("json"), "{name:?}: {error}");
+            let row = lists.row().set("id", 1_i64).unwrap().set("v", vec![1_i64, 2]).unwrap().finish().unwrap();
+            let receipt = db.submit_tracked(&row).await.unwrap();
+            assert_eq!(receipt.await.kind(), OutcomeKind::Rejected, "{name:?}");
+            assert_eq!(content(&*own.database, &numbers).await.len(), 0, "{name:?}");
+            db.close(Duration::from_secs(10)).await;
+            own.database.drop_table(&numbers).await.unwrap();
+        })
+        .await;
+    }
 }
 
 /// The guide shows the values that are not read back unchanged; the tests above check them.

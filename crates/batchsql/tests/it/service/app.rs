@@ -7,6 +7,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use batchsql::sqlite::rusqlite::Connection;
+use batchsql_testserver::sum;
 
 use super::program::{secrets, service};
 
@@ -47,7 +48,7 @@ impl Service {
 
     /// Rows of all tables, `received` or with an `outcome`.
     fn total(&self, what: &str) -> f64 {
-        sum(&self.get("/metrics", ""), &format!("batchsql_records_{what}_total"), "")
+        metric(&self.get("/metrics", ""), &format!("batchsql_records_{what}_total"), &[])
     }
 
     /// The health check of a container: the same program again.
@@ -101,10 +102,10 @@ fn line_with(log: &mut impl BufRead, part: &str) -> String {
     }
 }
 
-/// The sum of the series of a metric with this part of a label set.
-fn sum(page: &str, name: &str, labels: &str) -> f64 {
-    let series = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(labels));
-    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+/// The sum of the series of a counter with these labels in an answer; 0 without any.
+fn metric(answer: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let (_, page) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no body: {answer}"));
+    sum(page, name, labels).unwrap_or_default()
 }
 
 /// A figure of the balance that was printed.
@@ -126,17 +127,18 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn it_writes_can_be_watched_and_drains_when_it_is_asked_to_end() {
     let service = Service::start(&[("ROWS_PER_SECOND", "4000")]);
-    let outcome = |page: &str, labels: &str| sum(page, "batchsql_records_outcome_total", labels);
+    let outcome = |page: &str, labels: &[_]| metric(page, "batchsql_records_outcome_total", labels);
+    let of_table = |page: &str, table, kind| outcome(page, &[("table", table), ("outcome", kind)]);
     eventually("every kind of outcome", || {
         let page = service.get("/metrics", "");
-        outcome(&page, "table=\"app_orders\",outcome=\"written\"") > 0.0
-            && outcome(&page, "table=\"app_orders\",outcome=\"superseded\"") > 0.0
-            && outcome(&page, "table=\"app_events\",outcome=\"written\"") > 0.0
-            && outcome(&page, "table=\"app_events\",outcome=\"ignored\"") > 0.0
+        of_table(&page, "app_orders", "written") > 0.0
+            && of_table(&page, "app_orders", "superseded") > 0.0
+            && of_table(&page, "app_events", "written") > 0.0
+            && of_table(&page, "app_events", "ignored") > 0.0
     });
     assert!(service.get("/ready", "").starts_with("HTTP/1.1 200"));
     assert!(service.health_check(&[]).status.success());
-    let written = outcome(&service.get("/metrics", ""), "outcome=\"written\"");
+    let written = outcome(&service.get("/metrics", ""), &[("outcome", "written")]);
 
     let (status, said) = service.end();
     assert_eq!(status, Some(0), "{said}");
@@ -184,7 +186,7 @@ fn a_prometheus_that_watches_gets_the_last_values() {
     let mut printed = BufReader::new(service.child.stdout.take().unwrap());
     let balance = line_with(&mut printed, "accepted");
     let page = scrape(&service);
-    assert_eq!(sum(&page, "batchsql_records_outcome_total", ""), count(&balance, "accepted"));
+    assert_eq!(metric(&page, "batchsql_records_outcome_total", &[]), count(&balance, "accepted"));
     scrape(&service);
     // It does not wait for a third scrape, which it would miss.
     let (status, said) = service.wait();

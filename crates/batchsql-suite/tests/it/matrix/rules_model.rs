@@ -1,0 +1,260 @@
+//! Owns the model of the rules that depend on the stored row: the rules, their tables, the situations, and what must be in
+//! the table afterwards. Must not know pipelines or servers.
+
+use std::collections::BTreeSet;
+
+use batchsql::{ColumnType, Conflict, Expr, OutcomeKind, Schema};
+use batchsql_suite::database::DatabaseName::{self, Mysql};
+
+/// How the database finds the index of the key, and what its table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Table {
+    /// By the columns of its primary key.
+    Plain,
+    /// The same; another unique index is over `v`.
+    SecondIndex,
+    /// By the name of the constraint.
+    Constraint,
+    /// By the condition of a partial index, in which all rows are.
+    Partial,
+    /// A column of the key is `GENERATED ALWAYS`.
+    Identity,
+}
+
+pub(super) use Table::{Constraint, Identity, Partial, Plain, SecondIndex};
+
+impl Table {
+    /// The statements that make it; `{t}` is its name.
+    pub(super) fn create(self) -> Vec<String> {
+        let with = |a: &str, more: &str| {
+            format!("CREATE TABLE {{t}} (a bigint {a}, b bigint NOT NULL, v bigint, w bigint{more})")
+        };
+        let key = ", PRIMARY KEY (a, b)";
+        match self {
+            Plain => vec![with("NOT NULL", key)],
+            SecondIndex => vec![with("NOT NULL", key), "CREATE UNIQUE INDEX {t}_v ON {t} (v)".to_owned()],
+            Constraint => vec![with("NOT NULL", ", CONSTRAINT {t}_k UNIQUE (b, a)")],
+            Partial => {
+                vec![with("NOT NULL", ""), "CREATE UNIQUE INDEX {t}_p ON {t} (a, b) WHERE b > 0".to_owned()]
+            }
+            Identity => vec![with("GENERATED ALWAYS AS IDENTITY", key)],
+        }
+    }
+}
+
+/// A row: a key of two columns, a value and a version.
+pub(super) type Cells = [Option<i64>; 4];
+
+pub(super) const COLUMNS: [&str; 4] = ["a", "b", "v", "w"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    Newer,
+    NewerPartly,
+    Add,
+    AddAndKeep,
+    Bounds,
+    UnlessNull,
+    Raw,
+    UpdateOnly,
+    UpdateOnlyNewer,
+    UpdateOnlyAdd,
+    Delete,
+}
+
+pub(super) use Rule::{
+    Add, AddAndKeep, Bounds, Delete, Newer, NewerPartly, Raw, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer,
+};
+
+pub(super) const RULES: [Rule; 11] =
+    [Newer, NewerPartly, Add, AddAndKeep, Bounds, UnlessNull, Raw, UpdateOnly, UpdateOnlyNewer, UpdateOnlyAdd, Delete];
+
+impl Rule {
+    fn conflict(self) -> Conflict {
+        let update = || Conflict::update(["b", "a"]);
+        let only = || Conflict::update_only(["b", "a"]);
+        match self {
+            Newer => update().only_if_newer("w"),
+            // Column v is that of the row that was inserted: every version is sent.
+            NewerPartly => Conflict::update_columns(["b", "a"], ["w"]).only_if_newer("w"),
+            Add => Conflict::update_columns(["b", "a"], ["w"]).set("v", Expr::add()),
+            AddAndKeep => update().set("v", Expr::add()).set("w", Expr::keep()),
+            Bounds => update().set("v", Expr::least()).set("w", Expr::greatest()),
+            UnlessNull => update().set("v", Expr::unless_null()).set("w", Expr::unless_null()),
+            Raw => update().set("v", Expr::raw("COALESCE({old}, 0) * 2 + COALESCE({new}, 0)")),
+            UpdateOnly => only(),
+            UpdateOnlyNewer => only().only_if_newer("w"),
+            UpdateOnlyAdd => only().set("v", Expr::add()),
+            Delete => Conflict::delete(["b", "a"]),
+        }
+    }
+
+    pub(super) fn schema(self, table: &str) -> Schema {
+        self.schema_of(Plain, table)
+    }
+
+    pub(super) fn schema_of(self, of: Table, table: &str) -> Schema {
+        let key = Schema::builder(table).column("a", ColumnType::I64).column("b", ColumnType::I64);
+        let schema = match self {
+            Delete => key,
+            _ => key.nullable("v", ColumnType::I64).nullable("w", ColumnType::I64),
+        };
+        let conflict = match of {
+            Plain | SecondIndex | Identity => self.conflict(),
+            Constraint => self.conflict().on_constraint(format!("{table}_k")),
+            Partial => self.conflict().on_partial_index("b > 0"),
+        };
+        let schema = schema.on_conflict(conflict);
+        let schema = if of == Identity { schema.overriding_system_value() } else { schema };
+        schema.build().unwrap()
+    }
+
+    /// Whether a row whose key is not in the table becomes a row.
+    fn inserts(self) -> bool {
+        !matches!(self, UpdateOnly | UpdateOnlyNewer | UpdateOnlyAdd | Delete)
+    }
+
+    /// Whether it may name the index of its key.
+    pub(super) fn has_target(self) -> bool {
+        self.inserts()
+    }
+
+    /// What a row does to the table if `v` is unique: a duplicate is refused. MySQL, except with a version, takes the row with
+    /// that `v` for the row with the key.
+    fn apply_unique(self, name: DatabaseName, table: &mut Vec<Cells>, row: &Cells) -> OutcomeKind {
+        let before = table.clone();
+        let has_key = table.iter().any(|old| old[..2] == row[..2]);
+        let meets = table.iter().find(|old| row[2].is_some() && old[2] == row[2]).copied();
+        let mut row = *row;
+        if let (Mysql, false, Some([a, b, ..])) = (name, has_key || !self.inserts() || self.is_newer(), meets) {
+            [row[0], row[1]] = [a, b];
+        }
+        let is_changed = self.apply(table, &row);
+        let values: Vec<i64> = table.iter().filter_map(|row| row[2]).collect();
+        if values.iter().collect::<BTreeSet<_>>().len() < values.len() {
+            *table = before;
+            return OutcomeKind::Rejected;
+        }
+        if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored }
+    }
+
+    fn is_newer(self) -> bool {
+        matches!(self, Newer | NewerPartly | UpdateOnlyNewer)
+    }
+
+    /// The table afterwards, and the outcome of each row, with another unique index over `v`.
+    pub(super) fn expected_unique(
+        self,
+        name: DatabaseName,
+        before: &[Cells],
+        batch: &[Cells],
+    ) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+        let mut table = before.to_vec();
+        let outcomes = batch.iter().map(|row| self.apply_unique(name, &mut table, row)).collect();
+        (table.into_iter().collect(), outcomes)
+    }
+
+    /// Applies a row to the table: whether it changed something.
+    fn apply(self, table: &mut Vec<Cells>, row: &Cells) -> bool {
+        let found = table.iter().position(|old| old[..2] == row[..2]);
+        let Some(found) = found else {
+            if self.inserts() {
+                table.push(*row);
+            }
+            return self.inserts();
+        };
+        let [.., v, w] = &mut table[found];
+        let [.., new_v, new_w] = *row;
+        let sum = |a: Option<i64>, b: Option<i64>| match (a, b) {
+            (None, other) | (other, None) => other,
+            (Some(a), Some(b)) => Some(a + b),
+        };
+        match self {
+            // None is below every number.
+            Newer | NewerPartly | UpdateOnlyNewer if new_w <= *w => return false,
+            Newer | UpdateOnlyNewer | UpdateOnly => (*v, *w) = (new_v, new_w),
+            NewerPartly => *w = new_w,
+            Add | UpdateOnlyAdd => (*v, *w) = (sum(*v, new_v), new_w),
+            AddAndKeep => (*v, *w) = (sum(*v, new_v), w.or(new_w)),
+            Bounds => (*v, *w) = ((*v).into_iter().chain(new_v).min(), (*w).max(new_w)),
+            UnlessNull => (*v, *w) = (new_v.or(*v), new_w.or(*w)),
+            Raw => (*v, *w) = (Some(v.unwrap_or(0) * 2 + new_v.unwrap_or(0)), new_w),
+            Delete => {
+                table.remove(found);
+            }
+        }
+        true
+    }
+
+    /// The table afterwards, and the outcome of each row.
+    pub(super) fn expected(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+        let mut table = before.to_vec();
+        let kind = |is_changed| if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored };
+        let same = |row: usize| (0..batch.len()).filter(move |other| batch[*other][..2] == batch[row][..2]);
+        let mut outcomes = vec![None; batch.len()];
+        for row in 0..batch.len() {
+            if outcomes[row].is_some() {
+                continue;
+            }
+            match self {
+                // The content is that of all rows one after the other.
+                NewerPartly | Raw | Add | AddAndKeep | Bounds | UnlessNull | UpdateOnlyAdd => {
+                    outcomes[row] = Some(kind(self.apply(&mut table, &batch[row])));
+                }
+                // One row of each key is sent.
+                Newer | UpdateOnlyNewer | UpdateOnly | Delete => {
+                    let is_versioned = matches!(self, Newer | UpdateOnlyNewer);
+                    let version = |other: &usize| if is_versioned { batch[*other][3] } else { None };
+                    let newest = same(row).map(|other| version(&other)).max().unwrap();
+                    let mut newest_rows = same(row).filter(|other| version(other) == newest);
+                    let winner = if is_versioned { newest_rows.next() } else { newest_rows.next_back() }.unwrap();
+                    let of_winner = kind(self.apply(&mut table, &batch[winner]));
+                    for other in same(row) {
+                        outcomes[other] = Some(match of_winner {
+                            OutcomeKind::Written if other < winner => OutcomeKind::Superseded,
+                            OutcomeKind::Written if other > winner => OutcomeKind::Ignored,
+                            of_winner => of_winner,
+                        });
+                    }
+                }
+            }
+        }
+        (table.into_iter().collect(), outcomes.into_iter().flatten().collect())
+    }
+}
+
+pub(super) fn situations() -> Vec<(&'static str, Vec<Cells>)> {
+    let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
+    let no_v = |a, b, w| [Some(a), Some(b), None, Some(w)];
+    let no_w = |a, b, v| [Some(a), Some(b), Some(v), None];
+    vec![
+        ("no conflict", vec![row(2, 1, 20, 5), row(3, 1, 30, 5)]),
+        ("conflict with the table", vec![row(3, 1, 30, 5), row(1, 1, 11, 6), row(1, 2, 21, 4), row(1, 3, 31, 5)]),
+        ("conflict inside the batch", vec![row(2, 1, 20, 5), row(3, 1, 30, 5), row(2, 1, 21, 7), row(2, 1, 22, 6)]),
+        ("equal versions", vec![row(2, 1, 20, 5), row(2, 1, 21, 5), row(1, 1, 11, 5), row(1, 1, 12, 5)]),
+        ("conflict with both", vec![row(1, 1, 11, 7), row(2, 1, 20, 5), row(1, 1, 12, 6), row(2, 1, 21, 6)]),
+        ("older rows after newer ones", vec![row(1, 1, 1, 9), row(1, 1, 2, 8), row(1, 1, 3, 4), row(2, 1, 1, 1)]),
+        ("NULL submitted", vec![no_v(1, 1, 6), no_w(1, 2, 21), no_w(2, 1, 20), no_v(2, 1, 5), no_w(2, 1, 22)]),
+        ("NULL stored", vec![row(4, 1, 41, 1), no_w(4, 2, 42), row(4, 3, 43, 5), row(4, 1, 42, 2)]),
+    ]
+}
+
+/// The rows in the table.
+pub(super) fn before() -> Vec<Cells> {
+    let row = |a, b, v, w| [Some(a), Some(b), v, w];
+    vec![
+        row(1, 1, Some(10), Some(5)),
+        row(1, 2, Some(20), Some(5)),
+        row(1, 3, Some(30), Some(5)),
+        row(4, 1, Some(40), None),
+        row(4, 2, Some(40), None),
+        row(4, 3, None, Some(5)),
+    ]
+}
+
+/// Stored rows and a batch for a table with a second unique index, over `v`: a new row, a new row with a `v` of the table,
+/// and a row whose key and `v` are those of two stored rows.
+pub(super) fn second_index() -> (Vec<Cells>, Vec<Cells>) {
+    let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
+    (vec![row(1, 1, 10, 5), row(1, 2, 20, 5)], vec![row(3, 1, 31, 5), row(2, 1, 20, 5), row(1, 1, 20, 9)])
+}
