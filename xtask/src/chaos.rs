@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::{
     cargo, databases, interrupt,
-    servers::{Sources, is_root},
+    servers::{Kind, Sources, is_root},
     suite::{self, Binary},
 };
 
@@ -19,17 +19,19 @@ use crate::{
 const PROGRAM: Binary = Binary { name: "batchsql-chaos", profile: "dev", features: None };
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
-    run_program(&PROGRAM, arguments)
+    run_program(&PROGRAM, &[], arguments)
 }
 
-/// Builds a program that starts servers by itself, and runs it.
-pub(crate) fn run_program(program: &Binary, arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
+/// Builds a program that starts servers by itself, those that `--db` names and further ones, and runs it.
+pub(crate) fn run_program(program: &Binary, further: &[Kind], arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     let this = env::current_exe().context("cannot find this program")?;
     let is_help = arguments.args.iter().any(|arg| arg == "--help" || arg == "-h");
     let (servers, may_install, args) = databases::asked_for(arguments.args);
     if !is_help {
         // Here, because the servers of several databases are started at the same time. If that fails, each server says why.
-        let _ = Sources::new(may_install).install_programs(&servers, &[]);
+        let sources = Sources::new(may_install);
+        let _ = sources.install_programs(&servers, &[]);
+        sources.install(further);
     }
     suite::build_and_run(program, |program| {
         interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;

@@ -25,6 +25,7 @@ mod listen;
 mod monitor;
 mod quick;
 mod release;
+mod scale;
 mod server;
 mod servers;
 mod soak;
@@ -93,6 +94,9 @@ enum Verb {
     /// arguments are passed to the program
     #[command(disable_help_flag = true)]
     Soak(suite::Arguments),
+    /// Let workers on a JetStream write rows, kill them meanwhile, and check every row; all arguments are passed to the program
+    #[command(disable_help_flag = true)]
+    Scale(suite::Arguments),
     /// Build the benchmarks and run them; all arguments are passed to the benchmarks
     #[command(disable_help_flag = true)]
     Bench(suite::Arguments),
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Some(Verb::Bench(arguments)) => bench::run(arguments),
         Some(Verb::Chaos(arguments)) => chaos::run(arguments),
         Some(Verb::Soak(arguments)) => soak::run(arguments),
+        Some(Verb::Scale(arguments)) => scale::run(arguments),
     };
     let code = outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -12,5 +12,5 @@ use crate::{
 const PROGRAM: Binary = Binary { name: "batchsql-soak", profile: "dev", features: None };
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
-    chaos::run_program(&PROGRAM, arguments)
+    chaos::run_program(&PROGRAM, &[], arguments)
 }

@@ -96,6 +96,15 @@ pub(super) struct Checked {
     pub(super) violations: Vec<Violation>,
     /// The number of all violations.
     pub(super) count: u64,
+    /// The number of violations of each kind.
+    pub(super) counts: BTreeMap<Wrong, u64>,
+}
+
+impl Checked {
+    /// The number of violations of one kind.
+    pub(super) fn of(&self, wrong: Wrong) -> u64 {
+        self.counts.get(&wrong).copied().unwrap_or(0)
+    }
 }
 
 /// Collects violations.
@@ -166,6 +175,7 @@ pub(super) fn check(ledgers: &[Ledger], found: &Found, promises: Promises) -> Ch
     if let Some(history) = &found.history {
         versions(history, &fates, promises, &mut complaints);
     }
+    checked.counts = complaints.told.iter().map(|(wrong, (count, _))| (*wrong, *count)).collect();
     (checked.count, checked.violations) = complaints.finish();
     checked
 }

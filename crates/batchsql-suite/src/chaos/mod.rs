@@ -23,6 +23,7 @@ mod process;
 mod results;
 mod run;
 mod sample;
+pub mod scale;
 mod sinks;
 pub mod soak;
 mod stage;

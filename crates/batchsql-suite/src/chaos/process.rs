@@ -67,9 +67,7 @@ impl WriterProcess {
     pub(super) async fn wait_for(&mut self, limit: Duration, is_so: impl Fn(&[Sample]) -> bool) -> Result<bool> {
         let begin = Instant::now();
         while !is_so(&lock(&self.samples)) {
-            if let Some(status) = self.child.try_wait().context("cannot ask for the writer")? {
-                anyhow::bail!("the writer has ended with {status}");
-            }
+            self.is_running()?;
             if begin.elapsed() > limit {
                 return Ok(false);
             }
@@ -88,6 +86,22 @@ impl WriterProcess {
     pub(super) fn kill(&mut self) -> Result<()> {
         self.child.kill().context("cannot kill the writer")?;
         self.child.wait().context("cannot wait for the writer").map(drop)
+    }
+
+    /// Sends it a signal, for example `STOP`.
+    pub(super) fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        anyhow::ensure!(status.context("cannot run kill")?.success(), "kill -{name} has failed");
+        Ok(())
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub(super) fn is_running(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot ask for the writer")? {
+            Some(status) => anyhow::bail!("the writer has ended with {status}"),
+            None => Ok(()),
+        }
     }
 
     /// Lets it end its rows; false if it does not end within `limit`.

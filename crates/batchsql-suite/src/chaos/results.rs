@@ -254,7 +254,7 @@ mod tests {
     fn outcome(recovery: u64, violations: &[Violation]) -> Outcome {
         let outcomes = BTreeMap::from([("written".to_owned(), 9), ("unknown".to_owned(), 1)]);
         let (violations, count) = (violations.to_vec(), violations.len() as u64);
-        let checked = Checked { rows: 10, outcomes, doubled: 0, violations, count };
+        let checked = Checked { rows: 10, outcomes, doubled: 0, violations, count, ..Checked::default() };
         Outcome { checked, recovery: Some(Duration::from_millis(recovery)), ..Outcome::default() }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::job::{Job, Mode, Sabotage};
+use super::job::{Job, Mode, Names, Sabotage};
 use super::ledger::{LedgerWriter, Lines};
 use super::load::{self, RowId, Table};
 use super::sample::{Sample, now};
@@ -113,7 +113,7 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     let writer = Arc::new(Writer {
         intake: Intake::start(&job, pool.as_ref(), &metrics).await?,
         ledger: LedgerWriter::create(&job.ledger)?,
-        schemas: schemas(&job)?,
+        schemas: schemas_of(&job.tables)?,
         is_ending: watch::Sender::new(false),
     });
     let mut producers = JoinSet::new();
@@ -199,22 +199,26 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn schemas(job: &Job) -> Result<[Schema; 3]> {
-    let schema = |table: &str, rule: Conflict| {
-        let columns = Schema::builder(table)
-            .column("id", ColumnType::I64)
-            .column("producer", ColumnType::I64)
-            .column("seq", ColumnType::I64)
-            .column("quality", ColumnType::I32)
-            .column("pad", ColumnType::Text);
-        columns.on_conflict(rule).build()
+/// The schemas of all tables.
+pub(super) fn schemas_of(names: &Names) -> Result<[Schema; 3]> {
+    let [plain, keyed, once] = Table::ALL.map(|table| schema_of(names, table));
+    Ok([plain?, keyed?, once?])
+}
+
+/// The schema of a table.
+pub(super) fn schema_of(names: &Names, table: Table) -> Result<Schema> {
+    let (name, rule) = match table {
+        Table::Plain => (&names.plain, Conflict::none()),
+        Table::Keyed => (&names.keyed, Conflict::update(["id"])),
+        Table::Once => (&names.once, Conflict::ignore(["id"])),
     };
-    let [plain, keyed, once] = job.tables.written();
-    Ok([
-        schema(plain, Conflict::none())?,
-        schema(keyed, Conflict::update(["id"]))?,
-        schema(once, Conflict::ignore(["id"]))?,
-    ])
+    let columns = Schema::builder(name.as_str())
+        .column("id", ColumnType::I64)
+        .column("producer", ColumnType::I64)
+        .column("seq", ColumnType::I64)
+        .column("quality", ColumnType::I32)
+        .column("pad", ColumnType::Text);
+    Ok(columns.on_conflict(rule).build()?)
 }
 
 impl Writer {
@@ -278,7 +282,8 @@ impl Writer {
     }
 }
 
-fn values(schema: &Schema, table: Table, row: RowId) -> Result<DynRow, batchsql::RowError> {
+/// A row of a table.
+pub(super) fn values(schema: &Schema, table: Table, row: RowId) -> Result<DynRow, batchsql::RowError> {
     schema
         .row()
         .set("id", row.key(table))?

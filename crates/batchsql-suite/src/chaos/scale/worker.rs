@@ -1,0 +1,64 @@
+//! Owns the process of a worker: it writes the rows of its partitions until its input says `stop`. It may be killed at any time.
+//! Must not know faults.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use async_nats::jetstream;
+use batchsql::{BatchSql, PipelineConfig};
+use batchsql_nats::Worker;
+use tokio::time::interval;
+
+use super::job::Job;
+use crate::chaos::job::Pool;
+use crate::chaos::sample::{Sample, now};
+use crate::chaos::sinks::{self, Target};
+use crate::chaos::writer::obey;
+
+/// Time between two samples.
+const SAMPLE: Duration = Duration::from_millis(50);
+/// How long it may take to end what is under way.
+const END: Duration = Duration::from_secs(30);
+/// Time between two connections to a NATS server that is away.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// A connection that waits for a server that is away, now and later.
+pub(super) async fn connect(url: &str) -> Result<jetstream::Context> {
+    let options = async_nats::ConnectOptions::new().retry_on_initial_connect().reconnect_delay_callback(|_| AGAIN);
+    Ok(jetstream::new(options.connect(url).await.context("cannot connect to NATS")?))
+}
+
+/// Does the job of a file, until the input says `stop` or ends.
+///
+/// # Errors
+/// The job cannot be read, or the worker cannot be started.
+pub(super) async fn run(file: &Path) -> Result<()> {
+    let job = Job::read(file)?;
+    let target = Target { database: job.database, dsn: &job.dsn, pool: Pool::Own, tables: &job.tables };
+    let builder = BatchSql::builder(sinks::open(target, None)?).config(PipelineConfig::default());
+    let worker = Worker::start(connect(&job.nats).await?, builder, job.options()).await?;
+    let (pipeline, mut ticks) = (worker.pipeline().clone(), interval(SAMPLE));
+    let sampling = tokio::spawn(async move {
+        loop {
+            ticks.tick().await;
+            tell(&pipeline);
+        }
+    });
+    obey(None).await?;
+    let stopped = worker.stats().stopped;
+    worker.close(END).await;
+    sampling.abort();
+    tell(worker.pipeline());
+    anyhow::ensure!(stopped.is_empty(), "partitions have stopped: {stopped:?}");
+    Ok(())
+}
+
+/// Prints a sample for the conductor, which may be gone: then the input ends too.
+fn tell(pipeline: &BatchSql) {
+    let balance = pipeline.balance();
+    let written = balance.written() + balance.ignored() + balance.superseded();
+    let sample = Sample { at: now(), accepted: balance.accepted, written, failed: balance.failed() };
+    let _ = writeln!(std::io::stdout(), "{sample}");
+}
