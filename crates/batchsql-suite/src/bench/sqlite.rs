@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -112,11 +113,13 @@ pub async fn sqlite(plan: Plan) -> Result<Vec<Figure>> {
             eprintln!("sqlite, {}, round {} of {}", workload.name(), round + 1, plan.rounds);
             let hand = rate(plan.rows, loop_by_hand(workload, &texts)?);
             let ours = rate(plan.rows, ours(workload, &texts).await?);
-            rounds.push(vec![hand, ours]);
+            let queued = rate(plan.rows, loop_over_queue(workload, &texts).await?);
+            rounds.push(vec![hand, ours, queued]);
         }
         let group = format!("sqlite file, {}, batch {BATCH}", workload.name());
         let ours = format!("batchsql, {PRODUCERS} producers");
-        figures.extend(summarise(&group, &["hand-written rusqlite loop", &ours], &rounds));
+        let queued = format!("the same loop over a channel, {PRODUCERS} producers");
+        figures.extend(summarise(&group, &["hand-written rusqlite loop", &ours, &queued], &rounds));
     }
     Ok(figures)
 }
@@ -133,25 +136,70 @@ fn loop_by_hand(workload: Workload, texts: &[Texts]) -> Result<Duration> {
     let mut conn = Connection::open(&path)?;
     conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON")?;
     conn.execute_batch(workload.create())?;
-    let full = workload.insert(STATEMENT);
+    let (full, numbers) = (workload.insert(STATEMENT), (0..texts.len()).collect::<Vec<_>>());
     let begin = Instant::now();
-    let mut n = 0;
-    for batch in texts.chunks(BATCH) {
-        let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        for rows in batch.chunks(STATEMENT) {
-            let sql = if rows.len() == STATEMENT { &full } else { &workload.insert(rows.len()) };
-            let mut statement = transaction.prepare_cached(sql)?;
-            for place in 0..rows.len() {
-                workload.bind(&mut statement, place, texts, n)?;
-                n += 1;
-            }
-            statement.raw_execute()?;
-        }
-        transaction.commit()?;
+    for batch in numbers.chunks(BATCH) {
+        write_batch(&mut conn, workload, &full, texts, batch)?;
     }
     let took = begin.elapsed();
     workload.check(&path, texts.len())?;
     Ok(took)
+}
+
+/// The same loop behind a channel to which many tasks send: what an application writes that has no batch writer.
+async fn loop_over_queue(workload: Workload, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
+    let dir = folder()?;
+    let path = dir.path().join("queue.db");
+    let mut conn = Connection::open(&path)?;
+    conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON")?;
+    conn.execute_batch(workload.create())?;
+    let begin = Instant::now();
+    let (rows, mut queue) = tokio::sync::mpsc::channel(BATCH * 4);
+    let sequence = Arc::new(AtomicUsize::new(0));
+    for _ in 0..PRODUCERS {
+        let (rows, sequence, count) = (rows.clone(), Arc::clone(&sequence), texts.len());
+        tokio::spawn(async move {
+            loop {
+                let n = sequence.fetch_add(1, Ordering::Relaxed);
+                if n >= count || rows.send(n).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    drop(rows);
+    let (full, of_thread) = (workload.insert(STATEMENT), Arc::clone(texts));
+    let written = tokio::task::spawn_blocking(move || {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let space = BATCH - batch.len();
+            if queue.blocking_recv_many(&mut batch, space) == 0 {
+                break;
+            }
+            if batch.len() == BATCH {
+                write_batch(&mut conn, workload, &full, &of_thread, &batch)?;
+                batch.clear();
+            }
+        }
+        write_batch(&mut conn, workload, &full, &of_thread, &batch)
+    });
+    written.await??;
+    let took = begin.elapsed();
+    workload.check(&path, texts.len())?;
+    Ok(took)
+}
+
+fn write_batch(conn: &mut Connection, workload: Workload, full: &str, texts: &[Texts], batch: &[usize]) -> Result<()> {
+    let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for rows in batch.chunks(STATEMENT) {
+        let sql = if rows.len() == STATEMENT { full } else { &workload.insert(rows.len()) };
+        let mut statement = transaction.prepare_cached(sql)?;
+        for (place, n) in rows.iter().enumerate() {
+            workload.bind(&mut statement, place, texts, *n)?;
+        }
+        statement.raw_execute()?;
+    }
+    Ok(transaction.commit()?)
 }
 
 async fn ours(workload: Workload, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
@@ -159,6 +207,8 @@ async fn ours(workload: Workload, texts: &Arc<Vec<Texts>>) -> Result<Duration> {
     let path = dir.path().join("batchsql.db");
     let sink = SqliteSink::with_options(&SqliteOptions::file(&path))?;
     sink.call(move |conn| conn.execute_batch(workload.create())).await?;
+    // The loop by hand closes its connection after the clock has stopped, too: the last one writes the log into the database.
+    let _open = sink.clone();
     let took = pipeline(sink, workload, texts).await?;
     workload.check(&path, texts.len())?;
     Ok(took)

@@ -175,7 +175,7 @@ pub(super) fn check(ledgers: &[Ledger], found: &Found, promises: Promises) -> Ch
     if let Some(history) = &found.history {
         versions(history, &fates, promises, &mut complaints);
     }
-    checked.counts = complaints.told.iter().map(|(wrong, (count, _))| (*wrong, *count)).collect();
+    checked.counts = complaints.reported.iter().map(|(wrong, (count, _))| (*wrong, *count)).collect();
     (checked.count, checked.violations) = complaints.finish();
     checked
 }
