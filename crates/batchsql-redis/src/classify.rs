@@ -222,6 +222,25 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_other_servers_says_what_this_code_does() {
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/other-servers.md")).unwrap();
+        let (_, page) = page.split_once("\n## Redis protocol\n").unwrap();
+        let (transient, page) = page.split_once(" are transient;").unwrap();
+        let (resource, _) = page.split_once("are resource").unwrap();
+        for (list, class, least) in [(transient, ErrorClass::Transient, 5), (resource, ErrorClass::Resource, 4)] {
+            // Every other part is in backticks; the codes are the last sentence.
+            let sentence = list.rsplit(". ").next().unwrap_or(list).rsplit(".\n").next().unwrap();
+            let codes: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
+            assert!(codes.len() >= least, "{codes:?}");
+            for code in codes {
+                assert_eq!(reply_error(&error(&format!("{code} x")), false).class(), class, "{code}");
+                assert!(is_listed(code), "{code}");
+            }
+        }
+    }
+
+    #[test]
     fn what_may_quote_a_row_is_not_repeated() {
         let text = |line| reply_error(&error(line), false).to_string();
         let quoting =

@@ -233,6 +233,6 @@ async fn null_in_the_row_id_gets_the_next_number() {
         db.submit(&schema.row().set("id", Value::Null).unwrap().finish().unwrap()).await.unwrap();
     }
     let report = db.close(HOUR).await;
-    assert_eq!(report.balance.written(), 3, "{report}");
+    assert_eq!(report.balance.written(), 3, "{report:?}");
     assert_eq!(read(&sink, "SELECT group_concat(id || note) FROM t").await, ["1none,2none,3none"]);
 }
