@@ -36,8 +36,10 @@ pub(crate) struct Returned {
 
 impl Parse for Returned {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let name = input.parse()?;
-        input.parse::<Token![:]>()?;
+        let name: LitStr = input.parse()?;
+        if input.parse::<Option<Token![:]>>()?.is_none() {
+            return Err(Error::new(name.span(), "give the type of its values too, as in returning(\"id\": i64)"));
+        }
         Ok(Self { name, ty: input.parse()? })
     }
 }
