@@ -6,7 +6,7 @@ use std::{ffi::OsString, process::Command};
 use crate::{cargo, steps::Steps};
 
 /// Packages whose tests need no server: unit tests and integration tests.
-const WITHOUT_SERVERS: [&str; 10] = [
+const WITHOUT_SERVERS: [&str; 11] = [
     "batchsql-core",
     "batchsql-sql",
     "batchsql-sqlite",
@@ -17,6 +17,7 @@ const WITHOUT_SERVERS: [&str; 10] = [
     "batchsql-monitoring",
     "batchsql-testkit",
     "batchsql",
+    "batchsql-server",
 ];
 
 /// Packages whose integration tests need servers or programs: only unit tests.
@@ -26,7 +27,7 @@ const ONLY_UNIT_TESTS: [&str; 4] = ["batchsql-postgres", "batchsql-mysql", "batc
 const EXAMPLE: &str = "runs an example as a program, which is not built here";
 
 /// Integration tests that are left out, as `package`, `name` and why.
-const LEFT_OUT: [(&str, &str, &str); 13] = [
+const LEFT_OUT: [(&str, &str, &str); 16] = [
     ("batchsql", "service::", "runs the example service as a program, which is not built here"),
     ("batchsql", "examples::quick_start_writes_all_rows", EXAMPLE),
     ("batchsql", "examples::csv_loader_loads_what_can_be_read_and_reports_the_rest", EXAMPLE),
@@ -39,6 +40,9 @@ const LEFT_OUT: [(&str, &str, &str); 13] = [
     ("batchsql", "examples::ingest_service_ends_with_every_row_written_and_replays_the_others", EXAMPLE),
     ("batchsql-monitoring", "broken::", "reads every file of monitoring/ again for each mistake"),
     ("batchsql-core", "order::rows_of_a_key_keep_their_order_with_many_threads", "long: many rows, in real time"),
+    ("batchsql-server", "databases::", "needs servers"),
+    ("batchsql-server", "guides::", "needs curl and sqlite3"),
+    ("batchsql-server", "load::a_killed_load_goes_on_and_writes_each_row_once", "long: a program that is killed"),
     ("batchsql-core", "flush::an_interval_without_end_means_by_size_only", "long: every wake-up of a day"),
 ];
 
