@@ -18,6 +18,7 @@ const WITHOUT_SERVERS: [&str; 11] = [
     "batchsql-monitoring",
     "batchsql-testkit",
     "batchsql",
+    "batchsql-server",
 ];
 
 /// Packages whose integration tests need servers or programs: only unit tests.
@@ -28,7 +29,7 @@ const ONLY_UNIT_TESTS: [&str; 5] =
 const EXAMPLE: &str = "runs an example as a program, which is not built here";
 
 /// Integration tests that are left out, as `package`, `name` and why.
-const LEFT_OUT: [(&str, &str, &str); 13] = [
+const LEFT_OUT: [(&str, &str, &str); 16] = [
     ("batchsql", "service::", "runs the example service as a program, which is not built here"),
     ("batchsql", "examples::quick_start_writes_all_rows", EXAMPLE),
     ("batchsql", "examples::csv_loader_loads_what_can_be_read_and_reports_the_rest", EXAMPLE),
@@ -41,6 +42,9 @@ const LEFT_OUT: [(&str, &str, &str); 13] = [
     ("batchsql", "examples::ingest_service_ends_with_every_row_written_and_replays_the_others", EXAMPLE),
     ("batchsql-monitoring", "broken::", "reads every file of monitoring/ again for each mistake"),
     ("batchsql-core", "order::rows_of_a_key_keep_their_order_with_many_threads", "long: many rows, in real time"),
+    ("batchsql-server", "databases::", "needs servers"),
+    ("batchsql-server", "guides::", "needs curl and sqlite3"),
+    ("batchsql-server", "load::a_killed_load_goes_on_and_writes_each_row_once", "long: a program that is killed"),
     ("batchsql-core", "flush::an_interval_without_end_means_by_size_only", "long: every wake-up of a day"),
 ];
 

@@ -16,6 +16,7 @@ mod load;
 mod logging;
 mod notify;
 mod run;
+mod signals;
 mod sources;
 mod table;
 mod tools;

@@ -96,6 +96,14 @@ fn folder(settings: &Settings) -> Option<Finding> {
     if let Err(error) = can_write(parent) {
         return Some(Finding::unavailable(check, name, format!("the folder cannot be written: {error}")));
     }
+    let free = rustix::fs::statvfs(parent).map(|space| space.f_bavail.saturating_mul(space.f_frsize));
+    if let Ok(free) = free
+        && free < durable.min_free
+    {
+        let (free, needed) = (bytesize::ByteSize(free), bytesize::ByteSize(durable.min_free));
+        let detail = format!("the disk has {free} free, and no row is accepted below {needed} (durable.min_free)");
+        return Some(Finding::unavailable(check, name, detail));
+    }
     if !durable.folder.join("log").exists() {
         return Some(Finding::new(check, name, Status::Ok, "the folder is new; it can be made"));
     }

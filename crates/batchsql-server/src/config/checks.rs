@@ -7,54 +7,27 @@ use std::path::Path;
 use toml::Spanned;
 
 use crate::config::access::{address, check_open, check_token, one_secret};
-use crate::config::problem::{Problem, Problems, SourceText, closest};
+use crate::config::mistakes::Mistakes;
+use crate::config::problem::{Problems, SourceText, closest};
 use crate::config::secret::with_password;
 use crate::config::sections::{self, Config, Sync};
 use crate::config::settings::{Database, Files, Http, Metrics, Settings, Source, SourceKind, Token};
 use crate::config::table_checks;
 
-/// Collects what is wrong.
-pub(super) struct Checks<'a> {
-    source: &'a SourceText,
-    problems: Vec<Problem>,
-}
-
-impl Checks<'_> {
-    pub(super) fn problem(&mut self, span: std::ops::Range<usize>, text: impl Into<String>) {
-        self.problems.push(self.source.problem(Some(span), text));
-    }
-
-    /// The value, or `None` after the problem was noted.
-    fn ok<T>(&mut self, span: std::ops::Range<usize>, checked: Result<T, String>) -> Option<T> {
-        checked.map_err(|text| self.problem(span, text)).ok()
-    }
-
-    /// A name that is used by requests, metrics and files.
-    pub(super) fn name(&mut self, name: &Spanned<String>, seen: &mut BTreeSet<String>, what: &str) {
-        let text = name.get_ref();
-        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "_-.".contains(letter);
-        if text.is_empty() || !text.chars().all(is_plain) {
-            self.problem(name.span(), format!("`{text}` cannot be {what}; use letters, digits, `_`, `-` and `.`"));
-        } else if !seen.insert(text.clone()) {
-            self.problem(name.span(), format!("`{text}` is {what} twice; give one of them another name"));
-        }
-    }
-}
-
 /// # Errors
 /// All mistakes that are found.
 pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Problems> {
-    let mut checks = Checks { source, problems: Vec::new() };
+    let mut checks = Mistakes { source, found: Vec::new() };
     let folder = source.folder();
     if let Err(error) = config.pipeline.value.validate() {
         let problem = source.problem(config.pipeline.span.clone(), error.to_string());
-        checks.problems.push(problem);
+        checks.found.push(problem);
     }
     let database = database(&mut checks, config.database, &folder);
     let is_redis = database.as_ref().is_some_and(Database::is_redis);
     if config.tables.is_empty() {
         let text = "no table is configured; add a section [[tables]] with a name";
-        checks.problems.push(source.problem(None, text));
+        checks.found.push(source.problem(None, text));
     }
     let tables = table_checks::check(&mut checks, config.tables, is_redis);
     let names: Vec<&str> = tables.iter().map(|table| table.name.get_ref().as_str()).collect();
@@ -74,7 +47,7 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
     let sources = sources(&mut checks, config.sources, &folder, &names);
     let dead_letters = config.dead_letters.map(|letters| folder.join(letters.into_inner().file));
     match (database, metrics) {
-        (Some(database), Some(metrics)) if checks.problems.is_empty() => Ok(Settings {
+        (Some(database), Some(metrics)) if checks.found.is_empty() => Ok(Settings {
             database,
             pipeline: config.pipeline.value,
             durable,
@@ -86,11 +59,11 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
             tables,
             sources,
         }),
-        _ => Err(Problems(checks.problems)),
+        _ => Err(Problems(checks.found)),
     }
 }
 
-fn database(checks: &mut Checks<'_>, section: Spanned<sections::Database>, folder: &Path) -> Option<Database> {
+fn database(checks: &mut Mistakes<'_>, section: Spanned<sections::Database>, folder: &Path) -> Option<Database> {
     let span = section.span();
     let section = section.into_inner();
     let dsn = checks.ok(span.clone(), one_secret("dsn", section.dsn, section.dsn_file, folder))?;
@@ -108,7 +81,7 @@ fn database(checks: &mut Checks<'_>, section: Spanned<sections::Database>, folde
 }
 
 fn http_settings(
-    checks: &mut Checks<'_>,
+    checks: &mut Mistakes<'_>,
     section: Spanned<sections::Http>,
     folder: &Path,
     tables: &[&str],
@@ -154,7 +127,7 @@ fn http_settings(
 }
 
 fn metrics(
-    checks: &mut Checks<'_>,
+    checks: &mut Mistakes<'_>,
     section: Option<Spanned<sections::Metrics>>,
     http: Option<&Http>,
     folder: &Path,
@@ -187,7 +160,7 @@ fn metrics(
 }
 
 fn sources(
-    checks: &mut Checks<'_>,
+    checks: &mut Mistakes<'_>,
     sections: Vec<Spanned<sections::Source>>,
     folder: &Path,
     tables: &[&str],
@@ -240,7 +213,7 @@ fn sources(
     sources
 }
 
-fn known_table(checks: &mut Checks<'_>, span: std::ops::Range<usize>, name: &str, tables: &[&str]) {
+fn known_table(checks: &mut Mistakes<'_>, span: std::ops::Range<usize>, name: &str, tables: &[&str]) {
     if !tables.contains(&name) {
         let text = match closest(name, tables) {
             Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),

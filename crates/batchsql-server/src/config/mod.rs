@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod checks;
+mod mistakes;
 pub(crate) mod problem;
 mod quantity;
 pub(crate) mod read;

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
-use crate::config::checks::Checks;
+use crate::config::mistakes::Mistakes;
 use crate::config::sections::{Rule, Table};
 
-pub(super) fn check(checks: &mut Checks<'_>, sections: Vec<Spanned<Table>>, is_redis: bool) -> Vec<Table> {
+pub(super) fn check(checks: &mut Mistakes<'_>, sections: Vec<Spanned<Table>>, is_redis: bool) -> Vec<Table> {
     let mut names = BTreeSet::new();
     let mut tables = Vec::new();
     for section in sections {

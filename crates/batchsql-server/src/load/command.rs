@@ -17,7 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
 use crate::logging;
-use crate::run::signals::Signals;
+use crate::signals::Signals;
 use crate::table::target;
 
 /// Loads the files one after the other.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::exit::Failure;
 use crate::load::parse::{Parsed, Run};
-use crate::load::writer::Tally;
+use crate::load::tally::Tally;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

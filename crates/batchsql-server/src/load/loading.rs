@@ -18,7 +18,8 @@ use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, parse};
 use crate::load::rejects::Rejects;
 use crate::load::stripes::{self, Stripe};
-use crate::load::writer::{Tally, Writer};
+use crate::load::tally::Tally;
+use crate::load::writer::Writer;
 use crate::table::csv_record::Header;
 use crate::table::target::Target;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
 use crate::load::parse::Parsed;
-use crate::load::writer::Tally;
+use crate::load::tally::Tally;
 
 pub(crate) struct Marked {
     db: BatchSql,

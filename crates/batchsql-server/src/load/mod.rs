@@ -1,7 +1,7 @@
 //! Files into a table. `file` says what a file is, `stripes` reads its records in stripes, `parse` makes rows of a stripe,
 //! `writer` writes the stripes in order, and says with each how far the file is written: `exactly` in the database in the
 //! transaction of the rows, `marked` in a file beside it where the database has no transactions. `rejects` has the records that
-//! were not written. `loading` puts them together, `command` is `batchsql load`.
+//! were not written, `tally` counts. `loading` puts them together, `command` is `batchsql load`.
 
 pub(crate) mod command;
 mod exactly;
@@ -11,4 +11,5 @@ mod marked;
 mod parse;
 mod rejects;
 mod stripes;
+mod tally;
 mod writer;

@@ -1,13 +1,11 @@
 //! Owns what a way of writing stripes does for a load.
 //! Must not know databases or files.
 
-use batchsql::OutcomeCounts;
-
 use crate::exit::Failure;
 use crate::load::exactly::Exactly;
 use crate::load::marked::Marked;
 use crate::load::parse::Parsed;
-use crate::load::rejects::Rejects;
+use crate::load::tally::Tally;
 
 /// How stripes are written, and how it is kept which of them are.
 pub(crate) enum Writer {
@@ -15,33 +13,6 @@ pub(crate) enum Writer {
     Exactly(Box<Exactly>),
     /// The position is in a file: after a crash the rows of one stripe are written again.
     Marked(Box<Marked>),
-}
-
-/// What was done, and what may be.
-pub(crate) struct Tally {
-    pub(crate) rejects: Rejects,
-    /// More rejected records end the load: a wrong column would reject all of them.
-    pub(crate) most_rejects: u64,
-    pub(crate) counts: OutcomeCounts,
-}
-
-impl Tally {
-    /// Records that were not written: line, record, reason, text.
-    ///
-    /// # Errors
-    /// The file cannot be written, or there are too many.
-    pub(crate) fn reject(&mut self, records: &[(u64, u64, String, String)]) -> Result<(), Failure> {
-        let failed = |error| Failure::unavailable(format!("the file of rejected records cannot be written: {error}"));
-        self.rejects.add(records).map_err(failed)?;
-        if self.rejects.count <= self.most_rejects {
-            return Ok(());
-        }
-        let count = self.rejects.count;
-        let last = records.last().map(|(line, _, reason, _)| format!("line {line}: {reason}")).unwrap_or_default();
-        Err(Failure::failed(format!(
-            "{count} records were rejected, which is more than --max-rejects; the last one: {last}"
-        )))
-    }
 }
 
 impl Writer {

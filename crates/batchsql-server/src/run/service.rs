@@ -23,7 +23,7 @@ use crate::intake::Intake;
 use crate::logging;
 use crate::notify::notify;
 use crate::run::readiness;
-use crate::run::signals::Signals;
+use crate::signals::Signals;
 use crate::sources;
 use crate::table::target::{self, Target};
 

@@ -13,7 +13,7 @@ use crate::config::sections::Rule;
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::logging;
-use crate::run::signals::Signals;
+use crate::signals::Signals;
 use crate::table::target;
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {

@@ -70,6 +70,11 @@ fn each_thing_that_is_wrong_has_its_exit_code() {
     check("[database]\ndsn = \"postgres://u:hunter2@127.0.0.1:1/x\"\n[[tables]]\nname = \"t\"", 3, "127.0.0.1");
     let unwritable = format!("{}[durable]\nfolder = \"/proc/intake\"\n[[tables]]\nname = \"orders\"", place.database());
     check(&unwritable, 3, "the folder cannot be written");
+    let full = format!(
+        "{}[durable]\nfolder = \"intake\"\nmin_free = \"1EiB\"\n[[tables]]\nname = \"orders\"",
+        place.database()
+    );
+    check(&full, 3, "no row is accepted below 1.0 EiB (durable.min_free)");
     let missing = place.run(&["check", "nope.toml"]);
     assert_eq!(missing.code(), 2);
     assert!(missing.out().contains("nope.toml: the file cannot be read"), "{}", missing.all());

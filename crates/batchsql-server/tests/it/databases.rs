@@ -1,5 +1,7 @@
 //! The databases that are servers: rows over HTTP, and a load that is killed.
 
+use std::process::Stdio;
+
 use batchsql_testserver::{Kind, Server, dsn, unique};
 use serde_json::json;
 use sqlx::Row as _;
@@ -84,6 +86,41 @@ sql_server!(
     sqlx::MySqlConnection,
     "TIMESTAMP"
 );
+
+/// A server that is killed takes replies with it: the position says whether their rows were committed.
+#[test]
+fn a_load_goes_on_when_the_database_was_killed() {
+    use sqlx::Connection;
+    let mut server = Server::start(Kind::Postgres, &[]);
+    let (dsn, runtime, place) = (server.dsn().to_owned(), runtime(), Place::new());
+    let connect = || runtime.block_on(sqlx::PgConnection::connect(&dsn));
+    let number = |sql: &str| -> i64 {
+        let mut connection = connect().unwrap();
+        runtime.block_on(sqlx::query(sql).fetch_one(&mut connection)).unwrap().get(0)
+    };
+    let mut connection = connect().unwrap();
+    let create = "CREATE TABLE plain (id BIGINT NOT NULL, note VARCHAR(100), total DECIMAL(12, 2))";
+    runtime.block_on(sqlx::query(create).execute(&mut connection)).unwrap();
+    drop(connection);
+    place.write("a.csv", csv());
+    let mut load = place.command(&["load", "a.csv", "--database", &dsn, "--table", "plain"]);
+    let mut load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut kills, mut last) = (0, 0);
+    while kills < 2 && load.try_wait().unwrap().is_none() {
+        let now = number("SELECT count(*) FROM plain");
+        if now > last {
+            last = now;
+            server.kill();
+            server.start_again();
+            kills += 1;
+        }
+    }
+    let ran = crate::program::Ran(load.wait_with_output().unwrap());
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert!(kills >= 1, "it was not killed");
+    assert_eq!(number("SELECT count(*) FROM plain"), RECORDS as i64);
+    assert_eq!(number("SELECT count(DISTINCT id) FROM plain"), RECORDS as i64);
+}
 
 #[test]
 fn redis() {
