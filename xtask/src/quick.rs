@@ -6,7 +6,7 @@ use std::{ffi::OsString, process::Command};
 use crate::{cargo, steps::Steps};
 
 /// Packages whose tests need no server: unit tests and integration tests.
-const WITHOUT_SERVERS: [&str; 11] = [
+const WITHOUT_SERVERS: [&str; 12] = [
     "batchsql-core",
     "batchsql-sql",
     "batchsql-sqlite",
