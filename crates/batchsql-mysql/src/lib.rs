@@ -150,6 +150,7 @@ mod position;
 mod quoted;
 mod read_schema;
 mod returning;
+mod seen;
 mod session;
 mod settings;
 mod sink;
