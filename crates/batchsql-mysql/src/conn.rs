@@ -16,7 +16,8 @@ use tokio::time::timeout;
 use crate::classify::{Failed, acquire_error};
 use crate::in_use::{Left, left_open};
 use crate::options::server;
-use crate::session::{Sessions, SharedName};
+use crate::seen;
+use crate::session::{SessionName, Sessions, SharedName};
 use crate::watcher::Watcher;
 
 /// The most connections that are closed before an acquire fails because all of them are in use.
@@ -68,11 +69,13 @@ impl Source {
         }
     }
 
-    async fn acquire(&self) -> Result<(PoolConnection<MySql>, Left), SinkError> {
+    /// With the name of its session, if the pool has asked for it.
+    async fn acquire(&self) -> Result<(PoolConnection<MySql>, Left, Option<SessionName>), SinkError> {
         self.renew_password().await?;
         self.close_doubted();
-        let refused = match self.pool.acquire().await {
-            Ok(live) => return self.check(live).await,
+        let refused = match seen::acquire(&self.pool).await {
+            Ok((live, name)) if self.is_ours => return Ok((live, Left::Nothing, name)),
+            Ok((live, _)) => return self.check(live).await,
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
             Err(error) => acquire_error(error),
         };
@@ -106,9 +109,12 @@ impl Source {
 
     /// Acquires connections until one has no open transaction. If none is in autocommit, returns the last one; the
     /// table check then fails with advice.
-    async fn check(&self, mut live: PoolConnection<MySql>) -> Result<(PoolConnection<MySql>, Left), SinkError> {
+    async fn check(
+        &self,
+        mut live: PoolConnection<MySql>,
+    ) -> Result<(PoolConnection<MySql>, Left, Option<SessionName>), SinkError> {
         if self.is_ours {
-            return Ok((live, Left::Nothing));
+            return Ok((live, Left::Nothing, None));
         }
         let mut without_autocommit = 0;
         for _ in 0..MAX_FOUND_IN_USE {
@@ -120,7 +126,7 @@ impl Source {
             match left {
                 Ok(Left::AutocommitOff) if without_autocommit < MAX_WITHOUT_AUTOCOMMIT => self.sessions.warn_in_use(),
                 Ok(Left::Transaction) => self.sessions.warn_in_use(),
-                Ok(left) => return Ok((looked_at.0.take().expect("it is taken once"), left)),
+                Ok(left) => return Ok((looked_at.0.take().expect("it is taken once"), left, None)),
                 // The connection was idle for too long.
                 Err(sqlx::Error::Io(_)) => {}
                 Err(error) => return Err(Failed::asked(error).error),
@@ -158,7 +164,7 @@ pub struct MySqlConn {
     live: Option<PoolConnection<MySql>>,
     busy: bool,
     left: Left,
-    /// The name of the session, once the pipeline has asked for it.
+    /// The name of the session, once the pool or the pipeline has asked for it.
     pub(crate) named: Option<SharedName>,
 }
 
@@ -170,8 +176,9 @@ impl fmt::Debug for MySqlConn {
 
 impl MySqlConn {
     pub(crate) async fn acquire(source: &Source) -> Result<Self, SinkError> {
-        let (live, left) = source.acquire().await?;
-        Ok(Self { source: source.clone(), live: Some(live), busy: false, left, named: None })
+        let (live, left, name) = source.acquire().await?;
+        let named = name.map(|name| SharedName::of(Some(name)));
+        Ok(Self { source: source.clone(), live: Some(live), busy: false, left, named })
     }
 
     /// The connection for one operation; [`end`](Self::end) marks the operation as complete.
@@ -180,7 +187,7 @@ impl MySqlConn {
         let live = match self.live.take() {
             Some(live) => live,
             None => {
-                let (live, left) = self.source.acquire().await?;
+                let (live, left, _) = self.source.acquire().await?;
                 self.left = left;
                 live
             }

@@ -156,6 +156,7 @@ mod position;
 mod quoted;
 mod read_schema;
 mod returning;
+mod seen;
 mod session;
 mod set_up;
 mod settings;

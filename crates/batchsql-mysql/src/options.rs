@@ -12,7 +12,8 @@ use sqlx::{ConnectOptions, Connection, Executor, MySqlPool};
 use crate::catalog::variables;
 use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
-use crate::session::Sessions;
+use crate::seen;
+use crate::session::{Sessions, is_shared};
 use crate::set_up::{NAMES, Wanted, missing, packet_limit};
 use crate::settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
@@ -209,17 +210,23 @@ impl MySqlOptions {
 
     /// The pool, which connects on first use.
     pub(crate) fn pool(&self, sessions: Arc<Sessions>, learned: Arc<Learned>, doubt: IdleDoubt) -> MySqlPool {
+        let sees = self.settings.abandoned_writes != AbandonedWrites::Wait && !is_shared(self.connect.get_host());
+        let (to_see, at_first) = (Arc::clone(&sessions), Arc::clone(&sessions));
         let wanted = Arc::clone(&self.wanted);
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let doubt = doubt.clone();
+                let (doubt, sessions) = (doubt.clone(), Arc::clone(&to_see));
                 Box::pin(async move {
+                    seen::set(None);
                     if meta.idle_for > PING_AFTER_IDLE {
                         let check = doubt.check();
-                        connection.ping().await?;
+                        match sees {
+                            true => seen::set(sessions.see(connection).await?),
+                            false => connection.ping().await?,
+                        }
                         check.passed();
                     }
                     Ok(true)
@@ -242,8 +249,12 @@ impl MySqlOptions {
                 })
             })
             .after_connect(move |connection: &mut MySqlConnection, _| {
-                let (wanted, learned) = (Arc::clone(&wanted), Arc::clone(&learned));
-                Box::pin(async move { set_up(connection, &wanted, &learned).await })
+                let (wanted, learned, sessions) = (Arc::clone(&wanted), Arc::clone(&learned), Arc::clone(&at_first));
+                Box::pin(async move {
+                    set_up(connection, &wanted, &learned).await?;
+                    seen::set(if sees { sessions.see(connection).await? } else { None });
+                    Ok(())
+                })
             })
             .connect_lazy_with(self.connect.clone())
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnection, MySqlRow};
-use sqlx::{Executor, Row};
+use sqlx::{Connection, Executor, Row};
 use tokio::time::Instant;
 
 use crate::classify::Failed;
@@ -49,6 +49,10 @@ struct Shared {
 }
 
 impl SharedName {
+    pub(crate) fn of(name: Option<SessionName>) -> Self {
+        Self(Arc::new(Shared { name: Mutex::new(name), bytes: AtomicUsize::new(0) }))
+    }
+
     /// Records the size of the statement that is being sent.
     pub(crate) fn sends(&self, bytes: usize) {
         self.0.bytes.store(bytes, Ordering::Relaxed);
@@ -91,6 +95,24 @@ impl ServerKind {
             Self::MariaDb
         } else {
             Self::MySql
+        }
+    }
+
+    /// Returns the first three columns of [`name_query`](Self::name_query).
+    fn place_query(self) -> &'static str {
+        match self {
+            Self::MariaDb => {
+                "SELECT CONNECTION_ID(), USER(), \
+                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+                 FROM information_schema.GLOBAL_VARIABLES \
+                 WHERE VARIABLE_NAME IN ('HOSTNAME', 'PORT', 'SERVER_ID', 'DATADIR'))"
+            }
+            _ => {
+                "SELECT CONNECTION_ID(), USER(), \
+                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+                 FROM performance_schema.global_variables \
+                 WHERE VARIABLE_NAME IN ('hostname', 'port', 'server_uuid'))"
+            }
         }
     }
 
@@ -163,6 +185,30 @@ impl Sessions {
             Ok(ServerKind::MySql) => PROBE_OF_MYSQL,
             Ok(ServerKind::MariaDb) => PROBE_OF_MARIADB,
             Ok(ServerKind::Other) | Err(_) => PROBE_OF_OTHERS,
+        }
+    }
+
+    /// As [`name`](Self::name), in the place of a ping: without the uptime, whose query is slow. So it is not known whether a
+    /// server was started just before, and no session is ended by this name.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn see(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<SessionName>> {
+        let seen = async {
+            let kind = self.kind(connection).await?;
+            if kind == ServerKind::Other {
+                return connection.ping().await.map(|()| None);
+            }
+            let before = Instant::now();
+            let row = connection.fetch_one(kind.place_query()).await?;
+            let (id, user, server) = (text(&row, 0).parse().ok(), text(&row, 1), text(&row, 2));
+            let asked = (before, Instant::now());
+            Ok(id.map(|id| SessionName { id, user, server, uptime: 0, asked }))
+        };
+        match seen.await {
+            // The server has answered.
+            Err(sqlx::Error::Database(_)) => Ok(None),
+            seen => seen,
         }
     }
 

@@ -243,10 +243,14 @@ impl Sink for MySqlSink {
         }
         let name = self.source.sessions.name(conn.begin().await?).await;
         let Some(name) = conn.end(name)? else { return Ok(None) };
-        let shared = SharedName::default();
-        shared.set(Some(name));
+        let shared = SharedName::of(Some(name));
         conn.named = Some(shared.clone());
         Ok(Some(Session::new(shared)))
+    }
+
+    /// Known of connections that were opened, or were idle for a while: the pool asks in the place of a ping.
+    fn known_session(&self, conn: &MySqlConn) -> Option<Session> {
+        conn.named.clone().map(Session::new)
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
-use crate::session::in_transaction;
+use crate::session::{Named, in_transaction};
 
 /// A connection of the pool. One that is dropped during a statement is closed instead of returned: the
 /// statement that still runs on it must not affect the next batch.
@@ -22,12 +22,14 @@ pub struct PostgresConn {
     is_unchecked: bool,
     /// Its session, if sessions are identified.
     pub(crate) live: Option<LiveSession>,
+    /// Its session as the pool has seen it, if the pool has asked.
+    pub(crate) seen: Option<Named>,
 }
 
 impl PostgresConn {
     /// `is_shared`: other code also uses the pool.
     pub(crate) fn new(conn: PoolConnection<Postgres>, is_shared: bool) -> Self {
-        Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None }
+        Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None, seen: None }
     }
 
     /// Checks once whether the connection came with an open transaction: rows would be written in it, and be lost if

@@ -179,6 +179,7 @@ mod real_type;
 mod refused_column;
 mod returned_keys;
 mod round_trip;
+mod seen;
 mod servers;
 mod session;
 mod session_end;

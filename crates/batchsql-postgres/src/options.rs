@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use crate::open_error::{problem, server};
 use crate::plan::CACHED_STATEMENTS;
+use crate::seen;
 use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::settings::{LossyValues, Settings, Strategy};
 use crate::source::Source;
@@ -266,6 +267,8 @@ impl PostgresOptions {
     fn pool(&self, connect: PgConnectOptions, given: Option<Arc<str>>, is_lazy: bool) -> Source {
         let doubt = IdleDoubt::default();
         let in_pool = doubt.clone();
+        // Behind a pooler a session is not that of the connection.
+        let sees = self.settings.prepared_statements;
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
@@ -273,9 +276,13 @@ impl PostgresOptions {
             .before_acquire(move |conn, meta| {
                 let doubt = in_pool.clone();
                 Box::pin(async move {
+                    seen::none();
                     if meta.idle_for > PING_AFTER_IDLE {
                         let check = doubt.check();
-                        conn.ping().await?;
+                        match sees {
+                            true => seen::ask(conn).await?,
+                            false => conn.ping().await?,
+                        }
                         check.passed();
                     }
                     Ok(true)
@@ -291,10 +298,11 @@ impl PostgresOptions {
         }
         let pool = pool.after_connect(|conn, _| {
             Box::pin(async move {
+                seen::none();
                 match conn.execute(DETECT_GONE_CLIENTS).await {
                     // The platform of the server does not support this.
-                    Err(sqlx::Error::Database(_)) => Ok(()),
-                    done => done.map(drop),
+                    Ok(_) | Err(sqlx::Error::Database(_)) => seen::ask(conn).await,
+                    Err(error) => Err(error),
                 }
             })
         });

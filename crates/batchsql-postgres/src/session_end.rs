@@ -115,6 +115,37 @@ impl Sessions {
         Ok(Some(Session::new(BackendSession { id, user, server })))
     }
 
+    /// The name of a session as the pool has seen it, to look at it later.
+    pub(crate) fn seen(&self, named: &Named) -> Option<Session> {
+        let Named { id: Some(id), user, place, in_transaction: false } = named else { return None };
+        if self.are_nameless() {
+            return None;
+        }
+        let known = self.lock_servers().iter().find(|server| server.place == *place).cloned();
+        let server = known.unwrap_or_else(|| Server { place: place.clone(), system: None });
+        Some(Session::new(BackendSession { id: *id, user: *user, server }))
+    }
+
+    /// Checks whether sessions are shared, if nobody has done so yet, by another connection beside the one that looks: as in
+    /// [`probe`](Self::probe).
+    async fn probe_late(
+        &self,
+        source: &Source,
+        link: &mut EndingLink,
+        session: &BackendSession,
+    ) -> Result<(), SinkError> {
+        if self.probed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // It gives names up if it has the session of the first.
+        let beside = self.open(source).await?;
+        let own = ask_name(&mut link.conn).await?.id;
+        self.check_distinct(own, Some(link.live.id), session);
+        self.check_distinct(Some(beside.live.id), None, session);
+        self.probed.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Opens the connection that ends sessions, and checks whether it shares the session of another one. A pooler
     /// gives a statement the most recently used server connection, or assigns them in turn.
     async fn probe(&self, source: &Source, link: &mut PgConnection, id: SessionId) -> Result<(), SinkError> {
@@ -204,6 +235,7 @@ impl Sessions {
         };
         self.check_distinct(sight.own.id, Some(link.live.id), session);
         let presence = self.presence(&mut link.conn, session, &sight).await?;
+        self.probe_late(source, &mut link, session).await?;
         *kept = Some(link);
         if self.nameless.get() == Some(&Nameless::Shared) {
             return Ok(None);

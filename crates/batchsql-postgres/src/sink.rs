@@ -191,6 +191,11 @@ impl Sink for PostgresSink {
         self.sessions.name(&self.source, conn).await
     }
 
+    /// Known of connections that were opened, or were idle for a while: the pool asks in the place of a ping.
+    fn known_session(&self, conn: &PostgresConn) -> Option<Session> {
+        conn.seen.as_ref().and_then(|named| self.sessions.seen(named))
+    }
+
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
         match session.name::<BackendSession>() {
             Some(session) => self.sessions.end(&self.source, session).await,

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
 use crate::open_error::problem;
+use crate::seen;
 use crate::servers::{NoServer, Servers, move_to};
 
 /// How long a connection is tried after the pool gave none in time.
@@ -95,12 +96,14 @@ impl Source {
 
     async fn take(&self) -> Result<PostgresConn, SinkError> {
         self.close_doubted();
-        let conn = match self.pool.acquire().await {
-            Ok(conn) => conn,
+        let (conn, seen) = match seen::acquire(&self.pool).await {
+            Ok(taken) => taken,
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
             Err(error) => return Err(sink_error(error, LinkLost::BeforeCommit)),
         };
-        Ok(PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)))
+        let mut conn = PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire));
+        conn.seen = seen;
+        Ok(conn)
     }
 
     /// Why the pool gave no connection in time: it tries again while nothing listens, and does not say so.

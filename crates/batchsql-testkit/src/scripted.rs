@@ -98,6 +98,7 @@ struct State {
     claim_script: VecDeque<Step>,
     late_write_limit: Option<Duration>,
     is_working: Option<bool>,
+    knows_sessions: bool,
     looks: usize,
 }
 
@@ -229,6 +230,11 @@ impl ScriptedSink {
             }
         }
         rows
+    }
+
+    /// Knows its sessions without being asked ([`Sink::known_session`]).
+    pub fn know_sessions(&self) {
+        self.lock().knows_sessions = true;
     }
 
     /// Sets what the sink reports of its sessions while a write takes long ([`Sink::is_working`]); by default it is not
@@ -491,6 +497,10 @@ impl Sink for ScriptedSink {
     async fn session(&self, conn: &mut u64) -> Result<Option<Session>, SinkError> {
         let has_none = self.lock().has_no_sessions;
         Ok((!has_none).then(|| Session::new(*conn)))
+    }
+
+    fn known_session(&self, conn: &u64) -> Option<Session> {
+        self.lock().knows_sessions.then(|| Session::new(*conn))
     }
 
     async fn is_working(&self, _: &Session) -> Result<Option<bool>, SinkError> {

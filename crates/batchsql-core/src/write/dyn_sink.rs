@@ -33,6 +33,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn pool(&self) -> Option<PoolState>;
     fn late_write_limit(&self) -> Option<Duration>;
     async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError>;
+    fn known_session(&self, conn: &BoxConn) -> Option<Session>;
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
@@ -103,6 +104,10 @@ impl<S: Sink> ErasedSink for S {
     async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
         Sink::session(self, conn).await
+    }
+
+    fn known_session(&self, conn: &BoxConn) -> Option<Session> {
+        Sink::known_session(self, conn.downcast_ref::<S::Conn>().expect(OWN_TYPE))
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {
@@ -239,6 +244,10 @@ impl Sink for DynSink {
 
     async fn session(&self, conn: &mut BoxConn) -> Result<Option<Session>, SinkError> {
         self.0.session(conn).await
+    }
+
+    fn known_session(&self, conn: &BoxConn) -> Option<Session> {
+        self.0.known_session(conn)
     }
 
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError> {

@@ -17,7 +17,7 @@ use crate::write::flight::Flight;
 use crate::write::job::Job;
 use crate::write::sink::{Sink, Written};
 use crate::write::spans;
-use crate::write::watch::{PATIENCE, watch};
+use crate::write::watch::{PATIENCE, dead, known_session, watch};
 
 impl<S: Sink> Executor<S> {
     /// Writes a range of rows in one transaction, or returns what to do instead.
@@ -187,17 +187,15 @@ impl<S: Sink> Executor<S> {
         let patience = PATIENCE.saturating_mul(1 << job.progress.dead_links.min(10));
         let rows = job.rows().slice(range.clone());
         let Connection { conn, session, .. } = connection;
-        let session = session.as_ref().and_then(Option::as_ref);
+        let session = session.clone().flatten().or_else(|| known_session(&self.sink, conn, rows));
         let write = self.sink.write(conn, plan, rows, &attempt);
-        let write = watch(&self.sink, session, patience, write);
+        let write = watch(&self.sink, session.as_ref(), patience, write);
         let mut is_dead = false;
         let (result, is_timeout) = match timeout(self.statement_timeout, write).instrument(span.clone()).await {
             Ok(Some(result)) => (result, false),
             Ok(None) => {
                 is_dead = true;
-                let text = "the server is not executing this write and has not replied: the connection is dead";
-                let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
-                (Err(SinkError::new(class, text)), false)
+                (Err(dead(&attempt)), false)
             }
             Err(_) if attempt.abandon() => {
                 let what = "the write, of which nothing was committed,";

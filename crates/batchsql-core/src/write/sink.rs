@@ -167,6 +167,14 @@ pub trait Sink: Send + Sync + 'static {
         async { Ok(None) }
     }
 
+    /// The name of the session of a connection that the driver knows without asking, for [`is_working`](Self::is_working): so
+    /// writes of tables without an order, whose sessions are not asked for, are checked too. No session is ended by this name.
+    /// `None` (default): it is not known.
+    fn known_session(&self, conn: &Self::Conn) -> Option<Session> {
+        let _ = conn;
+        None
+    }
+
     /// Ends a session on which a write was abandoned, from another connection, and checks whether it has ended. It is
     /// called again while the answer is `Pending` or an error, with growing delays, one session at a time.
     ///

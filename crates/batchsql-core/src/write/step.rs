@@ -22,6 +22,7 @@ use crate::write::held::Taken;
 use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
 use crate::write::range::{is_usable_after, may_be_of_table};
 use crate::write::sink::{Sink, Written};
+use crate::write::watch::{PATIENCE, dead, known_session, watch};
 
 /// Why a step did not happen.
 #[derive(Debug, Clone)]
@@ -72,10 +73,13 @@ impl<S: Sink> Executor<S> {
         let prepared = self.plan(&mut held.conn, rows.schema()).await.map_err(not_sent)?;
         let attempt = Attempt::of_step(*step);
         let begin = Instant::now();
+        let session = known_session(&self.sink, &held.conn, rows);
         let write = without_panic(self.sink.write(&mut held.conn, &prepared.plan, rows, &attempt));
+        let write = watch(&self.sink, session.as_ref(), PATIENCE, write);
         let result = match timeout(self.statement_timeout, write).await {
-            Ok(Some(result)) => result,
-            Ok(None) => Err(SinkError::new(ErrorClass::Unknown, "the sink panicked while it wrote rows")),
+            Ok(Some(Some(result))) => result,
+            Ok(Some(None)) => Err(SinkError::new(ErrorClass::Unknown, "the sink panicked while it wrote rows")),
+            Ok(None) => Err(dead(&attempt)),
             Err(_) => {
                 let class = if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown };
                 Err(timed_out("the write", self.statement_timeout, class))

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
+use crate::error::{ErrorClass, SinkError};
+use crate::model::batch::Rows;
+use crate::write::attempt::Attempt;
 use crate::write::session::Session;
 use crate::write::sink::Sink;
 
@@ -23,6 +26,21 @@ const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// How long the server may take to answer. Then it is asked again.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of rows above which a write without an order is not checked: while a large message is in transit, the server shows the
+/// session as idle. A write that is given up for this reason is repeated if its rows keep an order; a plain insert is not.
+const IN_TRANSIT: usize = 256 * 1024;
+
+/// The session of a write whose session is not asked for, if it can be checked.
+pub(crate) fn known_session<S: Sink>(sink: &S, conn: &S::Conn, rows: Rows<'_>) -> Option<Session> {
+    if rows.bytes() <= IN_TRANSIT { sink.known_session(conn) } else { None }
+}
+
+/// The error of a write whose connection is dead.
+pub(crate) fn dead(attempt: &Attempt) -> SinkError {
+    let text = "the server is not executing this write and has not replied: the connection is dead";
+    SinkError::new(if attempt.abandon() { ErrorClass::Transient } else { ErrorClass::Unknown }, text)
+}
 
 /// Waits for a write; `None` if the server reports that its session is idle.
 pub(crate) async fn watch<S: Sink, T>(

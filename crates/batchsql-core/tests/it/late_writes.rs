@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, ErrorClass, OutcomeKind, PipelineConfig, Schema, SessionEnd, Value, ValueRef};
+use batchsql_core::{
+    BatchSql, Conflict, DynRow, ErrorClass, OutcomeKind, PipelineConfig, Position, Schema, SessionEnd, Value, ValueRef,
+};
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
 
@@ -232,6 +234,48 @@ async fn the_rest_of_a_batch_is_fenced_from_its_abandoned_part() {
     assert_eq!(kinds[..5], [OutcomeKind::Unknown; 5]);
     assert_eq!((kinds[8], kinds[9]), (OutcomeKind::Written, OutcomeKind::Rejected));
     assert_eq!((sink.ended_sessions(), sink.deliver()), (1, 0), "before the second half was sent");
+}
+
+/// Nobody asks for the sessions of a table without an order, but the sink may know them.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_died_under_a_plain_insert_is_noticed_where_its_session_is_known() {
+    // While a large message is in transit, the server shows the session as idle.
+    let cases = [(true, 1, 6..8, 2), (true, 300_000, 300..310, 0), (false, 1, 300..310, 0)];
+    for (knows, bytes, seconds, looks) in cases {
+        let (db, sink) = pipeline(eager().statement_timeout(Duration::from_secs(300)));
+        if knows {
+            sink.know_sessions();
+        }
+        sink.set_working(false);
+        sink.script([Step::LateAndSilent]);
+        let begin = Instant::now();
+        let row = plain_row(&"n".repeat(bytes));
+        let outcome = db.submit_tracked(&row).await.unwrap().await;
+        assert_eq!(outcome.kind(), OutcomeKind::Unknown, "a plain insert is not repeated");
+        assert!(seconds.contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+        assert_eq!((sink.looks(), sink.ended_sessions()), (looks, 0), "no session is ended by such a name");
+    }
+}
+
+/// The same for a step of a feed.
+#[tokio::test(start_paused = true)]
+async fn a_link_that_died_under_a_step_is_noticed() {
+    let (db, sink) = pipeline(eager().statement_timeout(Duration::from_secs(300)));
+    sink.know_sessions();
+    sink.set_working(false);
+    sink.script([Step::LateAndSilent]);
+    let mut buffer = db.row_buffer(&table("plain", Conflict::none())).unwrap();
+    buffer.push(&plain_row("n")).unwrap();
+    let begin = Instant::now();
+    let position = Position { id: 0, epoch: 1, sequence: 0 };
+    let failed = db.write_step(buffer.into_rows().rows(), &batchsql_core::Step::new(position, 1)).await.unwrap_err();
+    assert_eq!(failed.error.class(), ErrorClass::Unknown, "{failed}");
+    assert!((6..8).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+}
+
+fn plain_row(note: &str) -> DynRow {
+    let plain = table("plain", Conflict::none());
+    plain.row().set("id", 1_i64).unwrap().set("note", note).unwrap().finish().unwrap()
 }
 
 #[tokio::test(start_paused = true)]

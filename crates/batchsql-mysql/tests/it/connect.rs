@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use batchsql_core::{Conflict, Sink};
+use batchsql_core::{BatchSql, Conflict, OutcomeKind, Sink};
+use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::MySqlConnectOptions;
 use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server, dsn};
@@ -29,6 +30,46 @@ async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
     proxy.lose_servers();
     assert!(sink.acquire().await.is_err(), "a lost connection was used");
     sink.acquire().await.unwrap();
+}
+
+/// Nobody asks for the session of a table without an order; the pool asks when it checks the connection.
+#[tokio::test]
+async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
+    let db = Database::new("CREATE TABLE t (id BIGINT, note TEXT)").await;
+    let direct: MySqlConnectOptions = db.dsn.parse().unwrap();
+    let server = (direct.get_host().to_owned(), direct.get_port());
+    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
+    let address = proxy.address();
+    let options = MySqlOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let pipeline = BatchSql::builder(MySqlSink::with_options(&options).await.unwrap()).start().unwrap();
+    let schema = schema(Conflict::none());
+    let receipt = |id| {
+        let row = row(&schema, id, "a");
+        let pipeline = &pipeline;
+        async move {
+            let receipt = pipeline.submit_tracked(&row).await.unwrap();
+            pipeline.flush().await.unwrap();
+            receipt.await
+        }
+    };
+    assert!(receipt(1).await.is_written());
+    // From now on the connection is checked before it is used, by asking for its session.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let mut other = db.connection().await;
+    other.execute("LOCK TABLES t WRITE").await.unwrap();
+    let (outcome, ()) = tokio::join!(receipt(2), async {
+        let waits = "SELECT count(*) FROM information_schema.PROCESSLIST WHERE STATE LIKE 'Waiting for%metadata lock'
+            AND DB = DATABASE()";
+        while db.read(waits).await != ["1"] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        proxy.lose_servers();
+        other.execute("UNLOCK TABLES").await.unwrap();
+    });
+    let error = outcome.failure().unwrap().error().unwrap().to_string();
+    assert!(error.contains("the connection is dead"), "{error}");
+    assert_eq!(outcome.kind(), OutcomeKind::Unknown);
+    assert!(receipt(3).await.is_written());
 }
 
 /// The error of connecting, within the connect timeout and without the password.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchsql_core::{Conflict, Sink};
+use batchsql_core::{BatchSql, Conflict, OutcomeKind, Sink};
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{self, Executor, PgPool};
 use batchsql_postgres::{PostgresOptions, PostgresSink};
@@ -32,6 +32,46 @@ async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
     proxy.lose_servers();
     assert!(sink.acquire().await.is_err(), "a lost connection was used");
     sink.acquire().await.unwrap();
+}
+
+/// Nobody asks for the session of a table without an order; the pool asks when it checks the connection.
+#[tokio::test]
+async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint, note text)").await;
+    let direct: PgConnectOptions = dsn.parse().unwrap();
+    let server = (direct.get_host().to_owned(), direct.get_port());
+    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
+    let address = proxy.address();
+    let options = PostgresOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let pipeline = BatchSql::builder(PostgresSink::with_options(&options).await.unwrap()).start().unwrap();
+    let schema = schema(Conflict::none());
+    let receipt = |id| {
+        let row = row(&schema, id, "a");
+        let pipeline = &pipeline;
+        async move {
+            let receipt = pipeline.submit_tracked(&row).await.unwrap();
+            pipeline.flush().await.unwrap();
+            receipt.await
+        }
+    };
+    assert!(receipt(1).await.is_written());
+    // From now on the connection is checked before it is used, by asking for its session.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let other = PostgresSink::connect(&dsn).await.unwrap();
+    let mut locking = other.pg_pool().begin().await.unwrap();
+    locking.execute("LOCK TABLE t IN SHARE MODE").await.unwrap();
+    let (outcome, ()) = tokio::join!(receipt(2), async {
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 't'::regclass";
+        while read(&other, waits).await != ["1"] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        proxy.lose_servers();
+        locking.commit().await.unwrap();
+    });
+    let error = outcome.failure().unwrap().error().unwrap().to_string();
+    assert!(error.contains("the connection is dead"), "{error}");
+    assert_eq!(outcome.kind(), OutcomeKind::Unknown);
+    assert!(receipt(3).await.is_written());
 }
 
 /// The error of connecting, within its timeout.
