@@ -97,8 +97,11 @@ impl<S: Sink> DurableBuilder<S> {
         let fed =
             feed_options(&options, FeedOptions::new(id, Arc::new(letters), Arc::clone(&schemas), ordered.clone()));
         let feeds = Feeds::new(pipeline.clone(), fed, runtime.clone());
-        let partitions =
-            Partitions::new(feeds, FromLog { log: log.clone(), accepts_gaps: options.accept_gaps, claims });
+        let partitions = Partitions::new(
+            feeds,
+            FromLog { log: log.clone(), accepts_gaps: options.accept_gaps, claims },
+            options.window_bytes,
+        );
         let acknowledged = Arc::default();
         let gather = Arc::new(Gather::new(options.partitions, options.segment_bytes));
         let appender = runtime.spawn(appender::run(

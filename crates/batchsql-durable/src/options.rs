@@ -22,6 +22,7 @@ pub struct DurableOptions {
     pub(crate) policy: SyncPolicy,
     pub(crate) partitions: u32,
     pub(crate) segment_bytes: u64,
+    pub(crate) window_bytes: usize,
     pub(crate) schemas: Vec<Schema>,
     pub(crate) accept_gaps: bool,
     pub(crate) dead_letters: Option<PathBuf>,
@@ -61,16 +62,18 @@ impl DurableOptions {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         const PARTITIONS: u32 = 8;
         const SEGMENT_BYTES: u64 = 64 << 20;
+        const WINDOW_BYTES: usize = 1 << 20;
         let folder = folder.into();
         let log = Options::new(folder.join("log")).partitions(PARTITIONS).segment_bytes(SEGMENT_BYTES);
         // The intake gathers rows by itself. Partitions are many, so the window of each is small.
-        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(1 << 20);
+        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(WINDOW_BYTES as u64);
         Self {
             folder,
             log,
             policy: SyncPolicy::Always,
             partitions: PARTITIONS,
             segment_bytes: SEGMENT_BYTES,
+            window_bytes: WINDOW_BYTES,
             schemas: Vec::new(),
             accept_gaps: false,
             dead_letters: None,
@@ -114,9 +117,10 @@ impl DurableOptions {
         self
     }
 
-    /// Bytes in the log that are read ahead of what has been written, for each partition; default 1 MiB. In memory they take
-    /// several times as much.
+    /// Bytes that are read ahead of what has been written, for each partition; default 1 MiB. As much of what was just appended
+    /// is kept in memory, so that it need not be read back.
     pub fn window_bytes(mut self, bytes: u64) -> Self {
+        self.window_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.log = self.log.window_bytes(bytes);
         self
     }

@@ -53,6 +53,12 @@ impl From<Unreadable> for NoValue {
 
 /// The rows of a block.
 pub(crate) fn rows_of(block: &SourceBlock, schemas: &Schemas, ordered: &OrderedTables) -> Result<StoredRows, NoRows> {
+    if let Some(rows) = &block.rows
+        && !rows.rows().is_empty()
+    {
+        let order = KeyOrder::of(rows.rows().schema(), ordered);
+        return Ok(StoredRows { first: block.first, rows: rows.clone(), order });
+    }
     let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     let Resolved { schema, places } = schemas.resolve(bytes).map_err(NoRows::Unresolved)?;
     let logged = schema_record::decode(bytes).map_err(|error| NoRows::Unresolved(error.into()))?;

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use batchsql_core::Claim;
+use batchsql_core::{Claim, SharedRows};
 
 /// One partition of a source, read by one task. All rows of a partition are of one table.
 ///
@@ -94,6 +94,8 @@ pub struct SourceBlock {
     pub schema: Option<Arc<[u8]>>,
     /// The rows.
     pub bytes: Vec<u8>,
+    /// The rows, if the source has them in memory. Then schema and bytes are not looked at.
+    pub rows: Option<SharedRows>,
     /// When they were stored.
     pub time: SystemTime,
 }
@@ -101,7 +103,14 @@ pub struct SourceBlock {
 impl SourceBlock {
     /// Rows from the sequence `first` on.
     pub fn new(first: u64, count: u32, schema: Option<Arc<[u8]>>, bytes: Vec<u8>, time: SystemTime) -> Self {
-        Self { first, count, schema, bytes, time }
+        Self { first, count, schema, bytes, rows: None, time }
+    }
+
+    /// Rows that the source has in memory, from the sequence `first` on. Their schema is one that rows of this program were
+    /// submitted with.
+    pub fn of_rows(first: u64, rows: SharedRows, time: SystemTime) -> Self {
+        let count = u32::try_from(rows.rows().len()).unwrap_or(u32::MAX);
+        Self { first, count, schema: None, bytes: Vec::new(), rows: Some(rows), time }
     }
 
     /// The sequence of the last row.

@@ -1,7 +1,11 @@
 //! Owns the segment that is being written, and how entries become its bytes.
 //! Must not know syncs, failures and who waits.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use crate::{
     catalog::Catalog,
@@ -36,7 +40,8 @@ pub(crate) struct PendingBlock {
 
 impl PendingBlock {
     pub(crate) fn appended(&self) -> Appended {
-        Appended { first: self.first, last: self.first + u64::from(self.block.count) - 1 }
+        let last = self.first + u64::from(self.block.count) - 1;
+        Appended { first: self.first, last, time: UNIX_EPOCH + Duration::from_millis(self.time) }
     }
 
     pub(crate) fn size(&self) -> u64 {

@@ -66,6 +66,8 @@ pub struct Appended {
     pub first: u64,
     /// The sequence of the last row.
     pub last: u64,
+    /// When the block was written, as [`StoredBlock::time`].
+    pub time: SystemTime,
 }
 
 /// A block that was read back.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    catalog::StreamView,
     error::LogError,
     format::{names, record::Header, record::Kind, snapshot::Place},
     fs::{Access, File},
@@ -131,10 +132,41 @@ impl Reader {
         }
     }
 
-    /// Updates the window, and finds the next rows.
-    fn target(&mut self) -> Result<Target, Next> {
-        let catalog = self.shared.catalog();
-        let Some(view) = catalog.streams.get(&self.stream) else { return Ok(Target::End) };
+    /// Goes on behind rows that the caller has in memory, because it has just appended them, so that they are not read from the
+    /// file. They count in the window with `bytes`. Returns false and changes nothing if `first` is not the next row, or the
+    /// window is full.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # use batchsql_log::{Block, From, Log, Next, Options};
+    /// # let (log, _) = Log::open(Options::new(folder.path().join("log")).min_free_bytes(0))?;
+    /// # let (table, schema) = (log.table("events")?, log.schema(b"id, note")?);
+    /// let block = |bytes: &[u8]| Block { table, partition: 0, schema, count: 1, bytes: bytes.to_vec() };
+    /// let mut reader = log.reader(table, 0, From::Unsettled)?;
+    /// let appended = log.append(block(b"in memory"))?.wait()?;
+    /// assert!(reader.pass(appended.first, appended.last, 9));
+    /// log.append(block(b"read back"))?.wait()?;
+    /// let Next::Block(block) = reader.next()? else { panic!("there is a block") };
+    /// assert_eq!(block.bytes, b"read back");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pass(&mut self, first: u64, last: u64, bytes: u64) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let catalog = shared.catalog();
+        let Some(view) = catalog.streams.get(&self.stream) else { return false };
+        if self.is_full(view) || self.expected != first || last >= view.end {
+            return false;
+        }
+        self.expected = last + 1;
+        self.window.push_back((first, last, bytes));
+        self.window_bytes += bytes;
+        true
+    }
+
+    /// Updates the window and the next row. Whether the window is full.
+    fn is_full(&mut self, view: &StreamView) -> bool {
         while let Some(&(first, last, bytes)) = self.window.front() {
             if !view.settled.contains(first, last) {
                 break;
@@ -143,10 +175,21 @@ impl Reader {
             self.window_bytes -= bytes;
         }
         if self.window_bytes >= self.shared.options.window_bytes && !self.window.is_empty() {
-            return Err(Next::WindowFull);
+            return true;
         }
         if self.only_unsettled {
             self.expected = view.settled.first_missing(self.expected);
+        }
+        false
+    }
+
+    /// Updates the window, and finds the next rows.
+    fn target(&mut self) -> Result<Target, Next> {
+        let shared = Arc::clone(&self.shared);
+        let catalog = shared.catalog();
+        let Some(view) = catalog.streams.get(&self.stream) else { return Ok(Target::End) };
+        if self.is_full(view) {
+            return Err(Next::WindowFull);
         }
         let located = view.locate(self.expected).filter(|(_, place)| {
             // Rows behind those that are written again wait for them.

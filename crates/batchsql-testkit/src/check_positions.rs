@@ -102,11 +102,24 @@ mod tests {
     use batchsql_core::{ColumnType, ValueRef};
 
     use super::*;
-    use crate::scripted::ScriptedSink;
+    use crate::scripted::{Sabotage, ScriptedSink};
 
     #[tokio::test(start_paused = true)]
     async fn the_scripted_sink_keeps_positions() {
-        let sink = ScriptedSink::new();
+        check(&ScriptedSink::new()).await;
+    }
+
+    #[tokio::test]
+    async fn a_sink_without_an_epoch_test_or_with_positions_of_their_own_is_found() {
+        for sabotage in [Sabotage::NoEpochTest, Sabotage::PositionAlone] {
+            let sink = ScriptedSink::new();
+            sink.sabotage(sabotage);
+            let checked = tokio::spawn(async move { check(&sink).await }).await;
+            assert!(checked.is_err_and(|error| error.is_panic()), "{sabotage:?} was not found");
+        }
+    }
+
+    async fn check(sink: &ScriptedSink) {
         sink.keep_positions();
         sink.poison(|row| row.get("id") == Some(ValueRef::I64(-1)));
         let db = BatchSql::builder(sink.clone()).start().unwrap();

@@ -74,4 +74,6 @@ pub use batch::{batch_of, outcomes_of, receipts_of};
 pub use check_positions::check_positions;
 pub use model::{Effect, Model};
 pub use null::NullSink;
+#[doc(hidden)]
+pub use scripted::Sabotage;
 pub use scripted::{ScriptedSink, Step};

@@ -8,7 +8,11 @@ use tokio::time::Instant;
 
 /// The positions of all partitions.
 #[derive(Debug, Default)]
-pub(crate) struct Positions(Vec<Entry>);
+pub(crate) struct Positions {
+    entries: Vec<Entry>,
+    /// A defect on purpose: steps of an earlier epoch are accepted.
+    pub(crate) is_without_epochs: bool,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -31,18 +35,18 @@ impl Entry {
 
 impl Positions {
     pub(crate) fn claim(&mut self, key: &PartitionKey, claim: &Claim) -> Claimed {
-        let known = self.0.iter().position(|entry| entry.key == *key);
+        let known = self.entries.iter().position(|entry| entry.key == *key);
         let index = match (known, claim.begin_at) {
             (Some(index), _) => index,
             (None, Some(sequence)) => {
-                let id = i64::try_from(self.0.len()).expect("a test has fewer partitions");
+                let id = i64::try_from(self.entries.len()).expect("a test has fewer partitions");
                 let position = Position { id, epoch: 0, sequence };
-                self.0.push(Entry { key: key.clone(), owner: None, position, lease_ends: None });
-                self.0.len() - 1
+                self.entries.push(Entry { key: key.clone(), owner: None, position, lease_ends: None });
+                self.entries.len() - 1
             }
             (None, None) => return Claimed::Missing,
         };
-        let entry = &mut self.0[index];
+        let entry = &mut self.entries[index];
         if let Some(refused) = claim.refused_by(entry.owner.as_deref(), entry.lease()) {
             return refused;
         }
@@ -57,47 +61,50 @@ impl Positions {
     }
 
     pub(crate) fn read(&self, source: &str) -> Vec<StoredPosition> {
-        self.0.iter().filter(|entry| entry.key.source == source).map(Entry::stored).collect()
+        self.entries.iter().filter(|entry| entry.key.source == source).map(Entry::stored).collect()
     }
 
     pub(crate) fn renew(&mut self, source: &str, owner: &str, lease: Duration) -> Vec<StoredPosition> {
         let is_own = |entry: &Entry| entry.key.source == source && entry.owner.as_deref() == Some(owner);
-        for entry in self.0.iter_mut().filter(|entry| is_own(entry) && entry.lease_ends.is_some()) {
+        for entry in self.entries.iter_mut().filter(|entry| is_own(entry) && entry.lease_ends.is_some()) {
             entry.lease_ends = Some(ends_after(lease));
         }
-        self.0.iter().filter(|entry| is_own(entry)).map(Entry::stored).collect()
+        self.entries.iter().filter(|entry| is_own(entry)).map(Entry::stored).collect()
     }
 
     pub(crate) fn release(&mut self, position: &Position) -> bool {
         let is_same = |entry: &&mut Entry| (entry.position.id, entry.position.epoch) == (position.id, position.epoch);
-        let Some(entry) = self.0.iter_mut().find(is_same) else { return false };
+        let Some(entry) = self.entries.iter_mut().find(is_same) else { return false };
         (entry.owner, entry.lease_ends) = (None, None);
         true
     }
 
     /// Whether a step can be made now.
     pub(crate) fn check(&self, step: &Step) -> Result<(), SinkError> {
-        let before = Position { id: step.id, epoch: step.epoch, sequence: step.from };
-        let is_there = self.0.iter().any(|entry| entry.position == before);
+        let is_before = |position: &Position| {
+            let is_of_epoch = self.is_without_epochs || position.epoch == step.epoch;
+            position.id == step.id && position.sequence == step.from && is_of_epoch
+        };
+        let is_there = self.entries.iter().any(|entry| is_before(&entry.position));
         if is_there { Ok(()) } else { Err(SinkError::fenced()) }
     }
 
     pub(crate) fn advance(&mut self, step: &Step) -> Result<(), SinkError> {
         self.check(step)?;
-        let entry = self.0.iter_mut().find(|entry| entry.position.id == step.id);
+        let entry = self.entries.iter_mut().find(|entry| entry.position.id == step.id);
         entry.ok_or_else(SinkError::fenced)?.position.sequence = step.to;
         Ok(())
     }
 
     pub(crate) fn of(&self, table: &str, partition: u32) -> Option<Position> {
-        self.0.iter().find(|entry| is_of(entry, table, partition)).map(|entry| entry.position)
+        self.entries.iter().find(|entry| is_of(entry, table, partition)).map(|entry| entry.position)
     }
 
     pub(crate) fn set(&mut self, table: &str, partition: u32, sequence: Option<i64>) {
         match sequence {
-            None => self.0.retain(|entry| !is_of(entry, table, partition)),
+            None => self.entries.retain(|entry| !is_of(entry, table, partition)),
             Some(sequence) => {
-                let of_table = self.0.iter_mut().filter(|entry| is_of(entry, table, partition));
+                let of_table = self.entries.iter_mut().filter(|entry| is_of(entry, table, partition));
                 of_table.for_each(|entry| entry.position.sequence = sequence);
             }
         }

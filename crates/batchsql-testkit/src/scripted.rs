@@ -15,6 +15,17 @@ use tokio::sync::Semaphore;
 use crate::model::{Effect, Model};
 use crate::positions::Positions;
 
+/// A defect on purpose.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "only for tests of tests")]
+pub enum Sabotage {
+    /// Steps of an earlier epoch are accepted.
+    NoEpochTest,
+    /// A position moves in a transaction of its own, before that of its rows.
+    PositionAlone,
+}
+
 /// What the sink does with one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -95,6 +106,8 @@ struct State {
     late: Vec<(u64, Option<PositionStep>, Vec<DynRow>)>,
     keeps_positions: bool,
     positions: Positions,
+    /// A defect on purpose: a position moves although its rows are refused.
+    moves_positions_alone: bool,
     claim_script: VecDeque<Step>,
     late_write_limit: Option<Duration>,
     is_working: Option<bool>,
@@ -263,6 +276,15 @@ impl ScriptedSink {
         self.lock().keeps_positions = true;
     }
 
+    /// A defect on purpose, which a test must find.
+    #[doc(hidden)]
+    pub fn sabotage(&self, sabotage: Sabotage) {
+        match sabotage {
+            Sabotage::NoEpochTest => self.lock().positions.is_without_epochs = true,
+            Sabotage::PositionAlone => self.lock().moves_positions_alone = true,
+        }
+    }
+
     /// Appends steps for the next claims of a partition. [`Step::LoseReply`] claims it and fails; other steps about rows do
     /// nothing here.
     pub fn script_claim(&self, steps: impl IntoIterator<Item = Step>) {
@@ -338,6 +360,9 @@ impl ScriptedSink {
             _ => ErrorClass::Row,
         };
         let refusal = || SinkError::with_code(class, "poison", "a row is poisoned");
+        if let Some(step) = attempt.step().filter(|step| step.commits && state.moves_positions_alone) {
+            state.positions.advance(step)?;
+        }
         if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.reports_rows) {
             return Err(refusal());
         }
@@ -345,7 +370,9 @@ impl ScriptedSink {
             if !step.commits {
                 return state.positions.check(step).map(|()| Written::default());
             }
-            state.positions.advance(step)?;
+            if !state.moves_positions_alone {
+                state.positions.advance(step)?;
+            }
         }
         let mut written = Written::default();
         let mut applied = Vec::with_capacity(owned.len());

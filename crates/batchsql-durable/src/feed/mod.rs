@@ -3,5 +3,6 @@
 
 pub(crate) mod claimed;
 pub(crate) mod partitions;
+pub(crate) mod recent;
 pub(crate) mod source;
 pub(crate) mod stream;

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use batchsql_feed::Feeds;
+use batchsql_feed::{Feeds, PartitionState};
 use batchsql_log::TableId;
 
+use crate::feed::recent::{Recent, RecentBlock};
 use crate::feed::source::{FromLog, LogSource};
 use crate::feed::stream::Stream;
 
@@ -16,6 +17,8 @@ use crate::feed::stream::Stream;
 pub(crate) struct Partitions {
     pub(crate) feeds: Feeds<LogSource>,
     from: Arc<FromLog>,
+    /// Rows that each partition keeps in memory until its feed takes them.
+    recent_bytes: usize,
     streams: Mutex<HashMap<(TableId, u32), Arc<Stream>>>,
     names: Mutex<HashMap<TableId, String>>,
     /// Of partitions without rows at the start.
@@ -23,9 +26,9 @@ pub(crate) struct Partitions {
 }
 
 impl Partitions {
-    pub(crate) fn new(feeds: Feeds<LogSource>, from: FromLog) -> Arc<Self> {
+    pub(crate) fn new(feeds: Feeds<LogSource>, from: FromLog, recent_bytes: usize) -> Arc<Self> {
         let (streams, names, ended) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { feeds, from: Arc::new(from), streams, names, ended })
+        Arc::new(Self { feeds, from: Arc::new(from), recent_bytes, streams, names, ended })
     }
 
     /// The name of a table, for reports.
@@ -33,11 +36,16 @@ impl Partitions {
         lock(&self.names).entry(table).or_insert_with(|| name.to_owned());
     }
 
-    /// Rows of a partition are in the log, from `first` to `last`.
-    pub(crate) fn appended(&self, table: TableId, partition: u32, first: u64, last: u64) {
-        let ended = || lock(&self.ended).get(&(table, partition)).copied().unwrap_or(0);
-        let new = |name: &str| Stream::begin_at(table, name, partition, first, ended());
-        self.stream(table, partition, new).append(last);
+    /// Rows of a partition are in the log.
+    pub(crate) fn appended(&self, table: TableId, partition: u32, block: RecentBlock) {
+        let (first, last) = (block.first, block.last());
+        let stream = self.stream(table, partition, |name| {
+            let ended = lock(&self.ended).get(&(table, partition)).copied().unwrap_or(0);
+            let state = PartitionState::new(name, partition, ended);
+            Stream::begin_at(table, state, first, ended, Recent::new(self.recent_bytes))
+        });
+        stream.recent.push(block);
+        stream.append(last);
     }
 
     /// All rows of a partition had ended when the log was opened, up to this one.
@@ -47,7 +55,11 @@ impl Partitions {
 
     /// Rows behind `settled` were in the log before the start, up to `last`, and none of them before `oldest`.
     pub(crate) fn resume(&self, table: TableId, partition: u32, settled: u64, last: u64, oldest: SystemTime) {
-        self.stream(table, partition, |name| Stream::resume(table, name, partition, settled, last, oldest));
+        self.stream(table, partition, |name| {
+            let state = PartitionState::new(name, partition, settled);
+            state.waits_since(oldest);
+            Stream::resume(table, state, last, Recent::new(self.recent_bytes))
+        });
     }
 
     /// The partition, which is fed from its first rows on.

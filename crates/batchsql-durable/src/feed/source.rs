@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use batchsql_core::{Claim, ClaimFrom};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
-use batchsql_log::{From, Gap, Log, LogError, Reader};
+use batchsql_log::{From, Gap, Log, LogError, Reader, StoredBlock};
 use tokio::sync::watch;
 
 use crate::feed::claimed::Claims;
+use crate::feed::recent::RecentBlock;
 use crate::feed::stream::Stream;
 
 /// What all partitions of a log use.
@@ -30,24 +31,40 @@ pub(crate) struct LogSource {
     appended: watch::Receiver<u64>,
     /// `None` until it is opened, while a thread reads with it, and after a panic of it.
     reader: Option<Reader>,
+    /// The row behind the last one that was read.
+    next: u64,
 }
 
 impl LogSource {
     pub(crate) fn new(from: Arc<FromLog>, stream: Arc<Stream>) -> Self {
-        Self { appended: stream.appended.subscribe(), from, stream, reader: None }
+        let (appended, next) = (stream.appended.subscribe(), stream.state.settled() + 1);
+        Self { from, stream, appended, reader: None, next }
+    }
+
+    fn reader(&mut self) -> Result<Reader, SourceError> {
+        match self.reader.take() {
+            Some(reader) => Ok(reader),
+            None => {
+                let reader = self.from.log.reader(self.stream.table, self.stream.state.partition(), From::Unsettled);
+                // It does not depend on the disk.
+                reader.map_err(|error| SourceError::stop(error.to_string()))
+            }
+        }
+    }
+
+    /// The next rows, if they were appended just now.
+    fn take_recent(&mut self) -> Result<Option<RecentBlock>, SourceError> {
+        let mut reader = self.reader()?;
+        let may_take = |block: &RecentBlock| reader.pass(block.first, block.last(), block.rows.rows().bytes() as u64);
+        let block = self.stream.recent.take(self.next, may_take);
+        self.reader = Some(reader);
+        Ok(block)
     }
 
     /// Reads on a thread that may block. `None`: the runtime ends.
     async fn read(&mut self) -> Result<Option<batchsql_log::Next>, SourceError> {
         let failed = |error: LogError| SourceError::again(error.to_string());
-        let mut reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => {
-                let reader = self.from.log.reader(self.stream.table, self.stream.state.partition(), From::Unsettled);
-                // It does not depend on the disk.
-                reader.map_err(|error| SourceError::stop(error.to_string()))?
-            }
-        };
+        let mut reader = self.reader()?;
         let read = tokio::task::spawn_blocking(move || {
             let next = reader.next();
             (reader, next)
@@ -88,11 +105,20 @@ impl LogSource {
 
 impl Source for LogSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
+        if let Some(block) = self.take_recent()? {
+            self.next = block.last() + 1;
+            return Ok(Next::Block(SourceBlock::of_rows(block.first, block.rows, block.time)));
+        }
         Ok(match self.read().await? {
             Some(batchsql_log::Next::Block(block)) => {
-                Next::Block(SourceBlock::new(block.first, block.count, block.schema_bytes, block.bytes, block.time))
+                self.next = block.last() + 1;
+                let StoredBlock { first, count, schema_bytes, bytes, time, .. } = block;
+                Next::Block(SourceBlock::new(first, count, schema_bytes, bytes, time))
             }
-            Some(batchsql_log::Next::Gap(gap)) => Next::Gap(source_gap(&gap)),
+            Some(batchsql_log::Next::Gap(gap)) => {
+                self.next = gap.last + 1;
+                Next::Gap(source_gap(&gap))
+            }
             // The end, a full window, and what a later version may add.
             _ => Next::Nothing,
         })

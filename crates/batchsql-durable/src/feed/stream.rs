@@ -8,6 +8,8 @@ use batchsql_feed::PartitionState;
 use batchsql_log::TableId;
 use tokio::sync::watch;
 
+use crate::feed::recent::Recent;
+
 /// One partition of the log. Its sequences have no holes.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -15,6 +17,8 @@ pub(crate) struct Stream {
     pub(crate) state: Arc<PartitionState>,
     /// The last row that is in the log.
     pub(crate) appended: watch::Sender<u64>,
+    /// What was appended last.
+    pub(crate) recent: Recent,
     /// The last row that was in the log before the first one of this process.
     pub(crate) recovered: u64,
     /// Rows up to this one had ended before the start. Only counts use it: whether a row is written depends on the state.
@@ -22,24 +26,16 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Its first row of this process is `first`. When the log was opened, it had rows up to `ended`, and none of them waited.
-    pub(crate) fn begin_at(table: TableId, name: &str, partition: u32, first: u64, ended: u64) -> Self {
-        let state = Arc::new(PartitionState::new(name, partition, ended));
-        Self { table, state, appended: watch::Sender::default(), recovered: ended, base: first - 1 }
+    /// Without rows that wait: its first row of this process is `first`. When the log was opened, it had rows up to `ended`.
+    pub(crate) fn begin_at(table: TableId, state: PartitionState, first: u64, ended: u64, recent: Recent) -> Self {
+        let (appended, state) = (watch::Sender::default(), Arc::new(state));
+        Self { table, state, appended, recent, recovered: ended, base: first - 1 }
     }
 
-    /// With rows from before the start behind `settled` up to `last`, none of them before `oldest`.
-    pub(crate) fn resume(
-        table: TableId,
-        name: &str,
-        partition: u32,
-        settled: u64,
-        last: u64,
-        oldest: SystemTime,
-    ) -> Self {
-        let state = Arc::new(PartitionState::new(name, partition, settled));
-        state.waits_since(oldest);
-        Self { table, state, appended: watch::Sender::new(last), recovered: last, base: 0 }
+    /// With rows from before the start up to `last`.
+    pub(crate) fn resume(table: TableId, state: PartitionState, last: u64, recent: Recent) -> Self {
+        let (appended, state) = (watch::Sender::new(last), Arc::new(state));
+        Self { table, state, appended, recent, recovered: last, base: 0 }
     }
 
     /// Rows are in the log, up to `last`.

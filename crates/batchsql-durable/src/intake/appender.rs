@@ -5,18 +5,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use batchsql_core::RowBuffer;
+use batchsql_core::{Rows, SharedRows};
 use batchsql_feed::block::encode;
 use batchsql_log::{Block, Log, LogError};
 use tokio::sync::watch;
 
 use crate::feed::partitions::Partitions;
-use crate::intake::gather::{Entry, Gather, NotStored, OpenBlock, Stored};
+use crate::feed::recent::RecentBlock;
+use crate::intake::gather::{Entry, GROUP_BYTES, Gather, NotStored, OpenBlock, Stored};
 
 /// A block that is being appended.
 struct Pending {
     entry: Arc<Entry>,
     partition: u32,
+    rows: SharedRows,
     stored: watch::Sender<Stored>,
 }
 
@@ -37,6 +39,7 @@ pub(crate) async fn run(gather: Arc<Gather>, log: Log, partitions: Arc<Partition
     loop {
         gather.work.notified().await;
         loop {
+            gathered(&gather).await;
             let group = gather.take();
             if group.blocks.is_empty() {
                 if group.is_last {
@@ -49,12 +52,30 @@ pub(crate) async fn run(gather: Arc<Gather>, log: Log, partitions: Arc<Partition
     }
 }
 
+/// How often the tasks that the last group has woken may run before the next group is taken, at most.
+const TURNS: usize = 64;
+
+/// Lets tasks run that are about to submit, as long as rows come: otherwise the first one that the last group has woken would
+/// get a group, and a sync, of its own. A lone submitter waits for one turn.
+async fn gathered(gather: &Gather) {
+    let mut before = gather.bytes();
+    for _ in 0..TURNS {
+        tokio::task::yield_now().await;
+        let bytes = gather.bytes();
+        if bytes == before || bytes > GROUP_BYTES / 2 {
+            return;
+        }
+        before = bytes;
+    }
+}
+
 /// Appends a group, and reports each of its blocks.
 async fn append(blocks: Vec<OpenBlock>, log: &Log, partitions: &Partitions, acknowledged: &AtomicU64) {
     let (mut pending, mut encoded) = (VecDeque::new(), Vec::new());
     for OpenBlock { entry, partition, rows, stored } in blocks {
-        encoded.push(block(&entry, partition, rows));
-        pending.push_back(Pending { entry, partition, stored });
+        let rows = rows.into_rows();
+        encoded.push(block(&entry, partition, rows.rows()));
+        pending.push_back(Pending { entry, partition, rows, stored });
     }
     let mut tickets = Vec::new();
     while !encoded.is_empty() {
@@ -65,11 +86,12 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, partitions: &Partitions, ackn
             Some((blocks, error)) => refuse(&mut pending, blocks, error),
         };
     }
-    for (Pending { entry, partition, stored }, ticket) in tickets {
+    for (Pending { entry, partition, rows, stored }, ticket) in tickets {
         let result = match ticket.await {
             Ok(appended) => {
                 // Before the acknowledgement, so that a flush that follows knows of these rows.
-                partitions.appended(entry.table, partition, appended.first, appended.last);
+                let block = RecentBlock { first: appended.first, rows, time: appended.time };
+                partitions.appended(entry.table, partition, block);
                 acknowledged.fetch_add(appended.last - appended.first + 1, Ordering::Relaxed);
                 Ok(())
             }
@@ -91,8 +113,7 @@ fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) 
     blocks.into_iter().skip(count).collect()
 }
 
-fn block(entry: &Entry, partition: u32, rows: RowBuffer) -> Block {
+fn block(entry: &Entry, partition: u32, rows: Rows<'_>) -> Block {
     let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
-    let bytes = encode(rows.into_rows().rows());
-    Block { table: entry.table, partition, schema: entry.schema_id, count, bytes }
+    Block { table: entry.table, partition, schema: entry.schema_id, count, bytes: encode(rows) }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// Bytes of rows that wait for the next group; as many are being written. The queue of the log takes several groups.
-const GROUP_BYTES: usize = 4 << 20;
+pub(crate) const GROUP_BYTES: usize = 4 << 20;
 
 /// What the log has said about a block.
 pub(crate) type Stored = Option<Result<(), NotStored>>;
@@ -162,6 +162,11 @@ impl Gather {
         state.blocks.push(OpenBlock { entry: Arc::clone(&row.entry), partition, rows, stored });
         state.last.insert(place, state.blocks.len() - 1);
         state.blocks.len() - 1
+    }
+
+    /// Bytes of the rows that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Takes all that waits.

@@ -8,6 +8,8 @@ mod gaps;
 #[cfg(unix)]
 mod kill;
 mod monitor;
+#[cfg(target_os = "linux")]
+mod outage;
 #[cfg(unix)]
 mod process;
 mod sqlite;

@@ -2,6 +2,7 @@
 
 use batchsql_core::{Claim, PartitionKey};
 use batchsql_feed::{Begin, NotClaimed, Refusal};
+use batchsql_testkit::{Sabotage, Step};
 
 use crate::source::{Fed, Memory, TABLE, written};
 
@@ -58,6 +59,50 @@ async fn a_claim_that_is_refused_is_made_again_or_stops() {
     fed.until("it has stopped", || state.stopped().is_some()).await;
     assert_eq!(fed.feeds.stopped()[0].reason, "look");
     fed.end().await;
+}
+
+/// The rows that were written, and the number of rejected ones, of four rows of which one is bad.
+async fn with_a_bad_row(sabotage: Option<Sabotage>) -> (Vec<i64>, u64) {
+    let (fed, source) = (fed(), Memory::default());
+    sabotage.into_iter().for_each(|sabotage| fed.sink.sabotage(sabotage));
+    fed.sink.poison(|row| *row == crate::source::row(1));
+    source.block(1, 0..4);
+    let state = fed.start(0, 0, &source);
+    fed.until("all is settled, or it has stopped", || state.settled() == 4 || state.stopped().is_some()).await;
+    let found = (written(&fed.sink), fed.feeds.counts().dead_letters);
+    fed.end().await;
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_that_moves_without_its_rows_loses_them() {
+    assert_eq!(with_a_bad_row(None).await, (vec![0, 2, 3], 1));
+    let found = with_a_bad_row(Some(Sabotage::PositionAlone)).await;
+    assert_ne!(found, (vec![0, 2, 3], 1), "the defect is not found");
+}
+
+/// Steps whose replies were lost are written after their partition was claimed anew, while fewer rows are tried again: the rows
+/// that were written, and whether the partition goes on.
+async fn with_a_late_step(sabotage: Option<Sabotage>) -> (Vec<i64>, bool) {
+    let (fed, source) = (fed(), Memory::default());
+    sabotage.into_iter().for_each(|sabotage| fed.sink.sabotage(sabotage));
+    fed.sink.script([Step::Late, Step::Late, Step::Hang]);
+    source.block(1, 0..3);
+    let state = fed.start(0, 0, &source);
+    fed.until("the rows are tried again", || fed.sink.writes() == 3).await;
+    fed.sink.deliver();
+    fed.sink.release(1);
+    fed.until("all is settled, or it has stopped", || state.settled() == 3 || state.stopped().is_some()).await;
+    let found = (written(&fed.sink), state.stopped().is_none());
+    fed.end().await;
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_step_of_an_earlier_epoch_changes_nothing() {
+    assert_eq!(with_a_late_step(None).await, (vec![0, 1, 2], true));
+    let found = with_a_late_step(Some(Sabotage::NoEpochTest)).await;
+    assert_ne!(found, (vec![0, 1, 2], true), "the defect is not found");
 }
 
 #[tokio::test(start_paused = true)]
