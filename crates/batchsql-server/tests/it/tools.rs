@@ -80,6 +80,35 @@ fn a_log_is_inspected_and_verified() {
     assert_eq!(nothing.code(), 3, "{}", nothing.all());
 }
 
+/// In a terminal, which `script` is: colours and a progress bar. Elsewhere neither.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_gets_colours_and_a_progress_bar() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER NOT NULL);");
+    let lines: String = (0..20_000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    place.write("a.ndjson", &lines);
+    let source = "[[sources]]\nid = \"pipe\"\ntable = \"orders\"\nstdin = true\n";
+    place.write("b.toml", format!("{}[[tables]]\nname = \"orders\"\n{source}", place.database()));
+    let program = env!("CARGO_BIN_EXE_batchsql");
+    let in_terminal = |line: &str| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", line, "/dev/null"]).current_dir(place.folder()).stdin(std::process::Stdio::null());
+        let ran = script.env("TERM", "xterm").env_remove("NO_COLOR").output().unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let check = in_terminal(&format!("{program} check b.toml"));
+    assert!(check.contains("\u{1b}[32mok"), "{check:?}");
+    let load = in_terminal(&format!("{program} load a.ndjson --config b.toml"));
+    assert!(load.contains("a.ndjson loading") && load.contains("20000 written"), "{load:?}");
+    let run = in_terminal(&format!("head -1 a.ndjson | {program} run b.toml"));
+    assert!(run.contains("\u{1b}[32m INFO") && run.contains("accepted"), "{run:?}");
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 20_001);
+    let elsewhere = place.run(&["load", "a.ndjson", "--config", "b.toml", "--again", "x"]);
+    assert!(!elsewhere.all().contains('\u{1b}') && !elsewhere.all().contains("loading"), "{}", elsewhere.all());
+}
+
 #[test]
 fn help_has_examples_and_shells_have_completions() {
     let place = Place::new();
