@@ -29,7 +29,7 @@ pub(crate) struct Link {
     pub(crate) incarnation: String,
     pub(crate) foreign: ForeignLetters,
     pub(crate) schemas: Arc<Schemas>,
-    /// How long the server waits for an acknowledgement.
+    /// For consumers that are made.
     pub(crate) ack_wait: Duration,
 }
 
@@ -93,8 +93,9 @@ impl Link {
     }
 
     /// Messages of a subject that no worker has acknowledged, one at a time: the next one comes when this one is acknowledged,
-    /// whichever worker has it. So rows keep their order.
-    pub(crate) async fn share(&self, subject: &str) -> Result<pull::Stream, SourceError> {
+    /// whichever worker has it. So rows keep their order. With the time in which the server wants a sign of life, which is a
+    /// setting of the consumer.
+    pub(crate) async fn share(&self, subject: &str) -> Result<(pull::Stream, Duration), SourceError> {
         let name = consumer_name(subject);
         let config = pull::Config {
             durable_name: Some(name.clone()),
@@ -115,7 +116,9 @@ impl Link {
                  max_ack_pending 1; remove it, or correct it"
             )));
         }
-        messages(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))
+        let ack_wait = found.ack_wait;
+        let messages = messages(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))?;
+        Ok((messages, ack_wait))
     }
 
     /// The sequence of the first message of a subject from this sequence on.

@@ -14,8 +14,8 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::message::Acker;
 use async_nats::jetstream::{AckKind, Message};
-use batchsql_core::{Action, Claim, ClaimFrom, Schema, TableName};
-use batchsql_feed::block::{Unreadable, decode_schema};
+use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, TableName};
+use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::task::JoinHandle;
@@ -55,8 +55,10 @@ pub(crate) struct NatsSource {
     held: VecDeque<Held>,
     held_bytes: usize,
     /// The schema of the message before, whose table was compared.
-    schema: Option<Arc<[u8]>>,
+    schema: Option<KnownSchema>,
     progress: Option<Progress>,
+    /// How long the server waits for a sign of life of the worker that holds a message.
+    ack_wait: Duration,
 }
 
 /// How a partition is read.
@@ -88,6 +90,12 @@ struct Held {
 
 /// What acknowledges each message that is held, by its sequence in the stream.
 type Ackers = VecDeque<(u64, Arc<Acker>)>;
+
+/// A schema as it is in messages, with the types of its columns; `true` is nullable.
+struct KnownSchema {
+    bytes: Arc<[u8]>,
+    columns: Vec<(ColumnType, bool)>,
+}
 
 /// Rows of a message: how many, their schema, their bytes.
 type MessageRows = (u32, Arc<[u8]>, Vec<u8>);
@@ -158,6 +166,7 @@ impl NatsSource {
             held_bytes: 0,
             schema: None,
             progress: None,
+            ack_wait: Duration::ZERO,
         }
     }
 
@@ -189,7 +198,11 @@ impl NatsSource {
                     let start = self.resumed.unwrap_or(self.last + 1);
                     self.link.read_from(&self.subject, start).await?
                 }
-                Guarantee::AtLeastOnce => self.link.share(&self.subject).await?,
+                Guarantee::AtLeastOnce => {
+                    let (reader, ack_wait) = self.link.share(&self.subject).await?;
+                    self.ack_wait = ack_wait;
+                    reader
+                }
             });
         }
         let Some(reader) = &mut self.reader else { return Ok(None) };
@@ -266,7 +279,7 @@ impl NatsSource {
         self.held_bytes += bytes;
         if !self.is_exact() {
             let (_, acker) = message.split();
-            let ack_wait = self.link.ack_wait;
+            let ack_wait = self.ack_wait;
             self.progress.get_or_insert_with(|| Progress::new(ack_wait)).lock().push_back((sequence, Arc::new(acker)));
         }
         Ok(Some(next))
@@ -322,22 +335,24 @@ impl NatsSource {
         }
         let headers = message.headers.as_ref().ok_or_else(Foreign::without_headers)?;
         let read = body(headers, &message.payload)?;
-        let schema = match &self.schema {
-            Some(schema) if **schema == *read.schema => Arc::clone(schema),
+        let known = match self.schema.take() {
+            Some(known) if *known.bytes == *read.schema => known,
             _ => {
-                let known = decode_schema(&read.schema).map_err(|error| Foreign {
-                    why: format!("its schema cannot be read: {error}"),
-                    stops: matches!(error, Unreadable::NewerVersion(_)),
-                })?;
-                if known.table != self.table {
-                    return Err(Foreign::new(format!("it has rows of table {}", known.table)));
+                let schema = decode_schema(&read.schema).map_err(|error| unreadable("schema", &error))?;
+                if schema.table != self.table {
+                    return Err(Foreign::new(format!("it has rows of table {}", schema.table)));
                 }
                 self.refuse_counting(&read.schema)?;
-                self.schema = Some(Arc::clone(&read.schema));
-                read.schema
+                let columns = schema.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
+                KnownSchema { bytes: read.schema, columns }
             }
         };
-        Ok(Some((header.rows, schema, read.rows)))
+        let bytes = Arc::clone(&known.bytes);
+        let checked = check(&known.columns, header.rows, &read.rows);
+        self.schema = Some(known);
+        // A block that cannot be read would stop the partition: what is damaged in the stream stays so.
+        checked.map_err(|error| unreadable("block of rows", &error))?;
+        Ok(Some((header.rows, bytes, read.rows)))
     }
 
     /// At least once, rules that add up would count a row again.
@@ -371,6 +386,10 @@ impl NatsSource {
             Err(error) => Err(SourceError::again(format!("the runtime ends: {error}"))),
         }
     }
+}
+
+fn unreadable(part: &str, error: &Unreadable) -> Foreign {
+    Foreign { why: format!("its {part} cannot be read: {error}"), stops: matches!(error, Unreadable::NewerVersion(_)) }
 }
 
 impl Source for NatsSource {

@@ -7,7 +7,7 @@ pub(crate) mod schema_record;
 mod types;
 
 pub use bytes::Unreadable;
-pub use rows::{MAX_ROWS, decode, encode};
+pub use rows::{MAX_ROWS, check, decode, encode};
 pub use schema_record::{LoggedColumn, LoggedRule, LoggedSchema, decode as decode_schema, encode as encode_schema};
 
 #[cfg(test)]

@@ -81,6 +81,14 @@ pub fn decode(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -> Resul
     Ok(rows)
 }
 
+/// Whether `count` rows could be read: without making them, so that a source can tell a damaged block from one that it has.
+///
+/// # Errors
+/// As [`decode`].
+pub fn check(columns: &[(ColumnType, bool)], count: u32, bytes: &[u8]) -> Result<(), Unreadable> {
+    read(columns, count, bytes, |_, _, _| Ok(()))
+}
+
 /// Reads `count` rows, column by column: `put` gets the number of the column, of the row, and the value.
 ///
 /// # Errors
@@ -228,6 +236,8 @@ mod tests {
         let mut bytes = encode(rows.into_rows().rows());
         let columns = [(ColumnType::I64, false)];
         assert_eq!(decode(&columns, 1, &bytes), Ok(vec![vec![Value::I64(7)]]));
+        assert_eq!(check(&columns, 1, &bytes), Ok(()));
+        assert!(check(&columns, 2, &bytes).is_err());
         assert!(matches!(decode(&columns, 2, &bytes), Err(Unreadable::Damaged(_))));
         bytes.push(0);
         assert!(matches!(decode(&columns, 1, &bytes), Err(Unreadable::Damaged(_))));

@@ -19,6 +19,15 @@ async fn last(context: &Context, stream: &StreamOptions) -> u64 {
     context.get_stream(stream.name()).await.unwrap().cached_info().state.last_sequence
 }
 
+/// Those that publishers of any kind may set.
+fn own_headers(all: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, values) in all.iter().filter(|(name, _)| name.to_string().starts_with("BatchSQL-")) {
+        headers.insert(name.clone(), values[0].clone());
+    }
+    headers
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_messages_stop_a_partition_until_they_are_accepted() {
     let (context, options, target) = (context().await, stream(1), Target::new().await);
@@ -95,15 +104,24 @@ async fn foreign_messages_are_kept_aside_and_do_not_stop_the_others() {
         }
         let after = last(&context, &options).await;
         headers.insert("BatchSQL-After", after.to_string());
-        context.publish_with_headers(subject, headers, "short".into()).await.unwrap().await.unwrap();
+        context.publish_with_headers(subject.clone(), headers, "short".into()).await.unwrap().await.unwrap();
+        // One of ours that was cut off.
+        let handle = context.get_stream(options.name()).await.unwrap();
+        let message = handle.get_raw_message(1).await.unwrap();
+        let mut headers = own_headers(&message.headers);
+        headers.insert("BatchSQL-After", last(&context, &options).await.to_string());
+        let torn = message.payload.slice(..message.payload.len() - 1);
+        context.publish_with_headers(subject, headers, torn).await.unwrap().await.unwrap();
         publish(&context, &options, &plain("plain"), 10..20).await;
         let own = target.options(&options);
         let worker = target.worker(&context, if is_exact { own.exactly_once() } else { own }).await;
         target.has("plain", &(0..20).collect::<Vec<_>>()).await;
         worker.close(LIMIT).await;
         let letters = lines(&target.path("dead-letters.ndjson.foreign"));
-        assert_eq!(letters.len(), 2, "{letters:?}");
-        assert!(letters[0].contains("no headers") && letters[1].contains("payload"), "{letters:?}");
+        assert_eq!(letters.len(), 3, "{letters:?}");
+        for (letter, reason) in letters.iter().zip(["no headers", "payload", "block of rows"]) {
+            assert!(letter.contains(reason), "{letter}");
+        }
     }
 }
 
@@ -115,10 +133,7 @@ async fn rows_in_the_subject_of_another_table_are_kept_aside() {
     publish(&context, &options, &plain("other"), 0..10).await;
     let handle = context.get_stream(options.name()).await.unwrap();
     let message = handle.get_raw_message(1).await.unwrap();
-    let mut headers = HeaderMap::new();
-    for (name, values) in message.headers.iter().filter(|(name, _)| name.to_string().starts_with("BatchSQL-")) {
-        headers.insert(name.clone(), values[0].clone());
-    }
+    let headers = own_headers(&message.headers);
     let subject = format!("{}.plain.0", options.name());
     context.publish_with_headers(subject, headers, message.payload).await.unwrap().await.unwrap();
     let worker = target.worker(&context, target.options(&options).exactly_once().tables(["plain"])).await;

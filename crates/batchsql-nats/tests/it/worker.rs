@@ -315,3 +315,24 @@ async fn a_log_that_went_on_elsewhere_publishes_nothing() {
     target.has("keyed", &all(0..40)).await;
     worker.close(LIMIT).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_tells_how_far_it_is() {
+    let (context, options, target) = (context().await, stream(1), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..30).await;
+    let end = context.get_stream(options.name()).await.unwrap().cached_info().state.last_sequence;
+    target.execute("ALTER TABLE plain RENAME TO away").await;
+    // One message at a time: the others are pending.
+    let worker = target.worker(&context, target.options(&options)).await;
+    until("a message is read", async || worker.stats().oldest().is_some()).await;
+    let stats = worker.stats();
+    assert_eq!((stats.pending(), stats.partitions[0].written, stats.partitions[0].behind), (end - 1, 0, end));
+    assert!(stats.oldest().unwrap() <= std::time::SystemTime::now());
+    target.execute("ALTER TABLE away RENAME TO plain").await;
+    target.has("plain", &all(0..30)).await;
+    until("it has written all", async || worker.stats().partitions[0].behind == 0).await;
+    let stats = worker.stats();
+    assert_eq!((stats.pending(), stats.partitions[0].written, stats.oldest()), (0, end, None));
+    worker.close(LIMIT).await;
+}
