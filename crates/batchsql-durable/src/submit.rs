@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use batchsql_core::{Row, WhenFull};
-use batchsql_feed::key;
+use batchsql_feed::block::MAX_ROWS;
+use batchsql_feed::key::{self, KeyOrder};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -66,21 +67,21 @@ impl DurableBatchSql {
         async move {
             let shared = self.shared();
             let wait = Wait::of(shared.when_full);
-            let (mut chunk, mut bytes, mut accepted) = (Vec::new(), 0, 0);
+            let (mut chunk, mut count, mut bytes, mut accepted) = (Vec::new(), 0, 0, 0);
             for row in rows {
-                match shared.encode(&row) {
-                    Ok(row) => {
-                        bytes += row.row.bytes();
-                        chunk.push(row);
+                match shared.encode_into(&mut chunk, &row) {
+                    Ok(row_bytes) => {
+                        bytes += row_bytes;
+                        count += 1;
                     }
                     Err(source) => {
                         shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
                         return Err(DurableSubmitAllError { accepted, source });
                     }
                 }
-                if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
+                if count >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
                     shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
-                    bytes = 0;
+                    (count, bytes) = (0, 0);
                 }
             }
             shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
@@ -134,7 +135,25 @@ impl Shared {
             )));
         }
         let key = key::of_row(&rows, 0, &entry.order);
-        Ok(Encoded { entry, row: rows, key })
+        Ok(Encoded { entry, rows, key })
+    }
+
+    /// Checks a row as the pipeline does, and adds it to rows of one call; returns its bytes. Neighbours without a key go to one
+    /// block in any case, so they share a buffer.
+    fn encode_into<R: Row + ?Sized>(&self, chunk: &mut Vec<Encoded>, row: &R) -> Result<usize, DurableSubmitError> {
+        let schema = row.schema();
+        let bytes = schema.fixed_row_len() + row.variable_len();
+        let shares = |last: &&mut Encoded| {
+            last.entry.order == KeyOrder::None
+                && last.entry.schema == *schema
+                && last.rows.bytes() + bytes <= self.gather.shared_bytes()
+                && last.rows.len() < MAX_ROWS
+        };
+        match chunk.last_mut().filter(shares) {
+            Some(last) => last.rows.push(row)?,
+            None => chunk.push(self.encode(row)?),
+        }
+        Ok(bytes)
     }
 
     async fn store_one(&self, row: Encoded, wait: Wait) -> Result<(), DurableSubmitError> {
@@ -147,17 +166,20 @@ impl Shared {
         accepted: &mut usize,
         wait: Wait,
     ) -> Result<(), DurableSubmitAllError> {
-        let rows = std::mem::take(chunk);
-        match self.store(&rows, wait).await {
+        let encoded = std::mem::take(chunk);
+        let rows = |encoded: &[Encoded]| encoded.iter().map(|encoded| encoded.rows.len()).sum::<usize>();
+        match self.store(&encoded, wait).await {
             Ok(()) => {
-                *accepted += rows.len();
+                *accepted += rows(&encoded);
                 Ok(())
             }
-            Err((stored, source)) => Err(DurableSubmitAllError { accepted: *accepted + stored, source }),
+            Err((stored, source)) => {
+                Err(DurableSubmitAllError { accepted: *accepted + rows(&encoded[..stored]), source })
+            }
         }
     }
 
-    /// Stores rows in their order. The error has the number of the first row that is not stored.
+    /// Stores rows in their order. The error has the number of the first of these that is not stored.
     async fn store(&self, rows: &[Encoded], wait: Wait) -> Result<(), (usize, DurableSubmitError)> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         while !left.is_empty() {

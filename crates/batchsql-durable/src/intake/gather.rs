@@ -39,12 +39,11 @@ pub(crate) struct Entry {
     pub(crate) empty: RowBuffer,
 }
 
-/// A row that is ready for the log.
+/// A row that is ready for the log, or rows of one call without a key: they are stored together, or not.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) entry: Arc<Entry>,
-    /// The row alone.
-    pub(crate) row: RowBuffer,
+    pub(crate) rows: RowBuffer,
     pub(crate) key: Option<Vec<u8>>,
 }
 
@@ -117,7 +116,7 @@ impl Gather {
 
     /// Adds rows in their order, all or none of them. One call may exceed the bound while nothing waits.
     pub(crate) fn push(&self, rows: &[&Encoded]) -> Result<Gathered, NotGathered> {
-        let bytes: usize = rows.iter().map(|row| row.row.bytes()).sum();
+        let bytes: usize = rows.iter().map(|row| row.rows.bytes()).sum();
         let mut state = self.lock();
         if state.is_closed {
             return Err(NotGathered::Closed);
@@ -150,18 +149,24 @@ impl Gather {
         let place = (row.entry.table, partition);
         if let Some(&last) = state.last.get(&place) {
             let block = &mut state.blocks[last];
-            let fits = block.rows.bytes() + row.row.bytes() <= self.block_bytes && block.rows.len() < MAX_ROWS;
+            let fits = block.rows.bytes() + row.rows.bytes() <= self.block_bytes
+                && block.rows.len() + row.rows.len() <= MAX_ROWS;
             if fits && block.entry.schema_id == row.entry.schema_id {
-                block.rows.append(&row.row);
+                block.rows.append(&row.rows);
                 return last;
             }
         }
         let mut rows = row.entry.empty.another();
-        rows.append(&row.row);
+        rows.append(&row.rows);
         let stored = watch::Sender::new(None);
         state.blocks.push(OpenBlock { entry: Arc::clone(&row.entry), partition, rows, stored });
         state.last.insert(place, state.blocks.len() - 1);
         state.blocks.len() - 1
+    }
+
+    /// Bytes of rows that may be stored together in any case.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        self.block_bytes / 4
     }
 
     /// Bytes of the rows that wait.
