@@ -32,6 +32,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acks;
 mod chain;
 mod error;
 mod letters;
@@ -40,6 +41,8 @@ mod message;
 mod options;
 mod partition;
 mod partitions;
+mod reached;
+mod settings;
 mod sink;
 mod source;
 mod stream;

@@ -11,7 +11,8 @@ use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::link::Link;
-use crate::source::{Guarantee, NatsSource, Shared, message_of};
+use crate::reached::Reached;
+use crate::source::{Guarantee, NatsSource, message_of};
 use crate::subject::{Subjects, quoted};
 
 /// A table, quoted, and the number of a partition.
@@ -42,7 +43,7 @@ pub(crate) struct Partitions {
 struct Running {
     subject: String,
     state: Arc<PartitionState>,
-    shared: Arc<Shared>,
+    reached: Arc<Reached>,
     /// What was settled when, while it is kept.
     kept: VecDeque<(Instant, u64)>,
     trimmed: u64,
@@ -128,18 +129,18 @@ impl Partitions {
             return;
         }
         let subject = self.subjects.of(&table, name.1);
-        let (state, shared) = (Arc::new(PartitionState::new(&*name.0, name.1, 0)), Arc::default());
+        let (state, reached) = (Arc::new(PartitionState::new(&*name.0, name.1, 0)), Arc::default());
         let source = NatsSource::new(
             Arc::clone(&self.link),
             subject.clone(),
             table,
             self.guarantee.clone(),
-            Arc::clone(&shared),
+            Arc::clone(&reached),
         );
         match self.feeds.start(Arc::clone(&state), source) {
             Ok(()) => {
                 let kept = VecDeque::new();
-                running.insert(name.clone(), Running { subject, state, shared, kept, trimmed: 0 });
+                running.insert(name.clone(), Running { subject, state, reached, kept, trimmed: 0 });
             }
             Err(error) => tracing::warn!(%error, table = name.0, partition = name.1, "a partition was not started"),
         }
@@ -163,24 +164,24 @@ impl Partitions {
     /// Those of which another worker has been found to be the owner.
     pub(crate) fn lost(&self) -> Vec<Name> {
         let running = lock(&self.running);
-        running.iter().filter(|(_, running)| running.shared.is_lost()).map(|(name, _)| name.clone()).collect()
+        running.iter().filter(|(_, running)| running.reached.is_lost()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether another worker has been found to be the owner.
     pub(crate) fn is_lost(&self, table: &str, partition: u32) -> bool {
-        lock(&self.running).get(&(table.to_owned(), partition)).is_some_and(|running| running.shared.is_lost())
+        lock(&self.running).get(&(table.to_owned(), partition)).is_some_and(|running| running.reached.is_lost())
     }
 
     pub(crate) fn stats(&self, end: u64) -> Vec<PartitionStats> {
         let running = lock(&self.running);
-        let stats = running.iter().map(|((table, partition), Running { state, shared, .. })| {
+        let stats = running.iter().map(|((table, partition), Running { state, reached, .. })| {
             let written = message_of(state.settled());
             PartitionStats {
                 table: table.clone(),
                 partition: *partition,
                 written,
                 behind: end.saturating_sub(written),
-                pending: shared.pending(),
+                pending: reached.pending(),
                 oldest: (state.read() > state.settled()).then(|| state.oldest()),
             }
         });
@@ -219,7 +220,7 @@ impl Partitions {
 impl Running {
     /// Below which message may be removed, if that is more than before. The settled message itself stays.
     fn due(&mut self, now: Instant, keep_for: Duration) -> Option<u64> {
-        let settled = self.shared.settled();
+        let settled = self.reached.settled();
         // A hundred marks, however long messages are kept.
         let is_new = self.kept.back().is_none_or(|(time, mark)| *mark < settled && now - *time >= keep_for / 100);
         if is_new && settled > self.trimmed {
@@ -246,20 +247,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn messages_are_removed_when_they_were_kept_long_enough() {
-        let shared = Arc::new(Shared::default());
+        let reached = Arc::new(Reached::default());
         let mut running = Running {
             subject: "s".to_owned(),
             state: Arc::new(PartitionState::new("t", 0, 0)),
-            shared: Arc::clone(&shared),
+            reached: Arc::clone(&reached),
             kept: VecDeque::new(),
             trimmed: 0,
         };
         let keep = Duration::from_secs(100);
         assert_eq!(running.due(Instant::now(), keep), None);
-        shared.settle(5);
+        reached.settle(5);
         assert_eq!(running.due(Instant::now(), keep), None);
         tokio::time::advance(Duration::from_secs(50)).await;
-        shared.settle(9);
+        reached.settle(9);
         assert_eq!(running.due(Instant::now(), keep), None);
         tokio::time::advance(Duration::from_secs(50)).await;
         assert_eq!(running.due(Instant::now(), keep), Some(5));
@@ -270,7 +271,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(500)).await;
         assert_eq!(running.due(Instant::now(), keep), None);
         // Without a time to keep them, at once.
-        shared.settle(12);
+        reached.settle(12);
         assert_eq!(running.due(Instant::now(), Duration::ZERO), Some(12));
     }
 }

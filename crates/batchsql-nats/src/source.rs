@@ -7,22 +7,21 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::message::Acker;
-use async_nats::jetstream::{AckKind, Message};
 use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, TableName};
 use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::task::JoinHandle;
 
+use crate::acks::Acks;
 use crate::letters::ForeignLetter;
 use crate::link::Link;
 use crate::message::{Foreign, Header, body};
+use crate::reached::Reached;
 
 /// The bits of a sequence for the number of a row in its message.
 const ROW_BITS: u32 = 20;
@@ -36,7 +35,7 @@ pub(crate) struct NatsSource {
     subject: String,
     table: TableName,
     guarantee: Guarantee,
-    shared: Arc<Shared>,
+    reached: Arc<Reached>,
     /// `None` until it is opened, and after an error.
     reader: Option<pull::Stream>,
     /// What came while the task waited.
@@ -56,7 +55,7 @@ pub(crate) struct NatsSource {
     held_bytes: usize,
     /// The schema of the message before, whose table was compared.
     schema: Option<KnownSchema>,
-    progress: Option<Progress>,
+    acks: Option<Acks>,
     /// How long the server waits for a sign of life of the worker that holds a message.
     ack_wait: Duration,
 }
@@ -70,26 +69,12 @@ pub(crate) enum Guarantee {
     AtLeastOnce,
 }
 
-/// What the worker sees of a partition.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    /// All messages below this one have ended.
-    settled: AtomicU64,
-    /// Messages behind the last one that was read, as of then.
-    pending: AtomicU64,
-    /// Another worker has the partition.
-    is_lost: AtomicBool,
-}
-
 #[derive(Debug)]
 struct Held {
     message: u64,
     last: u64,
     bytes: usize,
 }
-
-/// What acknowledges each message that is held, by its sequence in the stream.
-type Ackers = VecDeque<(u64, Arc<Acker>)>;
 
 /// A schema as it is in messages, with the types of its columns; `true` is nullable.
 struct KnownSchema {
@@ -100,34 +85,9 @@ struct KnownSchema {
 /// Rows of a message: how many, their schema, their bytes.
 type MessageRows = (u32, Arc<[u8]>, Vec<u8>);
 
-/// Tells the server now and then that unacknowledged messages are being worked on. It ends when it is dropped.
-struct Progress {
-    ackers: Arc<Mutex<Ackers>>,
-    task: JoinHandle<()>,
-}
-
 impl fmt::Debug for NatsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsSource").field("subject", &self.subject).field("last", &self.last).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Messages below this one may be removed.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn settle(&self, message: u64) {
-        self.settled.fetch_max(message, Ordering::AcqRel);
-    }
-
-    pub(crate) fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_lost(&self) -> bool {
-        self.is_lost.load(Ordering::Acquire)
     }
 }
 
@@ -147,14 +107,14 @@ impl NatsSource {
         subject: String,
         table: TableName,
         guarantee: Guarantee,
-        shared: Arc<Shared>,
+        reached: Arc<Reached>,
     ) -> Self {
         Self {
             link,
             subject,
             table,
             guarantee,
-            shared,
+            reached,
             reader: None,
             arrived: None,
             last: 0,
@@ -165,18 +125,15 @@ impl NatsSource {
             held: VecDeque::new(),
             held_bytes: 0,
             schema: None,
-            progress: None,
+            acks: None,
             ack_wait: Duration::ZERO,
         }
     }
 
     /// Lets another worker have what is not settled, without a wait.
     pub(crate) async fn give_back(mut self) {
-        let Some(progress) = self.progress.take() else { return };
-        let ackers: Vec<_> = progress.lock().drain(..).collect();
-        for (_, acker) in ackers {
-            // Otherwise it comes again when its time is over.
-            let _ = acker.ack_with(AckKind::Nak(None)).await;
+        if let Some(acks) = self.acks.take() {
+            acks.give_back().await;
         }
     }
 
@@ -247,7 +204,7 @@ impl NatsSource {
             return self.gap(message, sequence, header.after).await;
         }
         (self.excused, self.resumed) = (None, None);
-        self.shared.pending.store(pending, Ordering::Relaxed);
+        self.reached.read(pending);
         let rows = header.and_then(|header| self.rows(&message, &header));
         let block = match rows {
             Ok(rows) => rows,
@@ -270,17 +227,21 @@ impl NatsSource {
             Some((count, schema, rows)) => Next::Block(SourceBlock::new(first, count, Some(schema), rows, time)),
             None => Next::Skip(first..=first),
         };
-        self.end = match &next {
+        let end = match &next {
             Next::Block(block) => block.last(),
             _ => first,
         };
-        self.last = sequence;
+        let is_ended = end <= self.end;
+        (self.last, self.end) = (sequence, end.max(self.end));
+        if is_ended {
+            // The message of the position, all of whose rows are in the database.
+            return Ok(None);
+        }
         self.held.push_back(Held { message: sequence, last: self.end, bytes });
         self.held_bytes += bytes;
         if !self.is_exact() {
-            let (_, acker) = message.split();
             let ack_wait = self.ack_wait;
-            self.progress.get_or_insert_with(|| Progress::new(ack_wait)).lock().push_back((sequence, Arc::new(acker)));
+            self.acks.get_or_insert_with(|| Acks::new(ack_wait)).hold(sequence, message.split().1);
         }
         Ok(Some(next))
     }
@@ -291,14 +252,13 @@ impl NatsSource {
             return Ok(None);
         }
         let (_, acker) = message.split();
-        if let Some(progress) = &self.progress
-            && let Some((_, known)) = progress.lock().iter_mut().find(|(of, _)| *of == sequence)
+        let acker = match &self.acks {
+            Some(acks) => acks.replace(sequence, acker),
+            None => Some(acker),
+        };
+        if let Some(acker) = acker
+            && let Err(error) = acker.ack().await
         {
-            // Later acknowledgements are for this delivery.
-            *known = Arc::new(acker);
-            return Ok(None);
-        }
-        if let Err(error) = acker.ack().await {
             tracing::debug!(%error, sequence, "a message could not be acknowledged again; it will come once more");
         }
         Ok(None)
@@ -429,20 +389,13 @@ impl Source for NatsSource {
         while self.held.front().is_some_and(|held| held.last <= end) {
             self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
         }
-        self.shared.settle(message_of(end));
-        let Some(progress) = &self.progress else { return Ok(()) };
-        let ended = {
-            let held = self.held.front().map_or(u64::MAX, |held| held.message);
-            let mut ackers = progress.lock();
-            let count = ackers.iter().take_while(|(message, _)| *message < held).count();
-            ackers.drain(..count).collect::<Vec<_>>()
-        };
-        for (message, acker) in ended {
-            if let Err(error) = acker.ack().await {
-                return Err(SourceError::again(format!("message {message} cannot be acknowledged: {error}")));
-            }
-        }
-        Ok(())
+        self.reached.settle(message_of(end));
+        let Some(acks) = &self.acks else { return Ok(()) };
+        let below = self.held.front().map_or(u64::MAX, |held| held.message);
+        let settled = acks.settle(below).await;
+        settled.map_err(|error| {
+            SourceError::again(format!("a message of {} cannot be acknowledged: {error}", self.subject))
+        })
     }
 
     async fn claim(&mut self) -> Result<Claim, Refusal> {
@@ -459,7 +412,7 @@ impl Source for NatsSource {
         match why {
             NotClaimed::Missing => Refusal::Stop("the database has no position of this partition any more".to_owned()),
             _ => {
-                self.shared.is_lost.store(true, Ordering::Release);
+                self.reached.lose();
                 Refusal::Stop("another worker has it".to_owned())
             }
         }
@@ -478,38 +431,5 @@ impl Source for NatsSource {
         (self.last, self.end) = (message, position);
         self.resumed = (message > 0).then_some(message);
         Ok(Begin::default())
-    }
-}
-
-impl Progress {
-    fn new(ack_wait: Duration) -> Self {
-        let ackers = Arc::new(Mutex::new(Ackers::new()));
-        let of_task = Arc::clone(&ackers);
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(ack_wait / 3).await;
-                let held: Vec<_> = of_task
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .iter()
-                    .map(|(_, acker)| Arc::clone(acker))
-                    .collect();
-                for acker in held {
-                    // Without it the message comes again, and is recognized.
-                    let _ = acker.ack_with(AckKind::Progress).await;
-                }
-            }
-        });
-        Self { ackers, task }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Ackers> {
-        self.ackers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
