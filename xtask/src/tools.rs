@@ -68,8 +68,26 @@ pub(crate) const ALERTMANAGER: Tool = Tool {
     is_present: || servers::program(&["prometheus-alertmanager", "alertmanager"]).is_some(),
 };
 
+pub(crate) const CURL: Tool = Tool {
+    name: "curl",
+    variable: "BATCHSQL_REQUIRE_CURL",
+    package: "curl",
+    otherwise: "put curl into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["curl"]).is_some(),
+};
+
+pub(crate) const SQLITE3: Tool = Tool {
+    name: "sqlite3",
+    variable: "BATCHSQL_REQUIRE_SQLITE3",
+    package: "sqlite3",
+    otherwise: "put the shell of SQLite, sqlite3, into PATH",
+    only_in_ci: false,
+    is_present: || servers::program(&["sqlite3"]).is_some(),
+};
+
 /// The tools that tests need.
-pub(crate) const ALL: [Tool; 4] = [PROMTOOL, COMPOSE, CHROMEDRIVER, ALERTMANAGER];
+pub(crate) const ALL: [Tool; 6] = [PROMTOOL, COMPOSE, CHROMEDRIVER, ALERTMANAGER, CURL, SQLITE3];
 
 /// Whether the tests of a tool can run.
 #[derive(Debug, PartialEq, Eq)]

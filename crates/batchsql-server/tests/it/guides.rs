@@ -34,9 +34,13 @@ fn blocks(guide: &str) -> Vec<Block> {
 
 /// Executes a guide in an empty folder.
 fn execute(guide: &str) {
-    for program in ["curl", "sqlite3", "bash"] {
+    for (program, required) in [("curl", "BATCHSQL_REQUIRE_CURL"), ("sqlite3", "BATCHSQL_REQUIRE_SQLITE3")] {
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-        assert!(found.is_ok(), "the guides use {program}: install it");
+        if found.is_err() {
+            assert!(std::env::var_os(required).is_none(), "the guides use {program}: install it");
+            eprintln!("skipped: the guides use {program}, which is not here; `cargo xtask test` installs it");
+            return;
+        }
     }
     let place = Place::new();
     // As in a terminal, background jobs have a number; they are killed at the end.
