@@ -22,6 +22,7 @@ use crate::options::WorkerOptions;
 use crate::partitions::{Name, PartitionStats, Partitions};
 use crate::source::Guarantee;
 use crate::stream::StreamCheck;
+use crate::subject::table_of_quoted;
 
 /// How often a worker without leases looks for new tables, and removes written messages.
 const LOOK: Duration = Duration::from_secs(2);
@@ -139,6 +140,7 @@ impl Worker {
             foreign: ForeignLetters::new(options.foreign_path()),
             schemas: Arc::clone(&schemas),
             ack_wait: options.ack_wait,
+            source: options.source.clone(),
         });
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
         feed = feed.accept_gaps(options.accept_gaps).called("the stream");
@@ -262,18 +264,38 @@ impl Inner {
             self.renew().await?;
         }
         let looked = self.look().await;
-        if self.options.exactly_once {
-            self.share().await?;
+        let stored = if self.options.exactly_once {
+            self.share().await?
         } else {
             self.partitions.all().iter().for_each(|name| self.partitions.start(name));
-        }
+            Vec::new()
+        };
         looked?;
         self.partitions.trim().await;
-        Ok(())
+        self.refuse_other_tables(&stored)
+    }
+
+    /// Partitions are shared out as if each worker could have any of them. So those of a table that some workers leave out may
+    /// have no worker at all.
+    fn refuse_other_tables(&self, stored: &[StoredPosition]) -> Result<(), String> {
+        let WorkerOptions { source, owner, .. } = &self.options;
+        let of_others = stored.iter().filter(|stored| {
+            let is_partition = !stored.key.is_seat() && stored.key.incarnation == self.incarnation;
+            is_partition && stored.holder().is_some_and(|holder| holder != owner)
+        });
+        let mut tables = of_others.map(|stored| table_of_quoted(&stored.key.table));
+        match tables.find(|table| !self.partitions.is_meant(table)) {
+            None => Ok(()),
+            Some(table) => Err(format!(
+                "another worker of source {source} has partitions of table {table}, which this one leaves out, so some partitions \
+                 may have no worker; give all workers of a source the same WorkerOptions::tables, or workers with other tables \
+                 another WorkerOptions::source"
+            )),
+        }
     }
 
     async fn look(&self) -> Result<(), String> {
-        let info = self.partitions.link.stream.get_info().await.map_err(|error| error.to_string())?;
+        let info = self.partitions.link.info().await.map_err(|why| why.to_string())?;
         self.end.store(info.state.last_sequence, std::sync::atomic::Ordering::Relaxed);
         self.partitions.look_for_tables().await
     }
@@ -287,8 +309,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Starts partitions that this worker is to have, and gives others away.
-    async fn share(&self) -> Result<(), String> {
+    /// Starts partitions that this worker is to have, and gives others away. Returns what the table of positions has.
+    async fn share(&self) -> Result<Vec<StoredPosition>, String> {
         let lost = self.partitions.lost();
         join_all(lost.iter().map(|name| self.partitions.stop(name))).await;
         let WorkerOptions { source, owner, .. } = &self.options;
@@ -312,7 +334,7 @@ impl Inner {
                 self.partitions.start(&(stored.key.table.clone(), stored.key.partition));
             }
         }
-        Ok(())
+        Ok(stored)
     }
 
     /// Gives a partition that has ended to the others. The claim may have been repeated since the position was read.
