@@ -61,7 +61,7 @@ impl WorkerOptions {
     /// The name of the source in the table of positions and in the names of consumers, at most 100 characters; default: the name of
     /// the stream.
     ///
-    /// Workers that write one stream to two databases have two names. Then all of them need [`keep_for(None)`](Self::keep_for):
+    /// A new name begins with the first message of the stream. Workers that write one stream to two databases have two names. Then all of them need [`keep_for(None)`](Self::keep_for):
     /// each of them would remove what it has written, and the other one has not.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = source.into();
@@ -105,7 +105,8 @@ impl WorkerOptions {
         self
     }
 
-    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops.
+    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops. Messages
+    /// that are missing before one of another format are not noticed: it does not say what came before it.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accept_gaps = accept;
         self

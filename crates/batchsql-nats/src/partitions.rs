@@ -153,8 +153,13 @@ impl Partitions {
 
     /// Ends a partition. What is under way may end before.
     pub(crate) async fn stop(&self, name: &Name) {
+        self.stop_within(name, self.end).await;
+    }
+
+    /// The same; what is under way has until the limit to end.
+    pub(crate) async fn stop_within(&self, name: &Name, limit: Duration) {
         let is_stopped = self.stopped().contains(name);
-        let source = self.feeds.stop(&name.0, name.1, self.end).await;
+        let source = self.feeds.stop(&name.0, name.1, limit).await;
         if !is_stopped {
             self.trim_where(|other| other == name).await;
         }

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{AckKind, Message};
 use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, TableName};
 use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
@@ -135,6 +135,20 @@ impl NatsSource {
 
     /// Lets another worker have what is not settled, without a wait.
     pub(crate) async fn give_back(mut self) {
+        if self.is_exact() {
+            return;
+        }
+        // What came and was not read. The reader ends first, or the server would give the messages to it again.
+        let mut unread: Vec<Message> = self.arrived.take().into_iter().collect();
+        if let Some(mut reader) = self.reader.take() {
+            while let Some(Some(Ok(message))) = reader.next().now_or_never() {
+                unread.push(message);
+            }
+        }
+        for message in unread {
+            // Otherwise it comes again when its time is over.
+            let _ = message.ack_with(AckKind::Nak(None)).await;
+        }
         if let Some(acks) = self.acks.take() {
             acks.give_back().await;
         }

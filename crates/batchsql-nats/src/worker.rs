@@ -26,9 +26,8 @@ use crate::subject::table_of_quoted;
 
 /// How often a worker without leases looks for new tables, and removes written messages.
 const LOOK: Duration = Duration::from_secs(2);
-/// The waits while the server does not answer: doubled up to a limit.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// For giving away what has ended.
+const GIVING: Duration = Duration::from_secs(5);
 
 /// Reads a stream, and writes its rows to a database. Any number of workers on any machines share the partitions.
 ///
@@ -120,7 +119,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
-        let StreamCheck { incarnation, warnings, .. } = checked(&context, &options).await?;
+        let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
         }
@@ -199,18 +198,19 @@ impl Worker {
     /// The worker ends without giving its partitions away, which others get when its leases are over.
     pub async fn close(&self, limit: Duration) -> CloseReport {
         self.inner.ending.send_replace(true);
+        let end = tokio::time::Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task {
             let _ = timeout(limit, &mut task).await;
             task.abort();
         }
-        let end = tokio::time::Instant::now() + limit;
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
-        let stops = names.iter().map(|name| partitions.stop(name));
-        let _ = timeout(limit, join_all(stops)).await;
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let stops = names.iter().map(|name| partitions.stop_within(name, left));
+        let _ = timeout(left + GIVING, join_all(stops)).await;
         if options.exactly_once {
-            let released = timeout(Duration::from_secs(5), self.inner.release_all()).await;
+            let released = timeout(GIVING, self.inner.release_all()).await;
             if !matches!(released, Ok(Ok(()))) {
                 tracing::warn!(
                     "the leases of this worker were not given back; others get its partitions when they are over"
@@ -239,6 +239,24 @@ impl fmt::Debug for Worker {
 
 impl Inner {
     async fn run(self: Arc<Self>) {
+        tokio::select! {
+            () = self.turns() => {}
+            () = self.renew_always(), if self.options.exactly_once => {}
+        }
+    }
+
+    /// Keeps the leases while a turn waits for NATS. What has failed is said by the next turn.
+    async fn renew_always(&self) {
+        let WorkerOptions { source, owner, lease, .. } = &self.options;
+        loop {
+            sleep(*lease / 3).await;
+            if let Err(error) = self.pipeline.renew(source, owner, *lease).await {
+                tracing::debug!(%error, "leases were not renewed; trying again");
+            }
+        }
+    }
+
+    async fn turns(&self) {
         let mut ending = self.ending.subscribe();
         let every = if self.options.exactly_once { (self.options.lease / 3).min(LOOK) } else { LOOK };
         while !*ending.borrow() {
@@ -260,7 +278,7 @@ impl Inner {
     /// One look at the stream and the leases.
     async fn turn(&self) -> Result<(), String> {
         if self.options.exactly_once {
-            // First, so that a server that is away does not end leases.
+            // A worker without a seat gets no partitions.
             self.renew().await?;
         }
         let looked = self.look().await;
@@ -364,21 +382,6 @@ impl Inner {
 
 fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {
     stored.iter().find(|stored| stored.key == *key).map(|stored| stored.position)
-}
-
-/// Checks the stream, and waits while the server does not answer.
-async fn checked(context: &Context, options: &WorkerOptions) -> Result<StreamCheck, NatsError> {
-    let mut wait = FIRST_WAIT;
-    loop {
-        match options.stream.check_existing(context).await {
-            Err(error) if error.is_away() => {
-                tracing::warn!(%error, "a worker waits for NATS");
-                sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
-            }
-            checked => return checked,
-        }
-    }
 }
 
 /// Opens the file, where blocking is allowed.

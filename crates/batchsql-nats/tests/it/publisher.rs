@@ -213,3 +213,40 @@ async fn a_publisher_that_was_overtaken_stores_nothing_more() {
         second.close(LIMIT).await;
     }
 }
+
+/// A message of somebody else hides the position. When it is removed, the publisher goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stray_message_stops_a_claim_until_it_is_removed() {
+    let (context, options) = (context().await, stream(1));
+    options.create(&context).await.unwrap();
+    let db = publisher(&context, &options).await;
+    let key = PartitionKey::new("log", "incarnation", "\"t\"", 0);
+    let held = db.claim(&key, &Claim::of("me").or_begin_at(0)).await.unwrap().position().unwrap();
+    let subject = format!("{}.t.0", options.name());
+    let stray = context.publish(subject.clone(), "stray".into()).await.unwrap().await.unwrap().sequence;
+    let refused = db.advance(&Step::new(held, 10)).await.unwrap_err();
+    assert!(refused.is_fenced(), "{refused}");
+    let refused = db.claim(&key, &Claim::of("me")).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("message {stray} of {subject}")), "{refused}");
+    context.get_stream(options.name()).await.unwrap().delete_message(stray).await.unwrap();
+    let held = db.claim(&key, &Claim::of("me")).await.unwrap().position().unwrap();
+    db.advance(&Step::new(held, 10)).await.unwrap();
+    db.close(LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_waits_for_a_server_that_is_away() {
+    let mut server = Server::start(Kind::Nats, &[]);
+    let (context, options) = (connect(server.dsn()).await, stream(1));
+    options.create(&context).await.unwrap();
+    server.stop();
+    let mut starting = Box::pin(publisher(&context, &options));
+    // Longer than one request.
+    let early = tokio::time::timeout(Duration::from_secs(7), &mut starting).await;
+    assert!(early.is_err());
+    server.start_again();
+    let db = starting.await;
+    db.submit(&row(&plain("t"), 1, "x")).await.unwrap();
+    assert!(db.close(LIMIT).await.is_complete());
+    assert_eq!(ids(&stored(&context, options.name()).await), [1]);
+}

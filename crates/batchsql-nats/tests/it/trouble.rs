@@ -176,11 +176,15 @@ async fn a_stream_that_was_made_anew_is_not_trimmed_by_old_numbers() {
     let reason = stopped(&worker).await;
     assert!(reason.contains("made anew"), "{reason}");
     // It knows messages of the old stream that were kept for long enough.
-    tokio::time::sleep(keep).await;
+    tokio::time::sleep(keep + Duration::from_secs(1)).await;
+    let has_all = async || {
+        let state = context.get_stream(options.name()).await.unwrap().cached_info().state.clone();
+        assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence));
+    };
+    has_all().await;
     until("it tells so", async || worker.stats().trouble.is_some_and(|text| text.contains("made anew"))).await;
     worker.close(LIMIT).await;
-    let state = context.get_stream(options.name()).await.unwrap().cached_info().state.clone();
-    assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence));
+    has_all().await;
 }
 
 fn copy(from: &Path, to: &Path) {

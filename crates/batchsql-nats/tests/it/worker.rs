@@ -403,3 +403,30 @@ async fn a_worker_tells_how_far_it_is() {
     assert_eq!((stats.pending(), stats.partitions[0].written, stats.oldest()), (0, end, None));
     worker.close(LIMIT).await;
 }
+
+/// Requests to a server that is away wait for longer than a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_its_leases_while_nats_is_away() {
+    let mut server = Server::start(Kind::Nats, &[]);
+    let (context, options, target) = (connect(server.dsn()).await, stream(2), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..20).await;
+    let worker = target.worker(&context, target.options(&options).exactly_once().source("s")).await;
+    target.has("plain", &all(0..20)).await;
+    until("it has its partitions", async || worker.stats().partitions.len() == 2).await;
+    let held = async || {
+        let stored = worker.pipeline().positions("s").await.unwrap();
+        stored.iter().filter(|stored| stored.holder().is_some()).count()
+    };
+    until("it has its leases", async || held().await == 3).await;
+    server.stop();
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_secs(6) {
+        assert_eq!(held().await, 3, "two partitions and a seat");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.start_again();
+    publish(&context, &options, &plain("plain"), 20..40).await;
+    target.has("plain", &all(0..40)).await;
+    worker.close(LIMIT).await;
+}
