@@ -30,9 +30,12 @@ impl Letters {
         &self.path
     }
 
-    /// Appends lines, and returns when they are on disk. Blocks the thread. After an error the lines may be there in part,
-    /// and are given again: a line may be there twice.
-    pub(crate) fn append(&self, lines: &str) -> io::Result<()> {
+    /// Appends lines, each with its line feed, and returns when they are on disk. Blocks the thread. After an error the lines may
+    /// be there in part, and are given again: a line may be there twice.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn append(&self, lines: &str) -> io::Result<()> {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // A file that was moved away, for example to be rotated, is left as it is.
         let mut file = match slot.take().filter(|file| is_current(file, &self.path)) {

@@ -31,6 +31,8 @@ const DOUBT: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Before the next try behind a message of another publisher. Short: each waits for the others.
+pub(crate) const PAUSE_BEHIND_OTHERS: Duration = Duration::from_millis(1);
 
 /// Publishes to the subjects of one stream.
 #[derive(Debug)]
@@ -55,6 +57,11 @@ impl Tail {
     pub(crate) fn behind(last: u64) -> Self {
         Self { last: Some(last) }
     }
+
+    /// A message was to be stored behind this one, and is not, unless it may be.
+    fn not_stored_behind(&mut self, after: u64, may_be_stored: bool) {
+        self.last = (!may_be_stored).then_some(after);
+    }
 }
 
 /// A message to publish.
@@ -70,6 +77,7 @@ pub(crate) struct Outgoing<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BehindOthers {
     Publish,
+    /// Also if the last message that this publisher knows is not known any more: then another one may be behind it.
     GiveUp,
 }
 
@@ -140,12 +148,19 @@ impl Publisher {
         loop {
             let after = match tail.last {
                 Some(last) => last,
+                // Whatever is last now may be of a publisher that has claimed the subject since.
+                None if behind_others == BehindOthers::GiveUp => {
+                    return Err(NotPublished::Unknown("it is not known what became of the message before".to_owned()));
+                }
                 None => self.last(subject).await?.map_or(0, |found| found.sequence),
             };
             match self.publish_behind(subject, tail, out, after, number, give_up).await? {
                 Some(sequence) => return Ok(sequence),
                 None if behind_others == BehindOthers::GiveUp => return Err(NotPublished::Overtaken),
-                None => {}
+                None if Instant::now() >= give_up => {
+                    return Err(NotPublished::Away("other publishers write the subject all the time".to_owned()));
+                }
+                None => sleep(PAUSE_BEHIND_OTHERS).await,
             }
         }
     }
@@ -173,12 +188,21 @@ impl Publisher {
             };
             match reason(&error) {
                 Reason::WrongLast => {
-                    let first = self.until_known(give_up, may_be_stored, subject, after).await?;
+                    let first = match self.until_known(give_up, may_be_stored, subject, after).await {
+                        Ok(first) => first,
+                        Err(why) => {
+                            tail.not_stored_behind(after, may_be_stored);
+                            return Err(why);
+                        }
+                    };
                     let Some(Found { sequence, header }) = first else {
                         return gone(may_be_stored, "the messages of the subject are gone");
                     };
                     return match header {
-                        Some(header) if header.is(&self.id, number) => Ok(Some(sequence)),
+                        Some(header) if header.is(&self.id, number) => {
+                            tail.last = Some(sequence);
+                            Ok(Some(sequence))
+                        }
                         Some(header) if header.after == after => Ok(None),
                         // What was between may have been ours.
                         _ => {
@@ -186,14 +210,21 @@ impl Publisher {
                         }
                     };
                 }
-                Reason::TooLarge => return Err(NotPublished::TooLarge),
-                reason if !may_be_stored => match reason {
-                    Reason::Full => return Err(NotPublished::Full(describe(&error))),
-                    Reason::NotSent => return Err(NotPublished::Away(describe(&error))),
-                    Reason::Refused => return Err(NotPublished::Refused(describe(&error))),
-                    _ => may_be_stored = true,
-                },
-                _ => {}
+                Reason::TooLarge => {
+                    tail.not_stored_behind(after, may_be_stored);
+                    return Err(NotPublished::TooLarge);
+                }
+                Reason::NoAnswer => may_be_stored = true,
+                _ if may_be_stored => {}
+                reason => {
+                    tail.not_stored_behind(after, false);
+                    let text = describe(&error);
+                    return Err(match reason {
+                        Reason::Full => NotPublished::Full(text),
+                        Reason::NotSent => NotPublished::Away(text),
+                        _ => NotPublished::Refused(text),
+                    });
+                }
             }
             if Instant::now() >= give_up {
                 return Err(NotPublished::Unknown(describe(&error)));

@@ -1,22 +1,22 @@
 //! Owns the file with messages that are not of this format. They are in it, synced, before the partition goes on.
 //! Must not know how messages are read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use batchsql_feed::Letters;
 use serde_json::json;
 
-/// A file that is appended to and synced.
+/// A file that is appended to and synced, as that of dead letters.
 #[derive(Debug)]
 pub(crate) struct ForeignLetters {
     path: PathBuf,
-    /// `None` after an error: what was written is not known then, so it is opened again.
-    file: Mutex<Option<File>>,
+    /// `None` until the first message.
+    file: Mutex<Option<Letters>>,
 }
 
 /// A message for the file.
@@ -63,30 +63,11 @@ impl ForeignLetters {
     /// Appends a line, and returns when it is on disk. Blocks the thread.
     pub(crate) fn append(&self, line: &str) -> io::Result<()> {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut file = match slot.take() {
-            Some(file) => file,
-            None => open(&self.path)?,
-        };
-        file.write_all(line.as_bytes())?;
-        file.sync_data()?;
-        *slot = Some(file);
-        Ok(())
+        match &*slot {
+            Some(file) => file.append(line),
+            None => slot.insert(Letters::open(&self.path)?).append(line),
+        }
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-    if file.metadata()?.len() > 0 {
-        // The last line may have been cut off. An empty line is no line.
-        file.write_all(b"\n")?;
-    }
-    file.sync_all()?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // On Windows a folder cannot be opened as a file.
-    if cfg!(unix) {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -119,5 +100,16 @@ mod tests {
         ForeignLetters::new(path.clone()).append("{}\n").unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         assert_eq!(text.lines().last(), Some("{}"));
+    }
+
+    #[test]
+    fn a_file_that_was_moved_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("foreign");
+        let letters = ForeignLetters::new(path.clone());
+        letters.append("{}\n").unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        letters.append("[]\n").unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "[]\n");
     }
 }

@@ -1,8 +1,9 @@
 //! Owns what the partitions of a worker share: the stream as it was at the start, and how consumers are made.
 //! Must not know rows or positions.
 
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
@@ -31,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) schemas: Arc<Schemas>,
     /// For consumers that are made.
     pub(crate) ack_wait: Duration,
+    /// Those who share consumers.
+    pub(crate) source: String,
 }
 
 /// Why the stream cannot be used now, or not at all.
@@ -38,6 +41,14 @@ pub(crate) struct Link {
 pub(crate) enum NoStream {
     Away(String),
     MadeAnew(String),
+}
+
+impl fmt::Display for NoStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Away(text) | Self::MadeAnew(text) => f.write_str(text),
+        }
+    }
 }
 
 impl From<NoStream> for SourceError {
@@ -96,9 +107,10 @@ impl Link {
     /// whichever worker has it. So rows keep their order. With the time in which the server wants a sign of life, which is a
     /// setting of the consumer.
     pub(crate) async fn share(&self, subject: &str) -> Result<(pull::Stream, Duration), SourceError> {
-        let name = consumer_name(subject);
+        let name = consumer_name(subject, &self.source);
         let config = pull::Config {
             durable_name: Some(name.clone()),
+            description: Some(format!("{subject}, for workers of source {}", self.source)),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: self.ack_wait,
@@ -121,6 +133,24 @@ impl Link {
         Ok((messages, ack_wait))
     }
 
+    /// When the message with this sequence was stored; `None` if it is gone.
+    pub(crate) async fn time_of(&self, sequence: u64) -> Result<Option<SystemTime>, SourceError> {
+        match self.stream.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(time(message.time.unix_timestamp_nanos()))),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(SourceError::again(format!("NATS does not show message {sequence}: {error}"))),
+        }
+    }
+
+    /// The numbers of the stream were used before.
+    pub(crate) fn lost_its_end(&self, what: &str) -> String {
+        format!(
+            "{what}: the stream {} was restored from a backup, or a server has lost what it had not synced, so rows would get \
+             numbers that were used; make a new stream",
+            self.name
+        )
+    }
+
     /// The sequence of the first message of a subject from this sequence on.
     pub(crate) async fn first_from(&self, subject: &str, sequence: u64) -> Result<Option<u64>, SourceError> {
         match self.stream.raw_message_builder().sequence(sequence).next_by_subject(subject).send().await {
@@ -131,10 +161,22 @@ impl Link {
     }
 
     /// Removes the messages of a subject below a sequence. What is not removed now is removed later.
+    ///
+    /// # Errors
+    /// The server does not do it now; or the number is not of the stream as it is: it was made anew, or has lost its end.
     pub(crate) async fn trim(&self, subject: &str, below: u64) -> Result<u64, String> {
+        let last = self.info().await.map_err(|why| why.to_string())?.state.last_sequence;
+        if below > last {
+            return Err(format!("message {below} was written, but the stream {} ends at {last}", self.name));
+        }
         let purged = self.stream.purge().filter(subject).sequence(below).await;
         purged.map(|purged| purged.purged).map_err(|error| error.to_string())
     }
+}
+
+/// A time of the server, in nanoseconds since 1970.
+pub(crate) fn time(nanoseconds: i128) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
 async fn messages(

@@ -14,7 +14,7 @@ const LONGEST_SOURCE: usize = 100;
 
 /// How a worker reads a stream and writes its rows.
 ///
-/// All workers of a stream have the same stream, source and guarantee.
+/// All workers of a source have the same stream, tables and guarantee.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct WorkerOptions {
@@ -58,8 +58,11 @@ impl WorkerOptions {
         self
     }
 
-    /// The name of the source in the table of positions, at most 100 characters; default: the name of the stream. Workers that write
-    /// one stream to two databases have two names.
+    /// The name of the source in the table of positions and in the names of consumers, at most 100 characters; default: the name of
+    /// the stream.
+    ///
+    /// A new name begins with the first message of the stream. Workers that write one stream to two databases have two names. Then all of them need [`keep_for(None)`](Self::keep_for):
+    /// each of them would remove what it has written, and the other one has not.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = source.into();
         self
@@ -73,6 +76,10 @@ impl WorkerOptions {
     }
 
     /// Only these tables, as `name` or `namespace.name`; default: all that the stream has. Rows of others stay in the stream.
+    ///
+    /// All workers of a [`source`](Self::source) have the same tables; give workers with other tables another one. Exactly once,
+    /// partitions are shared out as if each worker could have any of them, so some would have no worker. Workers that notice
+    /// it say so in [`WorkerStats::trouble`](crate::WorkerStats::trouble).
     pub fn tables<T: Into<String>>(mut self, tables: impl IntoIterator<Item = T>) -> Self {
         self.tables = Some(tables.into_iter().map(Into::into).collect());
         self
@@ -98,7 +105,8 @@ impl WorkerOptions {
         self
     }
 
-    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops.
+    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops. Messages
+    /// that are missing before one of another format are not noticed: it does not say what came before it.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accept_gaps = accept;
         self

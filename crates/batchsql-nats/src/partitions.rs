@@ -1,7 +1,7 @@
 //! Owns the partitions that a worker feeds: which ones there are, their start and end, and what may be trimmed.
 //! Must not know which of them the worker should have.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -108,11 +108,16 @@ impl Partitions {
             let Some((table, _)) = self.subjects.parse(&subject) else {
                 continue;
             };
-            if self.tables.as_ref().is_none_or(|tables| tables.contains(&table.to_string())) {
+            if self.is_meant(&table) {
                 lock(&self.known).entry(quoted(&table)).or_insert(table);
             }
         }
         Ok(())
+    }
+
+    /// Whether it is one of the tables of this worker.
+    pub(crate) fn is_meant(&self, table: &TableName) -> bool {
+        self.tables.as_ref().is_none_or(|tables| tables.contains(&table.to_string()))
     }
 
     /// All partitions of all tables, in the same order for all workers.
@@ -148,8 +153,16 @@ impl Partitions {
 
     /// Ends a partition. What is under way may end before.
     pub(crate) async fn stop(&self, name: &Name) {
-        let source = self.feeds.stop(&name.0, name.1, self.end).await;
-        self.trim_where(|other| other == name).await;
+        self.stop_within(name, self.end).await;
+    }
+
+    /// The same; what is under way has until the limit to end.
+    pub(crate) async fn stop_within(&self, name: &Name, limit: Duration) {
+        let is_stopped = self.stopped().contains(name);
+        let source = self.feeds.stop(&name.0, name.1, limit).await;
+        if !is_stopped {
+            self.trim_where(|other| other == name).await;
+        }
         lock(&self.running).remove(name);
         if let Some(source) = source {
             source.give_back().await;
@@ -190,7 +203,13 @@ impl Partitions {
 
     /// Removes messages that were written `keep_for` ago.
     pub(crate) async fn trim(&self) {
-        self.trim_where(|_| true).await;
+        let stopped = self.stopped();
+        self.trim_where(|name| !stopped.contains(name)).await;
+    }
+
+    /// Those that do not go on. Their numbers may be of a stream that was made anew, or restored from a backup.
+    fn stopped(&self) -> BTreeSet<Name> {
+        self.feeds.stopped().into_iter().map(|stopped| (stopped.table, stopped.partition)).collect()
     }
 
     async fn trim_where(&self, is_meant: impl Fn(&Name) -> bool) {

@@ -18,8 +18,9 @@ use batchsql_feed::block::{MAX_ROWS, encode, encode_schema};
 use batchsql_feed::key::KeyOrder;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
 
-use crate::chain::{BehindOthers, Found, NotPublished, Outgoing, Publisher, Tail};
+use crate::chain::{BehindOthers, Found, NotPublished, Outgoing, PAUSE_BEHIND_OTHERS, Publisher, Tail};
 use crate::error::NatsError;
 use crate::message::{self, SourcePosition};
 use crate::partition;
@@ -111,15 +112,15 @@ pub struct NatsPlan {
 type Failures = Vec<(u32, SinkError)>;
 
 impl NatsSink {
-    /// Checks the stream, and writes to it.
+    /// Checks the stream, and writes to it. While the NATS server does not answer, it waits.
     ///
     /// # Errors
-    /// As [`StreamOptions::check_existing`].
+    /// As [`StreamOptions::check_existing`], except that the server does not answer.
     ///
     /// # Cancel safety
     /// Dropping it is safe.
     pub async fn new(context: Context, stream: &StreamOptions) -> Result<Self, NatsError> {
-        let StreamCheck { incarnation, max_message, warnings } = stream.check_existing(&context).await?;
+        let StreamCheck { incarnation, max_message, warnings } = stream.check_waiting(&context, "a publisher").await?;
         for warning in warnings {
             tracing::warn!(stream = stream.name, warning, "a setting of the stream");
         }
@@ -322,18 +323,23 @@ impl Inner {
         let mut state = end.state.lock().await;
         state.held = None;
         let source = (key.source.clone(), key.incarnation.clone());
+        let give_up = Publisher::give_up();
         loop {
             let last = self.publisher.last(&end.subject).await.map_err(sink_error)?;
             let after = last.as_ref().map_or(0, |found| found.sequence);
+            let has_position = |found: &Found| found.header.as_ref().is_some_and(|header| header.position.is_some());
+            let is_stray = last.as_ref().is_some_and(|found| !has_position(found));
             let known = last.and_then(|Found { header, .. }| header?.position).filter(|known| known.source == source);
             let sequence = match known {
                 Some(known) => match claim.refused_by(Some(&known.owner), None) {
                     Some(refused) => return Ok(refused),
                     None => known.sequence,
                 },
-                None => match claim.begin_at {
-                    Some(sequence) => sequence,
-                    None => return Ok(Claimed::Missing),
+                None => match (claim.begin_at, is_stray) {
+                    (Some(sequence), _) => sequence,
+                    // What is behind it would be lost. A person removes it, and the claim is made again.
+                    (None, true) => return Err(stray(&end.subject, after)),
+                    (None, false) => return Ok(Claimed::Missing),
                 },
             };
             let position = SourcePosition { source: source.clone(), owner: claim.owner.clone(), sequence };
@@ -346,11 +352,20 @@ impl Inner {
                     state.held = Some(Held { source, owner: claim.owner.clone(), position });
                     return Ok(Claimed::Position(position));
                 }
-                Err(NotPublished::Overtaken) => {}
+                Err(NotPublished::Overtaken) if Instant::now() < give_up => sleep(PAUSE_BEHIND_OTHERS).await,
                 Err(why) => return Err(sink_error(why)),
             }
         }
     }
+}
+
+/// The last message of a subject has no position, although its log had one.
+fn stray(subject: &str, sequence: u64) -> SinkError {
+    let text = format!(
+        "message {sequence} of {subject} is not of the log that publishes there exactly once; give its publisher another \
+         stream, keep the message elsewhere, and remove it from this one (`nats stream rmm`)"
+    );
+    SinkError::new(ErrorClass::Resource, text)
 }
 
 fn too_large(max: usize) -> SinkError {

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{AckKind, Message};
 use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, TableName};
 use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
@@ -19,7 +19,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::acks::Acks;
 use crate::letters::ForeignLetter;
-use crate::link::Link;
+use crate::link::{Link, time};
 use crate::message::{Foreign, Header, body};
 use crate::reached::Reached;
 
@@ -42,6 +42,8 @@ pub(crate) struct NatsSource {
     arrived: Option<Message>,
     /// The stream sequence of the last message that was read, or of the position.
     last: u64,
+    /// When it was stored; `None` if it was not read.
+    last_time: Option<SystemTime>,
     /// The sequence of the last row that was read, or of the position.
     end: u64,
     /// The message of the position, until one was read.
@@ -118,6 +120,7 @@ impl NatsSource {
             reader: None,
             arrived: None,
             last: 0,
+            last_time: None,
             end: 0,
             resumed: None,
             excused: None,
@@ -132,6 +135,20 @@ impl NatsSource {
 
     /// Lets another worker have what is not settled, without a wait.
     pub(crate) async fn give_back(mut self) {
+        if self.is_exact() {
+            return;
+        }
+        // What came and was not read. The reader ends first, or the server would give the messages to it again.
+        let mut unread: Vec<Message> = self.arrived.take().into_iter().collect();
+        if let Some(mut reader) = self.reader.take() {
+            while let Some(Some(Ok(message))) = reader.next().now_or_never() {
+                unread.push(message);
+            }
+        }
+        for message in unread {
+            // Otherwise it comes again when its time is over.
+            let _ = message.ack_with(AckKind::Nak(None)).await;
+        }
         if let Some(acks) = self.acks.take() {
             acks.give_back().await;
         }
@@ -147,7 +164,7 @@ impl NatsSource {
             return Ok(Some(message));
         }
         if self.reader.is_none() {
-            self.link.info().await?;
+            self.refuse_used_numbers().await?;
             self.delivered = 0;
             self.reader = Some(match self.guarantee {
                 Guarantee::ExactlyOnce { .. } => {
@@ -176,13 +193,28 @@ impl NatsSource {
         }
     }
 
+    /// The stream must have the last message that was read, or one that came after it.
+    async fn refuse_used_numbers(&self) -> Result<(), SourceError> {
+        let end = self.link.info().await?.state.last_sequence;
+        if end < self.last {
+            let what = format!("message {} was read, but the stream ends at {end}", self.last);
+            return Err(SourceError::stop(self.link.lost_its_end(&what)));
+        }
+        if let Some(read) = self.last_time
+            && self.link.time_of(self.last).await?.is_some_and(|time| time != read)
+        {
+            let what = format!("message {} is another one than the one that was read", self.last);
+            return Err(SourceError::stop(self.link.lost_its_end(&what)));
+        }
+        Ok(())
+    }
+
     /// What a message is. `None`: it was read before.
     async fn place(&mut self, message: Message) -> Result<Option<Next>, SourceError> {
         let unreadable = |error| SourceError::again(format!("a message of NATS has no number: {error}"));
         let info = message.info().map_err(unreadable)?;
         let (sequence, counted, pending) = (info.stream_sequence, info.consumer_sequence, info.pending);
-        let time = SystemTime::UNIX_EPOCH
-            + Duration::from_nanos(u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0));
+        let time = time(info.published.unix_timestamp_nanos());
         if self.is_exact() {
             // A message was lost on its way, for example when the connection was cut.
             if counted != self.delivered + 1 {
@@ -193,7 +225,7 @@ impl NatsSource {
         }
         let header = message.headers.as_ref().map_or_else(|| Err(Foreign::without_headers()), Header::read);
         if sequence <= self.last && self.resumed != Some(sequence) {
-            return self.seen(message, sequence).await;
+            return self.seen(message, sequence, time).await;
         }
         if self.is_exact()
             && sequence > self.last
@@ -233,6 +265,7 @@ impl NatsSource {
         };
         let is_ended = end <= self.end;
         (self.last, self.end) = (sequence, end.max(self.end));
+        self.last_time = Some(time);
         if is_ended {
             // The message of the position, all of whose rows are in the database.
             return Ok(None);
@@ -247,9 +280,16 @@ impl NatsSource {
     }
 
     /// A message that was read before: it is still held, or its acknowledgement was lost.
-    async fn seen(&mut self, message: Message, sequence: u64) -> Result<Option<Next>, SourceError> {
+    async fn seen(&mut self, message: Message, sequence: u64, time: SystemTime) -> Result<Option<Next>, SourceError> {
         if self.is_exact() {
             return Ok(None);
+        }
+        // Messages are stored in their order. So one that was stored after the last one, and has its number or a smaller one, was
+        // never read.
+        let is_other = |last| time > last || (sequence == self.last && time != last);
+        if self.last_time.is_some_and(is_other) {
+            let what = format!("message {sequence} came after message {}", self.last);
+            return Err(SourceError::stop(self.link.lost_its_end(&what)));
         }
         let (_, acker) = message.split();
         let acker = match &self.acks {
@@ -267,9 +307,11 @@ impl NatsSource {
     /// The message names another one as that before it than the last one that was read.
     async fn gap(&mut self, message: Message, sequence: u64, after: u64) -> Result<Option<Next>, SourceError> {
         // The server says whether there is one between.
-        if self.link.first_from(&self.subject, self.last + 1).await? != Some(sequence) {
+        let first = self.link.first_from(&self.subject, self.last + 1).await;
+        if !matches!(first, Ok(Some(first)) if first == sequence) {
+            // It is read again.
             self.reader = None;
-            return Ok(None);
+            return first.map(|_| None);
         }
         let gap = SourceGap::new(
             self.end + 1,
@@ -422,11 +464,8 @@ impl Source for NatsSource {
         let info = self.link.info().await?;
         let (message, end) = (message_of(position), info.state.last_sequence);
         if message > end {
-            return Err(Refusal::Stop(format!(
-                "the position in the database is message {message}, but the stream {} ends at {end}: it was restored from a backup, \
-                 so rows would get numbers that were used; make a new stream",
-                self.link.name
-            )));
+            let what = format!("the position in the database is message {message}, but the stream ends at {end}");
+            return Err(Refusal::Stop(self.link.lost_its_end(&what)));
         }
         (self.last, self.end) = (message, position);
         self.resumed = (message > 0).then_some(message);

@@ -7,10 +7,15 @@ use std::time::Duration;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
+use tokio::time::sleep;
 
 use crate::error::NatsError;
 use crate::settings::{Findings, PARTITIONS, findings};
 use crate::subject::{DEFAULT_PREFIX, Subjects, is_prefix};
+
+/// The waits while the server does not answer: doubled up to a limit.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The most partitions of a table.
 const MAX_PARTITIONS: u32 = 4096;
@@ -126,6 +131,21 @@ impl StreamOptions {
     pub async fn check_existing(&self, context: &Context) -> Result<StreamCheck, NatsError> {
         self.check_options()?;
         self.check(context).await.map_err(|error| error.error)
+    }
+
+    /// The same, which waits while the server does not answer.
+    pub(crate) async fn check_waiting(&self, context: &Context, who: &str) -> Result<StreamCheck, NatsError> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.check_existing(context).await {
+                Err(error) if error.is_away() => {
+                    tracing::warn!(%error, "{who} waits for NATS");
+                    sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+                checked => return checked,
+            }
+        }
     }
 
     async fn check(&self, context: &Context) -> Result<StreamCheck, NotChecked> {

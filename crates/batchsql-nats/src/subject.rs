@@ -9,8 +9,13 @@ use std::fmt::Write as _;
 
 use batchsql_core::TableName;
 
+use crate::message::hash_text;
+
 /// The prefix of subjects, unless another one is chosen.
 pub(crate) const DEFAULT_PREFIX: &str = "ingest";
+
+/// The longest name of a source in that of a consumer, which is that of a file.
+const LONGEST_IN_CONSUMER: usize = 64;
 
 /// The subjects of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +55,14 @@ pub(crate) fn is_prefix(text: &str) -> bool {
 }
 
 /// A name for a durable consumer of a subject, which may have no dots and becomes a file name. Each subject has its own: after
-/// `=` come capital letters and digits, `d` or `c`.
-pub(crate) fn consumer_name(subject: &str) -> String {
-    subject.replace('%', "=").replace('.', "=d").replace(':', "=c")
+/// `=` come capital letters and digits, `d` or `c`; and the source behind `=s`, or its hash behind `=h` if it is long. Workers of
+/// two sources write the same messages to two databases, so each source has its own.
+pub(crate) fn consumer_name(subject: &str, source: &str) -> String {
+    let mut name = String::new();
+    escape(&mut name, source);
+    let (mark, name) =
+        if name.len() <= LONGEST_IN_CONSUMER { ("=s", name) } else { ("=h", hash_text(source.as_bytes())) };
+    format!("{subject}{mark}{name}").replace('%', "=").replace('.', "=d").replace(':', "=c")
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -200,7 +210,10 @@ mod tests {
 
     #[test]
     fn consumers_have_names_without_dots() {
-        assert_eq!(consumer_name("ingest.a%2Eb:c-d.7"), "ingest=da=2Eb=cc-d=d7");
+        let of = |source: &str| consumer_name("ingest.a%2Eb:c-d.7", source);
+        assert_eq!(of("my rows"), "ingest=da=2Eb=cc-d=d7=smy=20rows");
+        assert_eq!(of(&"ö".repeat(100)), "ingest=da=2Eb=cc-d=d7=h98ea4b876172abfd");
+        assert_ne!(of(&"ö".repeat(100)), of(&"ö".repeat(99)));
     }
 
     #[test]

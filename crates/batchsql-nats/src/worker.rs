@@ -22,12 +22,12 @@ use crate::options::WorkerOptions;
 use crate::partitions::{Name, PartitionStats, Partitions};
 use crate::source::Guarantee;
 use crate::stream::StreamCheck;
+use crate::subject::table_of_quoted;
 
 /// How often a worker without leases looks for new tables, and removes written messages.
 const LOOK: Duration = Duration::from_secs(2);
-/// The waits while the server does not answer: doubled up to a limit.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// For giving away what has ended.
+const GIVING: Duration = Duration::from_secs(5);
 
 /// Reads a stream, and writes its rows to a database. Any number of workers on any machines share the partitions.
 ///
@@ -119,7 +119,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
-        let StreamCheck { incarnation, warnings, .. } = checked(&context, &options).await?;
+        let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
         }
@@ -139,6 +139,7 @@ impl Worker {
             foreign: ForeignLetters::new(options.foreign_path()),
             schemas: Arc::clone(&schemas),
             ack_wait: options.ack_wait,
+            source: options.source.clone(),
         });
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
         feed = feed.accept_gaps(options.accept_gaps).called("the stream");
@@ -197,18 +198,19 @@ impl Worker {
     /// The worker ends without giving its partitions away, which others get when its leases are over.
     pub async fn close(&self, limit: Duration) -> CloseReport {
         self.inner.ending.send_replace(true);
+        let end = tokio::time::Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task {
             let _ = timeout(limit, &mut task).await;
             task.abort();
         }
-        let end = tokio::time::Instant::now() + limit;
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
-        let stops = names.iter().map(|name| partitions.stop(name));
-        let _ = timeout(limit, join_all(stops)).await;
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let stops = names.iter().map(|name| partitions.stop_within(name, left));
+        let _ = timeout(left + GIVING, join_all(stops)).await;
         if options.exactly_once {
-            let released = timeout(Duration::from_secs(5), self.inner.release_all()).await;
+            let released = timeout(GIVING, self.inner.release_all()).await;
             if !matches!(released, Ok(Ok(()))) {
                 tracing::warn!(
                     "the leases of this worker were not given back; others get its partitions when they are over"
@@ -237,6 +239,24 @@ impl fmt::Debug for Worker {
 
 impl Inner {
     async fn run(self: Arc<Self>) {
+        tokio::select! {
+            () = self.turns() => {}
+            () = self.renew_always(), if self.options.exactly_once => {}
+        }
+    }
+
+    /// Keeps the leases while a turn waits for NATS. What has failed is said by the next turn.
+    async fn renew_always(&self) {
+        let WorkerOptions { source, owner, lease, .. } = &self.options;
+        loop {
+            sleep(*lease / 3).await;
+            if let Err(error) = self.pipeline.renew(source, owner, *lease).await {
+                tracing::debug!(%error, "leases were not renewed; trying again");
+            }
+        }
+    }
+
+    async fn turns(&self) {
         let mut ending = self.ending.subscribe();
         let every = if self.options.exactly_once { (self.options.lease / 3).min(LOOK) } else { LOOK };
         while !*ending.borrow() {
@@ -258,22 +278,42 @@ impl Inner {
     /// One look at the stream and the leases.
     async fn turn(&self) -> Result<(), String> {
         if self.options.exactly_once {
-            // First, so that a server that is away does not end leases.
+            // A worker without a seat gets no partitions.
             self.renew().await?;
         }
         let looked = self.look().await;
-        if self.options.exactly_once {
-            self.share().await?;
+        let stored = if self.options.exactly_once {
+            self.share().await?
         } else {
             self.partitions.all().iter().for_each(|name| self.partitions.start(name));
-        }
+            Vec::new()
+        };
         looked?;
         self.partitions.trim().await;
-        Ok(())
+        self.refuse_other_tables(&stored)
+    }
+
+    /// Partitions are shared out as if each worker could have any of them. So those of a table that some workers leave out may
+    /// have no worker at all.
+    fn refuse_other_tables(&self, stored: &[StoredPosition]) -> Result<(), String> {
+        let WorkerOptions { source, owner, .. } = &self.options;
+        let of_others = stored.iter().filter(|stored| {
+            let is_partition = !stored.key.is_seat() && stored.key.incarnation == self.incarnation;
+            is_partition && stored.holder().is_some_and(|holder| holder != owner)
+        });
+        let mut tables = of_others.map(|stored| table_of_quoted(&stored.key.table));
+        match tables.find(|table| !self.partitions.is_meant(table)) {
+            None => Ok(()),
+            Some(table) => Err(format!(
+                "another worker of source {source} has partitions of table {table}, which this one leaves out, so some partitions \
+                 may have no worker; give all workers of a source the same WorkerOptions::tables, or workers with other tables \
+                 another WorkerOptions::source"
+            )),
+        }
     }
 
     async fn look(&self) -> Result<(), String> {
-        let info = self.partitions.link.stream.get_info().await.map_err(|error| error.to_string())?;
+        let info = self.partitions.link.info().await.map_err(|why| why.to_string())?;
         self.end.store(info.state.last_sequence, std::sync::atomic::Ordering::Relaxed);
         self.partitions.look_for_tables().await
     }
@@ -287,8 +327,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Starts partitions that this worker is to have, and gives others away.
-    async fn share(&self) -> Result<(), String> {
+    /// Starts partitions that this worker is to have, and gives others away. Returns what the table of positions has.
+    async fn share(&self) -> Result<Vec<StoredPosition>, String> {
         let lost = self.partitions.lost();
         join_all(lost.iter().map(|name| self.partitions.stop(name))).await;
         let WorkerOptions { source, owner, .. } = &self.options;
@@ -312,7 +352,7 @@ impl Inner {
                 self.partitions.start(&(stored.key.table.clone(), stored.key.partition));
             }
         }
-        Ok(())
+        Ok(stored)
     }
 
     /// Gives a partition that has ended to the others. The claim may have been repeated since the position was read.
@@ -342,21 +382,6 @@ impl Inner {
 
 fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {
     stored.iter().find(|stored| stored.key == *key).map(|stored| stored.position)
-}
-
-/// Checks the stream, and waits while the server does not answer.
-async fn checked(context: &Context, options: &WorkerOptions) -> Result<StreamCheck, NatsError> {
-    let mut wait = FIRST_WAIT;
-    loop {
-        match options.stream.check_existing(context).await {
-            Err(error) if error.is_away() => {
-                tracing::warn!(%error, "a worker waits for NATS");
-                sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
-            }
-            checked => return checked,
-        }
-    }
 }
 
 /// Opens the file, where blocking is allowed.

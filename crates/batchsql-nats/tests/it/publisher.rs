@@ -1,13 +1,14 @@
 //! What a pipeline with a `NatsSink` stores.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use batchsql_core::{Outcome, Value};
+use batchsql_core::{Claim, ClaimFrom, ErrorClass, Outcome, PartitionKey, Step, Value};
 use batchsql_feed::block::{decode, decode_schema};
 use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server};
 
-use crate::support::{LIMIT, connect, context, keyed, plain, publisher, row, stream};
+use crate::support::{LIMIT, connect, context, keyed, last, plain, publisher, row, stream, until};
 
 /// A message as anybody can read it.
 #[derive(Debug)]
@@ -128,9 +129,12 @@ async fn a_lost_answer_does_not_double_a_row() {
     for round in 0..10_i64 {
         let rows: Vec<_> = (0..20).map(|n| row(&schema, round * 20 + n, "x")).collect();
         proxy.set(if round % 2 == 0 { Conditions::default().one_answer_lost_in(10) } else { Conditions::default() });
-        let submitted = db.submit_all_tracked(&rows);
-        proxy.reset_connections();
-        let outcomes = submitted.await.unwrap();
+        // Submitting does nothing until it is waited for, and the connection is cut while messages are under way.
+        let (outcomes, ()) = tokio::join!(db.submit_all_tracked(&rows), async {
+            tokio::time::sleep(Duration::from_millis(5 + round as u64)).await;
+            proxy.reset_connections();
+        });
+        let outcomes = outcomes.unwrap();
         assert!(outcomes.is_complete(), "{outcomes:?}");
     }
     let messages = stored(&direct, options.name()).await;
@@ -158,4 +162,91 @@ async fn publishers_follow_each_other() {
     let expected: Vec<i64> = [0, 1_000, 2_000].into_iter().flat_map(|first| first..first + 50).collect();
     assert_eq!(sorted(ids(&messages)), expected);
     assert_chained(&messages);
+}
+
+/// One publisher that was stopped by a full stream, or whose answer was lost, goes on behind another one that has claimed its
+/// partition meanwhile. It must not store a step again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_was_overtaken_stores_nothing_more() {
+    let server = Server::start(Kind::Nats, &[]);
+    let address = server.dsn().trim_start_matches("nats://").to_owned();
+    let direct = connect(server.dsn()).await;
+    for is_lost in [false, true] {
+        let proxy = NetworkProxy::start(&address, Conditions::default(), 1).unwrap();
+        // What is sent again is not recognized by its id.
+        let options = stream(1).duplicate_window(Duration::from_millis(100));
+        options.create(&direct).await.unwrap();
+        let first = publisher(&connect(&format!("nats://{}", proxy.address())).await, &options).await;
+        let key = PartitionKey::new("log", "incarnation", "\"t\"", 0);
+        let claim = Claim::of("first").from(ClaimFrom::Anyone).or_begin_at(0);
+        let mut held = first.claim(&key, &claim).await.unwrap().position().unwrap();
+        if is_lost {
+            proxy.set(Conditions::default().one_answer_lost_in(1));
+            let before = last(&direct, &options).await;
+            let restored = async {
+                until("it is stored", async || last(&direct, &options).await > before).await;
+                proxy.set(Conditions::default());
+            };
+            let step = Step::new(held, 10);
+            let (advanced, ()) = tokio::join!(first.advance(&step), restored);
+            advanced.unwrap();
+            held.sequence = 10;
+        } else {
+            let mut config = direct.get_stream(options.name()).await.unwrap().cached_info().config.clone();
+            config.max_messages = 1;
+            direct.update_stream(&config).await.unwrap();
+            let refused = first.advance(&Step::new(held, 10)).await.unwrap_err();
+            assert_eq!(refused.class(), ErrorClass::Resource, "{refused}");
+            config.max_messages = -1;
+            direct.update_stream(&config).await.unwrap();
+        }
+        let second = publisher(&direct, &options).await;
+        let claim = Claim::of("second").from(ClaimFrom::Owners(vec!["first".to_owned()]));
+        let taken = second.claim(&key, &claim).await.unwrap().position().unwrap();
+        assert_eq!(taken.sequence, held.sequence);
+        second.advance(&Step::new(taken, 20)).await.unwrap();
+        let before = last(&direct, &options).await;
+        let refused = first.advance(&Step::new(held, 20)).await.unwrap_err();
+        assert!(refused.is_fenced(), "{refused}");
+        assert_eq!(last(&direct, &options).await, before);
+        first.close(LIMIT).await;
+        second.close(LIMIT).await;
+    }
+}
+
+/// A message of somebody else hides the position. When it is removed, the publisher goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stray_message_stops_a_claim_until_it_is_removed() {
+    let (context, options) = (context().await, stream(1));
+    options.create(&context).await.unwrap();
+    let db = publisher(&context, &options).await;
+    let key = PartitionKey::new("log", "incarnation", "\"t\"", 0);
+    let held = db.claim(&key, &Claim::of("me").or_begin_at(0)).await.unwrap().position().unwrap();
+    let subject = format!("{}.t.0", options.name());
+    let stray = context.publish(subject.clone(), "stray".into()).await.unwrap().await.unwrap().sequence;
+    let refused = db.advance(&Step::new(held, 10)).await.unwrap_err();
+    assert!(refused.is_fenced(), "{refused}");
+    let refused = db.claim(&key, &Claim::of("me")).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("message {stray} of {subject}")), "{refused}");
+    context.get_stream(options.name()).await.unwrap().delete_message(stray).await.unwrap();
+    let held = db.claim(&key, &Claim::of("me")).await.unwrap().position().unwrap();
+    db.advance(&Step::new(held, 10)).await.unwrap();
+    db.close(LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_waits_for_a_server_that_is_away() {
+    let mut server = Server::start(Kind::Nats, &[]);
+    let (context, options) = (connect(server.dsn()).await, stream(1));
+    options.create(&context).await.unwrap();
+    server.stop();
+    let mut starting = Box::pin(publisher(&context, &options));
+    // Longer than one request.
+    let early = tokio::time::timeout(Duration::from_secs(7), &mut starting).await;
+    assert!(early.is_err());
+    server.start_again();
+    let db = starting.await;
+    db.submit(&row(&plain("t"), 1, "x")).await.unwrap();
+    assert!(db.close(LIMIT).await.is_complete());
+    assert_eq!(ids(&stored(&context, options.name()).await), [1]);
 }

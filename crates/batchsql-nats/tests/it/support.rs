@@ -129,6 +129,11 @@ impl Target {
     }
 }
 
+/// The last sequence of a stream.
+pub(crate) async fn last(context: &Context, stream: &StreamOptions) -> u64 {
+    context.get_stream(stream.name()).await.unwrap().cached_info().state.last_sequence
+}
+
 /// Waits until something is true.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();

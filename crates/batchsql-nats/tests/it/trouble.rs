@@ -1,22 +1,21 @@
 //! What a worker finds in a stream that should not be there, or should.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::Context;
 use batchsql_nats::{StreamOptions, Worker, WorkerOptions};
 use batchsql_sqlite::SqliteSink;
-use batchsql_testserver::unique;
+use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server, unique};
 
-use crate::support::{LIMIT, Target, context, lines, plain, publish, stream, until};
+use crate::support::{LIMIT, Target, connect, context, last, lines, plain, publish, stream, until};
 
 async fn stopped(worker: &Worker) -> String {
     until("a partition stops", async || !worker.stats().stopped.is_empty()).await;
     worker.stats().stopped[0].reason.clone()
-}
-
-async fn last(context: &Context, stream: &StreamOptions) -> u64 {
-    context.get_stream(stream.name()).await.unwrap().cached_info().state.last_sequence
 }
 
 /// Those that publishers of any kind may set.
@@ -159,6 +158,80 @@ async fn a_stream_that_was_made_anew_is_noticed() {
     let worker = target.worker(&context, target.options(&options).exactly_once()).await;
     target.has("plain", &(0..20).collect::<Vec<_>>()).await;
     worker.close(LIMIT).await;
+}
+
+/// Numbers of the old stream say nothing about messages of the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_made_anew_is_not_trimmed_by_old_numbers() {
+    let (context, options, target) = (context().await, stream(1), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..100).await;
+    let keep = Duration::from_secs(3);
+    let own = target.options(&options).exactly_once().keep_for(Some(keep));
+    let worker = target.worker(&context, own).await;
+    target.has("plain", &(0..100).collect::<Vec<_>>()).await;
+    context.delete_stream(options.name()).await.unwrap();
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 100..300).await;
+    let reason = stopped(&worker).await;
+    assert!(reason.contains("made anew"), "{reason}");
+    // It knows messages of the old stream that were kept for long enough.
+    tokio::time::sleep(keep + Duration::from_secs(1)).await;
+    let has_all = async || {
+        let state = context.get_stream(options.name()).await.unwrap().cached_info().state.clone();
+        assert_eq!((state.first_sequence, state.messages), (1, state.last_sequence));
+    };
+    has_all().await;
+    until("it tells so", async || worker.stats().trouble.is_some_and(|text| text.contains("made anew"))).await;
+    worker.close(LIMIT).await;
+    has_all().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// The folder with the streams of a server.
+fn data(folder: &Path) -> PathBuf {
+    let inner = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    inner.map(|path| path.join("data")).find(|path| path.exists()).unwrap()
+}
+
+/// The end of the stream is lost while a worker runs, and new messages get the numbers of messages that it has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_has_lost_its_end_is_noticed() {
+    for (is_exact, new_rows) in [(true, 10), (true, 200), (false, 10)] {
+        let files = tempfile::tempdir().unwrap();
+        // The server may be of another user, who keeps its files.
+        std::fs::set_permissions(files.path(), Permissions::from_mode(0o777)).unwrap();
+        let mut server = Server::start_in(Kind::Nats, &[], Some(files.path()));
+        let address = server.dsn().trim_start_matches("nats://").to_owned();
+        let proxy = NetworkProxy::start(&address, Conditions::default(), 1).unwrap();
+        let (direct, options, target) = (connect(server.dsn()).await, stream(1), Target::new().await);
+        options.create(&direct).await.unwrap();
+        publish(&direct, &options, &plain("plain"), 0..20).await;
+        let own = target.options(&options).ack_wait(Duration::from_secs(1));
+        let context = connect(&format!("nats://{}", proxy.address())).await;
+        let worker = target.worker(&context, if is_exact { own.exactly_once() } else { own }).await;
+        target.has("plain", &(0..20).collect::<Vec<_>>()).await;
+        server.stop();
+        let (data, backup) = (data(files.path()), files.path().join("backup"));
+        copy(&data, &backup);
+        server.start_again();
+        publish(&direct, &options, &plain("plain"), 20..70).await;
+        target.has("plain", &(0..70).collect::<Vec<_>>()).await;
+        // The worker does not see the stream until it has the new messages.
+        proxy.set(Conditions::default().silent());
+        server.kill();
+        std::fs::remove_dir_all(&data).unwrap();
+        copy(&backup, &data);
+        server.start_again();
+        publish(&direct, &options, &plain("plain"), 1_000..1_000 + new_rows).await;
+        proxy.set(Conditions::default());
+        let reason = stopped(&worker).await;
+        assert!(reason.contains("restored from a backup"), "{reason}");
+        worker.close(LIMIT).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,9 @@ use batchsql_nats::{NatsSink, Worker};
 use batchsql_redis::RedisSink;
 use batchsql_testserver::{Kind, Server, dsn, unique};
 
-use crate::support::{LIMIT, Target, connect, context, keyed, lines, plain, publish, publisher, row, stream, until};
+use crate::support::{
+    LIMIT, Target, connect, context, keyed, last, lines, plain, publish, publisher, row, stream, until,
+};
 
 fn all(range: std::ops::Range<i64>) -> Vec<i64> {
     range.collect()
@@ -127,20 +129,85 @@ async fn a_restart_of_the_server_loses_nothing() {
         let schema = keyed("keyed");
         for round in 0..4_i64 {
             let rows: Vec<_> = (round * 50..(round + 1) * 50).map(|id| row(&schema, id, "x")).collect();
-            let submitted = db.submit_all_tracked(&rows);
+            // Submitting does nothing until it is waited for. Some rows are in the stream when the server ends, some are not.
+            let db = db.clone();
+            let submitted = tokio::spawn(async move {
+                for chunk in rows.chunks(5) {
+                    let outcomes = db.submit_all_tracked(chunk).await.unwrap();
+                    assert!(outcomes.is_complete(), "{outcomes:?}");
+                }
+            });
+            let before = last(&context, &options).await;
+            until("some are stored", async || last(&context, &options).await > before).await;
             if round % 2 == 0 {
                 server.stop()
             } else {
                 server.kill()
             };
             server.start_again();
-            let outcomes = submitted.await.unwrap();
-            assert!(outcomes.is_complete(), "{outcomes:?}");
+            submitted.await.unwrap();
         }
         target.has("keyed", &all(0..200)).await;
         let stats = worker.stats();
         assert!(stats.stopped.is_empty(), "{stats:?}");
         assert!(db.close(LIMIT).await.is_complete());
+        worker.close(LIMIT).await;
+    }
+}
+
+/// One stream, two databases: each gets every row.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_two_sources_write_two_databases() {
+    for is_exact in [false, true] {
+        let (context, options) = (context().await, stream(2));
+        options.create(&context).await.unwrap();
+        let targets = [Target::new().await, Target::new().await];
+        let mut workers = Vec::new();
+        for (target, source) in targets.iter().zip(["one", "two"]) {
+            let own = target.options(&options).source(source).keep_for(None);
+            workers.push(target.worker(&context, if is_exact { own.exactly_once() } else { own }).await);
+        }
+        publish(&context, &options, &plain("plain"), 0..100).await;
+        for target in &targets {
+            target.has("plain", &all(0..100)).await;
+        }
+        for worker in workers {
+            worker.close(LIMIT).await;
+        }
+    }
+}
+
+/// Workers of one source that leave out different tables say so; with a source each, all is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_with_different_tables_have_different_sources() {
+    let (context, options, target) = (context().await, stream(4), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..100).await;
+    publish(&context, &options, &keyed("keyed"), 0..100).await;
+    let own = |table: &str| target.options(&options).exactly_once().tables([table]);
+    let one = target.worker(&context, own("plain")).await;
+    let two = target.worker(&context, own("keyed")).await;
+    for (worker, other) in [(&one, "keyed"), (&two, "plain")] {
+        let trouble = async || worker.stats().trouble.unwrap_or_default();
+        let says = async || trouble().await.contains(&format!("table {other}, which this one leaves out"));
+        until("it says so", says).await;
+    }
+    one.close(LIMIT).await;
+    two.close(LIMIT).await;
+
+    let (options, target) = (stream(4), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..100).await;
+    publish(&context, &options, &keyed("keyed"), 0..100).await;
+    let own = |table: &str| target.options(&options).exactly_once().tables([table]);
+    let one = target.worker(&context, own("plain").source("plain of rows")).await;
+    let two = target.worker(&context, own("keyed").source("keyed of rows")).await;
+    publish(&context, &options, &keyed("keyed"), 100..300).await;
+    target.has("keyed", &all(0..300)).await;
+    target.has("plain", &all(0..100)).await;
+    for worker in [one, two] {
+        let stats = worker.stats();
+        assert!(stats.partitions.len() == 4 && stats.trouble.is_none(), "{stats:?}");
         worker.close(LIMIT).await;
     }
 }
@@ -334,5 +401,32 @@ async fn a_worker_tells_how_far_it_is() {
     until("it has written all", async || worker.stats().partitions[0].behind == 0).await;
     let stats = worker.stats();
     assert_eq!((stats.pending(), stats.partitions[0].written, stats.oldest()), (0, end, None));
+    worker.close(LIMIT).await;
+}
+
+/// Requests to a server that is away wait for longer than a lease.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_keeps_its_leases_while_nats_is_away() {
+    let mut server = Server::start(Kind::Nats, &[]);
+    let (context, options, target) = (connect(server.dsn()).await, stream(2), Target::new().await);
+    options.create(&context).await.unwrap();
+    publish(&context, &options, &plain("plain"), 0..20).await;
+    let worker = target.worker(&context, target.options(&options).exactly_once().source("s")).await;
+    target.has("plain", &all(0..20)).await;
+    until("it has its partitions", async || worker.stats().partitions.len() == 2).await;
+    let held = async || {
+        let stored = worker.pipeline().positions("s").await.unwrap();
+        stored.iter().filter(|stored| stored.holder().is_some()).count()
+    };
+    until("it has its leases", async || held().await == 3).await;
+    server.stop();
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < Duration::from_secs(6) {
+        assert_eq!(held().await, 3, "two partitions and a seat");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.start_again();
+    publish(&context, &options, &plain("plain"), 20..40).await;
+    target.has("plain", &all(0..40)).await;
     worker.close(LIMIT).await;
 }

@@ -84,7 +84,9 @@ impl Publisher {
         while let Some(task) = tasks.join_next().await {
             ledger.rows.extend(task.context("a panic")??);
         }
-        self.db.flush().await.context("rows were not published")?;
+        // A server that did not start again would keep it waiting.
+        let flushed = tokio::time::timeout(PATIENCE, self.db.flush()).await;
+        flushed.context("rows were not published in time")?.context("rows were not published")?;
         Ok(ledger)
     }
 
@@ -92,6 +94,9 @@ impl Publisher {
         self.db.close(END).await;
     }
 }
+
+/// How long the last rows may take to be published.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Fates = Vec<((Table, RowId), Fate)>;
 
