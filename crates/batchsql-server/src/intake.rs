@@ -93,7 +93,7 @@ impl Intake {
         matches!(self, Self::Durable(_))
     }
 
-    /// Whether rows would be accepted now.
+    /// Whether the database can be reached; with a durable intake, whether rows would be accepted now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Memory(db) => db.health().is_reachable(),
@@ -151,6 +151,20 @@ impl Intake {
         let Self::Memory(db) = self else { return None };
         let accepted = timeout(limit, db.submit_tracked(row)).await;
         Some(accepted.map_or(Err(Refusal::Full), |accepted| accepted.map_err(refusal)))
+    }
+
+    /// Ends a [`close`](Self::close) that was cancelled: its deadline holds for later calls too, so they are waited for only for
+    /// `limit`, in which a durable intake stores what it has acknowledged.
+    pub(crate) async fn leave(&self, limit: Duration) -> Ended {
+        if let Ok(ended) = timeout(limit, self.close(Duration::ZERO)).await {
+            return ended;
+        }
+        let balance = self.pipeline().balance();
+        let (exit, what) = match self {
+            Self::Memory(_) => (Exit::Failed, "rows that were accepted are not written"),
+            Self::Durable(_) => (Exit::Waiting, "rows wait in the log for the next start"),
+        };
+        Ended { exit, text: format!("{balance}; {what}: their end was not waited for") }
     }
 
     /// Refuses new rows, and writes those that were accepted, for at most `limit`.

@@ -164,8 +164,10 @@ impl<'a> Ingest<'a> {
                 None => unreachable!("a request may not wait for the outcome of rows of a durable intake"),
             };
             self.rows.pop_front();
+            // Before it is settled, as lines behind it may be settled too: those that are no rows.
+            let line = self.pending.iter().find(|pending| pending.refused.is_none()).map(|pending| pending.line);
             self.settle();
-            self.receipts.push_back((self.progress.lines, receipt));
+            self.receipts.push_back((line.expect("a row that waits has its line"), receipt));
             if self.receipts.len() > OUTSTANDING {
                 self.await_front().await;
             }

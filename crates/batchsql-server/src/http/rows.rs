@@ -172,6 +172,10 @@ impl Asked<'_> {
         let mut ingest = Ingest::new((&shared.intake, target), wait, limits, key);
         let stopped = read(shared, &mut ingest, form, coding, body).await.err();
         ingest.await_outcomes().await;
+        if let Some((StatusCode::UNPROCESSABLE_ENTITY, text)) = stopped {
+            // The progress is that of another body.
+            return answer::unread(StatusCode::UNPROCESSABLE_ENTITY, text);
+        }
         let mut response = answer::rows(ingest.progress(), wait, stopped);
         if was_sent {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -24,6 +24,8 @@ use crate::load::tally::Tally;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Longer than any process runs: `retry_for` has no end below a durable intake.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 pub(crate) struct Exactly {
     db: BatchSql,
@@ -85,6 +87,10 @@ impl Exactly {
         Ok(())
     }
 
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.db.config().retry_for.min(FAR)
+    }
+
     async fn write_run(&mut self, parsed: &Parsed, run: &Run, tally: &mut Tally) -> Result<(), Failure> {
         // The part at the end is the next one.
         let mut parts = vec![(0, run.records.len())];
@@ -115,7 +121,7 @@ impl Exactly {
 
     /// Tries until there is an answer, for `retry_for`.
     async fn try_long(&mut self, run: &Run, begin: usize, end: usize, tally: &mut Tally) -> Result<Tried, Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let tried = self.try_once(run, begin, end, tally).await?;
@@ -161,7 +167,7 @@ impl Exactly {
 
     /// Whether a step to this record was committed.
     async fn resolve(&mut self, to: i64) -> Result<bool, Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.db.claim(&self.key, &Claim::of(&self.owner)).await {
@@ -183,7 +189,7 @@ impl Exactly {
 
     /// Moves the position behind records that are no rows.
     async fn advance(&mut self, to: u64) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.db.advance(&Step::new(self.position, signed(to))).await {

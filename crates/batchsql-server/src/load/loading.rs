@@ -16,7 +16,7 @@ use crate::load::exactly::Exactly;
 use crate::load::file::Input;
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, parse};
-use crate::load::rejects::Rejects;
+use crate::load::rejects::{Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
@@ -66,7 +66,12 @@ impl Job {
         let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name } = self;
         let mut writer = writer(&db, &target, &input, (at_least_once, name.as_deref())).await?;
         let before = writer.reached();
-        let rejects = Rejects::open(&rejects, before).map_err(|error| {
+        let load = Load {
+            file: input.digest[..16].to_owned(),
+            table: target.schema.table_display().to_string(),
+            again: name.clone(),
+        };
+        let rejects = Rejects::open(&rejects, load, before).map_err(|error| {
             Failure::unavailable(format!("the file of rejected records {} cannot be used: {error}", rejects.display()))
         })?;
         let mut tally = Tally { rejects, most_rejects, counts: OutcomeCounts::default() };

@@ -23,7 +23,7 @@ const MOST_REJECTS: u64 = 10_000;
 type Version = (u64, Option<SystemTime>);
 
 /// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) {
+pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,6 +47,8 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
                 // It is tried again: the database may come back.
                 Err(Failure { exit: Exit::Unavailable, text }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    // A later file may have later values of the same keys.
+                    break;
                 }
                 Err(Failure { text, .. }) => {
                     tracing::error!(source = id, file = %path.display(), "not loaded; correct it, or change the file: {text}");

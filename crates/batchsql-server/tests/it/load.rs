@@ -108,6 +108,24 @@ fn rejected_records_have_their_line_and_reason() {
 }
 
 #[test]
+fn files_share_a_file_of_rejected_records() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id,note\n1,a\n-1,a\n");
+    place.write("b.csv", "id,note\n2,b\n-2,b\n-3,b\n");
+    let ran = run(&place, &["a.csv", "b.csv", "--rejects", "r.ndjson"]);
+    assert!(ran.out().contains("1 rejected, see r.ndjson") && ran.out().contains("2 rejected"), "{}", ran.all());
+    let ran = run(&place, &["a.csv", "--again", "second", "--rejects", "r.ndjson"]);
+    assert!(ran.code() == 1 && ran.out().contains("1 rejected, see r.ndjson"), "{}", ran.all());
+    let rejects = std::fs::read_to_string(place.path("r.ndjson")).unwrap();
+    let texts: Vec<String> = rejects
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(texts, ["-1,a", "-2,b", "-3,b", "-1,a"]);
+}
+
+#[test]
 fn what_cannot_be_loaded_says_why() {
     let place = Place::new();
     place.sql(TABLE);
