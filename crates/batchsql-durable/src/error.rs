@@ -148,15 +148,23 @@ impl From<LogError> for DurableSubmitError {
 #[error("after {accepted} accepted rows: {source}")]
 pub struct DurableSubmitAllError {
     pub(crate) accepted: usize,
+    pub(crate) stored_behind: Vec<usize>,
     pub(crate) source: DurableSubmitError,
 }
 
 impl DurableSubmitAllError {
     /// How many rows from the start are stored. The next row is not, unless the error is
-    /// [undetermined](DurableSubmitError::is_undetermined). Up to 4,096 rows behind it may be stored: rows of other
-    /// partitions, which had space before it.
+    /// [undetermined](DurableSubmitError::is_undetermined). Rows behind it may be [stored](Self::stored_behind).
     pub fn accepted(&self) -> usize {
         self.accepted
+    }
+
+    /// The numbers, from 0, of rows behind the one that was not accepted that are stored nevertheless, in their order: at most
+    /// 4,096 rows of other partitions, which had space before it. If the call is repeated for the rest, leave them out:
+    /// otherwise they are written twice. If the error is [undetermined](DurableSubmitError::is_undetermined), others may be
+    /// stored too.
+    pub fn stored_behind(&self) -> &[usize] {
+        &self.stored_behind
     }
 
     /// Why the next row was not accepted.

@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     Row(String),
     /// There is no capacity. The row was not accepted.
     Full,
+    /// There is no capacity for the row, but rows behind it are stored: those with these numbers, counted from the row.
+    FullBefore(Vec<usize>),
     /// The program ends. The row was not accepted.
     Closed,
     /// The log has failed, and the row may be stored or not.
@@ -130,11 +132,11 @@ impl Intake {
                     Err(error) => (error.accepted(), Some(error)),
                 };
                 rows.drain(..accepted);
-                let Some(error) = refused else { return Ok(()) };
-                let error = error.submit_error();
+                let Some(refused) = refused else { return Ok(()) };
+                let error = refused.submit_error();
                 Err(match error.row_error() {
                     Some(error) => Refusal::Row(error.to_string()),
-                    None if error.is_full() => Refusal::Full,
+                    None if error.is_full() => full(refused.stored_behind(), accepted),
                     None if error.is_closed() => Refusal::Closed,
                     None if error.is_undetermined() => Refusal::Undetermined(error.to_string()),
                     None => Refusal::Row(error.to_string()),
@@ -191,6 +193,14 @@ impl Intake {
             }
         }
     }
+}
+
+/// The numbers are those of the whole call.
+fn full(stored_behind: &[usize], accepted: usize) -> Refusal {
+    if stored_behind.is_empty() {
+        return Refusal::Full;
+    }
+    Refusal::FullBefore(stored_behind.iter().map(|number| number - accepted).collect())
 }
 
 fn refusal(error: SubmitError) -> Refusal {

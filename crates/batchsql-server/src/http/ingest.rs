@@ -33,6 +33,8 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     Full,
+    /// As many rows behind the next line are stored.
+    FullBefore(usize),
     Closed,
     Undetermined(String),
     /// The key was used for another body.
@@ -151,6 +153,7 @@ impl<'a> Ingest<'a> {
                     self.settle();
                 }
                 Err(Refusal::Full) => return Err(Stop::Full),
+                Err(Refusal::FullBefore(stored)) => return Err(Stop::FullBefore(stored.len())),
                 Err(Refusal::Closed) => return Err(Stop::Closed),
                 Err(Refusal::Undetermined(why)) => return Err(Stop::Undetermined(why)),
             }

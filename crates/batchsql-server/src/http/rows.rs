@@ -282,6 +282,13 @@ fn stopped(stop: Stop) -> Refused {
             let text = "there is no capacity now; send the rest, from `next_line` on, again later";
             (StatusCode::TOO_MANY_REQUESTS, text.to_owned())
         }
+        Stop::FullBefore(rows) => {
+            let text = format!(
+                "there is no capacity for line `next_line`, but {rows} rows behind it are stored: if the rest is sent again, they \
+                 are written again; with a rule with a key that changes nothing"
+            );
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
         Stop::Closed => {
             let text = "the server is about to end; send the rest, from `next_line` on, to another server or later";
             (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())

@@ -81,6 +81,10 @@ impl Rows<'_> {
                     tracing::warn!(source = self.id, reason, "a line is no row");
                 }
                 Err(Refusal::Full) => sleep(PAUSE).await,
+                Err(Refusal::FullBefore(stored)) => {
+                    remove(&mut self.rows, &stored);
+                    sleep(PAUSE).await;
+                }
                 Err(Refusal::Closed) => return false,
                 // Tried again: it may be written twice, as every row of a durable intake.
                 Err(Refusal::Undetermined(error)) => {
@@ -90,6 +94,15 @@ impl Rows<'_> {
             }
         }
     }
+}
+
+/// Removes the rows with these numbers, which are in their order.
+fn remove(rows: &mut VecDeque<DynRow>, numbers: &[usize]) {
+    let mut number = 0;
+    rows.retain(|_| {
+        number += 1;
+        numbers.binary_search(&(number - 1)).is_err()
+    });
 }
 
 impl Drop for Rows<'_> {
