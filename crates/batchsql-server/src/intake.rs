@@ -76,7 +76,10 @@ impl Intake {
             None => options,
         };
         let started = builder.durable(options).start().await;
-        let intake = started.map_err(|error| Failure::unavailable(format!("[durable] {error}")))?;
+        let intake = started.map_err(|error| {
+            let text = format!("[durable] {error}");
+            if error.is_invalid_settings() { Failure::mistake(text) } else { Failure::unavailable(text) }
+        })?;
         let recovered = intake.recovered();
         if recovered.rows > 0 {
             tracing::info!(rows = recovered.rows, clean = recovered.is_clean, "rows of an earlier run are written now");
@@ -211,7 +214,7 @@ fn refusal(error: SubmitError) -> Refusal {
     }
 }
 
-fn options(durable: &Durable) -> DurableOptions {
+pub(crate) fn options(durable: &Durable) -> DurableOptions {
     let policy = match durable.sync {
         Sync::Always => SyncPolicy::Always,
         Sync::Os => SyncPolicy::Os,

@@ -24,6 +24,8 @@ use crate::load::tally::Tally;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// So many records in a row are not all at fault, if the reason may be the table's.
+const SUSPECTS: usize = 4;
 /// Longer than any process runs: `retry_for` has no end below a durable intake.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -34,6 +36,8 @@ pub(crate) struct Exactly {
     position: Position,
     /// Whether a row was written, so that the table can be.
     has_written: bool,
+    /// Records since the last row that was written, which were refused alone for a reason that may be the table's.
+    suspects: usize,
 }
 
 /// What became of one try.
@@ -69,7 +73,7 @@ impl Exactly {
         let Some(position) = claimed.position() else {
             return Err(Failure::failed("the position of the file cannot be claimed"));
         };
-        Ok(Self { db, key, owner, position, has_written: false })
+        Ok(Self { db, key, owner, position, has_written: false, suspects: 0 })
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -96,15 +100,22 @@ impl Exactly {
         let mut parts = vec![(0, run.records.len())];
         while let Some((begin, end)) = parts.pop() {
             match self.try_long(run, begin, end, tally).await? {
-                Tried::Written => self.has_written = true,
+                Tried::Written => {
+                    self.has_written = true;
+                    self.suspects = 0;
+                }
                 Tried::Refused(_) if end - begin > 1 => {
                     let middle = begin + (end - begin) / 2;
                     parts.push((middle, end));
                     parts.push((begin, middle));
                 }
                 Tried::Refused(error) => {
-                    // A table that accepted no row may be at fault itself.
-                    if error.class() != ErrorClass::Row && !self.has_written {
+                    // A table that accepts no row may be at fault itself, also since the last one. The position has not
+                    // passed the records that were refused since then: they are tried again.
+                    let is_suspect = !matches!(error.class(), ErrorClass::Row | ErrorClass::Size);
+                    self.suspects += usize::from(is_suspect);
+                    let is_first = error.class() != ErrorClass::Row && !self.has_written;
+                    if is_first || self.suspects >= SUSPECTS {
                         return Err(Failure::failed(format!("the table cannot be written: {error}")));
                     }
                     let record = run.records[begin];
@@ -217,7 +228,7 @@ fn signed(record: u64) -> i64 {
 }
 
 fn fenced() -> Failure {
-    Failure::failed("another process loads this file now; what this one has written is written once")
+    Failure::unavailable("another process loads this file now; what this one has written is written once")
 }
 
 fn given_up(error: &SinkError) -> Failure {

@@ -42,6 +42,30 @@ fn files_of_a_folder_are_loaded_once() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
 
+/// A later file may have later values of the same keys, so it is not loaded before the first one.
+#[test]
+fn files_wait_for_those_before_them() {
+    let place = place();
+    place.sql("CREATE TABLE stock (id INTEGER PRIMARY KEY, amount INTEGER)");
+    let config = format!(
+        "{}[pipeline]\nretry_for = \"10ms\"\n[[tables]]\nname = \"stock\"\nrule = \"update\"\n[[sources]]\nid = \"drop\"\ntable = \
+         \"stock\"\nfiles = \"in/*.csv\"\nevery = \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database().replace("a.db", "a.db?busy_timeout=10ms")
+    );
+    let mut program = place.start(&config);
+    let lock = place.sql("BEGIN IMMEDIATE");
+    place.write("in/2.csv", "id,amount\n7,2\n");
+    place.write("in/1.csv", "id,amount\n7,1\n");
+    let first = (0..3).map(|_| program.wait_for("not loaded, trying again")).last().unwrap();
+    let second = program.wait_for("not loaded, trying again");
+    assert!(first.contains("1.csv") && second.contains("1.csv"), "{first}\n{second}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    program.wait_for("1.csv");
+    program.wait_for("loaded: 1 records");
+    until(|| place.number("SELECT coalesce(sum(amount), 0) FROM stock") == 2, || "not loaded".to_owned());
+    assert_eq!(program.stop().0, 0);
+}
+
 /// Below a durable intake rows are retried without an end, those of files too.
 #[test]
 fn files_are_loaded_beside_a_durable_intake() {
