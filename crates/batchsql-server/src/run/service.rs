@@ -140,6 +140,8 @@ impl Service {
             shared.drain();
         }
         let (ended, last_answers) = tokio::select! {
+            // The closing begins in any case.
+            biased;
             ended = intake.close(drain_for) => (ended, LAST_ANSWERS),
             signal = signals.next() => {
                 tracing::warn!(signal, "ending without waiting for rows");
