@@ -52,6 +52,24 @@ impl<S> fmt::Debug for DurableBuilder<S> {
 }
 
 impl<S: Sink> DurableBuilder<S> {
+    /// Checks the settings as [`start`](Self::start) does, and touches no folder.
+    ///
+    /// # Errors
+    /// The settings cannot work with a durable intake.
+    pub fn validate(&self) -> Result<(), DurableStartError> {
+        let Self { builder, options } = self;
+        let config = builder.settings();
+        refuse_settings(&config.when_full, config.delivery)?;
+        let is_exact = options.exactly_once.is_some();
+        if is_exact {
+            refuse_exactly_once(builder, &config, options)?;
+        }
+        options.schemas.iter().try_for_each(|schema| {
+            let refused = refuse_schema(schema, is_exact).map_or(Ok(()), Err);
+            refused.map_err(DurableStartError::refused)
+        })
+    }
+
     /// Opens the log, and starts the pipeline on the current Tokio runtime. Rows that wait in the log are written at once, in
     /// order, before later rows of their keys. After an unclean end the log is read first, see
     /// [`DurableOptions::on_progress`].
@@ -67,6 +85,7 @@ impl<S: Sink> DurableBuilder<S> {
     /// # Cancel safety
     /// If it is dropped, the log is closed in the background.
     pub async fn start(self) -> Result<DurableBatchSql, DurableStartError> {
+        self.validate()?;
         let Self { builder, mut options } = self;
         let begun = Instant::now();
         let reporter = builder.durable_reporter();
@@ -75,15 +94,7 @@ impl<S: Sink> DurableBuilder<S> {
             options.log = options.log.on_sync(move |took| reporter.synced(took));
         }
         let config = builder.settings();
-        refuse_settings(&config.when_full, config.delivery)?;
         let is_exact = options.exactly_once.is_some();
-        if is_exact {
-            refuse_exactly_once(&builder, &config, &options)?;
-        }
-        options.schemas.iter().try_for_each(|schema| {
-            let refused = refuse_schema(schema, is_exact).map_or(Ok(()), Err);
-            refused.map_err(DurableStartError::refused)
-        })?;
         let ordered = OrderedTables::of(&config);
         let (log, letters, recovery) = open(&options, &ordered).await?;
         let opened = begun.elapsed();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use batchsql_core::{RowError, StartError};
 use batchsql_feed::StoppedPartition;
-use batchsql_log::LogError;
+use batchsql_log::{LogError, LogErrorKind};
 
 /// The durable intake did not start. Nothing in the folder was lost.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,6 +36,15 @@ impl DurableStartError {
     /// Another process, or another handle of this process, uses the folder.
     pub fn is_locked(&self) -> bool {
         self.log_error().is_some_and(LogError::is_locked)
+    }
+
+    /// The settings contradict each other, or what is in the folder: another start will not help.
+    pub fn is_invalid_settings(&self) -> bool {
+        match &self.0 {
+            StartKind::Pipeline(_) | StartKind::Refused(_) => true,
+            StartKind::Log(error) => error.kind() == LogErrorKind::Invalid,
+            StartKind::Io { .. } => false,
+        }
     }
 
     /// The error of the log, if it could not be opened.
@@ -138,7 +147,7 @@ impl From<RowError> for DurableSubmitError {
 
 impl From<LogError> for DurableSubmitError {
     fn from(error: LogError) -> Self {
-        let is_closed = error.kind() == batchsql_log::LogErrorKind::Closed;
+        let is_closed = error.kind() == LogErrorKind::Closed;
         Self(if is_closed { SubmitKind::Closed } else { SubmitKind::Log(error) })
     }
 }
@@ -148,15 +157,23 @@ impl From<LogError> for DurableSubmitError {
 #[error("after {accepted} accepted rows: {source}")]
 pub struct DurableSubmitAllError {
     pub(crate) accepted: usize,
+    pub(crate) stored_behind: Vec<usize>,
     pub(crate) source: DurableSubmitError,
 }
 
 impl DurableSubmitAllError {
     /// How many rows from the start are stored. The next row is not, unless the error is
-    /// [undetermined](DurableSubmitError::is_undetermined). Up to 4,096 rows behind it may be stored: rows of other
-    /// partitions, which had space before it.
+    /// [undetermined](DurableSubmitError::is_undetermined). Rows behind it may be [stored](Self::stored_behind).
     pub fn accepted(&self) -> usize {
         self.accepted
+    }
+
+    /// The numbers, from 0, of rows behind the one that was not accepted that are stored nevertheless, in their order: at most
+    /// 4,096 rows of other partitions, which had space before it. If the call is repeated for the rest, leave them out:
+    /// otherwise they are written twice. If the error is [undetermined](DurableSubmitError::is_undetermined), others may be
+    /// stored too.
+    pub fn stored_behind(&self) -> &[usize] {
+        &self.stored_behind
     }
 
     /// Why the next row was not accepted.

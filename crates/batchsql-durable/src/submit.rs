@@ -76,7 +76,7 @@ impl DurableBatchSql {
                     }
                     Err(source) => {
                         shared.store_chunk(&mut chunk, &mut accepted, wait).await?;
-                        return Err(DurableSubmitAllError { accepted, source });
+                        return Err(DurableSubmitAllError { accepted, stored_behind: Vec::new(), source });
                     }
                 }
                 if count >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
@@ -116,8 +116,8 @@ enum Attempt {
         bytes: usize,
         error: DurableSubmitError,
     },
-    /// The row with this number was not stored, or it is not known.
-    Failed(usize, DurableSubmitError),
+    /// The rows with these numbers were not stored, or it is not known.
+    Failed(Vec<usize>, DurableSubmitError),
 }
 
 impl Shared {
@@ -173,27 +173,36 @@ impl Shared {
                 *accepted += rows(&encoded);
                 Ok(())
             }
-            Err((stored, source)) => {
-                Err(DurableSubmitAllError { accepted: *accepted + rows(&encoded[..stored]), source })
+            Err((left, source)) => {
+                let first = left[0];
+                let mut row = *accepted + rows(&encoded[..first]);
+                let mut error = DurableSubmitAllError { accepted: row, stored_behind: Vec::new(), source };
+                for (number, encoded) in encoded.iter().enumerate().skip(first) {
+                    let next = row + encoded.rows.len();
+                    if left.binary_search(&number).is_err() {
+                        error.stored_behind.extend(row..next);
+                    }
+                    row = next;
+                }
+                Err(error)
             }
         }
     }
 
-    /// Stores rows in their order. The error has the number of the first of these that is not stored.
-    async fn store(&self, rows: &[Encoded], wait: Wait) -> Result<(), (usize, DurableSubmitError)> {
+    /// Stores rows in their order. The error has the numbers of those that are not stored, at least one, in their order.
+    async fn store(&self, rows: &[Encoded], wait: Wait) -> Result<(), (Vec<usize>, DurableSubmitError)> {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         while !left.is_empty() {
             let (full, bytes, space) = match self.attempt(rows, &left).await {
                 Ok(Attempt::Stored) => return Ok(()),
-                Ok(Attempt::Failed(row, error)) => return Err((row, error)),
+                Ok(Attempt::Failed(rows, error)) => return Err((rows, error)),
                 Ok(Attempt::Full { rows, bytes, error }) => {
                     left = rows;
                     (error, bytes, None)
                 }
                 Err(space) => (DurableSubmitError::busy(), 0, Some(space)),
             };
-            let first = left[0];
-            let Wait::Until(until) = wait else { return Err((first, full)) };
+            let Wait::Until(until) = wait else { return Err((left, full)) };
             let waited = async {
                 match space {
                     Some(mut space) => {
@@ -206,8 +215,8 @@ impl Shared {
             };
             match timeout_at(until, waited).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err((first, error)),
-                Err(_) => return Err((first, full)),
+                Ok(Err(error)) => return Err((left, error)),
+                Err(_) => return Err((left, full)),
             }
         }
         Ok(())
@@ -221,7 +230,7 @@ impl Shared {
             match self.gather.push(&rows) {
                 Ok(gathered) => gathered,
                 Err(NotGathered::Full) => return Err(space),
-                Err(NotGathered::Closed) => return Ok(Attempt::Failed(left[0], DurableSubmitError::closed())),
+                Err(NotGathered::Closed) => return Ok(Attempt::Failed(left.to_vec(), DurableSubmitError::closed())),
             }
         };
         if self.acknowledges_early {
@@ -231,24 +240,20 @@ impl Shared {
         for block in gathered.blocks {
             results.push(stored(block).await);
         }
-        let rows = left.iter().copied().zip(gathered.of_row.iter().map(|block| &results[*block]));
-        let mut full: Option<Attempt> = None;
-        for (row, result) in rows {
-            let Err((error, block_bytes)) = result else { continue };
-            match &mut full {
-                // Rows before it may have been refused for want of space: they are not stored either.
-                Some(Attempt::Full { rows, .. }) if !error.is_full() => {
-                    return Ok(Attempt::Failed(rows[0], error.clone()));
-                }
-                _ if !error.is_full() => return Ok(Attempt::Failed(row, error.clone())),
-                Some(Attempt::Full { rows, bytes, .. }) => {
-                    rows.push(row);
-                    *bytes = (*block_bytes).max(*bytes);
-                }
-                _ => full = Some(Attempt::Full { rows: vec![row], bytes: *block_bytes, error: error.clone() }),
-            }
+        let (mut refused, mut block_bytes, mut full, mut failed) = (Vec::new(), 0, None, None);
+        for (row, block) in left.iter().zip(&gathered.of_row) {
+            let Err((error, bytes)) = &results[*block] else { continue };
+            refused.push(*row);
+            block_bytes = block_bytes.max(*bytes);
+            let first = if error.is_full() { &mut full } else { &mut failed };
+            first.get_or_insert_with(|| error.clone());
         }
-        Ok(full.unwrap_or(Attempt::Stored))
+        Ok(match (failed, full) {
+            // Rows before it may have been refused for want of space: they are not stored either.
+            (Some(error), _) => Attempt::Failed(refused, error),
+            (None, Some(error)) => Attempt::Full { rows: refused, bytes: block_bytes, error },
+            (None, None) => Attempt::Stored,
+        })
     }
 }
 

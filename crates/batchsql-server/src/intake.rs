@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     Row(String),
     /// There is no capacity. The row was not accepted.
     Full,
+    /// There is no capacity for the row, but rows behind it are stored: those with these numbers, counted from the row.
+    FullBefore(Vec<usize>),
     /// The program ends. The row was not accepted.
     Closed,
     /// The log has failed, and the row may be stored or not.
@@ -74,7 +76,10 @@ impl Intake {
             None => options,
         };
         let started = builder.durable(options).start().await;
-        let intake = started.map_err(|error| Failure::unavailable(format!("[durable] {error}")))?;
+        let intake = started.map_err(|error| {
+            let text = format!("[durable] {error}");
+            if error.is_invalid_settings() { Failure::mistake(text) } else { Failure::unavailable(text) }
+        })?;
         let recovered = intake.recovered();
         if recovered.rows > 0 {
             tracing::info!(rows = recovered.rows, clean = recovered.is_clean, "rows of an earlier run are written now");
@@ -93,7 +98,7 @@ impl Intake {
         matches!(self, Self::Durable(_))
     }
 
-    /// Whether rows would be accepted now.
+    /// Whether the database can be reached; with a durable intake, whether rows would be accepted now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Memory(db) => db.health().is_reachable(),
@@ -130,11 +135,11 @@ impl Intake {
                     Err(error) => (error.accepted(), Some(error)),
                 };
                 rows.drain(..accepted);
-                let Some(error) = refused else { return Ok(()) };
-                let error = error.submit_error();
+                let Some(refused) = refused else { return Ok(()) };
+                let error = refused.submit_error();
                 Err(match error.row_error() {
                     Some(error) => Refusal::Row(error.to_string()),
-                    None if error.is_full() => Refusal::Full,
+                    None if error.is_full() => full(refused.stored_behind(), accepted),
                     None if error.is_closed() => Refusal::Closed,
                     None if error.is_undetermined() => Refusal::Undetermined(error.to_string()),
                     None => Refusal::Row(error.to_string()),
@@ -151,6 +156,20 @@ impl Intake {
         let Self::Memory(db) = self else { return None };
         let accepted = timeout(limit, db.submit_tracked(row)).await;
         Some(accepted.map_or(Err(Refusal::Full), |accepted| accepted.map_err(refusal)))
+    }
+
+    /// Ends a [`close`](Self::close) that was cancelled: its deadline holds for later calls too, so they are waited for only for
+    /// `limit`, in which a durable intake stores what it has acknowledged.
+    pub(crate) async fn leave(&self, limit: Duration) -> Ended {
+        if let Ok(ended) = timeout(limit, self.close(Duration::ZERO)).await {
+            return ended;
+        }
+        let balance = self.pipeline().balance();
+        let (exit, what) = match self {
+            Self::Memory(_) => (Exit::Failed, "rows that were accepted are not written"),
+            Self::Durable(_) => (Exit::Waiting, "rows wait in the log for the next start"),
+        };
+        Ended { exit, text: format!("{balance}; {what}: their end was not waited for") }
     }
 
     /// Refuses new rows, and writes those that were accepted, for at most `limit`.
@@ -179,6 +198,14 @@ impl Intake {
     }
 }
 
+/// The numbers are those of the whole call.
+fn full(stored_behind: &[usize], accepted: usize) -> Refusal {
+    if stored_behind.is_empty() {
+        return Refusal::Full;
+    }
+    Refusal::FullBefore(stored_behind.iter().map(|number| number - accepted).collect())
+}
+
 fn refusal(error: SubmitError) -> Refusal {
     match error.row_error() {
         Some(error) => Refusal::Row(error.to_string()),
@@ -187,7 +214,7 @@ fn refusal(error: SubmitError) -> Refusal {
     }
 }
 
-fn options(durable: &Durable) -> DurableOptions {
+pub(crate) fn options(durable: &Durable) -> DurableOptions {
     let policy = match durable.sync {
         Sync::Always => SyncPolicy::Always,
         Sync::Os => SyncPolicy::Os,

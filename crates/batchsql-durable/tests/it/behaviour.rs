@@ -217,6 +217,38 @@ async fn a_full_log_refuses_or_waits_and_loses_nothing() {
     assert!(stored > 100, "{stored} rows");
 }
 
+/// Rows of other partitions have space before the row that is refused: whoever submits the rest must know them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_refused_in_the_middle_says_what_is_stored() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    sink.break_table("keyed", ErrorClass::Schema);
+    let small = options(dir.path()).segment_bytes(16 << 10).disk_bytes(96 << 10);
+    let builder = BatchSql::builder(sink.clone()).config(config().when_full(WhenFull::Reject));
+    let db = builder.durable(small).start().await.unwrap();
+    let mut begin = 0;
+    let (rows, error) = loop {
+        let rows: Vec<_> = (begin..begin + 1000).map(|id| row(&keyed(), id, 1)).collect();
+        begin += 1000;
+        if let Err(error) = db.submit_all(&rows).await {
+            break (rows, error);
+        }
+    };
+    assert!(error.submit_error().is_full() && !error.stored_behind().is_empty(), "{error:?}");
+    assert!(error.stored_behind().iter().all(|number| *number > error.accepted()), "{error:?}");
+    sink.mend_table("keyed");
+    db.flush().await.unwrap();
+    let rest = rows.iter().enumerate().skip(error.accepted());
+    for (_, row) in rest.filter(|(number, _)| !error.stored_behind().contains(number)) {
+        while let Err(error) = db.submit(row).await {
+            assert!(error.is_full(), "{error}");
+        }
+    }
+    db.flush().await.unwrap();
+    let mut ids: Vec<i64> = applied(&sink).into_iter().map(|(id, _)| id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..begin).collect::<Vec<_>>(), "each row once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_fits_no_segment_is_refused_at_once() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());

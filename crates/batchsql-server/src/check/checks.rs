@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use batchsql::durable::tools::IntakeFolder;
+use batchsql::durable::{DurableExt, DurableOptions, tools::IntakeFolder};
 use batchsql::{BatchSql, Claim, ClaimFrom, DynSink, PartitionKey, Sink};
 
 use crate::check::finding::{Finding, Status};
@@ -13,7 +13,8 @@ use crate::config::sections::{Rule, Table};
 use crate::config::settings::{Settings, SourceKind};
 use crate::database;
 use crate::http::tls;
-use crate::table::target;
+use crate::intake;
+use crate::table::target::{self, Target};
 
 /// All checks, in the order in which `run` would meet what they find.
 pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<Finding> {
@@ -164,10 +165,14 @@ async fn tables(settings: &Settings, sink: DynSink, findings: &mut Vec<Finding>)
             return;
         }
     };
+    let mut targets = Vec::new();
     for table in &settings.tables {
-        findings.push(one_table(&sink, &db, table).await);
+        let (finding, target) = one_table(&sink, &db, table).await;
+        findings.push(finding);
         findings.extend(advice(settings, table));
+        targets.extend(target);
     }
+    findings.extend(durable_settings(settings, &sink, &targets));
     let exactly_once = settings.durable.as_ref().and_then(|durable| durable.exactly_once.as_deref());
     let reads_files = settings.sources.iter().any(|source| match &source.kind {
         SourceKind::Files(files) => !files.at_least_once,
@@ -179,14 +184,24 @@ async fn tables(settings: &Settings, sink: DynSink, findings: &mut Vec<Finding>)
     db.close(Duration::from_secs(5)).await;
 }
 
-async fn one_table(sink: &DynSink, db: &BatchSql, table: &Table) -> Finding {
+/// Settings with which a durable intake would not start.
+fn durable_settings(settings: &Settings, sink: &DynSink, targets: &[Target]) -> Option<Finding> {
+    let durable = settings.durable.as_ref()?;
+    let schemas = targets.iter().map(|target| &target.schema);
+    let options = schemas.fold(intake::options(durable), DurableOptions::schema);
+    let builder = BatchSql::builder(sink.clone()).config(settings.pipeline.clone()).durable(options);
+    let error = builder.validate().err()?;
+    Some(Finding::new("durable", durable.folder.display().to_string(), Status::Failed, error.to_string()))
+}
+
+async fn one_table(sink: &DynSink, db: &BatchSql, table: &Table) -> (Finding, Option<Target>) {
     let name = table.name.get_ref();
     let target = match target::open(sink, table).await {
         Ok(target) => target,
-        Err(text) => return Finding::new("table", name, Status::Failed, text),
+        Err(text) => return (Finding::new("table", name, Status::Failed, text), None),
     };
     if let Err(error) = db.prepare(&target.schema).await {
-        return Finding::new("table", name, Status::Failed, error.to_string());
+        return (Finding::new("table", name, Status::Failed, error.to_string()), None);
     }
     let schema = &target.schema;
     let key: Vec<&str> = schema.key_columns().iter().map(|column| schema.columns()[*column].name()).collect();
@@ -198,7 +213,7 @@ async fn one_table(sink: &DynSink, db: &BatchSql, table: &Table) -> Finding {
         let names: Vec<&str> = target.left_out.iter().map(|(column, _)| column.as_str()).collect();
         detail.push_str(&format!("; not written by rows: {}", names.join(", ")));
     }
-    Finding::new("table", name, Status::Ok, detail)
+    (Finding::new("table", name, Status::Ok, detail), Some(target))
 }
 
 /// What is allowed and may surprise.

@@ -114,6 +114,10 @@ fn http_settings(
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         checks.problem(span.clone(), format!("`limits.{name}` is 0, so nothing could be sent; raise it"));
     }
+    if section.idempotency.keys == 0 {
+        let text = "`idempotency.keys` is 0, so every request with a key would be refused; raise it, or leave it out";
+        checks.problem(span.clone(), text);
+    }
     if limits.line > limits.decompressed {
         checks.problem(span.clone(), "`limits.line` is above `limits.decompressed`; lower it");
     }

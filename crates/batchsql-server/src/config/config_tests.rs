@@ -36,7 +36,7 @@ fn each_mistake_has_its_message() {
     check("[pipeline]\nflush_size = 0", "b.toml:7:1: flush_size is 0; set it to at least 1");
     check(
         "[pipeline]\nflush_interval = 5",
-        "b.toml:8:18: invalid type: integer `5`, expected a duration with its unit, such as \"100ms\" or \"5s\"",
+        "b.toml:8:18: invalid type: integer, expected a duration with its unit, such as \"100ms\" or \"5s\"",
     );
     check(
         "rule = \"upsert\"",

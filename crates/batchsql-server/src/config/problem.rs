@@ -115,8 +115,15 @@ pub(crate) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (similarity(best) > 0.82).then_some(*best)
 }
 
-/// ``invalid type: string "...", expected a map`` has the value, which may be a secret.
+/// ``invalid type: string "...", expected a map`` has the value, which may be a secret: so may a number.
 fn without_values(message: &str) -> String {
+    for (kind, name) in [("integer `", "integer"), ("floating point `", "number"), ("boolean `", "boolean")] {
+        if let Some((before, rest)) = message.split_once(kind)
+            && let Some((_, after)) = rest.split_once('`')
+        {
+            return format!("{before}{name}{after}");
+        }
+    }
     let Some((before, rest)) = message.split_once("string \"") else { return message.to_owned() };
     // The value is printed with escapes, so the first quote without a backslash ends it.
     let mut is_escaped = false;
@@ -152,6 +159,9 @@ mod tests {
             r#"invalid type: string "postgres://u:hun\"ter2@h", expected struct DatabaseSection"#,
             "invalid type: text, expected struct DatabaseSection",
         );
+        check("invalid type: integer `12345678`, expected a string", "invalid type: integer, expected a string");
+        check("invalid type: floating point `1.5`, expected a string", "invalid type: number, expected a string");
+        check("invalid type: boolean `true`, expected a string", "invalid type: boolean, expected a string");
     }
 
     #[test]

@@ -61,9 +61,11 @@ fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Strin
             reference.split_once(":-").map_or((reference, None), |(name, default)| (name, Some(default)));
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_name {
-            return Err(format!(
-                "`{name}` is not a name of a variable; use letters, digits and _, or $${{ for the text itself"
-            ));
+            // What stands there may be a part of a password.
+            return Err(
+                "what follows a ${ is not a name of a variable; use letters, digits and _, or $${ for the text itself"
+                    .to_owned(),
+            );
         }
         // As in a shell, a default also takes the place of an empty value.
         match (variable(name).filter(|value| default.is_none() || !value.is_empty()), default) {
@@ -106,5 +108,6 @@ mod tests {
         check("${PORT}", Err("the variable PORT is not set"));
         check("${HOST", Err("no end"));
         check("${a b}", Err("not a name"));
+        assert!(!expand("postgres://u:a${secret@h/x}", &variable).unwrap_err().contains("secret"));
     }
 }

@@ -32,6 +32,18 @@ pub(crate) fn error(status: StatusCode, text: impl Into<String>) -> Response<Bod
     response
 }
 
+/// As [`error`], in the middle of a body.
+pub(crate) fn unread(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = error(status, text);
+    close(&mut response);
+    response
+}
+
+/// What is left of the body is not read.
+fn close(response: &mut Response<Body>) {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
 /// The response to a request whose body was read: what became of its lines, and why the rest was not accepted.
 pub(crate) fn rows(progress: &Progress, wait: Wait, stopped: Option<(StatusCode, String)>) -> Response<Body> {
     let mut body = Map::new();
@@ -59,8 +71,7 @@ pub(crate) fn rows(progress: &Progress, wait: Wait, stopped: Option<(StatusCode,
     body.insert("error".to_owned(), text.into());
     body.insert("next_line".to_owned(), (progress.lines + 1).into());
     *response.body_mut() = Body::from(Value::Object(body).to_string());
-    // What is left of the body is not read.
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    close(&mut response);
     response
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Guard {
     read: Sha256,
     /// Of the lines of the progress.
     reached: Sha256,
+    /// The lines of before have come again, so the progress is about this body.
+    has_come_again: bool,
     kept: Option<Progress>,
 }
 
@@ -100,6 +102,7 @@ impl Keys {
         Begin::Go(Box::new(Guard {
             keys: Arc::clone(self),
             id,
+            has_come_again: before.progress.lines == 0,
             before,
             read: Sha256::new(),
             reached: Sha256::new(),
@@ -125,19 +128,16 @@ impl Guard {
         let lines = self.before.progress.lines;
         if number > lines {
             // The body is shorter than before, and other lines come in its place.
-            return if self.reached_before(lines) { Ok(Some(Mark(self.read.clone()))) } else { Err(OtherBody) };
+            return if self.has_come_again { Ok(Some(Mark(self.read.clone()))) } else { Err(OtherBody) };
         }
         if number == lines {
-            self.reached = self.read.clone();
-            if digest(&self.reached) != self.before.digest {
+            if digest(&self.read) != self.before.digest {
                 return Err(OtherBody);
             }
+            self.reached = self.read.clone();
+            self.has_come_again = true;
         }
         Ok(None)
-    }
-
-    fn reached_before(&self, lines: u64) -> bool {
-        lines == 0 || self.kept.is_some() || digest(&self.reached) == self.before.digest
     }
 
     /// The body is over.
@@ -145,7 +145,7 @@ impl Guard {
     /// # Errors
     /// It has fewer lines than before.
     pub(crate) fn end(&self) -> Result<(), OtherBody> {
-        if self.reached_before(self.before.progress.lines) { Ok(()) } else { Err(OtherBody) }
+        if self.has_come_again { Ok(()) } else { Err(OtherBody) }
     }
 
     /// The lines up to the mark were accepted or refused.
@@ -153,9 +153,12 @@ impl Guard {
         self.reached = mark.0;
     }
 
-    /// What is kept when the request ends.
+    /// What is kept when the request ends. Before the lines of before have come again, that is what was kept before: the
+    /// body may be another one, or break off.
     pub(crate) fn keep(&mut self, progress: Progress) {
-        self.kept = Some(progress.shortened(KEPT_REJECTIONS));
+        if self.has_come_again {
+            self.kept = Some(progress.shortened(KEPT_REJECTIONS));
+        }
     }
 }
 
@@ -214,6 +217,26 @@ mod tests {
         assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![3]), "a refused repeat changes nothing");
         assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![]));
         assert_eq!(begin(&keys, "k").before().accepted, 3);
+    }
+
+    #[test]
+    fn a_repeat_that_does_not_come_as_far_changes_nothing() {
+        let keys = Keys::new(Duration::from_secs(60), 10);
+        assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![1, 2, 3]));
+        // As `Ingest` does at the end of every request.
+        let mut broken_off = begin(&keys, "k");
+        assert!(broken_off.line(1, b"a").unwrap().is_none());
+        broken_off.keep(broken_off.before().clone());
+        drop(broken_off);
+        let mut other = begin(&keys, "k");
+        for (number, line) in (1..).zip(["a", "x"]) {
+            assert!(other.line(number, line.as_bytes()).unwrap().is_none());
+        }
+        other.line(3, b"c").unwrap_err();
+        other.keep(other.before().clone());
+        drop(other);
+        assert_eq!(send(&keys, "k", &["a", "x", "c"], 3), Err(OtherBody));
+        assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![]));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     Full,
+    /// As many rows behind the next line are stored.
+    FullBefore(usize),
     Closed,
     Undetermined(String),
     /// The key was used for another body.
@@ -151,6 +153,7 @@ impl<'a> Ingest<'a> {
                     self.settle();
                 }
                 Err(Refusal::Full) => return Err(Stop::Full),
+                Err(Refusal::FullBefore(stored)) => return Err(Stop::FullBefore(stored.len())),
                 Err(Refusal::Closed) => return Err(Stop::Closed),
                 Err(Refusal::Undetermined(why)) => return Err(Stop::Undetermined(why)),
             }
@@ -164,8 +167,10 @@ impl<'a> Ingest<'a> {
                 None => unreachable!("a request may not wait for the outcome of rows of a durable intake"),
             };
             self.rows.pop_front();
+            // Before it is settled, as lines behind it may be settled too: those that are no rows.
+            let line = self.pending.iter().find(|pending| pending.refused.is_none()).map(|pending| pending.line);
             self.settle();
-            self.receipts.push_back((self.progress.lines, receipt));
+            self.receipts.push_back((line.expect("a row that waits has its line"), receipt));
             if self.receipts.len() > OUTSTANDING {
                 self.await_front().await;
             }

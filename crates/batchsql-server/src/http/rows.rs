@@ -172,6 +172,10 @@ impl Asked<'_> {
         let mut ingest = Ingest::new((&shared.intake, target), wait, limits, key);
         let stopped = read(shared, &mut ingest, form, coding, body).await.err();
         ingest.await_outcomes().await;
+        if let Some((StatusCode::UNPROCESSABLE_ENTITY, text)) = stopped {
+            // The progress is that of another body.
+            return answer::unread(StatusCode::UNPROCESSABLE_ENTITY, text);
+        }
         let mut response = answer::rows(ingest.progress(), wait, stopped);
         if was_sent {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -277,6 +281,13 @@ fn stopped(stop: Stop) -> Refused {
         Stop::Full => {
             let text = "there is no capacity now; send the rest, from `next_line` on, again later";
             (StatusCode::TOO_MANY_REQUESTS, text.to_owned())
+        }
+        Stop::FullBefore(rows) => {
+            let text = format!(
+                "there is no capacity for line `next_line`, but {rows} rows behind it are stored: if the rest is sent again, they \
+                 are written again; with a rule with a key that changes nothing"
+            );
+            (StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Stop::Closed => {
             let text = "the server is about to end; send the rest, from `next_line` on, to another server or later";

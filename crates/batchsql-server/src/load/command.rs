@@ -28,7 +28,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
     let settings = settings(&load)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
-    let table = match (&load.table, &settings.tables[..]) {
+    // Without a configuration there is only one, with a name that is made of the one given.
+    let name = load.table.as_ref().filter(|_| load.config.is_some());
+    let table = match (name, &settings.tables[..]) {
         (Some(name), _) => settings.table(name).ok_or_else(|| {
             let known = settings.table_names().join(", ");
             Failure::mistake(format!("there is no table `{name}` in the configuration; it has {known}"))
@@ -96,10 +98,7 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
         toml.push_str("unknown_fields = \"ignore\"\n");
     }
     let source = SourceText::new(Path::new("command line"), toml);
-    let mut settings = read::parse(&source, &|_| None).map_err(|problems| Failure::mistake(format!("{problems}")))?;
-    // It is found again by the name that was given.
-    settings.tables.truncate(1);
-    Ok(settings)
+    read::parse(&source, &|_| None).map_err(|problems| Failure::mistake(format!("{problems}")))
 }
 
 /// Names in the configuration have no quotes or spaces; one table needs no name.
@@ -119,7 +118,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
     let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
     let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
-    let input = opened.map_err(Failure::unavailable)?;
+    let input = opened.map_err(|failure| Failure::unavailable(failure.text))?;
     bar.set_length(input.bytes);
     bar.set_position(0);
     bar.reset_eta();

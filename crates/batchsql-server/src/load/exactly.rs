@@ -24,6 +24,10 @@ use crate::load::tally::Tally;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// So many records in a row are not all at fault, if the reason may be the table's.
+const SUSPECTS: usize = 4;
+/// Longer than any process runs: `retry_for` has no end below a durable intake.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 pub(crate) struct Exactly {
     db: BatchSql,
@@ -32,6 +36,8 @@ pub(crate) struct Exactly {
     position: Position,
     /// Whether a row was written, so that the table can be.
     has_written: bool,
+    /// Records since the last row that was written, which were refused alone for a reason that may be the table's.
+    suspects: usize,
 }
 
 /// What became of one try.
@@ -67,7 +73,7 @@ impl Exactly {
         let Some(position) = claimed.position() else {
             return Err(Failure::failed("the position of the file cannot be claimed"));
         };
-        Ok(Self { db, key, owner, position, has_written: false })
+        Ok(Self { db, key, owner, position, has_written: false, suspects: 0 })
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -85,20 +91,31 @@ impl Exactly {
         Ok(())
     }
 
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.db.config().retry_for.min(FAR)
+    }
+
     async fn write_run(&mut self, parsed: &Parsed, run: &Run, tally: &mut Tally) -> Result<(), Failure> {
         // The part at the end is the next one.
         let mut parts = vec![(0, run.records.len())];
         while let Some((begin, end)) = parts.pop() {
             match self.try_long(run, begin, end, tally).await? {
-                Tried::Written => self.has_written = true,
+                Tried::Written => {
+                    self.has_written = true;
+                    self.suspects = 0;
+                }
                 Tried::Refused(_) if end - begin > 1 => {
                     let middle = begin + (end - begin) / 2;
                     parts.push((middle, end));
                     parts.push((begin, middle));
                 }
                 Tried::Refused(error) => {
-                    // A table that accepted no row may be at fault itself.
-                    if error.class() != ErrorClass::Row && !self.has_written {
+                    // A table that accepts no row may be at fault itself, also since the last one. The position has not
+                    // passed the records that were refused since then: they are tried again.
+                    let is_suspect = !matches!(error.class(), ErrorClass::Row | ErrorClass::Size);
+                    self.suspects += usize::from(is_suspect);
+                    let is_first = error.class() != ErrorClass::Row && !self.has_written;
+                    if is_first || self.suspects >= SUSPECTS {
                         return Err(Failure::failed(format!("the table cannot be written: {error}")));
                     }
                     let record = run.records[begin];
@@ -115,7 +132,7 @@ impl Exactly {
 
     /// Tries until there is an answer, for `retry_for`.
     async fn try_long(&mut self, run: &Run, begin: usize, end: usize, tally: &mut Tally) -> Result<Tried, Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let tried = self.try_once(run, begin, end, tally).await?;
@@ -161,7 +178,7 @@ impl Exactly {
 
     /// Whether a step to this record was committed.
     async fn resolve(&mut self, to: i64) -> Result<bool, Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.db.claim(&self.key, &Claim::of(&self.owner)).await {
@@ -183,7 +200,7 @@ impl Exactly {
 
     /// Moves the position behind records that are no rows.
     async fn advance(&mut self, to: u64) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.db.config().retry_for;
+        let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.db.advance(&Step::new(self.position, signed(to))).await {
@@ -211,7 +228,7 @@ fn signed(record: u64) -> i64 {
 }
 
 fn fenced() -> Failure {
-    Failure::failed("another process loads this file now; what this one has written is written once")
+    Failure::unavailable("another process loads this file now; what this one has written is written once")
 }
 
 fn given_up(error: &SinkError) -> Failure {

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::coding::part::Coding;
 use crate::coding::reader::CodedReader;
 use crate::config::sections::Format;
+use crate::exit::Failure;
 
 const PART: usize = 1 << 20;
 
@@ -32,16 +33,17 @@ impl Input {
     ///
     /// # Errors
     /// The file cannot be read, or its name does not say its form.
-    pub(crate) fn open(path: &Path, format: Option<Format>, mut read: impl FnMut(u64)) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("{}: the file cannot be read: {error}", path.display());
+    pub(crate) fn open(path: &Path, format: Option<Format>, mut read: impl FnMut(u64)) -> Result<Self, Failure> {
+        let failed = |error| Failure::unavailable(format!("{}: the file cannot be read: {error}", path.display()));
         let (named, coding) = of_name(path);
         let format = format.or(named).ok_or_else(|| {
-            format!("{}: the name does not say what it is; give the format, csv or ndjson", path.display())
+            let text = "the name does not say what it is; give the format, csv or ndjson";
+            Failure::failed(format!("{}: {text}", path.display()))
         })?;
         let mut file = File::open(path).map_err(failed)?;
         let modified = file.metadata().and_then(|found| found.modified()).ok();
         if file.metadata().map_err(failed)?.is_dir() {
-            return Err(format!("{}: this is a folder; name its files", path.display()));
+            return Err(Failure::failed(format!("{}: this is a folder; name its files", path.display())));
         }
         let (mut hash, mut part, mut bytes) = (Sha256::new(), vec![0; PART], 0);
         loop {

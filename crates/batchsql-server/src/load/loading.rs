@@ -16,7 +16,7 @@ use crate::load::exactly::Exactly;
 use crate::load::file::Input;
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, parse};
-use crate::load::rejects::Rejects;
+use crate::load::rejects::{Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
@@ -65,8 +65,16 @@ impl Job {
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
         let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name } = self;
         let mut writer = writer(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        if input.has_changed() {
+            return Err(changed(&input));
+        }
         let before = writer.reached();
-        let rejects = Rejects::open(&rejects, before).map_err(|error| {
+        let load = Load {
+            file: input.digest[..16].to_owned(),
+            table: target.schema.table_display().to_string(),
+            again: name.clone(),
+        };
+        let rejects = Rejects::open(&rejects, load, before).map_err(|error| {
             Failure::unavailable(format!("the file of rejected records {} cannot be used: {error}", rejects.display()))
         })?;
         let mut tally = Tally { rejects, most_rejects, counts: OutcomeCounts::default() };
@@ -85,16 +93,23 @@ impl Job {
             let text = format!("{}: {error}", input.path.display());
             if error.kind() == std::io::ErrorKind::InvalidInput {
                 Failure::mistake(text)
+            } else if error.raw_os_error().is_some() {
+                // Of the system, for example too many open files: the content is not at fault.
+                Failure::unavailable(text)
             } else {
                 Failure::failed(text)
             }
         })?;
         if input.has_changed() {
-            let text = "the file has changed while it was loaded; load it again when it is complete";
-            return Err(Failure::failed(format!("{}: {text}", input.path.display())));
+            return Err(changed(&input));
         }
         Ok(Loaded { records, before, counts: tally.counts, rejected: tally.rejects.count })
     }
+}
+
+fn changed(input: &Input) -> Failure {
+    let text = "the file has changed while it was loaded; load it again when it is complete";
+    Failure::failed(format!("{}: {text}", input.path.display()))
 }
 
 async fn writer(
@@ -168,5 +183,52 @@ impl Reader {
             }
         }
         Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{DynSink, ErrorClass, FieldRules, ValueRef};
+    use batchsql_testkit::ScriptedSink;
+
+    use super::*;
+    use crate::exit::Exit;
+    use crate::table::record::tests::orders;
+
+    async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
+        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        let job = Job {
+            db,
+            target: Arc::new(orders(FieldRules::default())),
+            input: Input::open(path, None, |_| {}).unwrap(),
+            delimiter: b',',
+            rejects: path.with_extension("rejects"),
+            most_rejects: 1000,
+            at_least_once: false,
+            name: None,
+        };
+        job.run(|_| {}).await
+    }
+
+    /// A table that breaks in the middle ends the load: its records are not rejected, and a later run loads them.
+    #[tokio::test]
+    async fn a_table_that_breaks_in_the_middle_rejects_no_record() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = folder.path().join("a.csv");
+        let lines: String = (0..200).map(|id| format!("{id},eu\n")).collect();
+        std::fs::write(&path, format!("id,region\n{lines}")).unwrap();
+        sink.keep_positions();
+        let id = |row: &DynRow| match row.get("id") {
+            Some(ValueRef::I64(id)) => id,
+            other => panic!("{other:?}"),
+        };
+        sink.poison_as(ErrorClass::Schema, move |row| id(row) >= 100);
+        let failure = load(&sink, &path).await.unwrap_err();
+        assert!(failure.exit == Exit::Failed && failure.text.contains("the table cannot be written"), "{failure:?}");
+        assert_eq!(sink.applied().len(), 100);
+        // One row of the same class is at fault itself, as others are written after it.
+        sink.poison_as(ErrorClass::Schema, move |row| id(row) == 150);
+        let loaded = load(&sink, &path).await.unwrap();
+        assert_eq!((loaded.before, loaded.rejected, sink.applied().len()), (100, 1, 199));
     }
 }

@@ -57,7 +57,11 @@ impl Marked {
         for run in &parsed.runs {
             let rows: Vec<_> = (0..run.records.len()).map(|row| run.rows.rows().to_row(row)).collect();
             let outcomes = self.db.submit_all_tracked(&rows).await;
-            let outcomes = outcomes.map_err(|error| Failure::failed(error.submit_error()))?;
+            let outcomes = outcomes.map_err(|error| match error.submit_error() {
+                error if error.row_error().is_some() => Failure::failed(error),
+                // It is full, or about to end.
+                error => Failure::unavailable(error),
+            })?;
             for kind in [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded, OutcomeKind::Rejected] {
                 tally.counts.add(kind, outcomes.counts.get(kind));
             }

@@ -1,4 +1,4 @@
-//! Owns the file of records that were not written: one JSON object each, with the number of its line, the reason, and its text.
+//! Owns the file of records that were not written: one JSON object each, with the number of its line, the reason, its text, and its load.
 //! Must not know why.
 
 use std::fs::{File, OpenOptions};
@@ -15,51 +15,66 @@ struct Reject {
     reason: String,
     /// As it is in the file.
     text: String,
+    #[serde(flatten)]
+    load: Load,
 }
+
+/// What a load is: several may have the same file of rejected records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// The begin of the SHA-256 of the content.
+    pub(crate) file: String,
+    pub(crate) table: String,
+    /// Its name, if it loads the same content once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) again: Option<String>,
+}
+
+/// How a line begins.
+const BEGIN: &str = "{\"line\":";
 
 /// The file. It is made with the first record.
 pub(crate) struct Rejects {
     path: PathBuf,
+    load: Load,
     file: Option<File>,
-    /// Records in the file, those of earlier runs included.
+    /// Records of the load in the file, those of earlier runs included.
     pub(crate) count: u64,
 }
 
 impl Rejects {
-    /// Opens the file of an earlier run, and keeps the records up to `passed`: those behind it are tried again. Without an
-    /// earlier run (`passed` is 0) it begins anew.
+    /// Opens the file. Of an earlier run of this load it keeps the records up to `passed`: those behind it are tried again.
+    /// Without an earlier run (`passed` is 0) there are none. Every line that is not of this load stays.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn open(path: &Path, passed: u64) -> io::Result<Self> {
-        let mut kept = String::new();
-        let mut count = 0;
-        match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { path: path.to_owned(), file: None, count: 0 });
-            }
-            Err(error) => return Err(error),
-            Ok(text) => {
-                for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-                    let reject: Result<Reject, _> = serde_json::from_str(line);
-                    if reject.is_ok_and(|reject| reject.record <= passed) {
-                        kept.push_str(line);
-                        count += 1;
-                    }
+    pub(crate) fn open(path: &Path, load: Load, passed: u64) -> io::Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        let (mut kept, mut count) = (String::with_capacity(text.len()), 0);
+        for line in text.split_inclusive('\n') {
+            if !line.ends_with('\n') {
+                // A crash has torn it, so no position has passed it; otherwise a record would be added to a foreign line.
+                if !line.starts_with(BEGIN) {
+                    kept.push_str(line);
+                    kept.push('\n');
                 }
+                continue;
             }
+            let own = serde_json::from_str::<Reject>(line).ok().filter(|reject| reject.load == load);
+            match own {
+                Some(reject) if reject.record > passed => continue,
+                Some(_) => count += 1,
+                None => {}
+            }
+            kept.push_str(line);
         }
-        if count == 0 {
-            std::fs::remove_file(path)?;
-            return Ok(Self { path: path.to_owned(), file: None, count: 0 });
+        if kept != text {
+            replace(path, &kept)?;
         }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(kept.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        Ok(Self { path: path.to_owned(), file: Some(OpenOptions::new().append(true).open(path)?), count })
+        Ok(Self { path: path.to_owned(), load, file: None, count })
     }
 
     /// Adds records, and returns when they are on disk: only then may the position pass them.
@@ -72,11 +87,16 @@ impl Rejects {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(OpenOptions::new().create(true).append(true).open(&self.path)?),
+            None => {
+                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                sync_folder(&self.path)?;
+                self.file.insert(file)
+            }
         };
         let mut lines = Vec::new();
         for (line, record, reason, text) in records {
-            let reject = Reject { line: *line, record: *record, reason: reason.clone(), text: text.clone() };
+            let (reason, text, load) = (reason.clone(), text.clone(), self.load.clone());
+            let reject = Reject { line: *line, record: *record, reason, text, load };
             serde_json::to_writer(&mut lines, &reject)?;
             lines.push(b'\n');
         }
@@ -87,16 +107,45 @@ impl Rejects {
     }
 }
 
+/// Puts this content in place of the file, as a whole. Without content there is no file.
+fn replace(path: &Path, content: &str) -> io::Result<()> {
+    if content.is_empty() {
+        std::fs::remove_file(path)?;
+        return sync_folder(path);
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    sync_folder(path)
+}
+
+/// A new name is on disk when its folder is.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn load(file: &str, again: Option<&str>) -> Load {
+        Load { file: file.to_owned(), table: "orders".to_owned(), again: again.map(str::to_owned) }
+    }
+
+    fn record(number: u64) -> (u64, u64, String, String) {
+        (number + 1, number, "why".to_owned(), "a\n\"b\"".to_owned())
+    }
 
     #[test]
     fn records_behind_the_position_are_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let record = |number: u64| (number + 1, number, "why".to_owned(), "a\n\"b\"".to_owned());
-        let mut rejects = Rejects::open(&path, 0).unwrap();
+        let open = |passed| Rejects::open(&path, load("a", None), passed).unwrap();
+        let mut rejects = open(0);
         rejects.add(&[]).unwrap();
         assert!(!path.exists(), "no record, no file");
         rejects.add(&[record(3), record(7)]).unwrap();
@@ -105,13 +154,41 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"line\":11");
         std::fs::write(&path, text).unwrap();
-        let mut again = Rejects::open(&path, 8).unwrap();
+        let mut again = open(8);
         assert_eq!(again.count, 2);
         again.add(&[record(9)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let numbers: Vec<u64> = text.lines().map(|line| serde_json::from_str::<Reject>(line).unwrap().record).collect();
         assert_eq!(numbers, [3, 7, 9]);
-        assert_eq!(Rejects::open(&path, 0).unwrap().count, 0);
+        assert_eq!(open(0).count, 0);
         assert!(!path.exists(), "a load that begins anew");
+    }
+
+    #[test]
+    fn lines_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        std::fs::write(&path, "a file\nof a person").unwrap();
+        let loads = [load("a", None), load("b", None), load("a", Some("second"))];
+        for load in &loads {
+            let mut rejects = Rejects::open(&path, load.clone(), 0).unwrap();
+            assert_eq!(rejects.count, 0, "those of others do not count");
+            rejects.add(&[record(1), record(5)]).unwrap();
+        }
+        assert_eq!(Rejects::open(&path, loads[1].clone(), 3).unwrap().count, 1);
+        assert_eq!(Rejects::open(&path, loads[0].clone(), 0).unwrap().count, 0);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("a file\nof a person\n"), "{text}");
+        let left: Vec<(Load, u64)> = text
+            .lines()
+            .skip(2)
+            .map(|line| serde_json::from_str(line).unwrap())
+            .map(|reject: Reject| (reject.load, reject.record))
+            .collect();
+        assert_eq!(left, [(loads[1].clone(), 1), (loads[2].clone(), 1), (loads[2].clone(), 5)]);
+        // An empty one is left alone too: it may be no file.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(Rejects::open(&path, loads[0].clone(), 0).unwrap().count, 0);
+        assert!(path.exists());
     }
 }

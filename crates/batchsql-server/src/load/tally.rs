@@ -28,7 +28,8 @@ impl Tally {
         let count = self.rejects.count;
         let last = records.last().map(|(line, _, reason, _)| format!("line {line}: {reason}")).unwrap_or_default();
         Err(Failure::failed(format!(
-            "{count} records were rejected, which is more than --max-rejects; the last one: {last}"
+            "{count} records were rejected, which is more than {} (`batchsql load` has --max-rejects); the last one: {last}",
+            self.most_rejects
         )))
     }
 }

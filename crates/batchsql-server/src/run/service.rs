@@ -30,6 +30,9 @@ use crate::table::target::{self, Target};
 /// Requests that are open when the rows are written get this long to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
+/// What the intake gets after a second signal, to store what it has acknowledged.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// Runs until SIGTERM or SIGINT. A second signal ends the wait for rows.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
     tracing::info!("ready");
     let reason = tokio::select! {
         signal = signals.next() => signal,
-        () = service.end_of_sources() => "the sources have ended",
+        reason = service.end_of_sources() => reason,
     };
     tracing::info!(reason, drain_for = ?settings.drain_for, "ending; no more rows are accepted");
     notify("STOPPING=1");
@@ -63,7 +66,9 @@ struct Service {
     intake: Intake,
     metrics: PrometheusMetrics,
     http: Option<(Shared, Server)>,
-    sources: JoinSet<()>,
+    sources: JoinSet<Exit>,
+    /// How the sources have ended so far.
+    sources_exit: Exit,
     readiness: tokio::task::JoinHandle<()>,
 }
 
@@ -101,20 +106,32 @@ impl Service {
         });
         let readiness = tokio::spawn(readiness::watch(intake.clone(), metrics.clone()));
         let sources = sources::start(&settings.sources, &intake, &tables);
-        Ok(Self { intake, metrics, http, sources, readiness })
+        Ok(Self { intake, metrics, http, sources, sources_exit: Exit::Done, readiness })
     }
 
-    /// Returns when nothing is left to be read: a service with HTTP, or with a folder, never ends by itself.
-    async fn end_of_sources(&mut self) {
+    /// Returns when nothing is left to be read: a service with HTTP, or with a folder, never ends by itself, unless a source
+    /// has a defect. Then it must start anew: its rows would not be read for as long as it runs.
+    async fn end_of_sources(&mut self) -> &'static str {
+        while let Some(ended) = self.sources.join_next().await {
+            match ended {
+                Ok(Exit::Done) => {}
+                Ok(exit) => self.sources_exit = exit,
+                Err(error) => {
+                    tracing::error!(%error, "a source has ended because of a defect of the program");
+                    self.sources_exit = Exit::Failed;
+                    return "a source has failed";
+                }
+            }
+        }
         if self.http.is_some() {
             return std::future::pending().await;
         }
-        while self.sources.join_next().await.is_some() {}
+        "the sources have ended"
     }
 
     /// Refuses rows, writes those that were accepted, and stops the servers last, so that clients and probes get an answer.
     async fn stop(self, drain_for: Duration, signals: &mut Signals) -> Exit {
-        let Self { intake, metrics, http, mut sources, readiness } = self;
+        let Self { intake, metrics, http, mut sources, sources_exit, readiness } = self;
         readiness.abort();
         // A load goes on with the next start.
         sources.shutdown().await;
@@ -122,21 +139,24 @@ impl Service {
         if let Some((shared, _)) = &http {
             shared.drain();
         }
-        let ended = tokio::select! {
-            ended = intake.close(drain_for) => ended,
+        let (ended, last_answers) = tokio::select! {
+            // The closing begins in any case.
+            biased;
+            ended = intake.close(drain_for) => (ended, LAST_ANSWERS),
             signal = signals.next() => {
                 tracing::warn!(signal, "ending without waiting for rows");
-                intake.close(Duration::ZERO).await
+                (intake.leave(LAST_MOMENT).await, Duration::ZERO)
             }
         };
         if let Some((_, server)) = http {
-            server.stop(LAST_ANSWERS).await;
+            server.stop(last_answers).await;
         }
         if let Err(error) = metrics.stop_server().await {
             tracing::warn!(%error, "the server of the metrics did not end");
         }
-        tracing::info!(exit_code = ended.exit.number(), "ended: {}", ended.text);
-        ended.exit
+        let exit = if ended.exit == Exit::Done { sources_exit } else { ended.exit };
+        tracing::info!(exit_code = exit.number(), "ended: {}", ended.text);
+        exit
     }
 }
 

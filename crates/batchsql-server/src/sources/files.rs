@@ -23,7 +23,7 @@ const MOST_REJECTS: u64 = 10_000;
 type Version = (u64, Option<SystemTime>);
 
 /// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) {
+pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,7 +38,20 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
             }
             let begin = Instant::now();
             let rejects = rejects(&path);
-            match load(files, intake, target, &path, &rejects).await {
+            let input = match open(files, &path).await {
+                Ok(input) => input,
+                // Others may be read, so they do not wait for it.
+                Err(Failure { exit: Exit::Unavailable, text }) => {
+                    tracing::warn!(source = id, "not loaded, trying again: {text}");
+                    continue;
+                }
+                Err(Failure { text, .. }) => {
+                    tracing::error!(source = id, "not loaded; correct it: {text}");
+                    done.insert(path, version);
+                    continue;
+                }
+            };
+            match load(files, intake, target, input, &rejects).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     tracing::info!(source = id, file = %path.display(), "loaded: {text}");
@@ -47,6 +60,8 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
                 // It is tried again: the database may come back.
                 Err(Failure { exit: Exit::Unavailable, text }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    // A later file may have later values of the same keys.
+                    break;
                 }
                 Err(Failure { text, .. }) => {
                     tracing::error!(source = id, file = %path.display(), "not loaded; correct it, or change the file: {text}");
@@ -80,16 +95,19 @@ fn rejects(path: &Path) -> PathBuf {
     name.into()
 }
 
+async fn open(files: &Files, path: &Path) -> Result<Input, Failure> {
+    let (file, format) = (path.to_owned(), files.format);
+    let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |_| {})).await;
+    opened.map_err(Failure::failed)?
+}
+
 async fn load(
     files: &Files,
     intake: &Intake,
     target: &Arc<Target>,
-    path: &Path,
+    input: Input,
     rejects: &Path,
 ) -> Result<Loaded, Failure> {
-    let (file, format) = (path.to_owned(), files.format);
-    let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |_| {})).await;
-    let input = opened.map_err(Failure::failed)?.map_err(Failure::failed)?;
     let job = Job {
         db: intake.pipeline().clone(),
         target: Arc::clone(target),

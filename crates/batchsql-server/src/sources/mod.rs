@@ -10,11 +10,12 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 use crate::config::settings::{Source, SourceKind};
+use crate::exit::Exit;
 use crate::intake::Intake;
 use crate::table::target::Target;
 
-/// Starts the sources. A task ends when its source has no more rows; files may always come.
-pub(crate) fn start(sources: &[Source], intake: &Intake, tables: &BTreeMap<String, Arc<Target>>) -> JoinSet<()> {
+/// Starts the sources. A task ends when its source has no more rows, or cannot be read any more; files may always come.
+pub(crate) fn start(sources: &[Source], intake: &Intake, tables: &BTreeMap<String, Arc<Target>>) -> JoinSet<Exit> {
     let mut tasks = JoinSet::new();
     for source in sources {
         let target = Arc::clone(&tables[&source.table]);

@@ -8,6 +8,7 @@ use batchsql::DynRow;
 use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 
+use crate::exit::Exit;
 use crate::http::items::{Form, Items, Unsplit};
 use crate::intake::{Intake, Refusal};
 use crate::table::target::Target;
@@ -19,8 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A line waits this long for capacity before it is tried again; it is never given up.
 const CAPACITY_TIME: Duration = Duration::from_secs(60);
 
-/// Reads until the end. A line that is no row is logged and left out.
-pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) {
+/// Reads until the end. A line that is no row is logged and left out. It has failed when input is left that is not read.
+pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
     let mut input = tokio::io::stdin();
     let mut items = Items::new(Form::Lines, LONGEST_LINE);
     let (mut part, mut accepted, mut refused) = (vec![0; PART], 0_u64, 0_u64);
@@ -29,63 +30,86 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) {
             Ok(length) => length,
             Err(error) => {
                 tracing::error!(source = id, %error, "standard input cannot be read any more");
-                return;
+                return Exit::Failed;
             }
         };
         items.buffer().extend_from_slice(&part[..length]);
-        let mut rows = VecDeque::new();
-        let is_over = loop {
+        let mut rows = Rows { id, rows: VecDeque::new() };
+        let over = loop {
             match items.next(length == 0) {
                 Ok(Some((line, text))) => match target.row_of_json(text) {
-                    Ok(row) => rows.push_back(row),
+                    Ok(row) => rows.rows.push_back(row),
                     Err(reason) => {
                         refused += 1;
                         tracing::warn!(source = id, line, reason, "a line is no row");
                     }
                 },
-                Ok(None) => break length == 0,
+                Ok(None) => break (length == 0).then_some(Exit::Done),
                 Err(Unsplit::TooLong(line)) => {
                     tracing::error!(source = id, line, limit = LONGEST_LINE, "a line is too long; no more is read");
-                    break true;
+                    break Some(Exit::Failed);
                 }
                 Err(Unsplit::NoArray(_)) => unreachable!("lines are no array"),
             }
         };
-        let count = rows.len() as u64;
-        if !submit(id, intake, rows).await {
-            return;
+        let count = rows.rows.len() as u64;
+        if !rows.submit(intake).await {
+            return Exit::Done;
         }
         accepted += count;
-        if is_over {
+        if let Some(exit) = over {
             tracing::info!(source = id, accepted, refused, "standard input has ended");
-            return;
+            return exit;
         }
     }
 }
 
-/// Submits all rows. False: the service ends.
-async fn submit(id: &str, intake: &Intake, mut rows: VecDeque<DynRow>) -> bool {
-    loop {
-        match intake.submit(&mut rows, CAPACITY_TIME).await {
-            Ok(()) => return true,
-            Err(Refusal::Row(reason)) => {
-                rows.pop_front();
-                tracing::warn!(source = id, reason, "a line is no row");
+/// Rows that were read and are not accepted yet. If the service ends, it is said how many they are.
+struct Rows<'a> {
+    id: &'a str,
+    rows: VecDeque<DynRow>,
+}
+
+impl Rows<'_> {
+    /// Submits all rows. False: the service ends.
+    async fn submit(&mut self, intake: &Intake) -> bool {
+        loop {
+            match intake.submit(&mut self.rows, CAPACITY_TIME).await {
+                Ok(()) => return true,
+                Err(Refusal::Row(reason)) => {
+                    self.rows.pop_front();
+                    tracing::warn!(source = self.id, reason, "a line is no row");
+                }
+                Err(Refusal::Full) => sleep(PAUSE).await,
+                Err(Refusal::FullBefore(stored)) => {
+                    remove(&mut self.rows, &stored);
+                    sleep(PAUSE).await;
+                }
+                Err(Refusal::Closed) => return false,
+                // Tried again: it may be written twice, as every row of a durable intake.
+                Err(Refusal::Undetermined(error)) => {
+                    tracing::error!(source = self.id, error, "the log has failed; trying again");
+                    sleep(PAUSE).await;
+                }
             }
-            Err(Refusal::Full) => sleep(PAUSE).await,
-            Err(Refusal::Closed) => {
-                tracing::warn!(
-                    source = id,
-                    rows = rows.len(),
-                    "the service ends, and lines that were read are not accepted"
-                );
-                return false;
-            }
-            // Tried again: it may be written twice, as every row of a durable intake.
-            Err(Refusal::Undetermined(error)) => {
-                tracing::error!(source = id, error, "the log has failed; trying again");
-                sleep(PAUSE).await;
-            }
+        }
+    }
+}
+
+/// Removes the rows with these numbers, which are in their order.
+fn remove(rows: &mut VecDeque<DynRow>, numbers: &[usize]) {
+    let mut number = 0;
+    rows.retain(|_| {
+        number += 1;
+        numbers.binary_search(&(number - 1)).is_err()
+    });
+}
+
+impl Drop for Rows<'_> {
+    fn drop(&mut self) {
+        if !self.rows.is_empty() {
+            let rows = self.rows.len();
+            tracing::warn!(source = self.id, rows, "the service ends, and lines that were read may not be accepted");
         }
     }
 }

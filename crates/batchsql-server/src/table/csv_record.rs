@@ -94,12 +94,12 @@ impl Serialize for Field<'_> {
                 }
             }
             ColumnType::F32 => match text.parse::<f32>() {
-                Ok(number) => serializer.serialize_f32(number),
-                Err(_) => serializer.serialize_str(text),
+                Ok(number) if is_in_range(text, number.into()) => serializer.serialize_f32(number),
+                _ => serializer.serialize_str(text),
             },
             ColumnType::F64 => match text.parse::<f64>() {
-                Ok(number) => serializer.serialize_f64(number),
-                Err(_) => serializer.serialize_str(text),
+                Ok(number) if is_in_range(text, number) => serializer.serialize_f64(number),
+                _ => serializer.serialize_str(text),
             },
             ColumnType::Json => match serde_json::from_str::<serde_json::Value>(text) {
                 Ok(document) => document.serialize(serializer),
@@ -108,6 +108,11 @@ impl Serialize for Field<'_> {
             _ => serializer.serialize_str(text),
         }
     }
+}
+
+/// A number of digits that is too large becomes an infinite one, which nobody has written.
+fn is_in_range(text: &str, number: f64) -> bool {
+    number.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 impl Target {
@@ -157,6 +162,16 @@ mod tests {
         refused(&["", "", "", ""], "column \"id\"");
         refused(&["7", "maybe", "", ""], "column \"paid\"");
         refused(&["7"], "it has 1 fields, but the header has 4");
+    }
+
+    #[test]
+    fn a_number_of_digits_is_never_infinite() {
+        let check = |text: &str, is: bool| assert_eq!(is_in_range(text, text.parse().unwrap()), is, "{text}");
+        check("1e400", false);
+        check("-1e400", false);
+        check("1e300", true);
+        check("inf", true);
+        check("NaN", true);
     }
 
     #[test]

@@ -85,14 +85,14 @@ fn without_line(error: &serde_json::Error) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use batchsql::{ColumnType, Conflict, FieldRules, MissingFields, Schema, UnknownFields, ValueRef};
 
     use super::*;
 
-    pub(in crate::table) fn orders(rules: FieldRules) -> Target {
+    pub(crate) fn orders(rules: FieldRules) -> Target {
         let schema = Schema::builder("orders")
             .column("id", ColumnType::I64)
             .column("region", ColumnType::Text)

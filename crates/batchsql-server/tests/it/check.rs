@@ -75,6 +75,19 @@ fn each_thing_that_is_wrong_has_its_exit_code() {
         place.database()
     );
     check(&full, 3, "no row is accepted below 1.0 EiB (durable.min_free)");
+    for (more, part) in [
+        ("[pipeline]\nwhen_full = \"drop_oldest\"", "drops no row"),
+        ("[durable]\nfolder = \"intake\"\nexactly_once = \" a\"", "no space at its ends"),
+    ] {
+        let durable = if more.contains("durable") { "" } else { "[durable]\nfolder = \"intake\"\n" };
+        let text = format!(
+            "{}{durable}{more}\n[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"",
+            place.database()
+        );
+        check(&text, 1, part);
+        let ran = place.run(&["run", "b.toml"]);
+        assert!(ran.code() == 2 && ran.err().contains(part), "systemd must not start it again: {}", ran.all());
+    }
     let missing = place.run(&["check", "nope.toml"]);
     assert_eq!(missing.code(), 2);
     assert!(missing.out().contains("nope.toml: the file cannot be read"), "{}", missing.all());

@@ -103,12 +103,20 @@ fn outcomes_are_those_of_the_database() {
     assert_eq!((&json["outcomes"]["written"], &json["outcomes"]["rejected"]), (&json!(2), &json!(1)), "{response:?}");
     assert_eq!((&json["rejections"][0]["line"], &json["rejections"][0]["outcome"]), (&json!(2), &json!("rejected")));
     assert!(json["rejections"][0]["reason"].as_str().unwrap().contains("CHECK"), "{response:?}");
+    // A line that is no row comes behind the row: the line of the outcome is still that of the row.
+    let mixed = post(at, "orders/rows?wait=written", &[NDJSON], "{\"id\":9,\"note\":\"bad\"}\nnonsense\n").json();
+    let found: Vec<_> =
+        mixed["rejections"].as_array().unwrap().iter().map(|one| (&one["line"], &one["outcome"])).collect();
+    assert!(
+        found.contains(&(&json!(1), &json!("rejected"))) && found.contains(&(&json!(2), &json!("refused"))),
+        "{mixed}"
+    );
     let again = post(at, "orders/rows?wait=written", &[NDJSON], "{\"id\":1,\"note\":\"a\"}\n");
     assert_eq!(again.json()["outcomes"]["ignored"], 1, "{again:?}");
     let (code, log) = program.stop();
     assert_eq!(code, 1, "a row was not written: {log}");
     let letters = std::fs::read_to_string(place.path("letters.ndjson")).unwrap();
-    assert_eq!(letters.lines().count(), 1, "{letters}");
+    assert_eq!(letters.lines().count(), 2, "{letters}");
 }
 
 #[test]
@@ -156,6 +164,15 @@ fn a_repeat_with_its_key_skips_what_was_accepted() {
     assert_eq!(repeat.header("idempotency-replayed"), Some("true"));
     let other = send("k1", &lines(1..101));
     assert_eq!(other.status, 422, "{other:?}");
+    assert!(other.json().get("next_line").is_none(), "its lines are those of another body: {other:?}");
+    assert_eq!(send("k1", &lines(1..101)).status, 422, "a refused body does not take the key over");
+    // A repeat that stops before it has come as far as the first request changes nothing.
+    let packed = gzip(lines(0..50).as_bytes());
+    let headers = [NDJSON, ("Idempotency-Key", "k1"), ("Content-Encoding", "gzip")];
+    let torn = post(at, "orders/rows", &headers, &packed[..packed.len() - 4]);
+    assert_eq!(torn.status, 400, "{torn:?}");
+    let repeat = send("k1", &lines(0..100));
+    assert_eq!((repeat.status, &repeat.body), (200, &first.body));
     // A request that broke off goes on where it was.
     let body = lines(100..300);
     let half = body.find("{\"id\":200").unwrap();

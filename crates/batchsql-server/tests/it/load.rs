@@ -108,6 +108,34 @@ fn rejected_records_have_their_line_and_reason() {
 }
 
 #[test]
+fn a_table_may_have_any_name() {
+    let place = Place::new();
+    place.sql("CREATE TABLE \"Order Items\" (id INTEGER NOT NULL);");
+    place.write("a.csv", "id\n1\n");
+    let dsn = format!("sqlite:{}", place.path("a.db").display());
+    let ran = place.run(&["load", "a.csv", "--database", &dsn, "--table", "Order Items"]);
+    assert!(ran.code() == 0 && ran.out().contains("1 written"), "{}", ran.all());
+}
+
+#[test]
+fn files_share_a_file_of_rejected_records() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id,note\n1,a\n-1,a\n");
+    place.write("b.csv", "id,note\n2,b\n-2,b\n-3,b\n");
+    let ran = run(&place, &["a.csv", "b.csv", "--rejects", "r.ndjson"]);
+    assert!(ran.out().contains("1 rejected, see r.ndjson") && ran.out().contains("2 rejected"), "{}", ran.all());
+    let ran = run(&place, &["a.csv", "--again", "second", "--rejects", "r.ndjson"]);
+    assert!(ran.code() == 1 && ran.out().contains("1 rejected, see r.ndjson"), "{}", ran.all());
+    let rejects = std::fs::read_to_string(place.path("r.ndjson")).unwrap();
+    let texts: Vec<String> = rejects
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(texts, ["-1,a", "-2,b", "-3,b", "-1,a"]);
+}
+
+#[test]
 fn what_cannot_be_loaded_says_why() {
     let place = Place::new();
     place.sql(TABLE);
@@ -129,7 +157,13 @@ fn what_cannot_be_loaded_says_why() {
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
     let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
-    check("c.csv", bad.as_bytes(), &["--max-rejects", "2"], 1, "more than --max-rejects; the last one: line");
+    check(
+        "c.csv",
+        bad.as_bytes(),
+        &["--max-rejects", "2"],
+        1,
+        "more than 2 (`batchsql load` has --max-rejects); the last one: line",
+    );
     check("d.csv", b"id\n1\n", &["--rule", "upsert"], 2, "`upsert` is not known");
     check("e.csv", b"id\n1\n", &["--rule", "ignore"], 1, "no unique index");
     let ran = run(&place, &["nowhere.csv"]);
@@ -176,8 +210,7 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     place.sql("PRAGMA journal_mode = WAL");
     let rows = || place.number("SELECT count(*) FROM orders");
-    let mut kills = 0;
-    let mut last = 0;
+    let (mut kills, mut last, begin) = (0, 0, Instant::now());
     let code = loop {
         let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let ended = loop {
@@ -192,6 +225,7 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
                 kills += 1;
                 break None;
             }
+            assert!(begin.elapsed() < LONG, "it does not end");
             std::thread::sleep(Duration::from_millis(2));
         };
         if let Some(code) = ended {

@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::process::Stdio;
 
+use rustix::process::Signal;
+
+use crate::client::{NDJSON, post};
 use crate::program::{Place, Running, until};
 
 fn place() -> Place {
@@ -39,6 +42,46 @@ fn files_of_a_folder_are_loaded_once() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
 
+/// A later file may have later values of the same keys, so it is not loaded before the first one.
+#[test]
+fn files_wait_for_those_before_them() {
+    let place = place();
+    place.sql("CREATE TABLE stock (id INTEGER PRIMARY KEY, amount INTEGER)");
+    let config = format!(
+        "{}[pipeline]\nretry_for = \"10ms\"\n[[tables]]\nname = \"stock\"\nrule = \"update\"\n[[sources]]\nid = \"drop\"\ntable = \
+         \"stock\"\nfiles = \"in/*.csv\"\nevery = \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database().replace("a.db", "a.db?busy_timeout=10ms")
+    );
+    let mut program = place.start(&config);
+    let lock = place.sql("BEGIN IMMEDIATE");
+    place.write("in/2.csv", "id,amount\n7,2\n");
+    place.write("in/1.csv", "id,amount\n7,1\n");
+    let first = (0..3).map(|_| program.wait_for("not loaded, trying again")).last().unwrap();
+    let second = program.wait_for("not loaded, trying again");
+    assert!(first.contains("1.csv") && second.contains("1.csv"), "{first}\n{second}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    program.wait_for("1.csv");
+    program.wait_for("loaded: 1 records");
+    until(|| place.number("SELECT coalesce(sum(amount), 0) FROM stock") == 2, || "not loaded".to_owned());
+    assert_eq!(program.stop().0, 0);
+}
+
+/// Below a durable intake rows are retried without an end, those of files too.
+#[test]
+fn files_are_loaded_beside_a_durable_intake() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[[sources]]\nid = \"drop\"\ntable = \
+         \"orders\"\nfiles = \"in/*\"\nevery = \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database()
+    );
+    place.write("in/a.csv", "id,note\n1,a\nx,c\n");
+    let mut program = place.start(&config);
+    program.wait_for("loaded: 2 records, 1 written, 1 rejected");
+    assert_eq!(program.stop().0, 0);
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
+}
+
 #[test]
 fn standard_input_is_read_to_its_end() {
     let place = place();
@@ -63,6 +106,42 @@ fn standard_input_is_read_to_its_end() {
     until(|| place.number("SELECT count(*) FROM orders") == 5002, || "no row".to_owned());
     let (code, log) = program.stop();
     assert_eq!(code, 0, "{log}");
+}
+
+#[test]
+fn input_that_is_not_read_is_a_failure() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"pipe\"\ntable = \"orders\"\nstdin = true\n",
+        place.database()
+    );
+    place.write("b.toml", &config);
+    let input = std::fs::File::open(place.write("input", format!("{{\"id\":1}}\n{}\n", "x".repeat(2 << 20)))).unwrap();
+    let ran = crate::program::Ran(place.command(&["run", "b.toml"]).stdin(input).output().unwrap());
+    assert!(ran.code() == 1 && ran.err().contains("a line is too long"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
+}
+
+/// The database does not answer, and rows may wait for an hour.
+#[test]
+fn a_second_signal_ends_the_wait() {
+    for (more, code) in [("", 1), ("[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n", 4)] {
+        let place = place();
+        let config = format!(
+            "{}[run]\ndrain_for = \"1h\"\n[pipeline]\nretry_for = \"1h\"\n[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
+            place.database().replace(".db", ".db?busy_timeout=3600s")
+        );
+        let mut program = place.start(&config);
+        let lock = place.sql("BEGIN IMMEDIATE");
+        let response = post(program.address(), "orders/rows", &[NDJSON], "{\"id\":1}\n");
+        assert_eq!(response.status, 200, "{response:?}");
+        program.signal(Signal::TERM);
+        program.wait_for("no more rows are accepted");
+        program.signal(Signal::TERM);
+        let line = program.wait_for("ended:");
+        assert_eq!(program.wait().0, code, "{line}");
+        drop(lock);
+    }
 }
 
 #[test]
