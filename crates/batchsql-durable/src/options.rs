@@ -118,7 +118,8 @@ impl DurableOptions {
     }
 
     /// Bytes that are read ahead of what has been written, for each partition; default 1 MiB. As much of what was just appended
-    /// is kept in memory, so that it need not be read back.
+    /// is kept in memory, so that it need not be read back. A block that is in memory counts with 256 bytes and 128 bytes for each
+    /// column beside its values, also if it has only one row.
     pub fn window_bytes(mut self, bytes: u64) -> Self {
         self.window_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.log = self.log.window_bytes(bytes);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use batchsql_core::{EndedRows, Outcome, RowReceipts};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::context::{Context, Ending};
 use crate::key;
@@ -31,7 +32,8 @@ pub(crate) async fn run<S: Source>(
 ) -> S {
     let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
     let at = Partition::new(context, state, source, ending);
-    let feed = Feed { at, window: Window::default(), sent: VecDeque::new(), table: None, has_refused: false };
+    let (window, sent, next_look) = (Window::default(), VecDeque::new(), Instant::now() + LOOK);
+    let feed = Feed { at, window, sent, table: None, next_look, has_refused: false };
     feed.run().await
 }
 
@@ -42,6 +44,8 @@ struct Feed<S> {
     sent: VecDeque<Sent>,
     /// The table as the pipeline shows it.
     table: Option<String>,
+    /// When it looks again whether the table is parked, however much happens meanwhile.
+    next_look: Instant,
     /// A row was refused, so that it and those behind it are not submitted by this process.
     has_refused: bool,
 }
@@ -92,6 +96,9 @@ impl<S: Source> Feed<S> {
     async fn run(mut self) -> S {
         loop {
             self.take_outcomes().await;
+            if self.looks() && self.next_look <= Instant::now() {
+                self.next_look = look(&mut self.at, &self.table);
+            }
             let is_ending = self.at.is_ending();
             if is_ending && self.sent.is_empty() {
                 return self.at.source;
@@ -111,15 +118,20 @@ impl<S: Source> Feed<S> {
         }
     }
 
-    /// Until something has changed.
+    /// Whether rows may wait for their table, or for it to be mended.
+    fn looks(&self) -> bool {
+        !self.sent.is_empty() || self.at.is_aside()
+    }
+
+    /// Until something has changed, or it is time to look.
     async fn wait(&mut self) {
+        let looks = self.looks();
         let front = self.sent.front_mut().map(|sent| &mut sent.receipts);
         let has_front = front.is_some();
-        let looks = has_front || self.at.is_aside();
         let found = tokio::select! {
             () = async { front.expect("checked by has_front").ready().await }, if has_front => return,
             found = self.at.changed() => found,
-            () = tokio::time::sleep(LOOK), if looks => return look(&mut self.at, &self.table),
+            () = sleep_until(self.next_look), if looks => return,
         };
         self.take(found).await;
     }
@@ -229,7 +241,7 @@ impl<S: Source> Feed<S> {
                     submitted = &mut accepted => break submitted.map_err(Some),
                     () = self.at.ends() => break Err(None),
                     // The wait may be long: the table has its share of the buffer already.
-                    () = tokio::time::sleep(LOOK) => look(&mut self.at, &self.table),
+                    () = sleep_until(self.next_look) => self.next_look = look(&mut self.at, &self.table),
                 }
             }
         };
@@ -248,9 +260,11 @@ impl<S: Source> Feed<S> {
     }
 }
 
-/// The rows of a parked table may stay in the source for long.
-fn look<S: Source>(at: &mut Partition<S>, table: &Option<String>) {
-    let Some(table) = table else { return };
-    let is_parked = at.context.pipeline.health().parked.iter().any(|parked| parked.table == *table);
-    at.set_aside(is_parked);
+/// The rows of a parked table may stay in the source for long. When to look again.
+fn look<S: Source>(at: &mut Partition<S>, table: &Option<String>) -> Instant {
+    if let Some(table) = table {
+        let is_parked = at.context.pipeline.health().parked.iter().any(|parked| parked.table == *table);
+        at.set_aside(is_parked);
+    }
+    Instant::now() + LOOK
 }

@@ -138,6 +138,10 @@ impl<S: Source> Feed<S> {
 
     /// Claims the partition when the task begins, and compares the position with the source.
     async fn claim(&mut self) {
+        // The source begins anew behind the position: what was read before would be there twice.
+        self.waiting.clear();
+        self.passed = 0;
+        self.at.begins_anew();
         let claim = match self.at.source.claim().await {
             Ok(claim) => claim,
             Err(refusal) => return self.at.refused(refusal).await,
@@ -265,10 +269,14 @@ impl<S: Source> Feed<S> {
         for (row, error) in &guilty {
             let outcome = self.at.context.pipeline.reject_step(rows.rows(), *row, error);
             lines.extend(self.at.letter(sequences[*row], &outcome));
-            self.passed = sequences[*row];
         }
+        if !self.at.keep_letters(lines, guilty.len()).await {
+            return false;
+        }
+        // Only now: what is passed is never read again.
+        self.passed = guilty.iter().fold(self.passed, |passed, (row, _)| passed.max(sequences[*row]));
         self.rejected += guilty.len();
-        self.at.keep_letters(lines, guilty.len()).await
+        true
     }
 
     /// Whether the first row that waits with another schema than these would be accepted.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchsql_core::BatchSql;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::context::{Context, Ending};
@@ -37,6 +37,16 @@ struct Task<S> {
     ending: watch::Sender<Ending>,
     /// Until somebody waits for its end.
     handle: Option<Aborting<S>>,
+    /// It ends for good, and makes room when it has ended.
+    is_given_away: bool,
+    has_ended: AbortHandle,
+}
+
+impl<S> Task<S> {
+    /// It was given away and has ended, although nobody waited for that.
+    fn is_gone(&self) -> bool {
+        self.is_given_away && self.has_ended.is_finished()
+    }
 }
 
 /// A task that ends with this value: nobody else would wait for it.
@@ -94,7 +104,7 @@ impl<S: Source> Feeds<S> {
             return Err(NotStarted::Ended);
         }
         let name = (state.table().to_owned(), state.partition());
-        if running.contains_key(&name) {
+        if running.get(&name).is_some_and(|task| !task.is_gone()) {
             return Err(NotStarted::Running);
         }
         let (ending, is_ending) = watch::channel(Ending::No);
@@ -103,7 +113,8 @@ impl<S: Source> Feeds<S> {
             None => self.runtime.spawn(at_least_once::run(context, of_task, source, is_ending)),
             Some(_) => self.runtime.spawn(exactly::run(context, of_task, source, is_ending)),
         };
-        running.insert(name, Task { state, ending, handle: Some(Aborting(handle)) });
+        let (is_given_away, has_ended) = (false, handle.abort_handle());
+        running.insert(name, Task { state, ending, handle: Some(Aborting(handle)), is_given_away, has_ended });
         Ok(())
     }
 
@@ -111,14 +122,20 @@ impl<S: Source> Feeds<S> {
     /// what is under way has until `limit` to end, and what has ended is settled. `None`: the partition is not fed, or `limit`
     /// was over. Then the source is dropped, and rows that the pipeline has are still written, perhaps after rows of another
     /// worker: at least once, give a partition away only after a source was returned. Exactly once, the claim of the next
-    /// worker ends what is under way.
+    /// worker ends what is under way. The partition can be [started](Self::start) again when the call has returned.
     ///
     /// # Cancel safety
-    /// Dropping it is as if the limit were over.
+    /// Dropping it is as if the limit were over. The partition can be started again when its task has ended, which is soon.
     pub async fn stop(&self, table: &str, partition: u32, limit: Duration) -> Option<S> {
-        let mut task = lock(&self.running).remove(&(table.to_owned(), partition))?;
-        let mut handle = task.handle.take()?;
-        task.ending.send_replace(Ending::Finish);
+        let name = (table.to_owned(), partition);
+        let mut handle = {
+            let mut running = lock(&self.running);
+            let task = running.get_mut(&name)?;
+            let handle = task.handle.take()?;
+            task.is_given_away = true;
+            task.ending.send_replace(Ending::Finish);
+            handle
+        };
         let ended = match timeout(limit, &mut handle.0).await {
             Ok(ended) => ended.inspect_err(report).ok(),
             Err(_) => {
@@ -128,6 +145,8 @@ impl<S: Source> Feeds<S> {
                 None
             }
         };
+        // Not before: two tasks of one partition would write it.
+        lock(&self.running).remove(&name);
         self.context.progress.send_replace(());
         ended
     }
@@ -184,7 +203,10 @@ impl<S> Feeds<S> {
     }
 
     fn with_reason(&self, reason: impl Fn(&PartitionState) -> Option<StoppedPartition>) -> Vec<StoppedPartition> {
-        let mut partitions: Vec<_> = lock(&self.running).values().filter_map(|task| reason(&task.state)).collect();
+        let mut partitions: Vec<_> = {
+            let running = lock(&self.running);
+            running.values().filter(|task| !task.is_gone()).filter_map(|task| reason(&task.state)).collect()
+        };
         partitions.sort_unstable_by(|a, b| (&a.table, a.partition).cmp(&(&b.table, b.partition)));
         partitions
     }

@@ -152,6 +152,8 @@ impl<S: Source> Partition<S> {
                 }
                 return self.rows(block);
             }
+            Ok(Next::Gap(SourceGap { first, last, .. })) if first > last => self.empty(first, last),
+            Ok(Next::Skip(rows)) if rows.is_empty() => self.empty(*rows.start(), *rows.end()),
             Ok(Next::Gap(gap)) => return self.gap(gap),
             Ok(Next::Skip(rows)) => {
                 self.state.has_read(*rows.end());
@@ -186,6 +188,13 @@ impl<S: Source> Partition<S> {
                 Found::Nothing
             }
         }
+    }
+
+    /// The source has named no sequence, which is a defect of it: as if it had nothing.
+    fn empty(&mut self, first: u64, last: u64) {
+        let (table, partition) = (self.state.table(), self.state.partition());
+        tracing::warn!(table, partition, first, last, "a source has returned an empty range; it counts as nothing");
+        self.reading = Reading::Idle;
     }
 
     fn gap(&mut self, gap: SourceGap) -> Found {
@@ -295,6 +304,14 @@ impl<S: Source> Partition<S> {
     /// It does no longer wait.
     pub(crate) fn goes_on(&self) {
         self.state.wait(None);
+    }
+
+    /// The source is read again from its position on.
+    pub(crate) fn begins_anew(&mut self) {
+        self.times.clear();
+        if !self.is_stopped() {
+            self.reading = Reading::Ready;
+        }
     }
 
     /// The end of the source may no longer be its end.

@@ -60,7 +60,9 @@ pub trait Source: Send + 'static {
     }
 
     /// The partition is claimed, and rows up to `position` are in the database. The source compares this with what it has.
-    /// [`next`](Self::next) is called only after this, and may return rows up to the position: they are left out.
+    /// [`next`](Self::next) is called only after this, and may return rows up to the position: they are left out. After
+    /// [`not_claimed`](Self::not_claimed) has said [`Refusal::Wait`] it is called again: reading begins anew behind the position
+    /// then, with rows that `next` has returned before.
     fn begin_at(&mut self, position: u64) -> impl Future<Output = Result<Begin, Refusal>> + Send {
         let _ = position;
         ready(Ok(Begin::default()))

@@ -20,7 +20,7 @@ pub struct StoppedPartition {
 
 impl fmt::Display for StoppedPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "partition {} of table {} has stopped: {}", self.partition, self.table, self.reason)
+        write!(f, "partition {} of table {}: {}", self.partition, self.table, self.reason)
     }
 }
 

@@ -159,6 +159,9 @@ impl Reader {
         if self.is_full(view) || self.expected != first || last >= view.end {
             return false;
         }
+        // An older file may be removed by now, and its space would stay in use for as long as it is open.
+        let file = view.locate(first).map(|(key, _)| key);
+        self.open = self.open.take().filter(|open| Some(open.key) == file);
         self.expected = last + 1;
         self.window.push_back((first, last, bytes));
         self.window_bytes += bytes;

@@ -48,11 +48,11 @@ pub(crate) async fn claim(conn: &mut MySqlConn, key: &PartitionKey, claim: &Clai
     if let Some(refused) = conn.end(seen.map_err(with_advice))? {
         return Ok(refused);
     }
-    let mut claimed = claim_once(conn.begin().await?, key, claim).await;
+    let mut claimed = claim_soon(conn.begin().await?, key, claim).await;
     if claimed.as_ref().is_err_and(|failed| failed.code == NO_TABLE && failed.usable) {
         let created = create(conn.begin().await?).await;
         conn.end(created.map_err(with_advice))?;
-        claimed = claim_once(conn.begin().await?, key, claim).await;
+        claimed = claim_soon(conn.begin().await?, key, claim).await;
     }
     conn.end(claimed.map_err(with_advice))
 }
@@ -92,6 +92,21 @@ fn with_advice(failed: Failed) -> Failed {
         "the user may not create or use the table batchsql_positions; create it, and grant SELECT, INSERT and UPDATE: {CREATE}"
     );
     Failed { error: SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text), ..failed }
+}
+
+/// A step of an owner whose lease is over may hold the row for long. The claim is repeated, and others get their turn meanwhile.
+async fn claim_soon(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
+    connection.execute(WAIT[0]).await.map_err(Failed::asked)?;
+    let claimed = claim_once(connection, key, claim).await;
+    wait_as_before(connection, claimed).await
+}
+
+/// After [`WAIT`]: sets the limit for locks back, unless the session is lost.
+async fn wait_as_before<T>(connection: &mut MySqlConnection, result: Result<T, Failed>) -> Result<T, Failed> {
+    if result.as_ref().err().is_none_or(|failed| failed.usable) {
+        connection.execute(WAIT[1]).await.map_err(Failed::asked)?;
+    }
+    result
 }
 
 async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
@@ -209,10 +224,7 @@ pub(crate) async fn renew(
         if renewed.as_ref().is_err_and(|failed| failed.code == LOCK_TIMEOUT && failed.usable) {
             renewed = renew_free(connection, &ids, owner, &ends).await;
         }
-        if renewed.as_ref().err().is_none_or(|failed| failed.usable) {
-            connection.execute(WAIT[1]).await.map_err(Failed::asked)?;
-        }
-        renewed?;
+        wait_as_before(connection, renewed).await?;
     }
     let mut stored = read(connection, source).await?;
     stored.retain(|stored| stored.owner.as_deref() == Some(owner));
@@ -247,9 +259,11 @@ fn list(ids: &[i64]) -> String {
     ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Gives a partition away.
+/// Gives a partition away. A step that still holds it is not waited for: the lease ends by itself.
 pub(crate) async fn release(connection: &mut MySqlConnection, position: &Position) -> Result<bool, Failed> {
-    let released = connection.execute(&*release_position(position)).await.map_err(Failed::asked)?;
+    connection.execute(WAIT[0]).await.map_err(Failed::asked)?;
+    let released = connection.execute(&*release_position(position)).await.map_err(Failed::asked);
+    let released = wait_as_before(connection, released).await?;
     Ok(released.rows_affected() == 1)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
 use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{Execute, Executor, PgConnection, Postgres, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
@@ -291,27 +291,31 @@ pub(crate) async fn renew(
 }
 
 async fn renew_with(conn: &mut PostgresConn, sql: &str, source: &str, owner: &str) -> Result<(), SinkError> {
-    let link = conn.begin()?;
-    let renewed = async {
-        link.execute(BEGIN).await?;
-        sqlx::query(sql).bind(source).bind(owner).persistent(false).execute(&mut *link).await?;
-        link.execute("COMMIT").await.map(drop)
-    };
-    let renewed = renewed.await.map_err(before_commit);
-    if let Err(error) = &renewed
-        && (!is_refusal(error) || rollback(link).await.is_err())
-    {
-        return renewed;
-    }
-    conn.end();
-    renewed
+    let renew = sqlx::query(sql).bind(source).bind(owner).persistent(false);
+    change(conn, renew).await.map(drop)
 }
 
-/// Gives a partition away.
+/// Changes rows, and waits for their locks only for a moment. How many rows were changed.
+async fn change<'q>(conn: &mut PostgresConn, query: impl Execute<'q, Postgres> + 'q) -> Result<u64, SinkError> {
+    let link = conn.begin()?;
+    let changed = async {
+        link.execute(BEGIN).await?;
+        let changed = link.execute(query).await?;
+        link.execute("COMMIT").await?;
+        Ok(changed.rows_affected())
+    };
+    let changed = changed.await.map_err(before_commit);
+    if let Err(error) = &changed
+        && (!is_refusal(error) || rollback(link).await.is_err())
+    {
+        return changed;
+    }
+    conn.end();
+    changed
+}
+
+/// Gives a partition away. A step that still holds it is not waited for: the lease ends by itself.
 pub(crate) async fn release(conn: &mut PostgresConn, position: &Position) -> Result<bool, SinkError> {
     conn.check_idle().await?;
-    let link = conn.begin()?;
-    let released = link.execute(&*release_position(position)).await.map_err(before_commit)?;
-    conn.end();
-    Ok(released.rows_affected() == 1)
+    Ok(change(conn, &*release_position(position)).await? == 1)
 }

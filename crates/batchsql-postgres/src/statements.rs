@@ -42,8 +42,8 @@ pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
     let plain = statement(schema, fields, &source);
     let n = "pg_catalog.count(*)";
     format!(
-        "WITH i AS ({plain} RETURNING 1) SELECT CASE WHEN {n} IN (0, pg_catalog.cardinality($1)) THEN {n} \
-         ELSE {RAISE} END FROM i"
+        "WITH batchsql_i AS ({plain} RETURNING 1) SELECT CASE WHEN {n} IN (0, pg_catalog.cardinality($1)) THEN {n} \
+         ELSE {RAISE} END FROM batchsql_i"
     )
     .into()
 }
@@ -55,11 +55,11 @@ pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
 /// The source has no rows before the position is moved, because it reads from what was moved. An error undoes what triggers
 /// for statements have done for no rows.
 pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Box<str> {
-    let source = format!("{} WHERE EXISTS (SELECT FROM p)", unnested(fields));
+    let source = format!("{} WHERE EXISTS (SELECT FROM batchsql_p)", unnested(fields));
     let first = fields.len() + 1;
     let [to, id, epoch, from] = [first, first + 1, first + 2, first + 3];
     let moved = format!(
-        "p AS (UPDATE batchsql_positions SET sequence = ${to} WHERE id = ${id} AND epoch = ${epoch} AND sequence = ${from} \
+        "batchsql_p AS (UPDATE batchsql_positions SET sequence = ${to} WHERE id = ${id} AND epoch = ${epoch} AND sequence = ${from} \
          RETURNING 1)"
     );
     let plain = statement(schema, fields, &source);
@@ -68,14 +68,14 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
     let (returning, keys, is_done) = match outcome_source {
         OutcomeSource::Keys => {
             let Keys { returning, arrays } = keys(schema, fields, rows);
-            (returning, arrays, "EXISTS (SELECT FROM p)".to_owned())
+            (returning, arrays, "EXISTS (SELECT FROM batchsql_p)".to_owned())
         }
         OutcomeSource::Total | OutcomeSource::Parts => {
-            ("1".to_owned(), String::new(), format!("EXISTS (SELECT FROM p) AND {n} = {rows}"))
+            ("1".to_owned(), String::new(), format!("EXISTS (SELECT FROM batchsql_p) AND {n} = {rows}"))
         }
     };
     format!(
-        "WITH {moved}, i AS ({plain} RETURNING {returning}) SELECT CASE WHEN {is_done} THEN {n} ELSE {RAISE} END{keys} FROM i"
+        "WITH {moved}, batchsql_i AS ({plain} RETURNING {returning}) SELECT CASE WHEN {is_done} THEN {n} ELSE {RAISE} END{keys} FROM batchsql_i"
     )
     .into()
 }
@@ -163,7 +163,8 @@ fn insert(schema: &Schema, fields: &[Field], source: &str, rows: &str, outcome_s
     let plain = statement(schema, fields, source);
     let with_keys = (outcome_source == OutcomeSource::Keys).then(|| {
         let Keys { returning, arrays } = keys(schema, fields, rows);
-        format!("WITH i AS ({plain} RETURNING {returning}) SELECT pg_catalog.count(*){arrays} FROM i").into()
+        format!("WITH batchsql_i AS ({plain} RETURNING {returning}) SELECT pg_catalog.count(*){arrays} FROM batchsql_i")
+            .into()
     });
     Insert { plain: plain.into(), with_keys }
 }
@@ -185,7 +186,7 @@ fn keys(schema: &Schema, fields: &[Field], rows: &str) -> Keys {
     // always gathering the keys would cost 4 % (measured).
     let arrays = schema.key_columns().iter().zip(&key).map(|(column, name)| {
         let ty = fields[*column].form.wire.sql();
-        let keys = format!("SELECT pg_catalog.array_agg({name}::{ty}) FROM i");
+        let keys = format!("SELECT pg_catalog.array_agg({name}::{ty}) FROM batchsql_i");
         format!(",CASE WHEN pg_catalog.count(*) < {rows} THEN ({keys}) END")
     });
     Keys { arrays: arrays.collect(), returning: key.iter().map(returned).collect::<Vec<_>>().join(",") }
@@ -249,22 +250,22 @@ mod tests {
 
     #[test]
     fn rows_of_a_step_come_after_its_position() {
-        let moved = "WITH p AS (UPDATE batchsql_positions SET sequence = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
-                     RETURNING 1), i AS (INSERT INTO ";
-        let source = " AS u(c0,c1) WHERE EXISTS (SELECT FROM p) ON CONFLICT";
+        let moved = "WITH batchsql_p AS (UPDATE batchsql_positions SET sequence = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
+                     RETURNING 1), batchsql_i AS (INSERT INTO ";
+        let source = " AS u(c0,c1) WHERE EXISTS (SELECT FROM batchsql_p) ON CONFLICT";
         let (schema, fields) = table(Conflict::update(["id"]));
         let all = step(&schema, &fields, OutcomeSource::Total);
         assert!(all.starts_with(moved) && all.contains(source), "{all}");
         let is_all = format!(
-            " RETURNING 1) SELECT CASE WHEN EXISTS (SELECT FROM p) AND pg_catalog.count(*) = pg_catalog.cardinality($1) \
-             THEN pg_catalog.count(*) ELSE {RAISE} END FROM i"
+            " RETURNING 1) SELECT CASE WHEN EXISTS (SELECT FROM batchsql_p) AND pg_catalog.count(*) = pg_catalog.cardinality($1) \
+             THEN pg_catalog.count(*) ELSE {RAISE} END FROM batchsql_i"
         );
         assert!(all.ends_with(&is_all), "{all}");
         let (schema, fields) = table(Conflict::ignore(["id"]));
         let some = step(&schema, &fields, OutcomeSource::Keys);
         assert!(some.starts_with(moved) && some.contains(source), "{some}");
         let is_moved = format!(
-            r#" RETURNING "id") SELECT CASE WHEN EXISTS (SELECT FROM p) THEN pg_catalog.count(*) ELSE {RAISE} END,CASE"#
+            r#" RETURNING "id") SELECT CASE WHEN EXISTS (SELECT FROM batchsql_p) THEN pg_catalog.count(*) ELSE {RAISE} END,CASE"#
         );
         assert!(some.contains(&is_moved), "{some}");
     }
@@ -275,11 +276,12 @@ mod tests {
         let insert = unnest(&schema, &fields, OutcomeSource::Keys);
         let with_keys = insert.with_keys.unwrap();
         assert!(
-            with_keys.starts_with(&format!("WITH i AS ({} RETURNING \"a \"\"b\"\"\",\"id\") SELECT", insert.plain))
+            with_keys
+                .starts_with(&format!("WITH batchsql_i AS ({} RETURNING \"a \"\"b\"\"\",\"id\") SELECT", insert.plain))
         );
         let (if_fewer, n) = ("CASE WHEN pg_catalog.count(*) < pg_catalog.cardinality($1) THEN", "pg_catalog.array_agg");
         let keys = format!(
-            r#"count(*),{if_fewer} (SELECT {n}("a ""b"""::pg_catalog.text) FROM i) END,{if_fewer} (SELECT {n}("id"::pg_catalog.int8) FROM i) END FROM i"#
+            r#"count(*),{if_fewer} (SELECT {n}("a ""b"""::pg_catalog.text) FROM batchsql_i) END,{if_fewer} (SELECT {n}("id"::pg_catalog.int8) FROM batchsql_i) END FROM batchsql_i"#
         );
         assert!(with_keys.ends_with(&keys), "{with_keys}");
     }

@@ -172,7 +172,9 @@ impl BatchSql {
     /// # Cancel safety
     /// The position may be moved or not: claim the partition again.
     pub async fn advance(&self, step: &Step) -> Result<(), SinkError> {
-        self.0.engine.advance(step).await
+        let advanced = self.0.engine.advance(step).await;
+        self.stepped();
+        advanced
     }
 
     /// Counts a row that no step can write, and returns its outcome, for a dead letter. `row` is its number in the view.

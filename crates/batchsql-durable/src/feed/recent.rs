@@ -7,6 +7,10 @@ use std::time::SystemTime;
 
 use batchsql_core::SharedRows;
 
+/// What a block takes in memory beside its values, and each of its columns: a lone submitter makes blocks of one row.
+const BLOCK_BYTES: usize = 256;
+const COLUMN_BYTES: usize = 128;
+
 /// Blocks that were appended and not yet taken, the oldest first. A feed that is behind reads the log: then the oldest ones are
 /// dropped, so that they take at most `limit` bytes.
 #[derive(Debug)]
@@ -33,12 +37,18 @@ impl RecentBlock {
     pub(crate) fn last(&self) -> u64 {
         self.first + self.rows.rows().len() as u64 - 1
     }
+
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows = self.rows.rows();
+        rows.bytes() + BLOCK_BYTES + COLUMN_BYTES * rows.schema().columns().len()
+    }
 }
 
 impl Blocks {
     fn pop(&mut self) -> Option<RecentBlock> {
         let block = self.queue.pop_front()?;
-        self.bytes -= block.rows.rows().bytes();
+        self.bytes -= block.bytes();
         Some(block)
     }
 }
@@ -51,7 +61,7 @@ impl Recent {
     /// Adds the next block.
     pub(crate) fn push(&self, block: RecentBlock) {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
-        blocks.bytes += block.rows.rows().bytes();
+        blocks.bytes += block.bytes();
         blocks.queue.push_back(block);
         while blocks.bytes > self.limit {
             blocks.pop();
@@ -87,7 +97,7 @@ mod tests {
 
     #[test]
     fn blocks_are_taken_in_order_and_the_oldest_are_dropped() {
-        let bytes = block(1, 10).rows.rows().bytes();
+        let bytes = block(1, 10).bytes();
         let recent = Recent::new(2 * bytes);
         let take = |next| recent.take(next, |_| true).map(|block| block.first);
         recent.push(block(1, 10));
@@ -99,7 +109,17 @@ mod tests {
         }
         assert_eq!(take(21), None, "it was dropped, because three take too much");
         assert_eq!(take(41), Some(41), "what is behind is not taken any more");
-        recent.push(block(51, 30));
+        recent.push(block(51, 1_000));
         assert_eq!(take(51), None, "a block that is larger than the limit is not kept");
+    }
+
+    #[test]
+    fn small_blocks_count_with_what_they_take_beside_their_values() {
+        let recent = Recent::new(100 << 10);
+        (1..=10_000).for_each(|first| recent.push(block(first, 1)));
+        let kept = recent.blocks.lock().unwrap().queue.len();
+        assert!((100..=300).contains(&kept), "{kept} blocks of about 400 bytes are kept in 100 KiB");
+        while recent.blocks.lock().unwrap().pop().is_some() {}
+        assert_eq!(recent.blocks.lock().unwrap().bytes, 0);
     }
 }

@@ -55,7 +55,7 @@ impl LogSource {
     /// The next rows, if they were appended just now.
     fn take_recent(&mut self) -> Result<Option<RecentBlock>, SourceError> {
         let mut reader = self.reader()?;
-        let may_take = |block: &RecentBlock| reader.pass(block.first, block.last(), block.rows.rows().bytes() as u64);
+        let may_take = |block: &RecentBlock| reader.pass(block.first, block.last(), block.bytes() as u64);
         let block = self.stream.recent.take(self.next, may_take);
         self.reader = Some(reader);
         Ok(block)

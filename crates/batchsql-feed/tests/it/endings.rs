@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchsql_core::ErrorClass;
 use batchsql_feed::{NotStarted, PartitionState};
 use batchsql_testkit::Step;
 
@@ -58,6 +59,58 @@ async fn a_partition_does_not_wait_longer_than_the_limit() {
         assert_eq!((state.settled(), source.state().settled.len()), (0, 0), "nothing is settled after the call");
         fed.end().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_not_started_before_its_task_has_ended() {
+    for is_dropped in [false, true] {
+        let (fed, source) = (Fed::new(|options| options), Memory::default());
+        fed.sink.script([Step::Hang]);
+        source.block(1, 0..3);
+        fed.start(0, 0, &source);
+        fed.until("its rows are sent", || fed.sink.writes() == 1).await;
+        let state = || Arc::new(PartitionState::new(TABLE, 0, 0));
+        let limit = if is_dropped { LONG } else { Duration::from_secs(2) };
+        {
+            let stopping = fed.feeds.stop(TABLE, 0, limit);
+            tokio::pin!(stopping);
+            let short = tokio::time::timeout(Duration::from_secs(1), &mut stopping).await;
+            assert!(short.is_err(), "its rows are under way");
+            assert_eq!(fed.feeds.start(state(), source.clone()), Err(NotStarted::Running));
+            if !is_dropped {
+                assert!(stopping.await.is_none());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(fed.feeds.start(state(), source.clone()), Ok(()));
+        fed.sink.release(1);
+        fed.end().await;
+    }
+}
+
+/// New rows come faster than a partition looks whether its table is parked.
+#[tokio::test(start_paused = true)]
+async fn a_parked_table_is_set_aside_under_steady_load_and_back() {
+    let (fed, source) = (Fed::new(|options| options), Memory::default());
+    fed.sink.break_table("t", ErrorClass::Schema);
+    let state = fed.start(0, 0, &source);
+    let mut next = 1;
+    let mut feed_until = async |what: &str, is_so: &dyn Fn() -> bool| {
+        for _ in 0..600 {
+            if is_so() {
+                return;
+            }
+            source.block(next, [next as i64]);
+            next += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("it takes too long until {what}");
+    };
+    feed_until("it is set aside", &|| source.state().aside == [true]).await;
+    fed.sink.mend_table("t");
+    feed_until("it is back", &|| source.state().aside == [true, false]).await;
+    fed.until("all is settled", || state.settled() == state.read()).await;
+    fed.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! What a source says to claims and positions.
 
-use batchsql_core::{Claim, PartitionKey};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use batchsql_core::{BatchInfo, Claim, ClaimFrom, ErrorClass, MetricsReporter, PartitionKey};
 use batchsql_feed::{Begin, NotClaimed, Refusal};
 use batchsql_testkit::{Sabotage, Step};
 
@@ -58,6 +61,63 @@ async fn a_claim_that_is_refused_is_made_again_or_stops() {
     let state = fed.start(0, 0, &source);
     fed.until("it has stopped", || state.stopped().is_some()).await;
     assert_eq!(fed.feeds.stopped()[0].reason, "look");
+    fed.end().await;
+}
+
+/// Ends a runtime when a row is rejected: on its thread, so that the task goes on to its next wait.
+struct EndsRuntime(Arc<Mutex<Option<tokio::runtime::Runtime>>>);
+
+impl MetricsReporter for EndsRuntime {
+    fn rows_rejected(&self, _: &BatchInfo<'_>, _: ErrorClass, _: u64) {
+        if let Some(runtime) = self.0.lock().unwrap().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[test]
+fn a_row_whose_letter_cannot_be_kept_is_not_passed() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (handle, runtime) = (runtime.handle().clone(), Arc::new(Mutex::new(Some(runtime))));
+    let fed = {
+        let _entered = handle.enter();
+        Fed::with(
+            |options| options.exactly_once("test"),
+            |builder| builder.metrics_reporter(EndsRuntime(Arc::clone(&runtime))),
+        )
+    };
+    fed.sink.poison(|row| *row == crate::source::row(1));
+    let source = Memory::default();
+    source.block(1, 0..4);
+    let task = fed.start(0, 0, &source);
+    // The task, and with it its sender of progress, is dropped with the runtime.
+    while Arc::strong_count(&task) > 2 || runtime.lock().unwrap().is_some() {
+        std::thread::yield_now();
+    }
+    assert_eq!((written(&fed.sink), fed.letters()), (vec![0], String::new()));
+    assert_eq!((fed.sink.position("t", 0), task.settled()), (Some(1), 1), "the row comes again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_comes_back_is_read_anew() {
+    let (fed, source) = (fed(), Memory::default());
+    source.state().begins_anew = true;
+    source.block(1, 0..3);
+    // The reply is lost, and meanwhile another process has the partition.
+    fed.sink.script([Step::Hang]);
+    let state = fed.start(0, 0, &source);
+    fed.until("its rows are sent", || fed.sink.writes() == 1).await;
+    let key = PartitionKey::new("test", "made-1", TABLE, 0);
+    let other = Claim::of("other").from(ClaimFrom::Anyone).lease(Duration::from_secs(600));
+    assert!(fed.pipeline.claim(&key, &other).await.unwrap().position().is_some());
+    source.block(4, 3..5);
+    fed.sink.release(1);
+    fed.until("its claim was refused", || !source.state().refused.is_empty()).await;
+    let position = fed.pipeline.positions("test").await.unwrap()[0].position;
+    assert!(fed.pipeline.release(&position).await.unwrap());
+    fed.until("all is written", || state.settled() == 5).await;
+    assert_eq!(written(&fed.sink), [0, 1, 2, 3, 4]);
+    assert_eq!(fed.pipeline.balance().accepted, 5, "no row is twice in a step");
     fed.end().await;
 }
 

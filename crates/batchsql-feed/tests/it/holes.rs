@@ -98,6 +98,23 @@ async fn what_a_source_has_dealt_with_is_settled_in_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::reversed_empty_ranges, reason = "that is the defect of the source")]
+async fn an_empty_range_of_a_source_counts_as_nothing() {
+    for options in BOTH {
+        let (fed, source) = (Fed::new(options), Memory::default());
+        source.block(1, 0..1);
+        source.push(Ok(Next::Skip(2..=1)));
+        source.gap(2, 1, 0);
+        let state = fed.start(0, 0, &source);
+        fed.until("the block is settled", || state.settled() == 1).await;
+        source.block(2, 1..2);
+        fed.until("it goes on", || state.settled() == 2).await;
+        assert_eq!((written(&fed.sink), state.stopped(), fed.feeds.counts().missing), (vec![0, 1], None, 0));
+        fed.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_that_cannot_read_is_asked_again_or_stops() {
     for options in BOTH {
         let (fed, source) = (Fed::new(options), Memory::default());

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{
-    BatchSql, Claim, ClaimFrom, ColumnType, Conflict, DynRow, PipelineConfig, RowBuffer, Schema, ValueRef, ValueRules,
+    BatchSql, BatchSqlBuilder, Claim, ClaimFrom, ColumnType, Conflict, DynRow, PipelineConfig, RowBuffer, Schema,
+    ValueRef, ValueRules,
 };
 use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{
@@ -40,6 +41,9 @@ pub(crate) struct State {
     pub(crate) told: Vec<u64>,
     pub(crate) refused: Vec<NotClaimed>,
     pub(crate) aside: Vec<bool>,
+    /// Blocks that were returned, and whether a claim that was refused returns them again.
+    returned: Vec<SourceBlock>,
+    pub(crate) begins_anew: bool,
 }
 
 impl Memory {
@@ -68,7 +72,12 @@ impl Memory {
 
 impl Source for Memory {
     async fn next(&mut self) -> Result<Next, SourceError> {
-        self.state().next.pop_front().unwrap_or(Ok(Next::Nothing))
+        let mut state = self.state();
+        let next = state.next.pop_front().unwrap_or(Ok(Next::Nothing));
+        if let Ok(Next::Block(block)) = &next {
+            state.returned.push(block.clone());
+        }
+        next
     }
 
     async fn ready(&mut self) {
@@ -90,7 +99,12 @@ impl Source for Memory {
     }
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
-        self.state().refused.push(why);
+        let mut state = self.state();
+        state.refused.push(why);
+        if state.begins_anew {
+            let again: Vec<_> = state.returned.drain(..).collect();
+            again.into_iter().rev().for_each(|block| state.next.push_front(Ok(Next::Block(block))));
+        }
         Refusal::Wait("it may be given back".to_owned())
     }
 
@@ -127,12 +141,19 @@ pub(crate) struct Fed {
 
 impl Fed {
     pub(crate) fn new(options: impl FnOnce(FeedOptions) -> FeedOptions) -> Self {
+        Self::with(options, |builder| builder)
+    }
+
+    pub(crate) fn with(
+        options: impl FnOnce(FeedOptions) -> FeedOptions,
+        builder: impl FnOnce(BatchSqlBuilder<ScriptedSink>) -> BatchSqlBuilder<ScriptedSink>,
+    ) -> Self {
         let (sink, folder) = (ScriptedSink::new(), tempfile::tempdir().unwrap());
         sink.keep_positions();
         let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
         let config = config.retry_for(Duration::MAX).park_for(Duration::MAX);
         let ordered = OrderedTables::of(&config);
-        let pipeline = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        let pipeline = builder(BatchSql::builder(sink.clone()).config(config)).start().unwrap();
         let letters = Arc::new(Letters::open(&folder.path().join("letters")).unwrap());
         let schemas = Arc::new(Schemas::new(Vec::new(), "Schemas::new"));
         let options = options(FeedOptions::new("made-1", letters, schemas, ordered));

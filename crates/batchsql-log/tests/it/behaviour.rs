@@ -172,6 +172,25 @@ fn a_table_that_is_set_aside_does_not_keep_the_log() {
     assert_eq!(opened.log.stats().side_segments, 0);
 }
 
+/// A reader that once read from a file, and has had all rows in memory since then.
+#[test]
+fn a_reader_that_passes_rows_leaves_no_removed_file_open() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    let mut reader = opened.log.reader(opened.table, 0, From::Unsettled).expect("a reader");
+    opened.append(1, 1_000);
+    assert!(matches!(reader.next().expect("the disk works"), Next::Block(_)));
+    let first = sim.files();
+    for id in 2..=50 {
+        opened.append(id, 1_000);
+        assert!(reader.pass(id, id, 1_000));
+        opened.settle(1, id);
+    }
+    opened.log.sync().wait().expect("synced");
+    assert!(first.iter().any(|path| sim.content(path).is_none()), "its segment was removed: {:?}", sim.files());
+    assert_eq!(sim.removed_and_open(), 0);
+}
+
 #[test]
 fn a_failed_sync_is_not_repeated_on_its_file() {
     let sim = Sim::new(1);

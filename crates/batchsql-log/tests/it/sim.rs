@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
 };
 
 use batchsql_log::{Access, File, FileSystem, Lock};
@@ -39,6 +39,8 @@ pub(crate) struct Sim(Arc<Mutex<Disk>>);
 struct Disk {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
+    /// The handles of files, each with its inode.
+    handles: Vec<(usize, Weak<()>)>,
     durable_names: BTreeMap<PathBuf, usize>,
     name_changes: Vec<NameChange>,
     locks: BTreeSet<PathBuf>,
@@ -305,8 +307,18 @@ impl Sim {
         disk.durable_names.remove(path);
     }
 
-    fn file(&self, inode: usize, life: u64) -> Box<dyn File> {
-        Box::new(SimFile { sim: self.clone(), inode, life })
+    /// Open handles of files that were removed: their space is in use.
+    pub(crate) fn removed_and_open(&self) -> usize {
+        let disk = self.disk();
+        let is_removed = |inode: &usize| !disk.names.values().any(|named| named == inode);
+        disk.handles.iter().filter(|(inode, handle)| handle.strong_count() > 0 && is_removed(inode)).count()
+    }
+
+    fn file(&self, disk: &mut Disk, inode: usize) -> Box<dyn File> {
+        let handle = Arc::new(());
+        disk.handles.retain(|(_, handle)| handle.strong_count() > 0);
+        disk.handles.push((inode, Arc::downgrade(&handle)));
+        Box::new(SimFile { sim: self.clone(), inode, life: disk.life, _handle: handle })
     }
 }
 
@@ -348,13 +360,13 @@ impl FileSystem for Sim {
         disk.inodes.push(Inode::default());
         disk.names.insert(path.to_owned(), inode);
         disk.name_changes.push(NameChange::Add(path.to_owned(), inode));
-        Ok(self.file(inode, disk.life))
+        Ok(self.file(&mut disk, inode))
     }
 
     fn open(&self, path: &Path, _: Access) -> io::Result<Box<dyn File>> {
         let mut disk = self.disk();
         let inode = disk.inode(path)?;
-        Ok(self.file(inode, disk.life))
+        Ok(self.file(&mut disk, inode))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -407,6 +419,7 @@ struct SimFile {
     sim: Sim,
     inode: usize,
     life: u64,
+    _handle: Arc<()>,
 }
 
 impl SimFile {

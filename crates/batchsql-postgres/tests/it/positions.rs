@@ -124,6 +124,23 @@ async fn every_rule_moves_its_position() {
     }
 }
 
+/// Tables of the user, whatever their names are: also in the one statement that moves the position.
+#[tokio::test]
+async fn raw_sql_of_a_rule_reads_tables() {
+    let sink = fresh(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint);
+        CREATE TABLE p AS SELECT generate_series(1, 30); INSERT INTO t VALUES (2, 5)",
+    )
+    .await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    let rule = Conflict::update(["id"]).set("n", Expr::raw("{old} + {new} + (SELECT count(*) FROM p)"));
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64).on_conflict(rule);
+    let rows = rows(&schema.build().unwrap(), (0..50).map(|id| (id, 4)));
+    db.write_step(rows.rows(), &Step::new(position, 50)).await.unwrap();
+    assert_eq!(numbers(&sink, "SELECT n FROM t WHERE id = 2").await, [39]);
+}
+
 /// What a statement was, and what it did, as its triggers see it.
 #[tokio::test]
 async fn a_step_is_one_statement_that_does_nothing_when_it_is_fenced() {
@@ -139,7 +156,7 @@ async fn a_step_is_one_statement_that_does_nothing_when_it_is_fenced() {
         db.write_step(rows.rows(), &Step::new(position, 50)).await.unwrap();
         let seen = async || read(&sink, "SELECT query FROM seen").await;
         let query = seen().await.join("|");
-        assert!(query.starts_with("WITH p AS (UPDATE batchsql_positions"), "{rule:?}: {query}");
+        assert!(query.starts_with("WITH batchsql_p AS (UPDATE batchsql_positions"), "{rule:?}: {query}");
         assert!(db.write_step(rows.rows(), &Step::new(position, 50)).await.unwrap_err().error.is_fenced());
         assert_eq!(seen().await.len(), 1, "{rule:?}: a step that is fenced runs no trigger");
     }
@@ -251,6 +268,9 @@ async fn leases_do_not_wait_for_a_step_that_takes_long() {
     let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
     let is_renewed: Vec<_> = renewed.iter().map(|own| own.lease.unwrap() > minute).collect();
     assert_eq!(is_renewed, [false, true], "{renewed:?}");
+    // What is held is not given away, and that is known soon: not after statement_timeout.
+    let held = db.release(&position).await.unwrap_err();
+    assert_eq!(held.code(), Some("55P03"), "{held}");
     writing.execute("COMMIT").await.unwrap();
     assert_eq!(sequence(&sink).await, 1);
     let renewed = db.renew("s", "a", 10 * minute).await.unwrap();
