@@ -241,8 +241,8 @@ async fn a_publisher_waits_for_a_server_that_is_away() {
     options.create(&context).await.unwrap();
     server.stop();
     let mut starting = Box::pin(publisher(&context, &options));
-    // Longer than one request.
-    let early = tokio::time::timeout(Duration::from_secs(7), &mut starting).await;
+    // Longer than one request, which waits 10 seconds.
+    let early = tokio::time::timeout(Duration::from_secs(12), &mut starting).await;
     assert!(early.is_err());
     server.start_again();
     let db = starting.await;
