@@ -119,6 +119,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
+        options.check_lease(builder.settings().statement_timeout, renewal(options.lease))?;
         let StreamCheck { incarnation, warnings, .. } = checked(&context, &options).await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
@@ -238,7 +239,7 @@ impl fmt::Debug for Worker {
 impl Inner {
     async fn run(self: Arc<Self>) {
         let mut ending = self.ending.subscribe();
-        let every = if self.options.exactly_once { (self.options.lease / 3).min(LOOK) } else { LOOK };
+        let every = if self.options.exactly_once { renewal(self.options.lease) } else { LOOK };
         while !*ending.borrow() {
             let turn = tokio::select! {
                 turn = self.turn() => turn,
@@ -338,6 +339,11 @@ impl Inner {
     fn key(&self, (table, partition): Name) -> PartitionKey {
         PartitionKey::new(&*self.options.source, &*self.incarnation, table, partition)
     }
+}
+
+/// How often leases are renewed.
+fn renewal(lease: Duration) -> Duration {
+    (lease / 3).min(LOOK)
 }
 
 fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {
