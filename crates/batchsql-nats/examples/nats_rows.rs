@@ -95,7 +95,7 @@ async fn publish(url: &str, stream: &str, folder: &str, from: i64, to: i64) -> R
 async fn work(url: &str, stream: &str, database: &str, letters: &str) -> Result<(), AnyError> {
     let context = connect(url).await?;
     let stream = self::stream(&context, stream).await?;
-    let options = WorkerOptions::new(stream, letters).exactly_once().lease(Duration::from_secs(3));
+    let options = WorkerOptions::new(stream, letters).exactly_once().lease(Duration::from_secs(5));
     let worker = if database.starts_with("postgres") {
         start(context, BatchSql::builder(PostgresSink::connect(database).await?), options).await?
     } else {
@@ -122,7 +122,9 @@ async fn start<S: Sink>(
     builder: BatchSqlBuilder<S>,
     options: WorkerOptions,
 ) -> Result<Worker, AnyError> {
-    Ok(Worker::start(context, builder.config(quick()), options).await?)
+    // Shorter than the lease, less a renewal.
+    let config = quick().statement_timeout(Duration::from_secs(3));
+    Ok(Worker::start(context, builder.config(config), options).await?)
 }
 
 fn quick() -> PipelineConfig {

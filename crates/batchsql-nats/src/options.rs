@@ -43,7 +43,7 @@ impl WorkerOptions {
             schemas: Vec::new(),
             tables: None,
             owner: format!("worker-{:016x}", fastrand::u64(..)),
-            lease: Duration::from_secs(15),
+            lease: Duration::from_secs(45),
             ack_wait: Duration::from_secs(30),
             accept_gaps: false,
             keep_for: Some(Duration::ZERO),
@@ -92,7 +92,9 @@ impl WorkerOptions {
     }
 
     /// Exactly once: how long the partitions of a worker that has ended without [`Worker::close`](crate::Worker::close) stay
-    /// with it; default 15 seconds, at least 1 second. It renews its leases three times as often.
+    /// with it; default 45 seconds, at least 1 second. It must be longer than
+    /// [`statement_timeout`](batchsql_core::PipelineConfig::statement_timeout) and one renewal, because a lease is not renewed while
+    /// rows of its partition are written. A worker renews its leases every 2 seconds, or three times in a shorter lease.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -145,6 +147,20 @@ impl WorkerOptions {
         }
         Ok(())
     }
+
+    /// A step holds the row of its position, so the lease is not renewed while one is under way. If it ran out, the next owner
+    /// would end the step, and its own would take as long.
+    pub(crate) fn check_lease(&self, statement_timeout: Duration, renewal: Duration) -> Result<(), NatsError> {
+        let least = statement_timeout.saturating_add(renewal);
+        if !self.exactly_once || self.lease > least {
+            return Ok(());
+        }
+        Err(NatsError::new(format!(
+            "lease is {:?}; it must be longer than statement_timeout ({statement_timeout:?}) and the time between renewals \
+             ({renewal:?}), because it is not renewed while rows are written; raise lease or lower statement_timeout",
+            self.lease
+        )))
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +184,22 @@ mod tests {
             let error = options.check().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn a_lease_outlasts_the_longest_step() {
+        let (long, renewal) = (Duration::from_secs(30), Duration::from_secs(2));
+        let with = |secs| options().lease(Duration::from_secs(secs));
+        for (options, is_enough) in [
+            (options().exactly_once(), true),
+            (with(33).exactly_once(), true),
+            (with(32).exactly_once(), false),
+            (with(32), true),
+        ] {
+            assert_eq!(options.check_lease(long, renewal).is_ok(), is_enough, "{options:?}");
+        }
+        let error = with(15).exactly_once().check_lease(long, renewal).unwrap_err().to_string();
+        assert!(error.contains("lease") && error.contains("statement_timeout"), "{error}");
     }
 
     #[test]

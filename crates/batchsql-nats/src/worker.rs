@@ -119,6 +119,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
+        options.check_lease(builder.settings().statement_timeout, renewal(options.lease))?;
         let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
@@ -258,7 +259,7 @@ impl Inner {
 
     async fn turns(&self) {
         let mut ending = self.ending.subscribe();
-        let every = if self.options.exactly_once { (self.options.lease / 3).min(LOOK) } else { LOOK };
+        let every = if self.options.exactly_once { renewal(self.options.lease) } else { LOOK };
         while !*ending.borrow() {
             let turn = tokio::select! {
                 turn = self.turn() => turn,
@@ -378,6 +379,11 @@ impl Inner {
     fn key(&self, (table, partition): Name) -> PartitionKey {
         PartitionKey::new(&*self.options.source, &*self.incarnation, table, partition)
     }
+}
+
+/// How often leases are renewed.
+fn renewal(lease: Duration) -> Duration {
+    (lease / 3).min(LOOK)
 }
 
 fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {

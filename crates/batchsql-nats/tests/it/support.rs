@@ -52,6 +52,11 @@ pub(crate) async fn publisher(context: &Context, stream: &StreamOptions) -> Batc
     BatchSql::builder(sink).config(config).start().unwrap()
 }
 
+/// A pipeline of a worker whose leases are short, so its statements are too.
+pub(crate) fn worker_config() -> PipelineConfig {
+    PipelineConfig::default().flush_interval(Duration::from_millis(5)).statement_timeout(Duration::from_secs(2))
+}
+
 /// Publishes rows of one schema with these ids.
 pub(crate) async fn publish(context: &Context, stream: &StreamOptions, schema: &Schema, ids: std::ops::Range<i64>) {
     let db = publisher(context, stream).await;
@@ -88,7 +93,7 @@ impl Target {
     }
 
     pub(crate) fn builder(&self) -> BatchSqlBuilder<SqliteSink> {
-        BatchSql::builder(self.sink()).config(PipelineConfig::default().flush_interval(Duration::from_millis(5)))
+        BatchSql::builder(self.sink()).config(worker_config())
     }
 
     pub(crate) async fn execute(&self, sql: &'static str) {
@@ -107,7 +112,7 @@ impl Target {
     }
 
     pub(crate) fn options(&self, stream: &StreamOptions) -> WorkerOptions {
-        WorkerOptions::new(stream.clone(), self.path("dead-letters.ndjson")).lease(Duration::from_secs(2))
+        WorkerOptions::new(stream.clone(), self.path("dead-letters.ndjson")).lease(Duration::from_secs(4))
     }
 
     pub(crate) async fn worker(&self, context: &Context, options: WorkerOptions) -> Worker {

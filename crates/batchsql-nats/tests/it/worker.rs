@@ -10,7 +10,7 @@ use batchsql_redis::RedisSink;
 use batchsql_testserver::{Kind, Server, dsn, unique};
 
 use crate::support::{
-    LIMIT, Target, connect, context, keyed, last, lines, plain, publish, publisher, row, stream, until,
+    LIMIT, Target, connect, context, keyed, last, lines, plain, publish, publisher, row, stream, until, worker_config,
 };
 
 fn all(range: std::ops::Range<i64>) -> Vec<i64> {
@@ -331,7 +331,7 @@ async fn mysql_is_written_exactly_once() {
     let database = format!("{server}/{name}");
     publish(&context, &options, &plain("plain"), 0..100).await;
     for round in 0..2 {
-        let builder = BatchSql::builder(MySqlSink::connect(&database).await.unwrap());
+        let builder = BatchSql::builder(MySqlSink::connect(&database).await.unwrap()).config(worker_config());
         let worker = Worker::start(context.clone(), builder, target.options(&options).exactly_once()).await.unwrap();
         let query = format!("SELECT count(*), count(DISTINCT id) FROM {name}.plain");
         let expected = 100 * (round + 1);

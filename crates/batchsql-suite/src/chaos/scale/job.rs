@@ -12,7 +12,9 @@ use crate::chaos::job::Names;
 use crate::database::DatabaseName;
 
 /// How long a worker that was killed keeps its partitions.
-pub(super) const PIN: Duration = Duration::from_secs(3);
+pub(super) const PIN: Duration = Duration::from_secs(5);
+/// How long its statements may take: less than its leases last, less a renewal.
+pub(super) const STATEMENT: Duration = Duration::from_secs(3);
 
 /// A stream of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use batchsql::{BatchSql, PipelineConfig};
 use batchsql_nats::Worker;
 use tokio::time::interval;
 
-use super::job::Job;
+use super::job::{Job, STATEMENT};
 use crate::chaos::job::Pool;
 use crate::chaos::sample::{Sample, now};
 use crate::chaos::sinks::{self, Target};
@@ -37,7 +37,8 @@ pub(super) async fn connect(url: &str) -> Result<jetstream::Context> {
 pub(super) async fn run(file: &Path) -> Result<()> {
     let job = Job::read(file)?;
     let target = Target { database: job.database, dsn: &job.dsn, pool: Pool::Own, tables: &job.tables };
-    let builder = BatchSql::builder(sinks::open(target, None)?).config(PipelineConfig::default());
+    let builder =
+        BatchSql::builder(sinks::open(target, None)?).config(PipelineConfig::default().statement_timeout(STATEMENT));
     let worker = Worker::start(connect(&job.nats).await?, builder, job.options()).await?;
     let (pipeline, mut ticks) = (worker.pipeline().clone(), interval(SAMPLE));
     let sampling = tokio::spawn(async move {
