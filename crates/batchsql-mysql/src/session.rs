@@ -75,6 +75,26 @@ impl SharedName {
     }
 }
 
+/// The connection id, the user and the server: text, so that `concat!` can append a column.
+macro_rules! place_of_mariadb {
+    () => {
+        "SELECT CONNECTION_ID(), USER(), \
+         (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+         FROM information_schema.GLOBAL_VARIABLES \
+         WHERE VARIABLE_NAME IN ('HOSTNAME', 'PORT', 'SERVER_ID', 'DATADIR'))"
+    };
+}
+
+/// The same of MySQL.
+macro_rules! place_of_mysql {
+    () => {
+        "SELECT CONNECTION_ID(), USER(), \
+         (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
+         FROM performance_schema.global_variables \
+         WHERE VARIABLE_NAME IN ('hostname', 'port', 'server_uuid'))"
+    };
+}
+
 /// The kind of server, for the handling of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ServerKind {
@@ -101,18 +121,8 @@ impl ServerKind {
     /// Returns the first three columns of [`name_query`](Self::name_query).
     fn place_query(self) -> &'static str {
         match self {
-            Self::MariaDb => {
-                "SELECT CONNECTION_ID(), USER(), \
-                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
-                 FROM information_schema.GLOBAL_VARIABLES \
-                 WHERE VARIABLE_NAME IN ('HOSTNAME', 'PORT', 'SERVER_ID', 'DATADIR'))"
-            }
-            _ => {
-                "SELECT CONNECTION_ID(), USER(), \
-                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
-                 FROM performance_schema.global_variables \
-                 WHERE VARIABLE_NAME IN ('hostname', 'port', 'server_uuid'))"
-            }
+            Self::MariaDb => place_of_mariadb!(),
+            _ => place_of_mysql!(),
         }
     }
 
@@ -120,20 +130,14 @@ impl ServerKind {
     /// `@@name`, so that no proxy pins the connection to this client.
     fn name_query(self) -> &'static str {
         match self {
-            Self::MariaDb => {
-                "SELECT CONNECTION_ID(), USER(), \
-                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
-                 FROM information_schema.GLOBAL_VARIABLES \
-                 WHERE VARIABLE_NAME IN ('HOSTNAME', 'PORT', 'SERVER_ID', 'DATADIR')), \
-                 (SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
-            }
-            _ => {
-                "SELECT CONNECTION_ID(), USER(), \
-                 (SELECT GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|') \
-                 FROM performance_schema.global_variables \
-                 WHERE VARIABLE_NAME IN ('hostname', 'port', 'server_uuid')), \
-                 (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
-            }
+            Self::MariaDb => concat!(
+                place_of_mariadb!(),
+                ", (SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'UPTIME')"
+            ),
+            _ => concat!(
+                place_of_mysql!(),
+                ", (SELECT VARIABLE_VALUE FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Uptime')"
+            ),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::check::{Checked, Promises, Violation, Wrong, check};
 use super::disk::SmallDisk;
 use super::fault::{Fault, Layer};
 use super::job::{Job, Mode, Names, Pool};
+use super::job_file;
 use super::ledger::Ledger;
 use super::letters;
 use super::plan::{Plan, Timed};
@@ -73,7 +74,7 @@ impl<'a> Writers<'a> {
             Mode::Durable(_) => folder.join("letters"),
         };
         let file = folder.join("job.json");
-        job.write(&file)?;
+        job_file::write(&*job, &file)?;
         // Read when the writer starts, which the first sample shows; the file is replaced only after that.
         WriterProcess::start(&file, &folder.join("writer.log"))
     }

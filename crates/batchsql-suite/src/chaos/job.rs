@@ -1,9 +1,8 @@
 //! Owns the job of a writer: where it writes, what, how fast, and where its ledger is. A file of JSON.
 //! Must not know who reads it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::database::DatabaseName;
@@ -95,24 +94,4 @@ pub(super) struct Job {
     pub(super) ledger: PathBuf,
     /// Its dead letters. A durable intake has them in its folder, over all writers.
     pub(super) letters: PathBuf,
-}
-
-impl Job {
-    /// Writes it into a file.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub(super) fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string(self).context("cannot write the job as JSON")?;
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-    }
-
-    /// Reads it from a file.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is no job.
-    pub(super) fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a job", file.display()))
-    }
 }

@@ -15,6 +15,7 @@ mod conductor;
 mod disk;
 mod fault;
 mod job;
+mod job_file;
 mod ledger;
 mod letters;
 mod load;

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::job::{Job, Mode, Names, Sabotage};
+use super::job_file;
 use super::ledger::{LedgerWriter, Lines};
 use super::load::{self, RowId, Table};
 use super::sample::{Sample, now};
@@ -107,7 +108,7 @@ struct Writer {
 /// # Errors
 /// The job cannot be read, or the pipeline cannot be started.
 pub(super) async fn run(file: &Path) -> Result<()> {
-    let job = Job::read(file)?;
+    let job: Job = job_file::read(file)?;
     let metrics = PrometheusMetrics::new()?;
     let pool = sinks::user_pool(&job)?;
     let writer = Arc::new(Writer {

@@ -1,10 +1,9 @@
 //! Owns what a worker is told. A file of JSON.
 //! Must not know who reads it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use batchsql_nats::{StreamOptions, WorkerOptions};
 use serde::{Deserialize, Serialize};
 
@@ -57,18 +56,6 @@ impl Job {
             true => options.exactly_once().lease(PIN),
             false => options.ack_wait(PIN),
         }
-    }
-
-    /// Writes it into a file.
-    pub(super) fn write(&self, file: &Path) -> Result<()> {
-        let text = serde_json::to_string(self).context("cannot write the job as JSON")?;
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-    }
-
-    /// Reads it from a file.
-    pub(super) fn read(file: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not a job", file.display()))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::interval;
 
 use super::job::{Job, STATEMENT};
 use crate::chaos::job::Pool;
+use crate::chaos::job_file;
 use crate::chaos::sample::{Sample, now};
 use crate::chaos::sinks::{self, Target};
 use crate::chaos::writer::obey;
@@ -35,7 +36,7 @@ pub(super) async fn connect(url: &str) -> Result<jetstream::Context> {
 /// # Errors
 /// The job cannot be read, or the worker cannot be started.
 pub(super) async fn run(file: &Path) -> Result<()> {
-    let job = Job::read(file)?;
+    let job: Job = job_file::read(file)?;
     let target = Target { database: job.database, dsn: &job.dsn, pool: Pool::Own, tables: &job.tables };
     let builder =
         BatchSql::builder(sinks::open(target, None)?).config(PipelineConfig::default().statement_timeout(STATEMENT));

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
 use super::job::Job;
+use crate::chaos::job_file;
 use crate::chaos::process::WriterProcess;
 use crate::chaos::sample::Sample;
 
@@ -52,7 +53,7 @@ impl Workers {
         self.job.letters = self.folder.join(format!("letters-{number}"));
         self.letters.push(self.job.letters.clone());
         let file = self.folder.join(format!("job-{number}.json"));
-        self.job.write(&file)?;
+        job_file::write(&self.job, &file)?;
         WriterProcess::start(&file, &self.log_file())
     }
 

@@ -10,12 +10,13 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::check::check;
-use super::job::{self, Job, Mode, Totals};
+use super::job::{Job, Mode, Totals};
 use super::reading::Reading;
 use super::tables::Tables;
 use super::turns;
 use crate::chaos::fault::Fault;
 use crate::chaos::job::{Names, Pool};
+use crate::chaos::job_file;
 use crate::chaos::process::WriterProcess;
 use crate::chaos::sample::{Sample, first_written_after, now};
 use crate::chaos::stage::{Servant, Stage};
@@ -124,7 +125,7 @@ async fn carry_out(database: DatabaseName, wishes: Wishes, folder: &Path) -> Res
         leak: wishes.leak,
     };
     let file = folder.join("job.json");
-    job::write(&job, &file)?;
+    job_file::write(&job, &file)?;
     let writer = WriterProcess::start(&file, &log(folder))?;
     let mut soak = Soak { database, pool: wishes.pool, stage, tables, writer, gone: 0, outcome: Outcome::default() };
     soak.cause_faults(wishes.duration).await?;
@@ -204,7 +205,7 @@ impl Soak {
         let readings = fs::read_to_string(job.readings()).context("cannot read the readings")?;
         let read = readings.lines().map(serde_json::from_str).collect::<Result<_, _>>();
         self.outcome.readings = read.context("the readings have something else")?;
-        self.outcome.totals = job::read(&job.totals())?;
+        self.outcome.totals = job_file::read(&job.totals())?;
         let found = self.tables.count().await.context("cannot count the rows")?;
         self.outcome.wrong.extend(check(job.mode, &self.outcome.totals, found));
         Ok(self.outcome)

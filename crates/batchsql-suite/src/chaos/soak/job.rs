@@ -2,10 +2,8 @@
 //! Must not know who reads them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::table::Table;
@@ -101,22 +99,4 @@ impl Totals {
     pub(super) fn of(&self, table: Table) -> Total {
         self.tables.get(table.name()).cloned().unwrap_or_default()
     }
-}
-
-/// Writes a value into a file.
-///
-/// # Errors
-/// The file cannot be written.
-pub(super) fn write<T: Serialize>(value: &T, file: &Path) -> Result<()> {
-    let text = serde_json::to_string(value).context("cannot write JSON")?;
-    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Reads it.
-///
-/// # Errors
-/// The file cannot be read, or has something else.
-pub(super) fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} has something else", file.display()))
 }

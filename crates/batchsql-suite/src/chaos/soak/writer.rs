@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::job::{self, Job, Mode, Total, Totals};
+use super::job::{Job, Mode, Total, Totals};
 use super::reading::Reader;
 use super::rows;
 use super::sink;
 use super::table::Table;
+use crate::chaos::job_file;
 use crate::chaos::load::RowId;
 use crate::chaos::sample::{Sample, now};
 use crate::chaos::sinks::UserPool;
@@ -144,7 +145,7 @@ struct Writer {
 /// # Errors
 /// The job cannot be read, or the pipeline cannot be started.
 pub(super) async fn run(file: &Path) -> Result<()> {
-    let job: Job = job::read(file)?;
+    let job: Job = job_file::read(file)?;
     let is_file = job.database == DatabaseName::Sqlite;
     let database = is_file.then(|| PathBuf::from(job.dsn.trim_start_matches("sqlite:")));
     let log = (job.mode != Mode::Memory).then(|| job.intake().join("log"));
@@ -189,7 +190,7 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     tasks.join_all().await;
     noting.abort();
     totals.tables = writer.totals(&metrics.render());
-    job::write(&totals, &writer.job.totals())
+    job_file::write(&totals, &writer.job.totals())
 }
 
 /// Prints samples for the conductor, and notes readings. If either fails, the run cannot be judged, so the process ends.
