@@ -70,7 +70,9 @@ pub struct Reader {
 #[derive(Debug)]
 struct Open {
     key: FileKey,
-    file: Box<dyn File>,
+    /// Only while there are blocks to read: a file that is removed meanwhile needs its space for as long as it is open.
+    file: Option<Box<dyn File>>,
+    /// Stays at its place while the file is closed.
     scanner: Scanner,
 }
 
@@ -108,6 +110,14 @@ impl Reader {
     /// counted, and reported as [`Next::Gap`].
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at Next::End, where this goes on")]
     pub fn next(&mut self) -> Result<Next, LogError> {
+        let next = self.find_next();
+        if !matches!(next, Ok(Next::Block(_))) {
+            self.close_file();
+        }
+        next
+    }
+
+    fn find_next(&mut self) -> Result<Next, LogError> {
         self.seen = self.shared.readable.version();
         let mut missing = 0;
         loop {
@@ -159,13 +169,18 @@ impl Reader {
         if self.is_full(view) || self.expected != first || last >= view.end {
             return false;
         }
-        // An older file may be removed by now, and its space would stay in use for as long as it is open.
-        let file = view.locate(first).map(|(key, _)| key);
-        self.open = self.open.take().filter(|open| Some(open.key) == file);
         self.expected = last + 1;
         self.window.push_back((first, last, bytes));
         self.window_bytes += bytes;
+        self.close_file();
         true
+    }
+
+    /// Keeps the place in the file.
+    fn close_file(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.file = None;
+        }
     }
 
     /// Updates the window and the next row. Whether the window is full.
@@ -220,27 +235,29 @@ impl Reader {
         let is_ours = |header: &Header| {
             header.kind == Kind::Block && (header.table, header.partition) == (stream.table, stream.partition)
         };
-        let mut open = match self.open.take().filter(|open| open.key == key) {
-            Some(open) => open,
-            None => {
-                let file = self.shared.options.file_system.open(&self.shared.path(key), Access::Read)?;
-                Open { key, file, scanner: Scanner::new(self.shared.context(key), place.offset, length) }
-            }
+        let open = self.open.take().filter(|open| open.key == key);
+        let (file, mut scanner) = open.map_or_else(
+            || (None, Scanner::new(self.shared.context(key), place.offset, length)),
+            |open| (open.file, open.scanner),
+        );
+        let file = match file {
+            Some(file) => file,
+            None => self.shared.options.file_system.open(&self.shared.path(key), Access::Read)?,
         };
-        open.scanner.set_end(length);
+        scanner.set_end(length);
         loop {
             let expected = self.expected;
             let wanted = |header: &Header| is_ours(header) && header.last().is_some_and(|last| last >= expected);
-            match open.scanner.next(&*open.file, wanted)? {
+            match scanner.next(&*file, wanted)? {
                 Found::Record { header, .. } if !wanted(&header) => {}
                 Found::Record { header, offset } if header.first > self.expected => {
                     // Rows before this block are lost. The record is read again by the next call.
-                    open.scanner.go_to(offset);
-                    self.open = Some(open);
+                    scanner.go_to(offset);
+                    self.open = Some(Open { key, file: Some(file), scanner });
                     return Ok(self.missing_before(header.first));
                 }
                 Found::Record { header, offset } => {
-                    let block = self.block(&header, open.scanner.payload(offset, &header).to_vec());
+                    let block = self.block(&header, scanner.payload(offset, &header).to_vec());
                     self.expected = block.last() + 1;
                     let is_left_out = self.only_unsettled && self.is_settled(block.first, block.last());
                     if is_left_out {
@@ -248,14 +265,14 @@ impl Reader {
                     }
                     self.window.push_back((block.first, block.last(), header.size()));
                     self.window_bytes += header.size();
-                    self.open = Some(open);
+                    self.open = Some(Open { key, file: Some(file), scanner });
                     return Ok(Some(Next::Block(block)));
                 }
-                Found::Damage { offset, length, .. } => self.damaged(&open, offset, length),
+                Found::Damage { offset, length, .. } => self.damaged(key, &*file, offset, length),
                 Found::End => {
                     // The file should have had them up to the end of this place.
                     let is_behind = self.expected <= place.last;
-                    self.open = Some(open);
+                    self.open = Some(Open { key, file: Some(file), scanner });
                     return Ok(if is_behind { self.missing_before(place.last + 1) } else { None });
                 }
             }
@@ -301,10 +318,10 @@ impl Reader {
     }
 
     /// Keeps and counts a damaged part, once for all readers.
-    fn damaged(&self, open: &Open, offset: u64, length: u64) {
+    fn damaged(&self, key: FileKey, file: &dyn File, offset: u64, length: u64) {
         let options = &self.shared.options;
-        let name = names::segment(open.key);
-        let segment = (name.as_str(), &*open.file);
+        let name = names::segment(key);
+        let segment = (name.as_str(), file);
         let kept = quarantine::keep(&*options.file_system, &options.folder, segment, offset, length);
         if !kept.is_ok_and(|kept| kept.was_known) {
             let mut stats = self.shared.stats();

@@ -191,6 +191,30 @@ fn a_reader_that_passes_rows_leaves_no_removed_file_open() {
     assert_eq!(sim.removed_and_open(), 0);
 }
 
+/// A reader that has read everything, and whose partition gets no more rows.
+#[test]
+fn an_idle_reader_leaves_no_removed_file_open() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    let mut idle = opened.log.reader(opened.table, 3, From::Unsettled).expect("a reader");
+    let block = || Block { table: opened.table, partition: 3, schema: opened.schema, count: 1, bytes: payload(1, 1_000) };
+    opened.log.append(block()).expect("space").wait().expect("stored");
+    assert!(matches!(idle.next().expect("the disk works"), Next::Block(_)));
+    assert_eq!(idle.next().expect("the disk works"), Next::End);
+    opened.log.settle(opened.table, 3, 1..=1).expect("a row that exists");
+    let first = sim.files();
+    for id in 1..=50 {
+        opened.append(id, 1_000);
+        opened.settle(1, id);
+    }
+    opened.log.sync().wait().expect("synced");
+    assert!(first.iter().any(|path| sim.content(path).is_none()), "its segment was removed: {:?}", sim.files());
+    assert_eq!(sim.removed_and_open(), 0);
+    // It goes on where it stopped, whether its file is there or not.
+    opened.log.append(block()).expect("space").wait().expect("stored");
+    assert!(matches!(idle.next().expect("the disk works"), Next::Block(block) if block.first == 2));
+}
+
 #[test]
 fn a_failed_sync_is_not_repeated_on_its_file() {
     let sim = Sim::new(1);
