@@ -1,5 +1,5 @@
 //! Database servers for tests: the shared one of the run, or a private one that a test may stop, restart and
-//! configure.
+//! configure. Also what tests of several crates need besides: proxies that disturb the network, child processes, scrapes, warnings.
 //!
 //! `cargo xtask test` starts the servers and passes these environment variables to the tests:
 //!
@@ -16,12 +16,17 @@ mod late_proxy;
 mod line;
 mod listen;
 mod network_proxy;
+pub mod process;
+mod promtool;
 mod scrape;
+mod warnings;
 
 pub use counting_proxy::CountingProxy;
 pub use late_proxy::LateProxy;
 pub use network_proxy::{Conditions, NetworkProxy};
+pub use promtool::promtool_objects_to_the_three_known_names_only;
 pub use scrape::{Sample, samples, sum};
+pub use warnings::Warnings;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

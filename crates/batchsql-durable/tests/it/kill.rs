@@ -12,9 +12,9 @@ use batchsql_core::{Conflict, PipelineConfig, Schema};
 use batchsql_durable::{DurableBatchSql, DurableOptions, Sabotage};
 use tokio::sync::mpsc;
 
-use crate::process::{self, Process, command};
 use crate::sqlite::{database, open, pairs};
 use crate::support::{LONG, options, row, table};
+use batchsql_testserver::process::{self, Process, command};
 
 /// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
 const KILLS: u64 = 24;

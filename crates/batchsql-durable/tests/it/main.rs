@@ -11,7 +11,6 @@ mod monitor;
 #[cfg(target_os = "linux")]
 mod outage;
 #[cfg(unix)]
-mod process;
 mod sqlite;
 mod support;
 mod tool;

@@ -14,8 +14,8 @@ use batchsql_core::{
 };
 use batchsql_durable::{DurableBatchSql, DurableExt, DurableOptions};
 
-use crate::process::{self, Process, command};
 use crate::support::options;
+use batchsql_testserver::process::{self, Process, command};
 
 /// The log of a normal run.
 const MIB: u64 = 48;

@@ -6,8 +6,9 @@ use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, 
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use batchsql_testserver::Warnings;
 
-use crate::support::{Database, Warnings, pipeline, row, schema, submitted, write};
+use crate::support::{Database, pipeline, row, schema, submitted, write};
 
 async fn refusal(sink: &MySqlSink, builder: SchemaBuilder) -> SinkError {
     pipeline(sink).prepare(&builder.build().unwrap()).await.unwrap_err()
@@ -176,7 +177,7 @@ async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
          INSERT INTO t VALUES (1, 'a')",
     )
     .await;
-    let warnings = Warnings::default();
+    let warnings = Warnings::of("batchsql_mysql");
     let guard = tracing::subscriber::set_default(warnings.clone());
     let pipeline = pipeline(&db.sink);
     for harmless in [Conflict::none(), Conflict::ignore(["id"])] {

@@ -9,11 +9,9 @@ use batchsql_core::{Action, Attempt, ColumnType, Conflict, ErrorClass, Password,
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
-use batchsql_testserver::{Kind, Server};
+use batchsql_testserver::{Kind, Server, Warnings};
 
-use crate::support::{
-    Database, Warnings, pipeline, row, schema, submitted, with_parameters, with_user, write, written,
-};
+use crate::support::{Database, pipeline, row, schema, submitted, with_parameters, with_user, write, written};
 use batchsql_testkit::batch_of;
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
@@ -30,7 +28,7 @@ async fn users_pool(db: &Database) -> MySqlSink {
 #[tokio::test]
 async fn rows_never_join_a_transaction_that_somebody_left_open() {
     let db = Database::with(TABLE, "max_connections=1").await;
-    let warnings = Warnings::default();
+    let warnings = Warnings::of("batchsql_mysql");
     let _guard = tracing::subscriber::set_default(warnings.clone());
     for sink in [users_pool(&db).await, db.sink.clone()] {
         let schema = schema(Conflict::none());

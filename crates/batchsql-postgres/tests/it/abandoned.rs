@@ -1,7 +1,7 @@
 //! Writes that are abandoned after they have started: they must not take effect after later writes.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+
 use std::time::Duration;
 
 use batchsql_core::{
@@ -10,7 +10,7 @@ use batchsql_core::{
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Settings, Strategy};
-use batchsql_testserver::{Kind, Server, unique};
+use batchsql_testserver::{Kind, Server, Warnings, unique};
 
 use crate::proxy::{Cut, commits, through_proxy};
 use crate::support::{
@@ -328,14 +328,14 @@ async fn without_the_right_to_end_sessions_they_are_only_looked_at() {
     let _database = at_end([format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")]);
     let (sink, admin) = without_rights(&name).await;
     let mut locker = locker(&admin.pg_pool().connect_options(), "UPDATE t SET note = 'locked' WHERE id = 1").await;
-    let warnings = Warnings::default();
+    let warnings = Warnings::of("batchsql_postgres");
     let guard = tracing::subscriber::set_default(warnings.clone());
     let session = give_up(&sink, &admin, &name).await.unwrap();
     for _ in 0..2 {
         assert_eq!(end(&sink, &session).await, SessionEnd::Impossible);
     }
     drop(guard);
-    let warnings = warnings.0.lock().unwrap().clone();
+    let warnings = warnings.taken();
     assert!(warnings.len() == 1 && warnings[0].contains("grant EXECUTE on pg_terminate_backend"), "{warnings:?}");
     assert_eq!(read(&admin, &waiting(&name)).await, ["1"]);
     // It ends by itself, and this is detected.
@@ -358,12 +358,12 @@ async fn a_session_that_is_hidden_from_its_user_has_no_name() {
     });
     let sink = PostgresSink::new(pool.connect_with(options).await.unwrap());
     let mut conn = sink.acquire().await.unwrap();
-    let warnings = Warnings::default();
+    let warnings = Warnings::of("batchsql_postgres");
     let _guard = tracing::subscriber::set_default(warnings.clone());
     for _ in 0..2 {
         assert!(sink.session(&mut conn).await.unwrap().is_none());
     }
-    let warnings = warnings.0.lock().unwrap().clone();
+    let warnings = warnings.taken();
     assert!(warnings.len() == 1 && warnings[0].contains("pg_stat_activity"), "{warnings:?}");
     drop(conn);
     sink.pg_pool().close().await;
@@ -376,13 +376,13 @@ async fn a_pooler_that_was_not_declared_is_found_out_before_anything_is_ended() 
         let options: PgConnectOptions = server.dsn().parse().unwrap();
         // Without the startup parameter that it rejects, and without a hint that it is a pooler.
         let sink = users_pool(&options.extra_float_digits(None), 2).await;
-        let warnings = Warnings::default();
+        let warnings = Warnings::of("batchsql_postgres");
         let _guard = tracing::subscriber::set_default(warnings.clone());
         let (mut one, mut two) = (sink.acquire().await.unwrap(), sink.acquire().await.unwrap());
         let _ = sink.session(&mut one).await;
         let _ = sink.session(&mut two).await;
         assert!(sink.session(&mut one).await.unwrap().is_none(), "{settings:?}");
-        let warnings = warnings.0.lock().unwrap().clone();
+        let warnings = warnings.taken();
         assert!(warnings.len() == 1 && warnings[0].contains("prepared_statements(false)"), "{warnings:?}");
     }
 }
@@ -439,35 +439,4 @@ async fn where_no_session_can_be_ended_the_lane_waits_for_the_stated_time() {
     assert!(!report.is_complete() && !in_time("an outcome", newer).await.is_written());
     assert_eq!(read(&admin, "SELECT count(*) FROM t WHERE id = 2").await, ["0"]);
     locker.execute("ROLLBACK").await.unwrap();
-}
-
-/// Collects the warnings of this crate.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::WARN && metadata.target().starts_with("batchsql_postgres")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Text(String);
-        impl tracing::field::Visit for Text {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                self.0.push_str(&format!("{field}={value:?} "));
-            }
-        }
-        let mut text = Text(String::new());
-        event.record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -2,8 +2,6 @@
 //! Must not know how the server works.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, ColumnType, ErrorClass, PipelineConfig, Schema};
@@ -29,9 +27,6 @@ const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_gc_count", "gauge", "database, test_case"),
     ("batchsql_errors_total", "counter", "database, test_case, error_type"),
 ];
-
-/// Set it to 1 to require promtool, for example in CI.
-const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
 
 /// A scrape over HTTP after a run with a test case and an error.
 async fn scraped() -> String {
@@ -148,28 +143,5 @@ fn the_global_recorder_is_ours_only_when_asked_for() {
 
 #[tokio::test]
 async fn promtool_objects_to_the_three_known_names_only() {
-    let page = scraped().await;
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match promtool {
-        Ok(promtool) => promtool,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let required = std::env::var_os(REQUIRE_PROMTOOL).is_some_and(|value| value == "1");
-            assert!(!required, "promtool is not on the PATH; install it (Debian package prometheus)");
-            eprintln!("skipped: promtool is not on the PATH; set {REQUIRE_PROMTOOL}=1 to make this an error");
-            return;
-        }
-        Err(error) => panic!("promtool cannot be started: {error}"),
-    };
-    promtool.stdin.take().expect("stdin is piped").write_all(page.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    // Required names, although they break the rules.
-    let known = BTreeSet::from(["batchsql_gc_count", "batchsql_memory_usage_mb", "batchsql_test_records_total"]);
-    assert_eq!(names, known, "promtool said:\n{said}");
+    batchsql_testserver::promtool_objects_to_the_three_known_names_only(&scraped().await);
 }

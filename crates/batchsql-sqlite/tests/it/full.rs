@@ -9,8 +9,8 @@ use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
 use crate::numbered::{BATCH, Tracked, create, file, ids, pipeline, plain, submit};
-use crate::process::{self, Process, command_through};
 use crate::support::{HOUR, schema};
+use batchsql_testserver::process::{self, Process, command_through};
 
 /// Six batches of about seven pages each.
 const ROWS: i64 = 6 * BATCH as i64;

@@ -11,8 +11,8 @@ use batchsql_sqlite::{SqliteOptions, SqliteSink, Synchronous};
 use tokio::sync::mpsc;
 
 use crate::numbered::{create, file, note, numbered, plain};
-use crate::process::{self, Process, command};
 use crate::support::HOUR;
+use batchsql_testserver::process::{self, Process, command};
 
 /// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
 const KILLS: u64 = 30;

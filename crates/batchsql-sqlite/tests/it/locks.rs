@@ -8,8 +8,8 @@ use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink, Synchronous};
 
 use crate::numbered::{BATCH, create, file, ids, note, numbered, pipeline, plain, submit};
-use crate::process::{self, Process, command};
 use crate::support::{HOUR, read, row, schema};
+use batchsql_testserver::process::{self, Process, command};
 
 const ROWS: i64 = 6 * BATCH as i64;
 const SHORT: Duration = Duration::from_millis(20);

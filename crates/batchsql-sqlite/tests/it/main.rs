@@ -20,7 +20,6 @@ mod numbered;
 mod policies;
 mod positions;
 #[cfg(unix)]
-mod process;
 mod read_schema;
 #[cfg(unix)]
 mod readonly;

@@ -13,8 +13,8 @@ use batchsql_core::{
 use batchsql_sqlite::SqliteSink;
 use batchsql_sqlite::rusqlite::Connection;
 
-use crate::process;
 use crate::support::{row, schema};
+use batchsql_testserver::process;
 
 /// Rows of one batch. Together they take about seven pages of 4 KiB.
 pub(crate) const BATCH: usize = 50;

@@ -10,8 +10,8 @@ use batchsql_sqlite::rusqlite::{Connection, OpenFlags, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
 use crate::numbered::{BATCH, Outcomes, create, file, pipeline, plain, submit};
-use crate::process::{self, Process};
 use crate::support::HOUR;
+use batchsql_testserver::process::{self, Process};
 
 const ROWS: i64 = 3 * BATCH as i64;
 /// Rows with a retried error class would end as expired.

@@ -2,10 +2,8 @@
 //! Must not know how metrics are recorded.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
 
-use batchsql_testserver::{Sample, samples};
+use batchsql_testserver::{Sample, promtool_objects_to_the_three_known_names_only, samples};
 
 use crate::support::{Answer, Suite, eventually, get};
 
@@ -24,9 +22,6 @@ const REQUIRED: [(&str, &str, &str); 12] = [
     ("batchsql_gc_count", "gauge", "database, test_case"),
     ("batchsql_errors_total", "counter", "database, test_case, error_type"),
 ];
-
-/// Set it to 1 to require promtool, for example in CI.
-const REQUIRE_PROMTOOL: &str = "BATCHSQL_REQUIRE_PROMTOOL";
 
 fn value(samples: &[Sample], name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let fits = |sample: &&Sample| {
@@ -113,30 +108,4 @@ fn has_the_numbers_of_the_run(samples: &[Sample]) {
     ] {
         assert!(value(samples, name, &labels).is_some_and(|value| value > 0.0), "{name} {labels:?}");
     }
-}
-
-fn promtool_objects_to_the_three_known_names_only(page: &str) {
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match promtool {
-        Ok(promtool) => promtool,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let required = std::env::var_os(REQUIRE_PROMTOOL).is_some_and(|value| value == "1");
-            assert!(!required, "promtool is not on the PATH; install it (Debian package prometheus)");
-            eprintln!("skipped: promtool is not on the PATH; set {REQUIRE_PROMTOOL}=1 to make this an error");
-            return;
-        }
-        Err(error) => panic!("promtool cannot be started: {error}"),
-    };
-    promtool.stdin.take().expect("stdin is piped").write_all(page.as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    let names: BTreeSet<&str> = said.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    // Required names, although they break the rules.
-    let known = BTreeSet::from(["batchsql_gc_count", "batchsql_memory_usage_mb", "batchsql_test_records_total"]);
-    assert_eq!(names, known, "promtool said:\n{said}");
 }
