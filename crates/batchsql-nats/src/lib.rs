@@ -47,6 +47,7 @@ mod sink;
 mod source;
 mod stream;
 mod subject;
+mod token;
 mod worker;
 
 /// The client, in the version of this crate. Switch on its features, for example `nkeys` for credentials, by depending on it too.

@@ -5,11 +5,9 @@
 //! digits. A namespace comes before the name, with `:` between them: `audit:events`. So every name has one token, every token
 //! one name, and no name can reach another subject.
 
-use std::fmt::Write as _;
-
 use batchsql_core::TableName;
 
-use crate::message::hash_text;
+use crate::token::{escape, hash_text, is_plain, unescape};
 
 /// The prefix of subjects, unless another one is chosen.
 pub(crate) const DEFAULT_PREFIX: &str = "ingest";
@@ -65,10 +63,6 @@ pub(crate) fn consumer_name(subject: &str, source: &str) -> String {
     format!("{subject}{mark}{name}").replace('%', "=").replace('.', "=d").replace(':', "=c")
 }
 
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
-}
-
 fn token(table: &TableName) -> String {
     let mut out = String::new();
     if let Some(namespace) = table.namespace() {
@@ -77,42 +71,6 @@ fn token(table: &TableName) -> String {
     }
     escape(&mut out, table.name());
     out
-}
-
-/// Percent-encodes everything that is not a letter, a digit, `_` or `-`.
-pub(crate) fn escape(out: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if is_plain(byte) {
-            out.push(byte.into());
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-}
-
-/// The reverse of [`escape`]; `None` for a text that it does not write.
-pub(crate) fn unescape(text: &str) -> Option<String> {
-    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.bytes());
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| match byte? {
-                    digit @ b'0'..=b'9' => Some(digit - b'0'),
-                    digit @ b'A'..=b'F' => Some(digit - b'A' + 10),
-                    _ => None,
-                };
-                let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-                let byte = high * 16 + low;
-                if is_plain(byte) {
-                    return None;
-                }
-                bytes.push(byte);
-            }
-            plain if is_plain(plain) => bytes.push(plain),
-            _ => return None,
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn table_of(token: &str) -> Option<TableName> {
