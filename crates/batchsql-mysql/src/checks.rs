@@ -130,7 +130,7 @@ pub(crate) fn check_left_out(schema: &Schema, table: &[TableColumn]) -> Result<(
     match table.iter().find(must_be_given) {
         None => Ok(()),
         Some(missing) => Err(format!(
-            "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
+            "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
             missing.name
         )),
     }

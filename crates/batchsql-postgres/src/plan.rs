@@ -200,7 +200,7 @@ impl PostgresPlan {
     }
 
     /// Lets the server check the parts of the statement that the caller wrote: raw expressions, the condition of an
-    /// index, columns that rows do not carry.
+    /// index, columns that the rows have no value for.
     async fn check_given_text(&self, conn: &mut PostgresConn) -> Result<(), SinkError> {
         let is_raw = |assignment: &Assignment| assignment.column.is_none() || matches!(assignment.set, Set::Raw(_));
         let is_given =
@@ -218,7 +218,7 @@ impl PostgresPlan {
         checked.map_err(|error| match error.class() {
             ErrorClass::Schema | ErrorClass::Row | ErrorClass::Internal => {
                 let text = format!(
-                    "table {}: the server refuses a raw expression, a column that rows do not carry, a returned column, or the \
+                    "table {}: the server refuses a raw expression, a column that the rows have no value for, a returned column, or the \
                      condition of the index; check them against the table",
                     self.schema.table_display()
                 );

@@ -143,7 +143,7 @@ pub(crate) fn check_given(schema: &Schema, table: &Table) -> Result<(), String> 
     let missing = table.columns.iter().find(is_missing);
     missing.map_or(Ok(()), |column| {
         Err(format!(
-            "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
+            "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
             column.name
         ))
     })

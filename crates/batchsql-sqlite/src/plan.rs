@@ -83,7 +83,7 @@ impl SqlitePlan {
         if let Some(missing) = columns.iter().find(|column| inserts && column.must_be_given && !declared(&column.name))
         {
             let text = format!(
-                "its column {:?} is NOT NULL without a default, but rows do not carry it; add it to the schema",
+                "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
                 missing.name
             );
             return Err(problem(text));

@@ -92,7 +92,7 @@ impl Model {
                 let before = known.clone();
                 for assignment in schema.assignments() {
                     let stored = before.get(&*assignment.name).cloned().unwrap_or(Value::Null);
-                    let column = assignment.column.expect("the model has no column that rows do not carry");
+                    let column = assignment.column.expect("the model has no column that the rows have no value for");
                     let submitted = value(&column).1;
                     known.insert(assignment.name.to_string(), computed(&assignment.set, stored, submitted));
                 }

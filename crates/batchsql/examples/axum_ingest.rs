@@ -44,7 +44,12 @@ pub(crate) fn app(db: BatchSql, monitoring: Router) -> Router {
 async fn ingest(State(db): State<BatchSql>, Path(id): Path<i64>, body: String) -> (StatusCode, String) {
     match db.try_submit(&Event { id, body }) {
         Ok(()) => (StatusCode::ACCEPTED, String::new()),
-        Err(error) => (status_of(&error, db.health().is_reachable()), format!("{error}\n")),
+        Err(error) => {
+            let status = status_of(&error, db.health().is_reachable());
+            // The error says what to do here, so it is for the log, except that of a row, which the client sent.
+            let text = error.row_error().map_or_else(|| "try again later".to_owned(), ToString::to_string);
+            (status, format!("{text}\n"))
+        }
     }
 }
 

@@ -154,7 +154,7 @@ way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).a
 )]
 fn missing(feature: &str) -> OpenError {
     OpenError::invalid_options(format!(
-        "this program was built without the {feature} driver; switch on the feature {feature:?} of batchsql"
+        "this program was built without the {feature} driver; enable the feature {feature:?} of batchsql"
     ))
 }
 
@@ -196,7 +196,7 @@ mod tests {
         #[cfg(feature = "sqlite-system")]
         check("sqlite:/no/such/folder/a.db", "its folder does not exist").await;
         #[cfg(not(feature = "sqlite-system"))]
-        check("sqlite::memory:", "switch on the feature \"sqlite\"").await;
+        check("sqlite::memory:", "enable the feature \"sqlite\"").await;
         // No server listens on port 1. Each scheme is understood by the driver that it belongs to.
         for driver in &DRIVERS {
             for scheme in driver.schemes.iter().filter(|scheme| !["sqlite", "unix", "redis+unix"].contains(scheme)) {
@@ -205,11 +205,11 @@ mod tests {
                     "mysql" => cfg!(not(feature = "mysql")),
                     _ => cfg!(not(feature = "redis")),
                 };
-                let part = if is_missing { "switch on the feature" } else { "127.0.0.1" };
+                let part = if is_missing { "enable the feature" } else { "127.0.0.1" };
                 check(&format!("{scheme}://u:hunter2@127.0.0.1:1/0"), part).await;
             }
         }
-        let part = if cfg!(feature = "redis") { "/no/such/socket" } else { "switch on the feature" };
+        let part = if cfg!(feature = "redis") { "/no/such/socket" } else { "enable the feature" };
         check("unix:///no/such/socket?pass=hunter2", part).await;
     }
 
@@ -229,7 +229,7 @@ mod tests {
         }
         for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
             let error = connect(&format!("{}://u@127.0.0.1:1/0", driver.schemes[0])).await.unwrap_err();
-            let is_missing = error.to_string().contains("switch on the feature");
+            let is_missing = error.to_string().contains("enable the feature");
             assert_eq!(error.is_invalid_options(), is_missing, "{}: {error}", driver.feature);
         }
     }
@@ -249,7 +249,7 @@ mod tests {
                     assert!(!error.contains("hunter2"), "{error}");
                     db.close(std::time::Duration::from_secs(60)).await;
                 }
-                Err(error) => assert!(error.to_string().contains("switch on the feature"), "{error}"),
+                Err(error) => assert!(error.to_string().contains("enable the feature"), "{error}"),
             }
         }
     }

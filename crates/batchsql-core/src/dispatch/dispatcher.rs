@@ -16,6 +16,7 @@ use crate::config_policies::WhenFull;
 use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::log_limit::LogLimit;
 use crate::dispatch::park::Park;
+use crate::dispatch::parked::{Resumed, Resumption};
 use crate::dispatch::schedule::Schedule;
 use crate::dispatch::state::{Activity, State};
 use crate::intake::groups::Groups;
@@ -168,8 +169,18 @@ impl<S: Sink> Dispatcher<S> {
         if resumed.is_empty() {
             return;
         }
-        for (table, parked_for) in resumed {
-            tracing::info!(table = table.name(), ?parked_for, "the table is no longer parked");
+        for Resumed { table, parked_for, why } in resumed {
+            let name = table.name();
+            match why {
+                Resumption::Written => tracing::info!(table = name, ?parked_for, "the table can be written again"),
+                Resumption::NoRowsLeft => {
+                    let left = "no row of the parked table is left; whether it can be written now is not known";
+                    tracing::warn!(table = name, ?parked_for, "{left}");
+                }
+                Resumption::Draining => {
+                    tracing::info!(table = name, ?parked_for, "the rows of the parked table get a last try");
+                }
+            }
             self.pipeline.reporter.call(|reporter| reporter.table_resumed(table.name(), parked_for));
         }
         self.note_parked(state);

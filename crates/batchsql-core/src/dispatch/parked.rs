@@ -23,6 +23,24 @@ pub(crate) struct Parked {
     pub(crate) has_written: bool,
 }
 
+/// Why a group is no longer parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resumption {
+    /// A row of it was written.
+    Written,
+    /// All its rows have ended, and none was written.
+    NoRowsLeft,
+    /// The pipeline drains: its rows get a last try.
+    Draining,
+}
+
+/// A group that is no longer parked.
+pub(crate) struct Resumed {
+    pub(crate) table: Arc<Table>,
+    pub(crate) parked_for: Duration,
+    pub(crate) why: Resumption,
+}
+
 impl Schedule {
     /// The group of the batch cannot be written; true when that is new.
     pub(crate) fn park(&mut self, start: &Start, mut job: Box<Job>, parked: Parked, now: Instant) -> bool {
@@ -66,11 +84,11 @@ impl Schedule {
         let used: HashSet<GroupId> = held.chain(running).chain(resting).collect();
         let is_unused = |group: &GroupId, park: &Park| !used.contains(group) && !park.table.has_rows_of(*group);
         let unused: Vec<GroupId> = self.parks().filter(|(group, park)| is_unused(group, park)).map(|p| p.0).collect();
-        unused.into_iter().for_each(|group| self.resume(group));
+        unused.into_iter().for_each(|group| self.resume(group, Resumption::NoRowsLeft));
     }
 
-    /// Groups that were resumed since the last call, and how long they were parked.
-    pub(crate) fn take_resumed(&mut self) -> Vec<(Arc<Table>, Duration)> {
+    /// Groups that were resumed since the last call.
+    pub(crate) fn take_resumed(&mut self) -> Vec<Resumed> {
         std::mem::take(&mut self.resumed)
     }
 
@@ -79,9 +97,9 @@ impl Schedule {
         self.parks.values().map(|park| park.table.number()).collect::<HashSet<_>>().len()
     }
 
-    pub(crate) fn resume(&mut self, group: GroupId) {
+    pub(crate) fn resume(&mut self, group: GroupId, why: Resumption) {
         if let Some(park) = self.parks.remove(&group) {
-            self.resumed.push((park.table, park.since.elapsed()));
+            self.resumed.push(Resumed { parked_for: park.since.elapsed(), table: park.table, why });
             self.unblock();
         }
     }

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::dispatch::lane_state::LaneState;
 use crate::dispatch::park::{Park, Probe};
+use crate::dispatch::parked::{Resumed, Resumption};
 use crate::dispatch::turns::{Turn, Turns};
 use crate::intake::lane::LaneStatus;
 use crate::intake::table::Table;
@@ -52,7 +53,7 @@ pub(crate) struct Schedule {
     /// Batches that back off, by the time of their next try.
     pub(super) resting: BTreeMap<(Instant, u64), Box<Job>>,
     pub(super) parks: HashMap<GroupId, Park>,
-    pub(super) resumed: Vec<(Arc<Table>, Duration)>,
+    pub(super) resumed: Vec<Resumed>,
     pub(super) running: HashMap<Id, Start>,
     /// The two tables whose batches started last, the newest first, and when.
     pub(super) active: Vec<(usize, Instant)>,
@@ -228,7 +229,7 @@ impl Schedule {
     /// All rows of the batch have their outcomes. If some were written, its group can be written.
     pub(crate) fn done(&mut self, start: &Start, has_written: bool, now: Instant) {
         if has_written {
-            self.resume(start.group);
+            self.resume(start.group, Resumption::Written);
             self.recovered(start.lane, now);
         } else if let Some(park) = self.parks.get_mut(&start.group).filter(|park| park.probe == Probe::Running) {
             // The probe had no result; the next batch is a probe.
@@ -336,7 +337,7 @@ impl Schedule {
         let resting = std::mem::take(&mut self.resting);
         self.resting = resting.into_iter().map(|((_, number), job)| ((now, number), job)).collect();
         let parked: Vec<GroupId> = self.parks.keys().copied().collect();
-        parked.into_iter().for_each(|group| self.resume(group));
+        parked.into_iter().for_each(|group| self.resume(group, Resumption::Draining));
     }
 
     /// Drops everything that is not running.

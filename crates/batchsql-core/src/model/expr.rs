@@ -131,7 +131,7 @@ impl fmt::Debug for Expr {
 pub struct Assignment {
     /// The column's name, unquoted.
     pub name: Box<str>,
-    /// Its number in the schema; `None` if rows do not carry it.
+    /// Its number in the schema; `None` if the rows have no value for it.
     pub column: Option<usize>,
     /// Its new value.
     pub set: Set,

@@ -115,13 +115,13 @@ impl Schema {
         &self.0.rule.key
     }
 
-    /// Indexes of the columns that an update changes, without those that rows do not carry; empty for plain inserts,
+    /// Indexes of the columns that an update changes, without those that the rows have no value for; empty for plain inserts,
     /// `ignore`, `delete`, and tables whose columns are all part of the key.
     pub fn update_columns(&self) -> &[usize] {
         &self.0.rule.update
     }
 
-    /// What an update does with each column that it changes, also with columns that rows do not carry.
+    /// What an update does with each column that it changes, also with columns that the rows have no value for.
     #[doc(hidden)]
     pub fn assignments(&self) -> &[Assignment] {
         &self.0.rule.assignments
@@ -198,8 +198,8 @@ impl Schema {
         }
         let content = &self.0.content;
         if self.key_columns().is_empty() {
-            let problem = "rows cannot be deleted by key, because the conflict rule names none; use Conflict::ignore, \
-                           replace or update";
+            let problem = "rows cannot be deleted by key, because the schema names no key; give it a conflict \
+                           rule with one: Conflict::update([\"id\"]), #[row(key = \"id\")]";
             return Err(SchemaError::new(&content.table, problem.into()));
         }
         let is_key = |index: &usize| self.key_columns().contains(index);

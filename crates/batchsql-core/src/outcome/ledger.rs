@@ -43,7 +43,8 @@ impl Balance {
         self.outcomes.get(OutcomeKind::Written)
     }
 
-    /// Rows whose key was already there.
+    /// Rows that changed nothing: a key that was already there (`ignore`), a version that is not newer, or a key that is missing (delete,
+    /// `update_only`).
     pub fn ignored(&self) -> u64 {
         self.outcomes.get(OutcomeKind::Ignored)
     }

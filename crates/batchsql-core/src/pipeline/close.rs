@@ -17,7 +17,8 @@ use crate::pipeline::report::CloseReport;
 
 impl BatchSql {
     /// Writes everything that was accepted before this call, and returns the balance once all of it
-    /// has an outcome.
+    /// has an outcome. There is no other limit than those of the rows: with a missing table it takes `park_for`, without a
+    /// database `retry_for`; [`health`](BatchSql::health) says what it waits for. Put it in `tokio::time::timeout` to wait for less.
     ///
     /// # Errors
     /// Only after a defect of the pipeline itself; failed rows are in the balance.

@@ -96,6 +96,9 @@ impl BatchSql {
     ///
     /// # Errors
     /// What the driver found, for example a missing column.
+    ///
+    /// # Panics
+    /// The declaration of the row type is invalid, for example `add` for a text; also every other first use of the type panics.
     pub async fn prepare_for<R: TypedRow>(&self) -> Result<(), SinkError> {
         self.prepare(R::type_schema()).await
     }

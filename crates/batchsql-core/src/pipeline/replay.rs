@@ -43,15 +43,17 @@ const CHUNK: usize = 1000;
 /// mark.
 ///
 /// ```no_run
-/// # use batchsql_core::{Action, BatchSql, OutcomeKind, Replay, Schema};
+/// # use batchsql_core::{Action, BatchSql, Replay, Schema};
 /// # async fn run(db: BatchSql, readings: Schema) -> Result<(), Box<dyn std::error::Error>> {
 /// let deletes = readings.deletion()?;
 /// let report = Replay::new("failed.1.ndjson")
 ///     .run(&db, |letter| {
-///         // Only rows that were not refused; rows of other tables are left out.
-///         let is_ours = letter.table() == readings.table() && letter.outcome() != OutcomeKind::Rejected;
+///         if letter.table() != readings.table() {
+///             // An error keeps the line for the next run; `None` drops it.
+///             return Err("a row of another table".into());
+///         }
 ///         let schema = if letter.action() == Action::Delete { &deletes } else { &readings };
-///         Ok(if is_ours { Some(letter.row(schema)?) } else { None })
+///         Ok(Some(letter.row(schema)?))
 ///     })
 ///     .await?;
 /// for failure in &report.failed {
@@ -72,14 +74,14 @@ pub struct Replay {
 pub struct ReplayReport {
     /// The rows that were submitted, by outcome.
     pub counts: OutcomeCounts,
-    /// Lines that the caller left out.
+    /// Lines that the caller dropped, by `None`. They are not tried again.
     pub skipped: u64,
     /// Lines that were not replayed. The mark keeps them for the next run.
     pub failed: Vec<ReplayFailure>,
 }
 
 impl ReplayReport {
-    /// True when no line of the file is left: each was written, ignored, superseded, or left out by the caller.
+    /// True when no line of the file is left: each was written, ignored, superseded, or dropped by the caller (`None`).
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty()
     }
@@ -223,7 +225,7 @@ impl Replay {
     }
 
     /// Submits the rows again, in the order of their lines, and waits for their outcomes. `row_of` makes the row of each
-    /// line, corrected if need be: `None` leaves a line out, and an error keeps it for the next run.
+    /// line, corrected if need be: an error keeps the line for the next run, and `None` drops it.
     ///
     /// Rows that fail again are in the report and in the mark, and also reach the dead-letter consumers of `db`.
     ///

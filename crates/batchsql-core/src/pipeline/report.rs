@@ -1,6 +1,7 @@
 //! Owns what `close` reports.
 //! Must not know how the pipeline drains.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::outcome::ledger::Balance;
@@ -28,5 +29,16 @@ impl CloseReport {
     /// this call had to give up.
     pub fn is_complete(&self) -> bool {
         self.balance.failed() == 0 && self.balance.in_flight() == 0
+    }
+}
+
+/// The balance, what is missing, and the time: `3 accepted, 3 written; closed in 0.02 s`.
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.balance)?;
+        if self.lost_letters > 0 {
+            write!(f, "; {} lines are missing in dead-letter files", self.lost_letters)?;
+        }
+        write!(f, "; closed in {:.2} s", self.took.as_secs_f64())
     }
 }

@@ -49,11 +49,13 @@ impl FailureLog {
         if self.is_told || counts.failed() == 0 {
             return;
         }
-        let (rows, of) = (counts.failed(), counts.total());
+        let (rows, batch_rows) = (counts.failed(), counts.total());
         let outcomes = Failed(counts);
         match self.reasons.is_empty() {
-            true => tracing::error!(table, rows, of, %outcomes, "rows were not written"),
-            false => tracing::error!(table, rows, of, %outcomes, errors = %Reasons(self), "rows were not written"),
+            true => tracing::error!(table, rows, batch_rows, %outcomes, "rows were not written"),
+            false => {
+                tracing::error!(table, rows, batch_rows, %outcomes, errors = %Reasons(self), "rows were not written")
+            }
         }
     }
 }

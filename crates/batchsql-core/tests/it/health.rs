@@ -118,7 +118,7 @@ async fn rows_that_were_not_written_are_logged_once_with_their_reasons() {
     .await;
     let errors: Vec<&String> = lines.iter().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors.len(), 1, "{errors:?}");
-    let expected = "rows were not written table=\"t\" rows=2 of=68 outcomes=2 rejected errors=a row is poisoned (row error, code poison)";
+    let expected = "rows were not written table=\"t\" rows=2 batch_rows=68 outcomes=2 rejected errors=a row is poisoned (row error, code poison)";
     assert!(errors[0].ends_with(expected), "{errors:?}");
 }
 
@@ -134,7 +134,10 @@ async fn a_table_that_stays_broken_is_logged_when_it_parks_and_when_its_rows_are
     let errors: Vec<&String> = lines.iter().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("the table cannot be written; its rows wait"), "{errors:?}");
-    assert!(errors[1].contains("rows=40 of=40 outcomes=40 rejected"), "{errors:?}");
+    assert!(errors[1].contains("rows=40 batch_rows=40 outcomes=40 rejected"), "{errors:?}");
+    // Nothing was repaired, so the log does not say that the table works again.
+    assert!(lines.iter().any(|line| line.contains("WARN") && line.contains("no row of the parked table is left")));
+    assert!(!lines.iter().any(|line| line.contains("can be written again")), "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,7 +76,7 @@ async fn a_rule_that_the_table_does_not_allow_is_refused_with_the_reason() {
     check(update().on_constraint("no"), &["id", "n"], "no constraint \"no\"").await;
     check(Conflict::ignore(["n"]).on_partial_index("n > 100"), &["id", "n"], "with the WHERE of the rule").await;
     check(update().set("n", Expr::raw("no_function({new})")), &["id", "n"], "raw expression").await;
-    check(update().set("at", Expr::now()), &["id", "n"], "column that rows do not carry").await;
+    check(update().set("at", Expr::now()), &["id", "n"], "column that the rows have no value for").await;
     check(Conflict::update_only(["n"]), &["n", "id"], "UNIQUE index").await;
     check(Conflict::delete(["n"]), &["n"], "UNIQUE index").await;
     // There is such an index, with another condition.

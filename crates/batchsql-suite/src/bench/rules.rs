@@ -14,7 +14,7 @@ const TABLE: &str = "batchsql_suite_rules";
 const KEYS: usize = 20_000;
 /// Keys of the counters that many rows share.
 const HOT_KEYS: usize = 100;
-/// A column that rows do not carry.
+/// A column that the rows have no value for.
 const CHANGED_AT: &str = "changed_at";
 /// The version of the rows that are stored before the measurement.
 const STORED: i64 = 1_000_000;
