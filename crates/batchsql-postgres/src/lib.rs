@@ -151,6 +151,7 @@
 
 mod calendar;
 mod catalog;
+mod catalog_row;
 mod choice;
 mod classify;
 mod commit_stage;
@@ -172,6 +173,8 @@ mod options;
 mod outcome_source;
 mod params;
 mod parsed;
+mod part;
+mod part_fit;
 mod plan;
 mod position;
 mod read_schema;
@@ -189,8 +192,10 @@ mod source;
 mod statements;
 mod table_fit;
 mod tables;
+mod text_parts;
 mod times;
 mod types;
+mod user_types;
 mod value_fit;
 mod value_limit;
 mod wire;

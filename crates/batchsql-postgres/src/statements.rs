@@ -215,7 +215,7 @@ mod tests {
         };
         let field = |name: &str, ty, real: RealType| {
             let quoted = format!("{}.{}", quote(&real.namespace), quote(&real.name)).into();
-            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap(), has_one_form: true }
+            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap(), parts: None, has_one_form: true }
         };
         let schema = Schema::builder(TableName::qualified("s", "t"))
             .column("id", ColumnType::I64)
