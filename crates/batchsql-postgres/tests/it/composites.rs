@@ -68,7 +68,14 @@ fn cases() -> Vec<Case> {
             "22000",
             r#"{{"(1.24,a)"},{NULL}}"#,
         ),
-        ("price_list[]", text(r#"{"{1.23,NULL}"}"#), r#"{"{1.23,NULL}"}"#, text(r#"{"{1.239}"}"#), "22000", r#"{"{1.24}"}"#),
+        (
+            "price_list[]",
+            text(r#"{"{1.23,NULL}"}"#),
+            r#"{"{1.23,NULL}"}"#,
+            text(r#"{"{1.239}"}"#),
+            "22000",
+            r#"{"{1.24}"}"#,
+        ),
         (
             "moment",
             text("(2026-01-31 12:00:00,12:00:00.123,2026-01-31 12:00:00+00,2026-01-31)"),
@@ -204,7 +211,13 @@ async fn parts_that_would_be_changed_reject_exactly_their_rows() {
                 continue;
             };
             let failed = outcome.failure().unwrap_or_else(|| panic!("{} kept {:?}", case.0, case.3));
-            assert_eq!((failed.class(), failed.code()), (Some(ErrorClass::Row), Some(case.4)), "{} {:?}", case.0, case.3);
+            assert_eq!(
+                (failed.class(), failed.code()),
+                (Some(ErrorClass::Row), Some(case.4)),
+                "{} {:?}",
+                case.0,
+                case.3
+            );
             let told = error.unwrap().to_string();
             assert!(told.contains(&format!("column \"c{n}\"")), "{told}");
             for part in ["1.2", "12:00", "59:", "9007", "0.1", "abc"] {
