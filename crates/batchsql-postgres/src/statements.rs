@@ -70,7 +70,7 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
             let Keys { returning, arrays } = keys(schema, fields, rows);
             (returning, arrays, "EXISTS (SELECT FROM batchsql_p)".to_owned())
         }
-        OutcomeSource::Total | OutcomeSource::Parts => {
+        OutcomeSource::Total | OutcomeSource::Numbers | OutcomeSource::Parts => {
             ("1".to_owned(), String::new(), format!("EXISTS (SELECT FROM batchsql_p) AND {n} = {rows}"))
         }
     };
@@ -80,12 +80,41 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
     .into()
 }
 
+/// An insert of rows of which some may be left out, for whatever reason: a trigger, an existing row. It returns how many were
+/// written and, if not all, an array of their numbers from 1.
+///
+/// The executor reads a row of the source, inserts it, and returns its columns before it reads the next one. So the number that
+/// the source notes in a setting of the transaction is that of the row that is returned. If it is not (a distributed table reads
+/// the source first), the numbers are equal, and the statement fails with the code [`crate::guard::RAISED`], or the setting does
+/// not exist (42704). A trigger may include row values in a notice, so notices are disabled before it runs.
+pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
+    let noted = "pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL";
+    let source = format!(
+        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL AND {noted}",
+        unnested_as(fields, " WITH ORDINALITY", ",batchsql_n")
+    );
+    let plain = statement(schema, fields, &source);
+    let n = "pg_catalog.count(*)";
+    format!(
+        "WITH batchsql_i AS ({plain} RETURNING pg_catalog.current_setting('batchsql.row')::pg_catalog.int8 AS n) \
+         SELECT CASE WHEN {n} = pg_catalog.count(DISTINCT n) THEN {n} ELSE {RAISE} END,\
+         CASE WHEN {n} < pg_catalog.cardinality($1) THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
+    )
+    .into()
+}
+
 /// `SELECT … FROM unnest(…)`.
 fn unnested(fields: &[Field]) -> String {
+    unnested_as(fields, "", "")
+}
+
+/// The same with a clause behind the function, and further names of columns.
+fn unnested_as(fields: &[Field], clause: &str, more: &str) -> String {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
-    format!("SELECT {} FROM unnest({}) AS u({})", expressions(fields), arrays.join(","), names.join(","))
+    let (arrays, names) = (arrays.join(","), names.join(","));
+    format!("SELECT {} FROM unnest({arrays}){clause} AS u({names}{more})", expressions(fields))
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.
@@ -268,6 +297,18 @@ mod tests {
             r#" RETURNING "id") SELECT CASE WHEN EXISTS (SELECT FROM batchsql_p) THEN pg_catalog.count(*) ELSE {RAISE} END,CASE"#
         );
         assert!(some.contains(&is_moved), "{some}");
+    }
+
+    #[test]
+    fn the_number_of_a_row_is_noted_before_it_is_inserted() {
+        let (schema, fields) = table(Conflict::replace(["id"]));
+        let sql = numbered(&schema, &fields);
+        let source =
+            "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) WITH ORDINALITY AS u(c0,c1,batchsql_n) WHERE (SELECT";
+        let noted =
+            "AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL ON CONFLICT";
+        let told = " RETURNING pg_catalog.current_setting('batchsql.row')::pg_catalog.int8 AS n) SELECT CASE";
+        assert!([source, noted, told].iter().all(|part| sql.contains(part)), "{sql}");
     }
 
     #[test]
