@@ -1,9 +1,9 @@
 //! Owns the updates that read the stored rows in the order of their keys: for which columns and rows they are possible.
 //! Must not know connections or transactions.
 //!
-//! MariaDB fills a temporary table with the rows of the statement, and its columns have types of their own. So only types are
-//! sent in this way that keep every value: the numbers of the widest type, and texts in a column that is wide enough for all
-//! texts of the statement. Bytes and geometries are not sent in this way.
+//! MariaDB fills a temporary table with the rows of the statement. The types of its columns are those of the first row, which has
+//! no parameters, whatever values follow. So only types are sent in this way that keep every value: numbers as the widest type,
+//! and texts in a column that is wide enough for all texts of the statement. Bytes and geometries are not.
 
 use batchsql_core::exhaustive::{Type, Values};
 use batchsql_core::{ColumnType, Rows, Schema};
@@ -93,9 +93,9 @@ impl Kind {
         match (form, ty.exhaustive()) {
             (Form::Geometry | Form::GeometryOrText, _) => None,
             _ if value != "?" => Some(Self::Fixed(value.replace('?', "NULL"))),
-            // Together with parameters, of which some have signs, UNSIGNED would become SIGNED.
+            // It holds them all: the length of a cast to UNSIGNED is that of its value.
             (Form::Bits, _) | (_, Type::U64) => fixed("CAST(NULL AS DECIMAL(20,0))"),
-            // A BIGINT: the length of SIGNED is that of its value.
+            // A BIGINT, for the same reason.
             (_, Type::Bool | Type::I16 | Type::I32 | Type::I64) => fixed("-9223372036854775807"),
             (_, Type::F32 | Type::F64) => fixed("CAST(NULL AS DOUBLE)"),
             (Form::UuidText, _) => Some(Self::Text),

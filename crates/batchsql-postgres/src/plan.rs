@@ -48,6 +48,8 @@ pub struct PostgresPlan {
     pub(crate) step: Box<str>,
     /// The statement whose rows return values, if any do.
     pub(crate) returning: Option<Box<str>>,
+    /// The same with the numbers of rows, if rows are inserted.
+    pub(crate) returning_numbered: Option<Box<str>>,
     pub(crate) copy: Box<str>,
     pub(crate) staging: Staging,
     pub(crate) values: Option<Values>,
@@ -278,6 +280,7 @@ impl PostgresPlan {
             numbered: inserts.then(|| statements::numbered(schema, &fields)),
             step: statements::step(schema, &fields, outcome_source),
             returning: statements::returning(schema, &fields),
+            returning_numbered: statements::returning_numbered(schema, &fields).filter(|_| inserts),
             copy: statements::copy(schema).into(),
             staging: statements::staging(schema, &fields, outcome_source),
             schema: schema.clone(),

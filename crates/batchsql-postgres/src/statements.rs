@@ -88,19 +88,25 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
 /// the source first), the numbers are equal, and the statement fails with the code [`crate::guard::RAISED`], or the setting does
 /// not exist (42704). A trigger may include row values in a notice, so notices are disabled before it runs.
 pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
-    let noted = "pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL";
-    let source = format!(
-        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL AND {noted}",
-        unnested_as(fields, " WITH ORDINALITY", ",batchsql_n")
-    );
-    let plain = statement(schema, fields, &source);
+    let plain = statement(schema, fields, &noting(fields));
     let n = "pg_catalog.count(*)";
     format!(
-        "WITH batchsql_i AS ({plain} RETURNING pg_catalog.current_setting('batchsql.row')::pg_catalog.int8 AS n) \
-         SELECT CASE WHEN {n} = pg_catalog.count(DISTINCT n) THEN {n} ELSE {RAISE} END,\
+        "WITH batchsql_i AS ({plain} RETURNING {NOTED} AS n) SELECT CASE WHEN {n} = pg_catalog.count(DISTINCT n) THEN {n} ELSE {RAISE} END,\
          CASE WHEN {n} < pg_catalog.cardinality($1) THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
     )
     .into()
+}
+
+/// The number of the row that is returned.
+const NOTED: &str = "pg_catalog.current_setting('batchsql.row')::pg_catalog.int8";
+
+/// The source that notes the number of each row.
+fn noting(fields: &[Field]) -> String {
+    format!(
+        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL \
+         AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL",
+        unnested_as(fields, " WITH ORDINALITY", ",batchsql_n")
+    )
 }
 
 /// `SELECT … FROM unnest(…)`.
@@ -164,6 +170,31 @@ fn expressions(fields: &[Field]) -> String {
 
 /// As [`unnest`], with the values of [`Schema::returning`] as text; `None` if there are none.
 pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+    let columns = returned(schema);
+    let statement = statement(schema, fields, &unnested(fields));
+    (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
+}
+
+/// As [`numbered`], with the values of [`Schema::returning`] of each row as text before its number; `None` if there are none.
+pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+    let columns = returned(schema);
+    let named: Vec<String> =
+        columns.iter().enumerate().map(|(index, column)| format!("{column} AS r{index}")).collect();
+    let names: Vec<String> = (0..columns.len()).map(|index| format!("r{index}")).collect();
+    let insert = statement(schema, fields, &noting(fields));
+    let is_exact = "(SELECT pg_catalog.count(*) = pg_catalog.count(DISTINCT n) FROM batchsql_i)";
+    let sql = || {
+        format!(
+            "WITH batchsql_i AS ({insert} RETURNING {},{NOTED} AS n) SELECT {},CASE WHEN {is_exact} THEN n ELSE {RAISE} END FROM batchsql_i",
+            named.join(","),
+            names.join(",")
+        )
+    };
+    (!columns.is_empty()).then(|| sql().into())
+}
+
+/// The expressions of [`Schema::returning`].
+fn returned(schema: &Schema) -> Vec<String> {
     let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
     let shown = |column: &Column| {
         let name = quote(column.name());
@@ -177,9 +208,7 @@ pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
             _ => format!("{name}::pg_catalog.text"),
         }
     };
-    let columns: Vec<String> = schema.returning().iter().map(shown).collect();
-    let statement = statement(schema, fields, &unnested(fields));
-    (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
+    schema.returning().iter().map(shown).collect()
 }
 
 /// What the rule of the schema does with the rows of a source.

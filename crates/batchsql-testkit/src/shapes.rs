@@ -24,7 +24,8 @@ pub async fn measure_shapes<S: Sink + Clone>(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let shapes: u32 = arguments.next().map_or(Ok(1 << COLUMNS), |text| text.parse())?;
     let rows: u32 = arguments.next().map_or(Ok(5_000), |text| text.parse())?;
-    let builder = Schema::builder("batchsql_shapes").column("id", ColumnType::I64).on_conflict(Conflict::update(["id"]));
+    let builder =
+        Schema::builder("batchsql_shapes").column("id", ColumnType::I64).on_conflict(Conflict::update(["id"]));
     let schema = (0..COLUMNS).fold(builder, |builder, n| builder.nullable(format!("c{n}"), ColumnType::I64)).build()?;
     for round in 0..ROUNDS {
         let db = BatchSql::builder(sink.clone()).start()?;

@@ -165,6 +165,27 @@ async fn rows_between_those_that_a_trigger_drops_or_changes_have_their_own_outco
     }
 }
 
+/// Rows that are left out return nothing.
+#[tokio::test]
+async fn returned_values_of_some_rows_take_one_round_trip() {
+    let sql = DROPS.replace("id bigint PRIMARY KEY", "id bigint PRIMARY KEY, made bigint GENERATED ALWAYS AS IDENTITY");
+    for rule in [Conflict::none(), Conflict::ignore(["id"]), Conflict::replace(["id"])] {
+        let mut counted = Counted::start(&sql, |options| options).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+        let schema = schema.on_conflict(rule.clone()).returning("made", ColumnType::I64).build().unwrap();
+        let (plan, _) = counted.prepare(&schema).await;
+        let notes = |from: i64| (from..from + 100).map(|id| row(&schema, id, if id % 50 == 7 { "drop" } else { "a" }));
+        counted.write(&plan, &batchsql_testkit::batch_of(notes(0)).await).await;
+        let (written, trips) = counted.write(&plan, &batchsql_testkit::batch_of(notes(100)).await).await;
+        assert_eq!((&*written.ignored, written.returned.len(), trips), (&[7, 57][..], 98, 1), "{rule:?}");
+        for (index, values) in &written.returned {
+            let stored = read(&counted.direct, &format!("SELECT made FROM t WHERE id = {}", 100 + index)).await;
+            let [batchsql_core::Value::I64(made)] = &**values else { panic!("{values:?}") };
+            assert_eq!(stored, [made.to_string()], "{rule:?} {index}");
+        }
+    }
+}
+
 /// A key that is not returned as it was sent.
 #[tokio::test]
 async fn new_rows_whose_keys_are_not_known_again_take_one_round_trip() {
