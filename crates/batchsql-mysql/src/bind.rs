@@ -25,6 +25,17 @@ pub(crate) fn bind_rows(
 ) -> Result<MySqlArguments, SinkError> {
     let mut arguments = MySqlArguments::default();
     arguments.reserve(rows.len() * columns.len(), bytes);
+    bind_more(&mut arguments, rows, columns, storage)?;
+    Ok(arguments)
+}
+
+/// Adds the parameters of these columns, row by row.
+pub(crate) fn bind_more(
+    arguments: &mut MySqlArguments,
+    rows: Rows<'_>,
+    columns: &[usize],
+    storage: &[Storage],
+) -> Result<(), SinkError> {
     let views: Vec<(ColumnView<'_>, Form)> =
         columns.iter().map(|index| (rows.column(*index), storage[*index].form)).collect();
     for row in 0..rows.len() {
@@ -32,18 +43,18 @@ pub(crate) fn bind_rows(
             // Binding fails only for a value that cannot be encoded, and these values always can. The error text
             // is dropped because it could quote the value.
             for _ in 0..form.placeholders() {
-                bind(&mut arguments, view, row, *form)
+                bind(arguments, view, row, *form)
                     .map_err(|_| SinkError::new(ErrorClass::Internal, "a value could not be encoded"))?;
             }
         }
     }
-    Ok(arguments)
+    Ok(())
 }
 
 #[inline]
 fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form: Form) -> Result<(), BoxDynError> {
     if view.is_null(row) {
-        return arguments.add(None::<&str>);
+        return bind_null(arguments, view, form);
     }
     match view.values().exhaustive() {
         Values::Bool(v) => arguments.add(v[row]),
@@ -69,6 +80,27 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
             let (date, time) = v[row].parts();
             arguments.add(CalendarText { date: Some(date), time: Some(time) })
         }
+    }
+}
+
+/// `NULL` with the type of the other values, or the server might convert these to text.
+fn bind_null(arguments: &mut MySqlArguments, view: &ColumnView<'_>, form: Form) -> Result<(), BoxDynError> {
+    match view.values().exhaustive() {
+        Values::Bool(_) => arguments.add(None::<bool>),
+        Values::I16(_) | Values::I32(_) | Values::I64(_) => arguments.add(None::<i64>),
+        Values::U64(_) => arguments.add(None::<u64>),
+        Values::Text(_) if form == Form::Bits => arguments.add(None::<u64>),
+        Values::F32(_) => arguments.add(None::<f32>),
+        Values::F64(_) => arguments.add(None::<f64>),
+        Values::Text(_)
+        | Values::Decimal(_)
+        | Values::Json(_)
+        | Values::Bytes(_)
+        | Values::Uuid(_)
+        | Values::Date(_)
+        | Values::Time(_)
+        | Values::Timestamp(_)
+        | Values::TimestampTz(_) => arguments.add(None::<&str>),
     }
 }
 

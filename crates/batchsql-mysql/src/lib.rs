@@ -147,6 +147,7 @@ mod insert;
 mod keys;
 mod learned;
 mod link;
+mod listed;
 mod literals;
 mod locks;
 mod options;

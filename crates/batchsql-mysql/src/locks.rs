@@ -7,6 +7,7 @@ use batchsql_sql::mysql::{in_order, quote};
 
 use crate::catalog::{Session, TableColumn, same_name};
 use crate::keys::{compared, shown};
+use crate::listed::Listed;
 use crate::statements::Statements;
 use crate::types::{Form, Storage};
 
@@ -23,12 +24,14 @@ pub(crate) struct Locks {
     /// Plain inserts of new rows.
     pub(crate) inserts: Statements,
     pub(crate) has_text_key: bool,
+    /// Updates of many rows, on MariaDB.
+    pub(crate) listed: Option<Listed>,
     version: String,
     values: Vec<String>,
 }
 
 impl Locks {
-    pub(crate) fn new(schema: &Schema, table: &[TableColumn], storage: &[Storage]) -> Self {
+    pub(crate) fn new(schema: &Schema, table: &[TableColumn], storage: &[Storage], session: &Session) -> Self {
         let version = schema.version_column().map(|index| {
             let column = &schema.columns()[index];
             let stored = table.iter().find(|found| same_name(&found.name, column.name()));
@@ -47,7 +50,11 @@ impl Locks {
                 });
             if is_computed { compared(&schema.columns()[index], value, table) } else { value.to_owned() }
         };
+        let values: Vec<String> = storage.iter().enumerate().map(value).collect();
+        let texts: Vec<&str> = values.iter().map(String::as_str).collect();
+        let is_listed = session.is_mariadb && schema.action() == Action::UpdateOnly;
         Self {
+            listed: is_listed.then(|| Listed::new(schema, table, storage, &texts)).flatten(),
             together: Statements::default(),
             alone: Statements::default(),
             writes: Statements::default(),
@@ -58,7 +65,7 @@ impl Locks {
                 .iter()
                 .any(|i| schema.columns()[*i].column_type() == ColumnType::Text || storage[*i].form == Form::UuidText),
             version: version.unwrap_or_else(|| "1".to_owned()),
-            values: storage.iter().enumerate().map(value).collect(),
+            values,
         }
     }
 

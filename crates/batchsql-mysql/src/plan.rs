@@ -70,6 +70,7 @@ impl fmt::Debug for MySqlPlan {
             .field("table", &self.schema.table())
             .field("way", &self.way)
             .field("max_rows", &self.max_rows)
+            .field("is_listed", &self.locks.listed.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -251,10 +252,10 @@ impl MySqlPlan {
         let preparable = (packet.saturating_sub(text_of_rows(1) * 2) / (text_of_row + 2)).clamp(1, PREFERRED_ROWS);
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
-        let plan = Self {
+        let mut plan = Self {
             returning: clause(schema.returning(), &table.columns, way).map_err(problem)?,
             returning_statements: Statements::default(),
-            locks: Locks::new(schema, &table.columns, &storage),
+            locks: Locks::new(schema, &table.columns, &storage, &session),
             storage,
             way,
             max_rows,
@@ -278,7 +279,16 @@ impl MySqlPlan {
                 plan.returning_insert(1).sql.to_string()
             }
         };
-        let tried = try_statement(connection, &statement).await;
+        let values = plan.locks.values();
+        let sample = plan.locks.listed.as_ref().map(|listed| listed.sample(schema, &values));
+        let tried = match sample {
+            Some(sample) if try_statement(connection, &sample).await.is_ok() => Ok(()),
+            _ => {
+                // The server does not support it, or does not accept the other form either.
+                plan.locks.listed = None;
+                try_statement(connection, &statement).await
+            }
+        };
         tried.map_err(|failed| explained(failed, schema.returning()))?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;

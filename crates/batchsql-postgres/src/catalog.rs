@@ -2,16 +2,18 @@
 //! indexes, rights, triggers.
 //! Must not know what the definition is used for.
 
-use std::collections::HashSet;
-use std::fmt::Write;
+use std::collections::{HashMap, HashSet};
 
 use batchsql_core::{Action, ErrorClass, Schema, SinkError, TableName};
 use batchsql_sql::quote_table;
 use sqlx::postgres::PgRow;
-use sqlx::{Executor, PgConnection, Row};
+use sqlx::{Executor, PgConnection};
 
+use crate::catalog_row::{get, letter, named};
 use crate::classify::{LinkLost, sink_error};
+use crate::part::{CatalogTypes, Part, Unchecked, parts};
 use crate::real_type::{RealType, Spelled};
+use crate::user_types;
 
 /// A table as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct TableColumn {
     /// The type as declared, for errors.
     pub(crate) declared: String,
     pub(crate) real: RealType,
+    /// The parts of a type that a user made, if they change values; or one that cannot be checked.
+    pub(crate) parts: Result<Option<Part>, Unchecked>,
     pub(crate) must_be_given: bool,
     pub(crate) is_generated: bool,
     pub(crate) is_always_identity: bool,
@@ -151,7 +155,7 @@ SELECT a.attnum, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, 
        pg_catalog.format_type(COALESCE(e.oid, b.oid), -1), e.oid IS NOT NULL,
        NOT EXISTS (SELECT FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation
                    AND pg_catalog.to_jsonb(l) OPERATOR(pg_catalog.->>) 'collisdeterministic' = 'false'),
-       CASE WHEN e.oid = t.typelem THEN e.oid::pg_catalog.int8 END,
+       CASE WHEN e.oid = t.typelem THEN e.oid::pg_catalog.int8 END, a.atttypid::pg_catalog.int8, a.atttypmod,
        a.attrelid::pg_catalog.int8 AS of_table, 'column'::pg_catalog.text AS part
 FROM types b
 JOIN pg_catalog.pg_attribute a ON a.attrelid = pg_catalog.to_regclass($1) AND a.attnum = b.attnum
@@ -190,15 +194,17 @@ pub(crate) enum Lookup {
 /// Looks up a table. One round trip, and another one if there is no such table: simple queries, with the name in their
 /// text, because an extended query takes two, and a pooler may send its parts to different servers.
 pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
-    let sql = [RELATION, COLUMNS, UNIQUE].join(";").replace("$1", &literal(&quote_table(name)));
+    let sql = [RELATION, &user_types::query(), COLUMNS, UNIQUE].join(";").replace("$1", &literal(&quote_table(name)));
     let rows = conn.fetch_all(&*sql).await.map_err(failed)?;
     let (mut relation, mut columns, mut indexes) = (None, Vec::new(), Vec::new());
-    let mut tables = HashSet::new();
+    let (mut tables, mut types) = (HashSet::new(), HashMap::new());
     for row in &rows {
         tables.insert(named::<i64>(row, "of_table")?);
         match &*named::<String>(row, "part")? {
             "relation" => relation = Some(row),
-            "column" => columns.push(column(row)?),
+            "type" => user_types::add(&mut types, row)?,
+            // After the types.
+            "column" => columns.push(column(row, &types)?),
             _ => indexes.push(unique(row)?),
         }
     }
@@ -249,7 +255,7 @@ async fn similar(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, Si
     Ok(Lookup::Missing { similar: similar.transpose()? })
 }
 
-fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
+fn column(row: &PgRow, types: &CatalogTypes) -> Result<TableColumn, SinkError> {
     Ok(TableColumn {
         number: get(row, 0)?,
         name: get(row, 1)?,
@@ -265,6 +271,7 @@ fn column(row: &PgRow) -> Result<TableColumn, SinkError> {
             element_oid: get::<Option<i64>>(row, 21)?.and_then(|oid| u32::try_from(oid).ok()),
             spelled: spelled(row)?,
         },
+        parts: parts(types, get(row, 22)?, get(row, 23)?),
         must_be_given: get(row, 10)?,
         is_generated: get(row, 11)?,
         is_always_identity: get(row, 12)?,
@@ -296,31 +303,6 @@ fn spelled(row: &PgRow) -> Result<Option<Spelled>, SinkError> {
     let array = if get(row, 19)? { "[]" } else { "" };
     let spell = |index| Ok::<_, SinkError>(format!("{}{array}", get::<String>(row, index)?));
     Ok(Some(Spelled { narrow: spell(17)?, wide: spell(18)?, base }))
-}
-
-fn get<'r, T>(row: &'r PgRow, index: usize) -> Result<T, SinkError>
-where
-    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    row.try_get(index).map_err(unexpected)
-}
-
-fn named<'r, T>(row: &'r PgRow, column: &str) -> Result<T, SinkError>
-where
-    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    row.try_get(column).map_err(unexpected)
-}
-
-fn unexpected(error: sqlx::Error) -> SinkError {
-    let mut text = "the server's catalogue is not as expected".to_owned();
-    // The error contains names and types of the catalogue, no row values.
-    write!(text, ": {error}").expect("writing to a String cannot fail");
-    SinkError::new(ErrorClass::Internal, text)
-}
-
-fn letter(row: &PgRow, index: usize) -> Result<char, SinkError> {
-    get::<String>(row, index).map(|text| text.chars().next().unwrap_or(' '))
 }
 
 fn failed(error: sqlx::Error) -> SinkError {

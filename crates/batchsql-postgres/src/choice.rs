@@ -17,6 +17,8 @@ pub(crate) enum Way {
     Unnest,
     Copy,
     Staging,
+    /// `UNNEST` that returns the numbers of the rows that were inserted.
+    Numbered,
 }
 
 /// The possible strategies of a plan.

@@ -85,11 +85,16 @@ pub(crate) fn has_smaller_fraction(micros: i64, digits: u32) -> bool {
 
 /// Whether some number in a text has more than six significant digits after its point.
 pub(crate) fn has_long_fraction(text: &str) -> bool {
+    has_fraction_beyond(text, 6)
+}
+
+/// Whether some number in a text has more significant digits than this after its point.
+pub(crate) fn has_fraction_beyond(text: &str, digits: u32) -> bool {
     let mut parts = text.split('.');
     parts.next();
     parts.any(|part| {
-        let digits = part.bytes().take_while(u8::is_ascii_digit);
-        digits.skip(6).any(|digit| digit != b'0')
+        let after = part.bytes().take_while(u8::is_ascii_digit);
+        after.skip(digits as usize).any(|digit| digit != b'0')
     })
 }
 

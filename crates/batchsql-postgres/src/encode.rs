@@ -41,6 +41,8 @@ pub(crate) enum Unfit {
     PartLeftOut,
     /// The text is no date or timestamp.
     NoCalendar,
+    /// The text is none of the column's type.
+    Malformed,
 }
 
 impl fmt::Display for Unfit {
@@ -55,6 +57,7 @@ impl fmt::Display for Unfit {
             Self::Nul => "nul",
             Self::PartLeftOut => "part left out",
             Self::NoCalendar => "no calendar value",
+            Self::Malformed => "malformed",
         })
     }
 }

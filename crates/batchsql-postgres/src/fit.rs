@@ -5,6 +5,7 @@ use batchsql_core::{ColumnView, Rows, SinkError};
 
 use crate::field::Field;
 use crate::params::unfit;
+use crate::part_fit::check_parts;
 use crate::value_fit::check;
 use crate::value_limit::ValueLimit;
 use crate::wire::Wire;
@@ -20,7 +21,10 @@ pub(crate) fn unfit_rows(rows: Rows<'_>, fields: &[Field]) -> Vec<(u32, SinkErro
         }
         let mut digits = String::new();
         for (row, number) in (0..rows.len()).zip(0_u32..) {
-            if let Err(why) = check(column.get(row), form.limit, form.wire, &mut digits) {
+            let value = column.get(row);
+            let checked = check(value, form.limit, form.wire, &mut digits);
+            let checked = checked.and_then(|()| field.parts.as_ref().map_or(Ok(()), |part| check_parts(value, part)));
+            if let Err(why) = checked {
                 found.push((number, unfit(why, &field.name)));
             }
         }

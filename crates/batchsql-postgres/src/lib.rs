@@ -57,23 +57,22 @@
 //!
 //! A domain is treated as its base type. A column that would change values is rejected when its table is first read;
 //! text with a NUL character is rejected when the row is submitted. If it depends on the value (digits beyond
-//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`), its row is rejected and the other rows are written,
-//! unless [`LossyValues::LetDatabaseConvert`] is set.
+//! `numeric(p,s)` or `timestamp(p)`, spaces beyond `varchar(n)`; also in attributes of composite types and bounds of
+//! ranges), its row is rejected and the other rows are written, unless [`LossyValues::LetDatabaseConvert`] is set.
 //!
 //! # Outcomes
 //!
 //! One batch is one transaction. Rows that `ON CONFLICT DO NOTHING` leaves out are found by the keys that the insert
 //! returns. If a key is not returned as it was sent (`char(n)`, `numeric(p,s)`, floating point, text that is parsed
-//! as another type), or if a `BEFORE` trigger of the table may drop rows, the batch is written by one statement that
-//! inserts all rows or none. If rows are ignored, the batch is written in parts that are inserted whole or not at
-//! all, which takes more statements: a part of 256 rows is halved until each piece is uniform, so if dropped rows are
-//! scattered, one row may take several statements. Use small batches on such tables, or a long `statement_timeout`. A
+//! as another type), or if a `BEFORE` trigger of the table may drop rows, the insert returns the numbers of its rows. A
 //! row that a trigger drops ends as `Ignored`, even if the trigger stored it elsewhere.
 //!
 //! With `only_if_newer` (`ON CONFLICT DO UPDATE … WHERE`), `update_only` (`UPDATE … FROM`) and `delete` (`DELETE … USING`)
 //! the statement returns the keys that it changed, and the other rows end as `Ignored`: the stored version is not older, or
-//! there is no row of this key. Keys that are not returned as they were sent, and tables with a `BEFORE` trigger that may
-//! drop rows, are written in parts as above.
+//! there is no row of this key. An update only or a delete with keys that are not returned as they were sent is written
+//! by one statement for all rows or none. If rows are ignored, the batch is written in parts, which takes more statements: a
+//! part of 256 rows is halved until each piece is uniform, so if ignored rows are scattered, one row may take several
+//! statements. Use small batches on such tables, or a long `statement_timeout`.
 //!
 //! A timeout or a lost connection means `Unknown` only after the message that makes rows durable was sent: a
 //! statement that commits itself, the end of the data of a COPY, a COMMIT. Before that the rows are retried.
@@ -151,6 +150,7 @@
 
 mod calendar;
 mod catalog;
+mod catalog_row;
 mod choice;
 mod classify;
 mod commit_stage;
@@ -172,6 +172,8 @@ mod options;
 mod outcome_source;
 mod params;
 mod parsed;
+mod part;
+mod part_fit;
 mod plan;
 mod position;
 mod read_schema;
@@ -189,8 +191,10 @@ mod source;
 mod statements;
 mod table_fit;
 mod tables;
+mod text_parts;
 mod times;
 mod types;
+mod user_types;
 mod value_fit;
 mod value_limit;
 mod wire;

@@ -169,7 +169,7 @@ fn write_scalar(json: &str, wire: Wire, limit: ValueLimit, out: &mut Vec<u8>, me
 }
 
 /// The content of a text in quotes.
-fn quoted(json: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn quoted(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') { serde_json::from_str(json).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
 }
@@ -203,14 +203,14 @@ where
 }
 
 /// The texts of the elements of a JSON array. The text is known to be JSON.
-struct Elements<'a> {
+pub(crate) struct Elements<'a> {
     /// `None` after the last element.
     rest: Option<&'a str>,
 }
 
 impl<'a> Elements<'a> {
     /// `None` if it is no array.
-    fn of(json: &'a str) -> Option<Self> {
+    pub(crate) fn of(json: &'a str) -> Option<Self> {
         let inner = trimmed(trimmed(json).strip_prefix('[')?.strip_suffix(']')?);
         Some(Self { rest: Some(inner).filter(|inner| !inner.is_empty()) })
     }

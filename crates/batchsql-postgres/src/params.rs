@@ -78,7 +78,7 @@ pub(crate) fn value_types(rows: usize, fields: &[Field]) -> Vec<PgTypeInfo> {
 pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
     match why {
         Unfit::OutOfRange => row_error("22003", column),
-        Unfit::Nested => row_error("22P02", column),
+        Unfit::Nested | Unfit::Malformed => row_error("22P02", column),
         Unfit::TooLong => row_error("22001", column),
         Unfit::Nul => row_error("22P05", column),
         Unfit::NoCalendar => {

@@ -42,10 +42,14 @@ pub struct PostgresPlan {
     pub(crate) has_row_security: bool,
     pub(crate) unnest: Insert,
     pub(crate) whole: Box<str>,
+    /// The insert that returns the numbers of rows, if rows are inserted.
+    pub(crate) numbered: Option<Box<str>>,
     /// The rows and the position of a step.
     pub(crate) step: Box<str>,
     /// The statement whose rows return values, if any do.
     pub(crate) returning: Option<Box<str>>,
+    /// The same with the numbers of rows, if rows are inserted.
+    pub(crate) returning_numbered: Option<Box<str>>,
     pub(crate) copy: Box<str>,
     pub(crate) staging: Staging,
     pub(crate) values: Option<Values>,
@@ -248,11 +252,15 @@ impl PostgresPlan {
         let compares_stored = schema.version_column().is_some() || schema.action() == Action::UpdateOnly;
         let is_known = |field: &Field| field.form.echo != Echo::Changed && (field.has_one_form || !compares_stored);
         let is_known_by_key = schema.key_columns().iter().all(|column| is_known(&fields[*column]));
+        let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
         let outcome_source = match schema.may_ignore() {
-            _ if table.may_drop_rows(schema) => OutcomeSource::Parts,
+            // The keys that an update returns are those that were sent, whatever a trigger does.
+            true if is_known_by_key && !inserts => OutcomeSource::Keys,
+            true if !inserts => OutcomeSource::Parts,
+            _ if table.may_drop_rows(schema) => OutcomeSource::Numbers,
             false => OutcomeSource::Total,
             true if is_known_by_key => OutcomeSource::Keys,
-            true => OutcomeSource::Parts,
+            true => OutcomeSource::Numbers,
         };
         let choice = choose(schema, table, &fields, settings).map_err(unfit)?;
         let values = match settings.strategy {
@@ -269,8 +277,10 @@ impl PostgresPlan {
         Ok(Self {
             unnest: statements::unnest(schema, &fields, outcome_source),
             whole: statements::whole(schema, &fields),
+            numbered: inserts.then(|| statements::numbered(schema, &fields)),
             step: statements::step(schema, &fields, outcome_source),
             returning: statements::returning(schema, &fields),
+            returning_numbered: statements::returning_numbered(schema, &fields).filter(|_| inserts),
             copy: statements::copy(schema).into(),
             staging: statements::staging(schema, &fields, outcome_source),
             schema: schema.clone(),

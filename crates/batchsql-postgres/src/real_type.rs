@@ -43,19 +43,40 @@ impl RealType {
 
     /// Precision and scale of `numeric`, if declared.
     pub(crate) fn numeric(&self) -> Option<(i32, i32)> {
-        // A header of four bytes, then 16 bits and 11 bits with a sign.
-        let packed = self.modifier.checked_sub(4).filter(|packed| *packed >= 0)?;
-        Some(((packed >> 16) & 0xFFFF, ((packed & 0x7FF) ^ 1024) - 1024))
+        Modifier(self.modifier).numeric()
     }
 
     /// Maximum length of a text in characters, if there is a limit.
     pub(crate) fn characters(&self) -> Option<usize> {
-        usize::try_from(self.modifier).ok().and_then(|modifier| modifier.checked_sub(4))
+        Modifier(self.modifier).characters()
     }
 
     /// Decimal digits of a second, if declared.
     pub(crate) fn fraction(&self) -> Option<u32> {
-        u32::try_from(self.modifier).ok()
+        Modifier(self.modifier).fraction()
+    }
+}
+
+/// The length, precision or scale of a type as the catalogue has it (`pg_attribute.atttypmod`), -1 if none is declared.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Modifier(pub(crate) i32);
+
+impl Modifier {
+    /// Precision and scale of `numeric`, if declared.
+    pub(crate) fn numeric(self) -> Option<(i32, i32)> {
+        // A header of four bytes, then 16 bits and 11 bits with a sign.
+        let packed = self.0.checked_sub(4).filter(|packed| *packed >= 0)?;
+        Some(((packed >> 16) & 0xFFFF, ((packed & 0x7FF) ^ 1024) - 1024))
+    }
+
+    /// Maximum length of a text in characters, if there is a limit.
+    pub(crate) fn characters(self) -> Option<usize> {
+        usize::try_from(self.0).ok().and_then(|modifier| modifier.checked_sub(4))
+    }
+
+    /// Decimal digits of a second, if declared.
+    pub(crate) fn fraction(self) -> Option<u32> {
+        u32::try_from(self.0).ok()
     }
 }
 

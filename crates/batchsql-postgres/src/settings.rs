@@ -41,7 +41,8 @@ impl Strategy {
 }
 
 /// The policy for a value that its column would change: digits that `numeric(p,s)`, `time(p)`, `timestamp(p)` or
-/// `interval(p)` rounds, and spaces that `varchar(n)` and `char(n)` cut off.
+/// `interval(p)` rounds, and spaces that `varchar(n)` and `char(n)` cut off. Also in parts of a value: elements of arrays,
+/// attributes of composite types, bounds of ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LossyValues {

@@ -70,7 +70,7 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
             let Keys { returning, arrays } = keys(schema, fields, rows);
             (returning, arrays, "EXISTS (SELECT FROM batchsql_p)".to_owned())
         }
-        OutcomeSource::Total | OutcomeSource::Parts => {
+        OutcomeSource::Total | OutcomeSource::Numbers | OutcomeSource::Parts => {
             ("1".to_owned(), String::new(), format!("EXISTS (SELECT FROM batchsql_p) AND {n} = {rows}"))
         }
     };
@@ -80,12 +80,47 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
     .into()
 }
 
+/// An insert of rows of which some may be left out, for whatever reason: a trigger, an existing row. It returns how many were
+/// written and, if not all, an array of their numbers from 1.
+///
+/// The executor reads a row of the source, inserts it, and returns its columns before it reads the next one. So the number that
+/// the source notes in a setting of the transaction is that of the row that is returned. If it is not (a distributed table reads
+/// the source first), the numbers are equal, and the statement fails with the code [`crate::guard::RAISED`], or the setting does
+/// not exist (42704). A trigger may include row values in a notice, so notices are disabled before it runs.
+pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
+    let plain = statement(schema, fields, &noting(fields));
+    let n = "pg_catalog.count(*)";
+    format!(
+        "WITH batchsql_i AS ({plain} RETURNING {NOTED} AS n) SELECT CASE WHEN {n} = pg_catalog.count(DISTINCT n) THEN {n} ELSE {RAISE} END,\
+         CASE WHEN {n} < pg_catalog.cardinality($1) THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
+    )
+    .into()
+}
+
+/// The number of the row that is returned.
+const NOTED: &str = "pg_catalog.current_setting('batchsql.row')::pg_catalog.int8";
+
+/// The source that notes the number of each row.
+fn noting(fields: &[Field]) -> String {
+    format!(
+        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL \
+         AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL",
+        unnested_as(fields, " WITH ORDINALITY", ",batchsql_n")
+    )
+}
+
 /// `SELECT … FROM unnest(…)`.
 fn unnested(fields: &[Field]) -> String {
+    unnested_as(fields, "", "")
+}
+
+/// The same with a clause behind the function, and further names of columns.
+fn unnested_as(fields: &[Field], clause: &str, more: &str) -> String {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
-    format!("SELECT {} FROM unnest({}) AS u({})", expressions(fields), arrays.join(","), names.join(","))
+    let (arrays, names) = (arrays.join(","), names.join(","));
+    format!("SELECT {} FROM unnest({arrays}){clause} AS u({names}{more})", expressions(fields))
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.
@@ -135,6 +170,31 @@ fn expressions(fields: &[Field]) -> String {
 
 /// As [`unnest`], with the values of [`Schema::returning`] as text; `None` if there are none.
 pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+    let columns = returned(schema);
+    let statement = statement(schema, fields, &unnested(fields));
+    (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
+}
+
+/// As [`numbered`], with the values of [`Schema::returning`] of each row as text before its number; `None` if there are none.
+pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+    let columns = returned(schema);
+    let named: Vec<String> =
+        columns.iter().enumerate().map(|(index, column)| format!("{column} AS r{index}")).collect();
+    let names: Vec<String> = (0..columns.len()).map(|index| format!("r{index}")).collect();
+    let insert = statement(schema, fields, &noting(fields));
+    let is_exact = "(SELECT pg_catalog.count(*) = pg_catalog.count(DISTINCT n) FROM batchsql_i)";
+    let sql = || {
+        format!(
+            "WITH batchsql_i AS ({insert} RETURNING {},{NOTED} AS n) SELECT {},CASE WHEN {is_exact} THEN n ELSE {RAISE} END FROM batchsql_i",
+            named.join(","),
+            names.join(",")
+        )
+    };
+    (!columns.is_empty()).then(|| sql().into())
+}
+
+/// The expressions of [`Schema::returning`].
+fn returned(schema: &Schema) -> Vec<String> {
     let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
     let shown = |column: &Column| {
         let name = quote(column.name());
@@ -148,9 +208,7 @@ pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
             _ => format!("{name}::pg_catalog.text"),
         }
     };
-    let columns: Vec<String> = schema.returning().iter().map(shown).collect();
-    let statement = statement(schema, fields, &unnested(fields));
-    (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
+    schema.returning().iter().map(shown).collect()
 }
 
 /// What the rule of the schema does with the rows of a source.
@@ -215,7 +273,7 @@ mod tests {
         };
         let field = |name: &str, ty, real: RealType| {
             let quoted = format!("{}.{}", quote(&real.namespace), quote(&real.name)).into();
-            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap(), has_one_form: true }
+            Field { name: name.into(), ty: quoted, form: form(ty, &real).unwrap(), parts: None, has_one_form: true }
         };
         let schema = Schema::builder(TableName::qualified("s", "t"))
             .column("id", ColumnType::I64)
@@ -268,6 +326,18 @@ mod tests {
             r#" RETURNING "id") SELECT CASE WHEN EXISTS (SELECT FROM batchsql_p) THEN pg_catalog.count(*) ELSE {RAISE} END,CASE"#
         );
         assert!(some.contains(&is_moved), "{some}");
+    }
+
+    #[test]
+    fn the_number_of_a_row_is_noted_before_it_is_inserted() {
+        let (schema, fields) = table(Conflict::replace(["id"]));
+        let sql = numbered(&schema, &fields);
+        let source =
+            "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) WITH ORDINALITY AS u(c0,c1,batchsql_n) WHERE (SELECT";
+        let noted =
+            "AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL ON CONFLICT";
+        let told = " RETURNING pg_catalog.current_setting('batchsql.row')::pg_catalog.int8 AS n) SELECT CASE";
+        assert!([source, noted, told].iter().all(|part| sql.contains(part)), "{sql}");
     }
 
     #[test]

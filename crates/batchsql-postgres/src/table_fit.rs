@@ -6,6 +6,7 @@ use batchsql_sql::quote;
 
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::field::Field;
+use crate::part::Unchecked;
 use crate::settings::LossyValues;
 use crate::types::{Form, form};
 use crate::wire::Wire;
@@ -114,9 +115,22 @@ fn field(
         format!("its column {name:?} is declared {:?}: {} values {why}", found.declared, column.column_type())
     })?;
     let form = if lossy == LossyValues::LetDatabaseConvert { form.lossy() } else { form };
+    let parts = match (lossy, &found.parts) {
+        (LossyValues::LetDatabaseConvert, _) => None,
+        (LossyValues::Refuse, Ok(parts)) => parts.clone(),
+        (LossyValues::Refuse, Err(Unchecked { path, ty })) => {
+            return Err(format!(
+                "its column {name:?} is declared {:?}, which has a part {:?} of type {ty}: the server may store less of its \
+                 values than was sent, and this cannot be checked; declare the part without a precision, use a column of its \
+                 own, or let the database convert values (LossyValues)",
+                found.declared,
+                path.join(".")
+            ));
+        }
+    };
     let ty = format!("{}.{}", quote(&found.real.namespace), quote(&found.real.name)).into();
     let has_one_form = has_one_form(&form, found);
-    Ok(Field { name: name.into(), ty, form, has_one_form })
+    Ok(Field { name: name.into(), ty, form, parts, has_one_form })
 }
 
 fn has_one_form(form: &Form, column: &TableColumn) -> bool {

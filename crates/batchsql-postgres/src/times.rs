@@ -89,7 +89,8 @@ enum Word {
     Unknown,
 }
 
-fn is_element_kept(element: &str, keeps: Keeps) -> bool {
+/// Whether one date or time has only parts that are stored.
+pub(crate) fn is_element_kept(element: &str, keeps: Keeps) -> bool {
     // A comma in quotes has no meaning: `Jan 31, 2026`.
     let words: Vec<Word> = element.split([' ', ',']).filter(|text| !text.is_empty()).map(word).collect();
     let is_of = |allowed: fn(Word) -> bool| words.iter().all(|word| *word == Word::Null || allowed(*word));

@@ -99,7 +99,8 @@ fn numeric(text: &str, precision: i32, scale: i32) -> Result<(), Unfit> {
     Digits::of(text).map_or(Ok(()), |digits| fits(&digits, precision, scale))
 }
 
-fn fits(digits: &Digits<'_>, precision: i32, scale: i32) -> Result<(), Unfit> {
+/// Whether `numeric(precision, scale)` stores a number unchanged.
+pub(crate) fn fits(digits: &Digits<'_>, precision: i32, scale: i32) -> Result<(), Unfit> {
     match digits.first_and_last() {
         Some((first, _)) if first > i64::from(precision) - i64::from(scale) => Err(Unfit::OutOfRange),
         Some((_, decimals)) if decimals > i64::from(scale) => Err(Unfit::Rounded),

@@ -174,12 +174,16 @@ async fn write(
     rows: Rows<'_>,
     attempt: &Attempt,
 ) -> Result<Vec<u32>, SinkError> {
-    if plan.outcome_source == OutcomeSource::Parts
-        || (plan.outcome_source == OutcomeSource::Keys && !is_known_by_key(plan, rows))
-    {
+    let is_known = match plan.outcome_source {
+        OutcomeSource::Total => true,
+        OutcomeSource::Keys => is_known_by_key(plan, rows),
+        OutcomeSource::Numbers | OutcomeSource::Parts => false,
+    };
+    if !is_known && plan.numbered.is_none() {
         return write_droppable(link, plan, rows, attempt).await;
     }
     let way = match attempt.step() {
+        _ if !is_known => Way::Numbered,
         None => plan.way(rows.len()),
         Some(_) => plan.way_of_step(rows.len()),
     };
@@ -190,7 +194,7 @@ async fn write(
     if plan.keeps_versions() {
         let waves = rows.waves();
         if waves.len() > 1 {
-            return transaction(link, plan, rows, Body::Waves(waves), attempt).await;
+            return transaction(link, plan, rows, Body::Waves(waves, of_waves(way)), attempt).await;
         }
     }
     let result = match attempt.step() {
@@ -210,10 +214,19 @@ async fn write(
     match result {
         // The statement was rolled back: the server treats two of its rows as the same row.
         Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {
-            transaction(link, plan, rows, Body::Waves(rows.waves()), attempt).await
+            transaction(link, plan, rows, Body::Waves(rows.waves(), of_waves(way)), attempt).await
+        }
+        // There may be another reason, for example a value that its column would change.
+        Err(error) if way == Way::Numbered && matches!(error.code(), Some(guard::RAISED | "42704")) => {
+            transaction(link, plan, rows, Body::Parts, attempt).await
         }
         result => result,
     }
+}
+
+/// How the waves of rows are written that would be written in this way.
+fn of_waves(way: Way) -> Way {
+    if way == Way::Numbered { way } else { Way::Unnest }
 }
 
 /// Writes rows of which some may be silently ignored. Most batches have none: they are written by one statement that
@@ -277,7 +290,7 @@ fn is_one_statement(plan: &PostgresPlan, way: Way, rows: usize) -> bool {
     match way {
         // A simple query: no pooler splits it.
         Way::Copy => true,
-        Way::Unnest => plan.named,
+        Way::Unnest | Way::Numbered => plan.named,
         Way::Values => plan.named && plan.values.as_ref().is_some_and(|values| values.shapes.split(rows).count() == 1),
         Way::Staging => false,
     }
@@ -306,8 +319,8 @@ enum Body {
     /// All rows at once, or none.
     Whole,
     /// The versions of each key one after the other, after a savepoint.
-    Waves(Vec<Vec<u32>>),
-    /// Parts that are inserted whole or not at all, after a savepoint.
+    Waves(Vec<Vec<u32>>, Way),
+    /// Parts that are written whole or not at all, after a savepoint.
     Parts,
 }
 
@@ -325,7 +338,7 @@ async fn transaction(
     let begin = "BEGIN; SET LOCAL client_min_messages TO error";
     let savepoint = match body {
         Body::Once(_) | Body::Whole => "",
-        Body::Waves(_) | Body::Parts => "; SAVEPOINT batchsql",
+        Body::Waves(..) | Body::Parts => "; SAVEPOINT batchsql",
     };
     match attempt.step() {
         None if savepoint.is_empty() => command(link, begin).await?,
@@ -351,7 +364,7 @@ async fn transaction(
     let done = match body {
         Body::Once(way) => run(link, plan, way, rows, CommitStage::Within).await,
         Body::Whole => write_insert::whole(link, plan, rows, CommitStage::Within).await,
-        Body::Waves(waves) => write_waves(link, plan, rows, &waves).await,
+        Body::Waves(waves, way) => write_waves(link, plan, rows, (&waves, way)).await,
         Body::Parts => write_parts(link, plan, rows).await,
     };
     match done {
@@ -388,6 +401,7 @@ async fn run(
         Way::Values => write_insert::by_values(link, plan, rows, stage).await,
         Way::Copy => write_copy::by_copy(link, plan, rows, stage).await,
         Way::Staging => write_copy::by_staging(link, plan, rows).await,
+        Way::Numbered => write_insert::by_numbers(link, plan, rows, stage).await,
     }
 }
 
@@ -397,10 +411,10 @@ async fn write_waves(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    waves: &[Vec<u32>],
+    (waves, way): (&[Vec<u32>], Way),
 ) -> Result<Vec<u32>, SinkError> {
     if waves.len() > 1 {
-        match try_waves(link, plan, rows, waves).await {
+        match try_waves(link, plan, rows, (waves, way)).await {
             Err(error) if error.class() == ErrorClass::Duplicate => command(link, "ROLLBACK TO batchsql").await?,
             result => return result,
         }
@@ -412,12 +426,12 @@ async fn try_waves(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
-    waves: &[Vec<u32>],
+    (waves, way): (&[Vec<u32>], Way),
 ) -> Result<Vec<u32>, SinkError> {
     let mut ignored = Vec::new();
     for wave in waves {
         let shared = rows.gather(wave);
-        let of_wave = write_insert::by_unnest(link, plan, shared.rows(), CommitStage::Within).await?;
+        let of_wave = run(link, plan, way, shared.rows(), CommitStage::Within).await?;
         ignored.extend(of_wave.into_iter().map(|row| wave[row as usize]));
     }
     ignored.sort_unstable();

@@ -45,6 +45,39 @@ pub(crate) async fn whole(
     }
 }
 
+/// One statement that returns the numbers of the rows that were inserted; returns the ignored ones. If the server cannot tell
+/// them, it is rolled back, with an error with the code [`crate::guard::RAISED`] or 42704.
+pub(crate) async fn by_numbers(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    rows: Rows<'_>,
+    stage: CommitStage<'_>,
+) -> Result<Vec<u32>, SinkError> {
+    let sql = plan.numbered.as_ref().expect("a plan that inserts has this statement");
+    let arguments = arrays(rows, &plan.fields)?;
+    let named = prepare(link, plan, sql, &array_types(&plan.fields), stage).await?;
+    let lost = stage.begin()?;
+    let query = sqlx::query_with(sql, arguments).persistent(named);
+    let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
+    let inserted = answer.try_get::<i64, _>(0).ok().zip(answer.try_get::<Option<Vec<i64>>, _>(1).ok());
+    let ignored = inserted.and_then(|(count, numbers)| left_out(rows.len(), count, numbers.as_deref()));
+    let text = "the server returned other numbers of rows than were sent";
+    ignored.ok_or_else(|| plan.unexpected_result(stage, text.into()))
+}
+
+/// The rows that were not inserted, by number, ascending. `numbers` are those of the inserted ones, from 1; `None` if all were,
+/// or none.
+fn left_out(rows: usize, count: i64, numbers: Option<&[i64]>) -> Option<Vec<u32>> {
+    let mut is_left_out = vec![usize::try_from(count).ok()? < rows; rows];
+    for number in numbers.unwrap_or_default() {
+        let row = is_left_out.get_mut(usize::try_from(number.checked_sub(1)?).ok()?)?;
+        *row = false;
+    }
+    let left_out: Vec<u32> =
+        (0..).zip(is_left_out).filter(|(_, is_left_out)| *is_left_out).map(|(row, _)| row).collect();
+    (left_out.len() as u64 + count as u64 == rows as u64).then_some(left_out)
+}
+
 /// One statement that moves a position and writes the rows; returns the ignored ones. Any other result is rolled back, with an
 /// error with the code [`crate::guard::RAISED`].
 pub(crate) async fn with_position(
@@ -65,7 +98,7 @@ pub(crate) async fn with_position(
     // Without keys it is known that all were written.
     let ignored = match plan.outcome_source {
         OutcomeSource::Keys => ignored_rows(rows, &plan.fields, &answer),
-        OutcomeSource::Total | OutcomeSource::Parts => Some(Vec::new()),
+        OutcomeSource::Total | OutcomeSource::Numbers | OutcomeSource::Parts => Some(Vec::new()),
     };
     ignored.ok_or_else(|| plan.unexpected_result(stage, OTHER_KEYS.into()))
 }
@@ -167,4 +200,21 @@ async fn total(
     let lost = stage.begin()?;
     let done = sqlx::query_with(sql, arguments).persistent(named).execute(link).await;
     done.map(|done| done.rows_affected()).map_err(|error| sink_error(error, lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_number_were_left_out() {
+        assert_eq!(left_out(3, 3, None), Some(vec![]));
+        assert_eq!(left_out(3, 0, None), Some(vec![0, 1, 2]));
+        assert_eq!(left_out(3, 2, Some(&[3, 1])), Some(vec![1]));
+        for wrong in [[1, 1], [0, 1], [3, 4], [-1, 2]] {
+            assert_eq!(left_out(3, 2, Some(&wrong)), None, "{wrong:?}");
+        }
+        assert_eq!(left_out(3, 4, None), None);
+        assert_eq!(left_out(3, 1, None), None);
+    }
 }

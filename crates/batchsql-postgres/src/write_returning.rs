@@ -2,8 +2,8 @@
 //! Must not know other strategies.
 //!
 //! The server returns the rows of an insert in the order in which it has inserted them, which is that of the arrays: it
-//! inserts serially. If rows may be left out, the returned ones cannot be told apart, so each row has a statement of its
-//! own, in one transaction.
+//! inserts serially. If rows may be left out, it returns their numbers too ([`crate::statements::numbered`]). Where it cannot,
+//! and for updates and deletes, each row has a statement of its own, in one transaction.
 
 use batchsql_core::exhaustive::value_of_text;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Value, Written};
@@ -12,6 +12,7 @@ use sqlx::{Executor, PgConnection, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::commit_stage::CommitStage;
+use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::params::{array_types, arrays};
 use crate::plan::PostgresPlan;
@@ -28,6 +29,15 @@ pub(crate) async fn write_returning(
         match together(link, plan, sql, rows, attempt).await {
             // The statement was rolled back: the server treats two of its rows as the same row.
             Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}
+            written => return written,
+        }
+    }
+    let is_numbered = plan.outcome_source != OutcomeSource::Total && plan.named;
+    if let Some(sql) = plan.returning_numbered.as_ref().filter(|_| is_numbered && rows.waves().len() == 1) {
+        match by_numbers(link, plan, sql, rows, attempt).await {
+            Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}
+            // The server cannot tell the numbers. A value may also be the reason.
+            Err(error) if matches!(error.code(), Some(guard::RAISED | "42704")) => {}
             written => return written,
         }
     }
@@ -59,12 +69,7 @@ async fn together(
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
     let stage = CommitStage::Commits(attempt);
-    let arguments = arrays(rows, &plan.fields)?;
-    let prepared = link.prepare_with(sql, &array_types(&plan.fields)).await;
-    prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    let lost = stage.begin()?;
-    let found =
-        sqlx::query_with(sql, arguments).fetch_all(&mut *link).await.map_err(|error| sink_error(error, lost))?;
+    let found = fetch(link, plan, sql, rows, stage).await?;
     if found.len() != rows.len() {
         let text =
             format!("the server returned {} of {} rows; check the triggers of the table", found.len(), rows.len());
@@ -76,6 +81,48 @@ async fn together(
         written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
     }
     Ok(written)
+}
+
+/// All rows by one statement, which is its own transaction, and returns their numbers: some may be left out.
+async fn by_numbers(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    rows: Rows<'_>,
+    attempt: &Attempt,
+) -> Result<Written, SinkError> {
+    let stage = CommitStage::Commits(attempt);
+    let mut written = Written::default();
+    let mut is_left_out = vec![true; rows.len()];
+    for found in &fetch(link, plan, sql, rows, stage).await? {
+        let number: Option<i64> = found.try_get(plan.schema.returning().len()).ok();
+        let row = number.and_then(|number| u32::try_from(number.checked_sub(1)?).ok());
+        let Some((row, is_left_out)) = row.and_then(|row| Some((row, is_left_out.get_mut(row as usize)?))) else {
+            return Err(
+                plan.unexpected_result(stage, "the server returned other numbers of rows than were sent".into())
+            );
+        };
+        *is_left_out = false;
+        // The rows are committed: a value that cannot be read is missing, the row is not.
+        written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
+    }
+    written.ignored.extend((0..).zip(is_left_out).filter(|(_, is_left_out)| *is_left_out).map(|(row, _)| row));
+    Ok(written)
+}
+
+/// Runs a statement that is its own transaction.
+async fn fetch(
+    link: &mut PgConnection,
+    plan: &PostgresPlan,
+    sql: &str,
+    rows: Rows<'_>,
+    stage: CommitStage<'_>,
+) -> Result<Vec<PgRow>, SinkError> {
+    let arguments = arrays(rows, &plan.fields)?;
+    let prepared = link.prepare_with(sql, &array_types(&plan.fields)).await;
+    prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    let lost = stage.begin()?;
+    sqlx::query_with(sql, arguments).fetch_all(&mut *link).await.map_err(|error| sink_error(error, lost))
 }
 
 /// Each row by its own statement, inside the open transaction.

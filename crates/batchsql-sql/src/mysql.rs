@@ -140,14 +140,9 @@ pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
         Join::One => 1,
     };
     assert!(rows > 0, "a statement has at least one row");
-    let first: Vec<String> = values.iter().enumerate().map(|(index, value)| format!("{value} AS c{index}")).collect();
-    let (first, other) = (first.join(","), values.join(","));
+    let (first, other) = (first_row(values), values.join(","));
     let rows = std::iter::once(first).chain((1..rows).map(|_| other.clone()));
     let rows: Vec<String> = rows.map(|row| format!("SELECT {row}")).collect();
-    let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
-    let names = Names { dialect: Dialect::MySql, quote, old: &old, new: &new, guards_values: false };
-    let set = assignments(schema, schema.assignments(), &names);
-    let set: Vec<String> = set.into_iter().map(|set| format!("{OLD}.{set}")).collect();
     let mut conditions: Vec<String> = Vec::new();
     for index in schema.key_columns() {
         let new = if join == Join::One { "?".to_owned() } else { format!("{NEW}.c{index}") };
@@ -157,9 +152,49 @@ pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
         "UPDATE {} AS {OLD} JOIN ({}) AS {NEW} SET {} WHERE {}",
         quote_table(schema.table()),
         rows.join(" UNION ALL "),
-        set.join(","),
+        assigned(schema),
         conditions.join(" AND ")
     )
+}
+
+/// An update without insert that reads the stored rows in the order of their keys, and changes them as they are read: on
+/// MariaDB it takes about half of the time of [`update`]. The placeholders are those of `rows` rows, row by row, and then those
+/// of their keys, key by key.
+///
+/// `types` has an expression for each column that has the type of its values, for example `CAST(NULL AS CHAR(64))`: MariaDB
+/// does not take the length of a column of `VALUES` from all of its rows. The order in which the columns are changed is not
+/// defined. As for [`select_keys`], MariaDB must not get 1,000 keys at once.
+///
+/// # Panics
+/// For no row, or when the schema has no key.
+pub fn update_listed(schema: &Schema, values: &[&str], types: &[&str], rows: usize) -> String {
+    let row = format!("({})", values.join(","));
+    let keys = schema.key_columns();
+    let joined = keys.iter().map(|index| format!("{OLD}.{}={NEW}.c{index}", quote(schema.columns()[*index].name())));
+    let joined: Vec<String> = joined.collect();
+    format!(
+        "UPDATE {} AS {OLD} STRAIGHT_JOIN (SELECT {} FROM DUAL WHERE FALSE UNION ALL VALUES {}) AS {NEW} SET {} WHERE {} AND ({})",
+        quote_table(schema.table()),
+        first_row(types),
+        vec![row; rows].join(","),
+        assigned(schema),
+        joined.join(" AND "),
+        key_condition(schema, rows, values, &format!("{OLD}."))
+    )
+}
+
+/// The values of a row with the names of their columns.
+fn first_row(values: &[&str]) -> String {
+    let named: Vec<String> = values.iter().enumerate().map(|(index, value)| format!("{value} AS c{index}")).collect();
+    named.join(",")
+}
+
+/// The assignments of an update without insert.
+fn assigned(schema: &Schema) -> String {
+    let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
+    let names = Names { dialect: Dialect::MySql, quote, old: &old, new: &new, guards_values: false };
+    let set = assignments(schema, schema.assignments(), &names);
+    set.into_iter().map(|set| format!("{OLD}.{set}")).collect::<Vec<_>>().join(",")
 }
 
 /// A delete of those rows whose key columns are one of `keys` keys, as in [`select_keys`].
@@ -167,7 +202,7 @@ pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
 /// # Panics
 /// As for [`select_keys`].
 pub fn delete(schema: &Schema, keys: usize, values: &[&str]) -> String {
-    format!("DELETE FROM {} WHERE {}", quote_table(schema.table()), key_condition(schema, keys, values))
+    format!("DELETE FROM {} WHERE {}", quote_table(schema.table()), key_condition(schema, keys, values, ""))
 }
 
 /// A query for `shown` of those rows whose key columns are one of `keys` keys; a placeholder per value, key by key, in the
@@ -181,13 +216,14 @@ pub fn delete(schema: &Schema, keys: usize, values: &[&str]) -> String {
 /// # Panics
 /// When `keys` is 0, or when the schema has no key.
 pub fn select_keys(schema: &Schema, keys: usize, values: &[&str], shown: &[String]) -> String {
-    let (table, condition) = (quote_table(schema.table()), key_condition(schema, keys, values));
+    let (table, condition) = (quote_table(schema.table()), key_condition(schema, keys, values, ""));
     format!("SELECT {} FROM {table} WHERE {condition}", shown.join(","))
 }
 
-/// The condition that a row has one of `keys` keys.
-fn key_condition(schema: &Schema, keys: usize, values: &[&str]) -> String {
-    let columns: Vec<String> = schema.key_columns().iter().map(|i| quote(schema.columns()[*i].name())).collect();
+/// The condition that a row has one of `keys` keys. `table` comes before the names of the columns.
+fn key_condition(schema: &Schema, keys: usize, values: &[&str], table: &str) -> String {
+    let column = |index: &usize| format!("{table}{}", quote(schema.columns()[*index].name()));
+    let columns: Vec<String> = schema.key_columns().iter().map(column).collect();
     assert!(!columns.is_empty(), "a search for keys needs a key");
     assert!(keys > 0, "a search has at least one key");
     let mut sql = String::new();
@@ -268,6 +304,8 @@ mod tests {
         let only = schema(Conflict::update_only(["a"]).only_if_newer("b"));
         insta::assert_snapshot!(update(&only, &["?", "?", "f(?)"], Join::Rows(2)), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,f(?) AS c2 UNION ALL SELECT ?,?,f(?)) AS batchsql_new SET batchsql_old.`b`=batchsql_new.c1,batchsql_old.`c```=batchsql_new.c2 WHERE batchsql_old.`a`=batchsql_new.c0");
         insta::assert_snapshot!(update(&only, &["?", "?", "?"], Join::One), @"UPDATE `d``b`.`t` AS batchsql_old JOIN (SELECT ? AS c0,? AS c1,? AS c2) AS batchsql_new SET batchsql_old.`b`=batchsql_new.c1,batchsql_old.`c```=batchsql_new.c2 WHERE batchsql_old.`a`=?");
+        let types = ["CAST(NULL AS SIGNED)", "x", "y"];
+        insta::assert_snapshot!(update_listed(&only, &["?", "?", "f(?)"], &types, 2), @"UPDATE `d``b`.`t` AS batchsql_old STRAIGHT_JOIN (SELECT CAST(NULL AS SIGNED) AS c0,x AS c1,y AS c2 FROM DUAL WHERE FALSE UNION ALL VALUES (?,?,f(?)),(?,?,f(?))) AS batchsql_new SET batchsql_old.`b`=batchsql_new.c1,batchsql_old.`c```=batchsql_new.c2 WHERE batchsql_old.`a`=batchsql_new.c0 AND (batchsql_old.`a` IN (?,?))");
         insta::assert_snapshot!(delete(&schema(Conflict::ignore(["b", "a"])).deletion().unwrap(), 2, &["?", "?"]), @"DELETE FROM `d``b`.`t` WHERE (`b`=? AND `a`=?) OR (`b`=? AND `a`=?)");
     }
 

@@ -69,6 +69,7 @@ mod model;
 mod null;
 mod positions;
 mod scripted;
+mod shapes;
 
 pub use batch::{batch_of, outcomes_of, receipts_of};
 pub use check_positions::check_positions;
@@ -77,3 +78,5 @@ pub use null::NullSink;
 #[doc(hidden)]
 pub use scripted::Sabotage;
 pub use scripted::{ScriptedSink, Step};
+#[doc(hidden)]
+pub use shapes::{SHAPES_TABLE, measure_shapes};

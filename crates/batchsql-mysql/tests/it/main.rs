@@ -17,3 +17,4 @@ mod statements;
 mod support;
 mod trips;
 mod types;
+mod updates;

@@ -4,6 +4,7 @@
 mod abandoned;
 mod arrays;
 mod changes;
+mod composites;
 mod conflicts;
 mod connect;
 mod copy;
