@@ -42,6 +42,7 @@ pub mod block;
 mod context;
 mod exactly;
 mod feeds;
+pub mod file;
 pub mod key;
 mod letters;
 mod options;
@@ -60,7 +61,7 @@ pub use options::FeedSabotage;
 pub use options::{FeedOptions, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
-pub use state::{PartitionState, StoppedPartition};
+pub use state::{PartitionState, StoppedPartition, quoted_table};
 
 /// The README is a test.
 #[cfg(doctest)]
