@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     /// Rows that were acknowledged since the start.
     pub(crate) acknowledged: Arc<AtomicU64>,
     pub(crate) is_exact: bool,
+    /// The name of the source, if rows are written exactly once.
+    pub(crate) source: Option<String>,
     pub(crate) gather: Arc<Gather>,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,

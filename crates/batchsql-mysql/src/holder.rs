@@ -33,8 +33,8 @@ pub(crate) fn of_this_session(epoch: i64, sequence: i64) -> String {
     format!("CONCAT(CONNECTION_ID(), ' ', UNIX_TIMESTAMP(), ' {epoch} {sequence} ', USER())")
 }
 
-/// The server rounds its uptime, and may adjust its clock.
-const CLOCK_TOLERANCE: i64 = 3;
+/// Seconds: the server computes its uptime with the same clock, and both are rounded.
+const CLOCK_TOLERANCE: i64 = 1;
 
 /// What became of the session that holds a position.
 #[derive(Debug, PartialEq, Eq)]
@@ -160,10 +160,8 @@ enum Listed {
 /// The holder in the process list. A claim has waited for a second before: a session that has begun something since then is at
 /// work, and gives the position free by itself.
 async fn listed(connection: &mut MySqlConnection, own: u64, holder: &Holder) -> sqlx::Result<Listed> {
-    let sql = format!(
-        "SELECT ID, USER, HOST, TIME FROM information_schema.PROCESSLIST WHERE ID IN ({own}, {})",
-        holder.id
-    );
+    let sql =
+        format!("SELECT ID, USER, HOST, TIME FROM information_schema.PROCESSLIST WHERE ID IN ({own}, {})", holder.id);
     let list = connection.fetch_all(&*sql).await?;
     let find = |id: u64| list.iter().find(|row| text(row, 0) == id.to_string());
     if find(own).is_none() {
@@ -195,8 +193,8 @@ mod tests {
     fn a_session_of_an_earlier_run_of_the_server_is_another_one() {
         let holder = Holder { id: 7, since: 1_000, place: (4, 150), user: String::new() };
         assert!(holder.is_of_server(1_010, 600), "it was started long before");
-        assert!(holder.is_of_server(1_010, 13), "just before");
-        assert!(!holder.is_of_server(1_010, 12), "too close to decide");
+        assert!(holder.is_of_server(1_010, 11), "just before");
+        assert!(!holder.is_of_server(1_010, 10), "too close to decide");
         assert!(!holder.is_of_server(1_010, 5), "it was started after the row was changed");
     }
 }

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{AbandonedWrites, Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
+use batchsql_core::{
+    AbandonedWrites, Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition,
+};
 use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Position, Removed, Rows,
-    Schema, Session, SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Position, Removed,
+    Rows, Schema, Session, SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules,
+    Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};

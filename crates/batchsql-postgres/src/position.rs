@@ -230,7 +230,8 @@ async fn claim_in_transaction(
 pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {
     conn.check_idle().await?;
     let link = conn.begin()?;
-    let moved = link.execute(&*move_position(step, "")).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
+    let moved =
+        link.execute(&*move_position(step, "")).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
     conn.end();
     if moved.rows_affected() == 1 { Ok(()) } else { Err(SinkError::fenced()) }
 }
@@ -357,7 +358,8 @@ async fn remove_in_transaction(
     let lock = sqlx::query(lock).bind(source).bind(incarnation).persistent(false);
     let locked = lock.fetch_all(&mut *link).await.map_err(before_commit)?;
     let found = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
-    let found = locked.iter().map(found).collect::<sqlx::Result<Vec<(i64, Option<String>)>>>().map_err(before_commit)?;
+    let found =
+        locked.iter().map(found).collect::<sqlx::Result<Vec<(i64, Option<String>)>>>().map_err(before_commit)?;
     if let Some(refused) = Removed::refused_by(found.iter().map(|(_, owner)| owner.as_deref()), ended_owners) {
         rollback(link).await?;
         return Ok(refused);

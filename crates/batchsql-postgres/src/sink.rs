@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Position, Removed, Rows, Schema, Session, SessionEnd,
-    Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Position, Removed, Rows, Schema, Session,
+    SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 

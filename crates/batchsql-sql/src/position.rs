@@ -20,7 +20,9 @@ pub fn position_of(mark: impl Fn(usize) -> String) -> String {
 /// before each.
 pub fn move_position(step: &Step, also: &str) -> String {
     let Step { id, epoch, from, to, .. } = step;
-    format!("UPDATE batchsql_positions SET sequence = {to}{also} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}")
+    format!(
+        "UPDATE batchsql_positions SET sequence = {to}{also} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}"
+    )
 }
 
 /// The statement that gives a partition away.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Position, Removed, Rows, Schema, Sink, SinkError,
-    Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Position, Removed, Rows, Schema, Sink,
+    SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use rusqlite::Connection;
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Removed, Row, Rows, Schema, Session,
-    SessionEnd, Sink, SinkError, Step as PositionStep, StoredPosition, Value, Written,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Removed, Row, Rows, Schema,
+    Session, SessionEnd, Sink, SinkError, Step as PositionStep, StoredPosition, Value, Written,
 };
 use tokio::sync::Semaphore;
 

@@ -206,10 +206,7 @@ pub enum Removed {
 impl Removed {
     /// The answer if one of these owners keeps the positions from being removed: they may have them, and `ended_owners` have
     /// ended. `None`: they are removed.
-    pub fn refused_by<'a>(
-        owners: impl IntoIterator<Item = Option<&'a str>>,
-        ended_owners: &[String],
-    ) -> Option<Self> {
+    pub fn refused_by<'a>(owners: impl IntoIterator<Item = Option<&'a str>>, ended_owners: &[String]) -> Option<Self> {
         let may_live = |owner: &&str| !ended_owners.iter().any(|ended| ended == owner);
         let owner = owners.into_iter().flatten().find(may_live)?;
         Some(Self::Claimed { owner: owner.to_owned() })

@@ -26,7 +26,10 @@ impl BadLines {
     pub(super) fn append(&self, lines: &str) -> io::Result<()> {
         let mut slot = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let explain = |error: io::Error| {
-            io::Error::new(error.kind(), format!("the file of bad lines {} cannot be written: {error}", self.path.display()))
+            io::Error::new(
+                error.kind(),
+                format!("the file of bad lines {} cannot be written: {error}", self.path.display()),
+            )
         };
         let file = match &*slot {
             Some(file) => file,

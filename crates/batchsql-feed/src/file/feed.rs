@@ -84,7 +84,10 @@ pub struct FileReport {
 
 impl fmt::Debug for FileFeed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileFeed").field("path", &self.options.path).field("lines", &self.lines()).finish_non_exhaustive()
+        f.debug_struct("FileFeed")
+            .field("path", &self.options.path)
+            .field("lines", &self.lines())
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,11 +182,11 @@ impl FileFeed {
         loop {
             progress.mark_unchanged();
             let end = *ends.borrow_and_update();
-            if end.length >= length && self.lines() >= end.line {
-                return Ok(end.line);
-            }
             if let Some(stopped) = self.state.stopped() {
                 return Err(FileError::stopped(stopped.to_string()));
+            }
+            if end.length >= length && self.lines() >= end.line {
+                return Ok(end.line);
             }
             tokio::select! {
                 // The last batches would wait for `flush_interval`.
@@ -249,10 +252,12 @@ fn refuse<S: Sink>(sink: &S, config: &PipelineConfig, options: &FileOptions) -> 
         ));
     }
     if config.isolation == Isolation::AtomicBatch {
-        let text = "isolation is AtomicBatch, but lines that are written exactly once have no batches; use Isolation::Bisect";
+        let text =
+            "isolation is AtomicBatch, but lines that are written exactly once have no batches; use Isolation::Bisect";
         return refused(text.to_owned());
     }
-    if source.is_empty() || source.chars().count() > LONGEST_SOURCE || source.contains('\0') || source.trim() != source {
+    if source.is_empty() || source.chars().count() > LONGEST_SOURCE || source.contains('\0') || source.trim() != source
+    {
         return refused(format!(
             "the name of the source has 1 to {LONGEST_SOURCE} characters, no space at its ends, and no NUL"
         ));

@@ -62,7 +62,9 @@ impl Mark {
         match lines.next().and_then(|line| line.strip_prefix(BEGIN)) {
             Some(VERSION) => {}
             Some(version) => return Err(format!("it has version {version}: start the newer program that wrote it")),
-            None => return Err("it is no mark of a file: remove it, or name another one with FileOptions::mark".to_owned()),
+            None => {
+                return Err("it is no mark of a file: remove it, or name another one with FileOptions::mark".to_owned());
+            }
         }
         let mut mark = Self::default();
         for line in lines {
@@ -134,15 +136,16 @@ impl MarkFile {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let mark = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            text => {
-                let mark = Mark::parse(&text.map_err(failed)?);
-                Some(mark.map_err(|why| {
-                    FileError::settings(format!("the mark {} cannot be used: {why}", path.display()))
-                })?)
-            }
-        };
+        let mark =
+            match fs::read_to_string(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                text => {
+                    let mark = Mark::parse(&text.map_err(failed)?);
+                    Some(mark.map_err(|why| {
+                        FileError::settings(format!("the mark {} cannot be used: {why}", path.display()))
+                    })?)
+                }
+            };
         Ok((Self { path: path.to_owned(), _lock: lock }, mark))
     }
 

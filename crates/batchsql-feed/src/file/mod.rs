@@ -1,13 +1,16 @@
 //! A file of JSON lines as a source. `feed` is what a program uses: a pipeline, the source and its task. `source` is the file as
-//! a [`Source`](crate::Source); `lines` reads it, `rows` makes rows of lines, `mark` is what it remembers on disk, `identity`
-//! says which file it is, `bad_lines` has the lines that are no rows.
+//! a [`Source`](crate::Source), and `opening` finds it. `lines` reads it, `rows` makes rows of lines, `mark` is what it remembers on
+//! disk. `identity` says which file it is, `name` whether its name still leads to it. `bad_lines` has the lines that are no rows.
 
 mod bad_lines;
+mod blocking;
 mod error;
 mod feed;
 mod identity;
 mod lines;
 mod mark;
+mod name;
+mod opening;
 mod options;
 mod rows;
 mod source;

@@ -5,25 +5,25 @@
 //! turn.
 
 use std::collections::VecDeque;
-use std::fs::{File, Metadata};
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use batchsql_core::{BatchSql, Claim, ClaimFrom};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::bad_lines::{BadLines, letter};
+use super::blocking::{lost_thread, run};
 use super::error::FileError;
-use super::identity::{of_bytes_before, of_first_line};
+use super::identity::of_bytes_before;
 use super::lines::{At, Lines};
 use super::mark::{Mark, MarkFile, Place};
-use super::options::{FileOptions, TakeOver, WhenReplaced};
+use super::name::{identity, is_other};
+use super::opening::{Found, find};
+use super::options::{FileOptions, TakeOver};
 use super::rows::{Part, parts};
 use crate::source::{Begin, Next, NotClaimed, Refusal, Source, SourceError};
 use crate::state::{PartitionState, quoted_table};
@@ -91,40 +91,13 @@ impl FileSource {
     pub async fn open(options: FileOptions, pipeline: BatchSql) -> Result<Self, FileError> {
         let fits = pipeline.row_buffer(&options.schema);
         fits.map_err(|error| FileError::settings(error.to_string()))?;
-        let mark_path = options.mark_path();
-        let opened = run(move || MarkFile::open(&mark_path)).await;
-        let (mark_file, known) = opened.map_err(|error| FileError::io("cannot open the file", error))??;
-        let mark_file = Arc::new(mark_file);
-        let (file, first) = loop {
-            let path = options.path.clone();
-            let found = run(move || {
-                let mut file = match File::open(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    file => file?,
-                };
-                Ok(of_first_line(&mut file)?.map(|first| (file, first)))
-            });
-            let found: io::Result<Option<(File, u128)>> = found.await.and_then(|found| found);
-            let path = options.path.display();
-            let found = found.map_err(|error| FileError::io(&format!("cannot read {path}"), error))?;
-            match found {
-                Some(found) => break found,
-                // It was longer.
-                None if known.as_ref().is_some_and(|mark| mark.settled > 0)
-                    && options.when_replaced == WhenReplaced::Stop =>
-                {
-                    return Err(replaced(&options, &mark_file, "it has no complete line"));
-                }
-                None => sleep(options.look_every).await,
-            }
-        };
-        let (file, mark) = fit(&options, &mark_file, known, file, first).await?;
+        let Found { file, mark, mark_file } = find(&options).await?;
         let of = Opened {
             incarnation: mark.incarnation(),
             table: quoted_table(options.schema.table()),
             bad_lines: BadLines::new(options.bad_lines_path()),
             bad_count: Arc::default(),
-            mark_file: Arc::into_inner(mark_file).expect("its only other user has ended"),
+            mark_file,
             options,
             pipeline,
         };
@@ -289,7 +262,11 @@ impl Source for FileSource {
         let path = self.of.options.path.clone();
         let failed = |error: io::Error| SourceError::again(format!("{}: {error}", path.display()));
         if !self.is_placed && !self.place_behind(self.mark.settled).await.map_err(failed)? {
-            return Err(SourceError::stop(format!("{} was truncated while it was opened", path.display())));
+            return Err(SourceError::stop(format!(
+                "{} has fewer lines than were written: it was truncated; restore it, or start once with WhenReplaced::BeginAnew after the \
+                 mark was removed",
+                path.display()
+            )));
         }
         if self.window_bytes >= self.of.options.window_bytes {
             return Ok(Next::Nothing);
@@ -340,7 +317,10 @@ impl Source for FileSource {
         let is_idle = self.window.is_empty() && self.parts.is_empty();
         if (is_due || is_idle) && self.is_placed {
             self.store().await.map_err(|error| {
-                SourceError::again(format!("the mark {} cannot be written: {error}", self.of.mark_file.path().display()))
+                SourceError::again(format!(
+                    "the mark {} cannot be written: {error}",
+                    self.of.mark_file.path().display()
+                ))
             })?;
         }
         Ok(())
@@ -409,85 +389,9 @@ impl FileSource {
     }
 }
 
-/// Compares the file with the mark, and returns the mark to go on with.
-async fn fit(
-    options: &FileOptions,
-    mark_file: &Arc<MarkFile>,
-    known: Option<Mark>,
-    mut file: File,
-    first: u128,
-) -> Result<(File, Mark), FileError> {
-    let new = |replaced| Mark { first, replaced, ..Mark::default() };
-    let Some(known) = known else { return Ok((file, new(0))) };
-    let (offset, before) = (known.place.offset, known.place.before);
-    let compared = run(move || {
-        let found = of_bytes_before(&mut file, offset);
-        found.map(|found| (file, found))
-    });
-    let compared = compared.await.and_then(|found| found);
-    let (file, found) =
-        compared.map_err(|error| FileError::io(&format!("cannot read {}", options.path.display()), error))?;
-    let why = match found {
-        _ if first != known.first => "its first line is another one",
-        None => "it is shorter",
-        Some(found) if offset > 0 && found != before => "the lines that were written are other ones",
-        Some(_) => return Ok((file, known)),
-    };
-    match options.when_replaced {
-        WhenReplaced::Stop => Err(replaced(options, mark_file, why)),
-        WhenReplaced::BeginAnew => {
-            let (file_name, lines) = (options.path.display(), known.settled);
-            tracing::warn!(file = %file_name, lines, why, "the file was replaced; it is read from its beginning");
-            Ok((file, new(known.replaced.saturating_add(1))))
-        }
-    }
-}
-
-fn replaced(options: &FileOptions, mark_file: &MarkFile, why: &str) -> FileError {
-    FileError::replaced(format!(
-        "{} is not the file of the last start: {why}; restore it, or, if lines of the old one need not be written any more, start \
-         once with WhenReplaced::BeginAnew (the mark is {})",
-        options.path.display(),
-        mark_file.path().display()
-    ))
-}
-
-/// Whether the name of a file that is read up to here leads to another file, or the file is shorter.
-fn is_other(file: &File, path: &Path, read: u64) -> io::Result<bool> {
-    let open = file.metadata()?;
-    let named = match path.metadata() {
-        // It was moved away: there may be a new one soon.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(open.len() < read),
-        named => named?,
-    };
-    Ok(identity(&named) != identity(&open) || open.len() < read)
-}
-
-/// Names an open file while it is open.
-#[cfg(unix)]
-fn identity(file: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    (file.dev(), file.ino())
-}
-
-/// A file that is open cannot be replaced, only truncated.
-#[cfg(not(unix))]
-fn identity(_: &Metadata) -> (u64, u64) {
-    (0, 0)
-}
-
 /// Another process has another id or another time; another source of this process, another number.
 fn owner() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Runs what blocks. An error: the runtime ends, or it has panicked.
-async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)
-}
-
-fn lost_thread() -> io::Error {
-    io::Error::other("the thread that read the file has failed; start the program again")
 }

@@ -11,7 +11,7 @@ use batchsql_core::{BatchSql, BatchSqlBuilder, ColumnType, DynSink, PipelineConf
 use batchsql_feed::file::{FileFeed, FileOptions};
 use batchsql_postgres::PostgresSink;
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, Row};
-use batchsql_sqlite::SqliteSink;
+use batchsql_sqlite::{SqliteOptions, SqliteSink};
 use batchsql_testserver::{Kind, dsn, unique};
 
 use crate::process::{self, Process, command};
@@ -29,7 +29,7 @@ fn schema(table: &str) -> Schema {
 
 async fn sink(database: &str) -> DynSink {
     match database.strip_prefix("sqlite:") {
-        Some(path) => DynSink::new(SqliteSink::open(path).unwrap()),
+        Some(path) => DynSink::new(SqliteSink::with_options(&SqliteOptions::file(path)).unwrap()),
         None => DynSink::new(PostgresSink::connect(database).await.unwrap()),
     }
 }
@@ -154,7 +154,7 @@ fn check_files(path: &Path, lines: i64) {
 
 /// The ids in the order in which they were written.
 async fn of_sqlite(path: &Path) -> Vec<i64> {
-    let sink = SqliteSink::open(path).unwrap();
+    let sink = SqliteSink::with_options(&SqliteOptions::file(path)).unwrap();
     let read = |conn: &mut batchsql_sqlite::rusqlite::Connection| {
         let mut statement = conn.prepare("SELECT id FROM t ORDER BY rowid")?;
         statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()
@@ -165,7 +165,7 @@ async fn of_sqlite(path: &Path) -> Vec<i64> {
 async fn sqlite(guarantee: &str) -> (tempfile::TempDir, i64, Vec<i64>) {
     let folder = tempfile::tempdir().unwrap();
     let (path, database) = (folder.path().join("rows.ndjson"), folder.path().join("db"));
-    let sink = SqliteSink::open(&database).unwrap();
+    let sink = SqliteSink::with_options(&SqliteOptions::file(&database)).unwrap();
     let sql = "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER CHECK (id >= 0), note TEXT)";
     sink.call(move |conn| conn.execute_batch(sql)).await.unwrap();
     drop(sink);
