@@ -263,9 +263,10 @@ impl Source for FileSource {
         let failed = |error: io::Error| SourceError::again(format!("{}: {error}", path.display()));
         if !self.is_placed && !self.place_behind(self.mark.settled).await.map_err(failed)? {
             return Err(SourceError::stop(format!(
-                "{} has fewer lines than were written: it was truncated; restore it, or start once with WhenReplaced::BeginAnew after the \
-                 mark was removed",
-                path.display()
+                "{} has fewer lines than were written: it was truncated; restore it, or remove the mark {} to write it from its \
+                 beginning",
+                path.display(),
+                self.of.mark_file.path().display()
             )));
         }
         if self.window_bytes >= self.of.options.window_bytes {
