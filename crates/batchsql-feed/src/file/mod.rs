@@ -1,5 +1,5 @@
 //! A file of JSON lines as a source. `feed` is what a program uses: a pipeline, the source and its task. `source` is the file as
-//! a [`Source`](crate::Source), and `opening` finds it. `lines` reads it, `rows` makes rows of lines, `mark` is what it remembers on
+//! a [`Source`](crate::Source), and `opening` finds it. `lines` reads it, `rows` makes rows of lines, `reader` does both, `mark` is what it remembers on
 //! disk. `identity` says which file it is, `name` whether its name still leads to it. `bad_lines` has the lines that are no rows.
 
 mod bad_lines;
@@ -12,6 +12,7 @@ mod mark;
 mod name;
 mod opening;
 mod options;
+mod reader;
 mod rows;
 mod source;
 

@@ -16,6 +16,8 @@ pub(super) struct Part {
     pub(super) bytes: usize,
     /// Behind its last line.
     pub(super) behind: At,
+    /// The fingerprint of the bytes before that, of the last part of a read.
+    pub(super) before: Option<u128>,
 }
 
 /// Makes an empty buffer for rows of a schema.
@@ -97,13 +99,13 @@ impl Parts {
     fn skip(&mut self, line: &Line, now: SystemTime) {
         self.close(now);
         let next = Next::Skip(line.number..=line.number);
-        self.done.push(Part { next, bytes: bytes(line), behind: behind(line) });
+        self.done.push(Part { next, bytes: bytes(line), behind: behind(line), before: None });
     }
 
     fn close(&mut self, now: SystemTime) {
         if let Some(Open { first, rows, bytes, behind }) = self.open.take() {
             let next = Next::Block(SourceBlock::of_rows(first, rows.into_rows(), now));
-            self.done.push(Part { next, bytes, behind });
+            self.done.push(Part { next, bytes, behind, before: None });
         }
     }
 }

@@ -15,22 +15,19 @@ use batchsql_core::{BatchSql, Claim, ClaimFrom};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::bad_lines::{BadLines, letter};
+use super::bad_lines::BadLines;
 use super::blocking::{lost_thread, run};
 use super::error::FileError;
 use super::identity::of_bytes_before;
 use super::lines::{At, Lines};
-use super::mark::{Mark, MarkFile, Place};
+use super::mark::{Mark, Place};
 use super::name::{identity, is_other};
 use super::opening::{Found, find};
 use super::options::{FileOptions, TakeOver};
-use super::rows::{Part, parts};
+use super::reader::{Opened, Read};
+use super::rows::Part;
 use crate::source::{Begin, Next, NotClaimed, Refusal, Source, SourceError};
 use crate::state::{PartitionState, quoted_table};
-
-/// Lines and bytes that are read at once.
-const MOST_LINES: usize = 1_000;
-const MOST_BYTES: usize = 256 << 10;
 
 /// How often the mark is replaced while lines are being written. What was settled since then is found again: in the database,
 /// or it is written again.
@@ -46,8 +43,8 @@ pub struct FileSource {
     is_placed: bool,
     /// What was read and not returned.
     parts: VecDeque<Part>,
-    /// What was returned and is not settled: bytes, and behind which line.
-    window: VecDeque<(usize, At)>,
+    /// What was returned and is not settled.
+    window: VecDeque<Held>,
     window_bytes: usize,
     mark: Mark,
     marked: Option<Instant>,
@@ -55,6 +52,16 @@ pub struct FileSource {
     ends: watch::Sender<SeenEnd>,
     /// The length of the file when its end was seen.
     length: u64,
+    /// The fingerprint of the bytes before the next line, if the end was seen there.
+    before_end: Option<u128>,
+}
+
+/// Lines that were returned and are not settled.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    behind: At,
+    before: Option<u128>,
 }
 
 /// The end of the file, as it was seen.
@@ -64,19 +71,6 @@ pub(super) struct SeenEnd {
     pub(super) line: u64,
     /// The length of the file, in bytes, not less than this.
     pub(super) length: u64,
-}
-
-/// What does not change.
-#[derive(Debug)]
-struct Opened {
-    options: FileOptions,
-    pipeline: BatchSql,
-    mark_file: MarkFile,
-    bad_lines: BadLines,
-    bad_count: Arc<AtomicU64>,
-    incarnation: String,
-    /// Quoted.
-    table: String,
 }
 
 impl FileSource {
@@ -113,6 +107,7 @@ impl FileSource {
             owner: owner(),
             ends: watch::Sender::default(),
             length: 0,
+            before_end: None,
         })
     }
 
@@ -152,23 +147,10 @@ impl FileSource {
 
     /// Replaces the mark.
     async fn store(&mut self) -> io::Result<()> {
-        let (of, mut mark) = (Arc::clone(&self.of), self.mark.clone());
-        let Some(mut lines) = self.lines.take() else { return Ok(()) };
-        let stored = run(move || {
-            let stored = of_bytes_before(&mut lines.file, mark.place.offset).and_then(|before| {
-                // It was truncated: the last mark finds that.
-                let Some(before) = before else { return Ok(()) };
-                mark.place.before = before;
-                of.mark_file.store(&mark)
-            });
-            (lines, stored)
-        });
-        let (lines, stored) = stored.await?;
-        self.lines = Some(lines);
-        if stored.is_ok() {
-            self.marked = Some(Instant::now());
-        }
-        stored
+        let (of, mark) = (Arc::clone(&self.of), self.mark.clone());
+        run(move || of.mark_file.store(&mark)).await??;
+        self.marked = Some(Instant::now());
+        Ok(())
     }
 
     /// Goes behind this line. False: the file has not so many.
@@ -179,30 +161,32 @@ impl FileSource {
         let (lines, found) = run(move || {
             lines.go_to(start);
             let found = lines.skip_to(line);
-            (lines, found)
+            let before = found.and_then(|found| {
+                let offset = lines.at().offset;
+                if found { of_bytes_before(&mut lines.file, offset) } else { Ok(None) }
+            });
+            (lines, before)
         })
         .await?;
         let at = lines.at();
         self.lines = Some(lines);
-        if !found? {
-            return Ok(false);
-        }
+        let Some(before) = found? else { return Ok(false) };
         self.parts.clear();
         self.window.clear();
         self.window_bytes = 0;
         self.mark.settled = line;
-        self.mark.place = Place { line, offset: at.offset, before: self.mark.place.before };
-        self.is_placed = true;
+        self.mark.place = Place { line, offset: at.offset, before };
+        (self.is_placed, self.before_end) = (true, None);
         Ok(true)
     }
 
-    /// Reads more lines. Those that are no rows are in their file when it returns.
-    async fn read(&mut self) -> io::Result<()> {
-        let of = Arc::clone(&self.of);
+    /// Reads more lines. Those that are no rows are in their file when it returns. False: the file is another one by now.
+    async fn read(&mut self) -> io::Result<bool> {
+        let (of, before_end) = (Arc::clone(&self.of), self.before_end);
         let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
         let (lines, read) = run(move || {
             let begin = lines.at();
-            let read = of.read(&mut lines);
+            let read = of.read(&mut lines, before_end);
             if read.is_err() {
                 // The lines come again.
                 lines.go_to(begin);
@@ -212,13 +196,18 @@ impl FileSource {
         .await?;
         let line = lines.at().line;
         self.lines = Some(lines);
-        let (parts, length) = read?;
-        if parts.is_empty() {
-            self.length = length;
-            self.ends.send_replace(SeenEnd { line, length });
+        match read? {
+            Read::Parts(parts) => {
+                self.before_end = None;
+                self.parts.extend(parts);
+            }
+            Read::End(length, before) => {
+                (self.length, self.before_end) = (length, before);
+                self.ends.send_replace(SeenEnd { line, length });
+            }
+            Read::Other => return Ok(false),
         }
-        self.parts.extend(parts);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the name of the file leads to another file by now, or the file was truncated.
@@ -232,28 +221,6 @@ impl FileSource {
         .await?;
         self.lines = Some(lines);
         is_other
-    }
-}
-
-impl Opened {
-    /// The next lines; none at the end of the file, with its length.
-    fn read(&self, lines: &mut Lines) -> io::Result<(Vec<Part>, u64)> {
-        // Before the lines: it may grow meanwhile.
-        let length = lines.file.metadata()?.len();
-        let read = lines.read(MOST_LINES, MOST_BYTES)?;
-        let (mut letters, mut bad) = (String::new(), 0);
-        let name = (&*self.incarnation, &*self.table);
-        let empty = |schema: &batchsql_core::Schema| self.pipeline.row_buffer(schema);
-        let parts = parts(&read, &self.options.schema, self.options.fields, &empty, |line, reason| {
-            tracing::warn!(file = %self.options.path.display(), line = line.number, reason, "a line is no row");
-            letters.push_str(&letter(line, reason, name));
-            bad += 1;
-        });
-        if !letters.is_empty() {
-            self.bad_lines.append(&letters)?;
-            self.bad_count.fetch_add(bad, Ordering::Relaxed);
-        }
-        Ok((parts, length))
     }
 }
 
@@ -272,15 +239,13 @@ impl Source for FileSource {
         if self.window_bytes >= self.of.options.window_bytes {
             return Ok(Next::Nothing);
         }
-        if self.parts.is_empty() {
-            self.read().await.map_err(failed)?;
-        }
-        if let Some(Part { next, bytes, behind }) = self.parts.pop_front() {
-            self.window.push_back((bytes, behind));
+        let is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
+        if let Some(Part { next, bytes, behind, before }) = self.parts.pop_front() {
+            self.window.push_back(Held { bytes, behind, before });
             self.window_bytes += bytes;
             return Ok(next);
         }
-        if self.is_replaced().await.map_err(failed)? {
+        if !is_same || self.is_replaced().await.map_err(failed)? {
             return Err(SourceError::stop(format!(
                 "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
                  feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
@@ -307,12 +272,13 @@ impl Source for FileSource {
 
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
         self.mark.settled = *rows.end();
-        while let Some((bytes, behind)) = self.window.front().copied()
-            && behind.line <= self.mark.settled
+        while self.window.front().is_some_and(|held| held.behind.line <= self.mark.settled)
+            && let Some(Held { bytes, behind, before }) = self.window.pop_front()
         {
-            self.window.pop_front();
             self.window_bytes -= bytes;
-            (self.mark.place.line, self.mark.place.offset) = (behind.line, behind.offset);
+            if let Some(before) = before {
+                self.mark.place = Place { line: behind.line, offset: behind.offset, before };
+            }
         }
         let is_due = self.marked.is_none_or(|marked| marked.elapsed() >= MARK_EVERY);
         let is_idle = self.window.is_empty() && self.parts.is_empty();

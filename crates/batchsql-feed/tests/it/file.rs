@@ -240,6 +240,26 @@ async fn one_process_at_a_time_feeds_a_file() {
     made.drain(made.exactly()).await;
 }
 
+/// The file is written anew, longer than before, between two looks at it: no part of it is taken for new lines of the old one.
+#[tokio::test]
+async fn a_file_that_is_written_anew_between_two_looks_is_found() {
+    for guarantee in 0..2 {
+        let made = Made::new(&lines(0..10));
+        let options = || both(&made)[guarantee].clone().look_every(Duration::from_millis(200));
+        let feed = made.start(options()).await.unwrap();
+        feed.flush().await.unwrap();
+        // As a whole: what is read has the new length at once.
+        let mut open = OpenOptions::new().write(true).open(made.path()).unwrap();
+        open.write_all(lines(50..70).as_bytes()).unwrap();
+        let error = feed.flush().await.unwrap_err();
+        assert!(error.is_stopped() && error.to_string().contains("was replaced or truncated"), "{error}");
+        feed.close(LONG).await;
+        assert!(made.start(options()).await.unwrap_err().is_replaced());
+        made.drain(options().when_replaced(WhenReplaced::BeginAnew)).await;
+        assert_eq!(made.written(), (0..10).chain(50..70).collect::<Vec<_>>());
+    }
+}
+
 /// The mark is lost, as when the file is moved to another machine.
 #[tokio::test]
 async fn a_file_without_its_mark_is_taken_over_only_on_request() {
