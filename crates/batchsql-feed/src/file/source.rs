@@ -210,6 +210,14 @@ impl FileSource {
         Ok(true)
     }
 
+    /// The next part that was read.
+    fn take_part(&mut self) -> Option<Next> {
+        let Part { next, bytes, behind, before } = self.parts.pop_front()?;
+        self.window.push_back(Held { bytes, behind, before });
+        self.window_bytes += bytes;
+        Some(next)
+    }
+
     /// Whether the name of the file leads to another file by now, or the file was truncated.
     async fn is_replaced(&mut self) -> io::Result<bool> {
         let path = self.of.options.path.clone();
@@ -239,13 +247,19 @@ impl Source for FileSource {
         if self.window_bytes >= self.of.options.window_bytes {
             return Ok(Next::Nothing);
         }
-        let is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
-        if let Some(Part { next, bytes, behind, before }) = self.parts.pop_front() {
-            self.window.push_back(Held { bytes, behind, before });
-            self.window_bytes += bytes;
+        let mut is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
+        if let Some(next) = self.take_part() {
             return Ok(next);
         }
-        if !is_same || self.is_replaced().await.map_err(failed)? {
+        if is_same && self.is_replaced().await.map_err(failed)? {
+            // It may have got lines between the read and its replacement.
+            self.read().await.map_err(failed)?;
+            if let Some(next) = self.take_part() {
+                return Ok(next);
+            }
+            is_same = false;
+        }
+        if !is_same {
             return Err(SourceError::stop(format!(
                 "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
                  feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
