@@ -5,7 +5,12 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 
-use crate::{cargo, interrupt, servers::Sources, steps::Steps, test};
+use crate::{
+    cargo, interrupt,
+    servers::{Kind, Sources},
+    steps::Steps,
+    test,
+};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -50,7 +55,9 @@ const TARGETS: [Target; 8] = [
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
     let mut steps = Steps::default();
-    let servers = test::shared_servers(&Sources::new(!arguments.no_install), &mut steps);
+    let sources = Sources::new(!arguments.no_install);
+    sources.install(&Kind::DATABASES);
+    let servers = test::shared_servers(&sources, &Kind::DATABASES, &mut steps);
     let test = |package: &str, args: &[&str]| {
         let mut command = cargo::command();
         command.args(["test", "--release", "--package", package]).args(args).env("RUST_BACKTRACE", "0");

@@ -126,12 +126,12 @@ fn interleavings() -> Command {
     command
 }
 
-/// The servers that tests share, by their variable. If one is not available, the verb and the tests that need it fail;
-/// the other tests run.
-pub(crate) fn shared_servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
+/// The servers of these kinds that tests share, by their variable. If one is not available, the verb and the tests that need it
+/// fail; the other tests run.
+pub(crate) fn shared_servers(sources: &Sources, kinds: &[Kind], steps: &mut Steps) -> Vec<(&'static str, Provided)> {
     steps::heading("servers");
     let mut servers = Vec::new();
-    for (kind, provided) in sources.all_shared(&Kind::SHARED, Purpose::Test) {
+    for (kind, provided) in sources.all_shared(kinds, Purpose::Test) {
         match (provided, kind.variable()) {
             (Ok(provided), Some(variable)) => {
                 say!("{}: {provided}", kind.title());
@@ -146,7 +146,7 @@ pub(crate) fn shared_servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'sta
 
 /// The servers that tests share. Tests also start their own servers of each kind, which must be possible.
 fn servers(sources: &Sources, steps: &mut Steps) -> Vec<(&'static str, Provided)> {
-    let servers = shared_servers(sources, steps);
+    let servers = shared_servers(sources, &Kind::SHARED, steps);
     let shared_is_missing =
         |kind: Kind| kind.variable().is_some_and(|name| !servers.iter().any(|(has, _)| *has == name));
     for kind in Kind::EVERY_RUN {

@@ -138,6 +138,7 @@ impl<S: Sink> DurableBuilder<S> {
             partitions,
             acknowledged,
             is_exact,
+            source: options.exactly_once,
             gather,
             entries: Default::default(),
             recovered,

@@ -56,6 +56,7 @@ mod health;
 mod intake;
 mod monitor;
 mod options;
+mod positions;
 mod refusals;
 mod shared;
 mod submit;

@@ -139,7 +139,7 @@ mod tests {
     use batchsql_core::{ColumnType, Schema, TableName};
 
     use super::*;
-    use crate::shared::quoted;
+    use batchsql_feed::quoted_table;
 
     #[test]
     fn tables_have_the_names_that_the_pipeline_reports() {
@@ -150,7 +150,7 @@ mod tests {
             TableName::qualified("a\"b", "\"c\".\"d\""),
         ] {
             let schema = Schema::builder(table.clone()).column("id", ColumnType::I64).build().unwrap();
-            assert_eq!(unquoted(&quoted(&table)), schema.table_display(), "{table:?}");
+            assert_eq!(unquoted(&quoted_table(&table)), schema.table_display(), "{table:?}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use batchsql_core::{BatchSql, Schema, SchemaId, TableName, WhenFull};
+use batchsql_core::{BatchSql, Schema, SchemaId, WhenFull};
 use batchsql_feed::key::{KeyOrder, OrderedTables};
-use batchsql_feed::{Schemas, block};
+use batchsql_feed::{Schemas, block, quoted_table};
 use batchsql_log::{Log, LogError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     /// Rows that were acknowledged since the start.
     pub(crate) acknowledged: Arc<AtomicU64>,
     pub(crate) is_exact: bool,
+    /// The name of the source, if rows are written exactly once.
+    pub(crate) source: Option<String>,
     pub(crate) gather: Arc<Gather>,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
@@ -60,7 +62,7 @@ impl Shared {
         if let Some(refused) = refuse_schema(schema, self.is_exact) {
             return Err(DurableSubmitError::refused(refused));
         }
-        let name = quoted(schema.table());
+        let name = quoted_table(schema.table());
         let bytes = block::encode_schema(schema);
         let (table, schema_id) = self.ids(&name, &bytes)?;
         self.partitions.name_table(table, &name);
@@ -74,26 +76,5 @@ impl Shared {
 
     fn ids(&self, name: &str, bytes: &[u8]) -> Result<(batchsql_log::TableId, batchsql_log::SchemaId), LogError> {
         Ok((self.log.table(name)?, self.log.schema(bytes)?))
-    }
-}
-
-/// The name of a table in the log: quoted, so that no two tables have one name.
-pub(crate) fn quoted(table: &TableName) -> String {
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    match table.namespace() {
-        Some(namespace) => format!("{}.{}", quote(namespace), quote(table.name())),
-        None => quote(table.name()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_two_tables_have_one_name() {
-        assert_eq!(quoted(&TableName::new("a.b")), "\"a.b\"");
-        assert_eq!(quoted(&TableName::qualified("a", "b")), "\"a\".\"b\"");
-        assert_eq!(quoted(&TableName::new("a\".\"b")), "\"a\"\".\"\"b\"");
     }
 }

@@ -267,7 +267,7 @@ impl<S: Source> Feed<S> {
         }
         let mut lines = String::new();
         for (row, error) in &guilty {
-            let outcome = self.at.context.pipeline.reject_step(rows.rows(), *row, error);
+            let outcome = self.at.context.pipeline.reject_step(rows.rows(), *row, error).await;
             lines.extend(self.at.letter(sequences[*row], &outcome));
         }
         if !self.at.keep_letters(lines, guilty.len()).await {

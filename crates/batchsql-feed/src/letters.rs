@@ -73,7 +73,7 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
 }
 
 /// Without it a power loss may remove the name of a new file.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;

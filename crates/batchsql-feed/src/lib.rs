@@ -2,7 +2,8 @@
 //! once, in the order of its partition.
 //!
 //! A [`Source`] is one partition: it gives blocks of rows in order, and hears up to where all rows have ended. [`Feeds`] runs a
-//! task for each partition. `batchsql-durable` is a source on local disk.
+//! task for each partition. `batchsql-durable` is a source on local disk; [`file`] has a file of JSON lines as a source, with
+//! all that it needs ([`FileFeed`](file::FileFeed)).
 //!
 //! # What is promised
 //!
@@ -31,7 +32,7 @@
 //!
 //! # Modules
 //!
-//! [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
+//! [`file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
 //! the contract with a source; `feeds` has the tasks: `at_least_once` with `window`, `exactly` with `search`, and `partition`,
 //! which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them.
 
@@ -42,6 +43,7 @@ pub mod block;
 mod context;
 mod exactly;
 mod feeds;
+pub mod file;
 pub mod key;
 mod letters;
 mod options;
@@ -60,7 +62,7 @@ pub use options::FeedSabotage;
 pub use options::{FeedOptions, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
-pub use state::{PartitionState, StoppedPartition};
+pub use state::{PartitionState, StoppedPartition, quoted_table};
 
 /// The README is a test.
 #[cfg(doctest)]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use batchsql_core::TableName;
+
 /// A partition of a table that does not go on without a person, or not now. Its rows stay in their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,6 +23,15 @@ pub struct StoppedPartition {
 impl fmt::Display for StoppedPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "partition {} of table {}: {}", self.partition, self.table, self.reason)
+    }
+}
+
+/// The name of a table as partitions and positions have it: quoted, so that no two tables have one name.
+pub fn quoted_table(table: &TableName) -> String {
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    match table.namespace() {
+        Some(namespace) => format!("{}.{}", quote(namespace), quote(table.name())),
+        None => quote(table.name()),
     }
 }
 
@@ -112,5 +123,17 @@ impl PartitionState {
     fn with_reason(&self, reason: &Mutex<Option<String>>) -> Option<StoppedPartition> {
         let reason = reason.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         Some(StoppedPartition { table: self.table.clone(), partition: self.partition, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_tables_have_one_name() {
+        assert_eq!(quoted_table(&TableName::new("a.b")), "\"a.b\"");
+        assert_eq!(quoted_table(&TableName::qualified("a", "b")), "\"a\".\"b\"");
+        assert_eq!(quoted_table(&TableName::new("a\".\"b")), "\"a\"\".\"\"b\"");
     }
 }

@@ -202,6 +202,11 @@ impl MySqlConn {
         Ok(live)
     }
 
+    /// What is known of the sessions of its server.
+    pub(crate) fn sessions(&self) -> Arc<Sessions> {
+        Arc::clone(&self.source.sessions)
+    }
+
     /// Whether statements commit by themselves.
     pub(crate) fn is_autocommit(&self) -> bool {
         self.left == Left::Nothing

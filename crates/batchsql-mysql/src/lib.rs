@@ -142,6 +142,7 @@ mod conn;
 mod dsn;
 mod find_written;
 mod guard;
+mod holder;
 mod in_use;
 mod insert;
 mod keys;

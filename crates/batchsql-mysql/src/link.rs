@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use batchsql_core::{Attempt, ErrorClass, SinkError};
-use batchsql_sql::move_position;
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
 use crate::classify::{Failed, Stage};
+use crate::position::move_held;
 use crate::session::SharedName;
 use crate::settings::ValuesInText;
 use crate::statements::Statement;
@@ -94,7 +94,7 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
 /// Begins a transaction, and moves the position of the attempt in it, in the same round trip.
 pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     let Some(step) = link.attempt.step() else { return run(link, "START TRANSACTION", Stage::Open).await };
-    let sql = format!("START TRANSACTION; {}", move_position(step));
+    let sql = format!("START TRANSACTION; {}", move_held(step));
     let result = link.connection.execute(&*sql).await;
     match link.leave(Stage::Open, result) {
         Ok(moved) if moved.rows_affected() == 1 => Ok(()),

@@ -3,19 +3,22 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
+use batchsql_core::{
+    AbandonedWrites, Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition,
+};
 use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
 use crate::classify::{Failed, Stage, number};
 use crate::conn::MySqlConn;
+use crate::holder::{Holding, end_holder, of_this_session};
 
 /// The lengths are those of [`PartitionKey`]; together they fit into an index.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (\
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, source VARCHAR(100) NOT NULL, incarnation VARCHAR(64) NOT NULL, \
     table_name VARCHAR(400) NOT NULL, partition_number INT UNSIGNED NOT NULL, epoch BIGINT NOT NULL, \
-    sequence BIGINT NOT NULL, session VARCHAR(100) NULL, lease DATETIME(6) NULL, \
+    sequence BIGINT NOT NULL, session VARCHAR(100) NULL, lease DATETIME(6) NULL, holder VARCHAR(400) NULL, \
     UNIQUE KEY (source, incarnation, table_name, partition_number)) \
     ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
@@ -39,8 +42,13 @@ const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const LOCK_TIMEOUT: u16 = 1205;
 
-/// Claims a partition.
-pub(crate) async fn claim(conn: &mut MySqlConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+/// Claims a partition. `abandoned`: whether a session that holds the position and stands still is ended.
+pub(crate) async fn claim(
+    conn: &mut MySqlConn,
+    key: &PartitionKey,
+    claim: &Claim,
+    abandoned: AbandonedWrites,
+) -> Result<Claimed, SinkError> {
     let checked = check_settings(conn.begin().await?).await;
     conn.end(checked)?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
@@ -54,7 +62,36 @@ pub(crate) async fn claim(conn: &mut MySqlConn, key: &PartitionKey, claim: &Clai
         conn.end(created.map_err(with_advice))?;
         claimed = claim_soon(conn.begin().await?, key, claim).await;
     }
+    let is_held = claimed.as_ref().is_err_and(|failed| failed.code == LOCK_TIMEOUT && failed.usable);
+    if is_held && abandoned != AbandonedWrites::Wait {
+        // Its owner may be another process by now, which is not disturbed.
+        let seen = look(conn.begin().await?, key, claim).await;
+        if let Some(refused) = conn.end(seen.map_err(with_advice))? {
+            return Ok(refused);
+        }
+        if free(conn, key).await? {
+            claimed = claim_soon(conn.begin().await?, key, claim).await;
+        }
+    }
     conn.end(claimed.map_err(with_advice))
+}
+
+/// Ends a session that holds the position and stands still: its process is frozen, or its machine is gone, and it would hold
+/// the position for as long as the server keeps the connection. Whether it has ended.
+async fn free(conn: &mut MySqlConn, key: &PartitionKey) -> Result<bool, SinkError> {
+    let sessions = conn.sessions();
+    let holding = end_holder(conn.begin().await?, &sessions, key).await.map_err(Failed::asked);
+    Ok(match conn.end(holding)? {
+        Holding::Ended => {
+            tracing::warn!(partition = %key, "ended the session that held the position");
+            true
+        }
+        Holding::LeftAlone => false,
+        Holding::Kept(why) => {
+            tracing::warn!(partition = %key, why, "cannot end the session that holds the position");
+            false
+        }
+    })
 }
 
 /// A crash of the server must not take a position back. Servers without these variables have no such choice.
@@ -127,27 +164,18 @@ async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim:
             return Ok(refused);
         }
         let lease = lease_after(claim, owner.as_deref(), ends_after);
-        let raise =
-            format!("UPDATE batchsql_positions SET epoch = epoch + 1, session = ?, lease = {lease} WHERE id = ?");
+        let holder = of_this_session(position.epoch + 1, position.sequence);
+        let raise = format!(
+            "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?, lease = {lease}, holder = {holder} WHERE id = ?"
+        );
         let raise = sqlx::query(&raise).bind(&claim.owner).bind(position.id).persistent(false);
         raise.execute(&mut *connection).await?;
         position.epoch += 1;
         Ok(Claimed::Position(position))
     };
-    match raised.await {
-        Ok(claimed) => {
-            // If this reply is lost, the epoch is raised or not: the partition is claimed again.
-            connection.execute("COMMIT AND NO CHAIN").await.map_err(Failed::asked)?;
-            Ok(claimed)
-        }
-        Err(error) => {
-            let mut failed = Failed::asked(error);
-            if failed.usable {
-                failed.usable = connection.execute("ROLLBACK AND NO CHAIN").await.is_ok();
-            }
-            Err(failed)
-        }
-    }
+    // If the reply to the commit is lost, the epoch is raised or not: the partition is claimed again.
+    let raised = raised.await;
+    end_transaction(connection, raised).await
 }
 
 /// Whether the partition has an owner that the claim does not take it from.
@@ -267,11 +295,80 @@ pub(crate) async fn release(connection: &mut MySqlConnection, position: &Positio
     Ok(released.rows_affected() == 1)
 }
 
+/// The statement that moves a position, with the name of the session that holds it from now on.
+pub(crate) fn move_held(step: &Step) -> String {
+    move_position(step, &format!(", holder = {}", of_this_session(step.epoch, step.to)))
+}
+
 /// Moves the position without rows. The server counts the rows that were found, changed or not.
 pub(crate) async fn advance(connection: &mut MySqlConnection, step: &Step) -> Result<(), Failed> {
-    match connection.execute(&*move_position(step)).await {
+    match connection.execute(&*move_held(step)).await {
         Ok(moved) if moved.rows_affected() == 1 => Ok(()),
         Ok(_) => Err(Failed::unsent(SinkError::fenced())),
         Err(error) => Err(Failed::after(error, Stage::Statement)),
+    }
+}
+
+/// Removes the positions of an incarnation.
+pub(crate) async fn remove(
+    connection: &mut MySqlConnection,
+    source: &str,
+    incarnation: &str,
+    ended_owners: &[String],
+) -> Result<Removed, Failed> {
+    connection.execute(WAIT[0]).await.map_err(Failed::asked)?;
+    let removed = remove_in_transaction(connection, source, incarnation, ended_owners).await;
+    let removed = wait_as_before(connection, removed).await;
+    match removed {
+        Err(failed) if failed.code == NO_TABLE && failed.usable => Ok(Removed::Positions(0)),
+        Err(failed) if failed.code == NO_RIGHT => {
+            let text = "the user may not remove rows of batchsql_positions; grant DELETE on it";
+            Err(Failed { error: SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text), ..failed })
+        }
+        removed => removed,
+    }
+}
+
+async fn remove_in_transaction(
+    connection: &mut MySqlConnection,
+    source: &str,
+    incarnation: &str,
+    ended_owners: &[String],
+) -> Result<Removed, Failed> {
+    connection.execute("START TRANSACTION").await.map_err(Failed::asked)?;
+    let removed = async {
+        let lock = "SELECT id, session FROM batchsql_positions WHERE source = ? AND incarnation = ? FOR UPDATE";
+        let lock = sqlx::query(lock).bind(source).bind(incarnation).persistent(false);
+        let locked = lock.fetch_all(&mut *connection).await?;
+        let found = |row: &MySqlRow| Ok((row.try_get(0)?, row.try_get_unchecked(1)?));
+        let found = locked.iter().map(found).collect::<sqlx::Result<Vec<(i64, Option<String>)>>>()?;
+        if let Some(refused) = Removed::refused_by(found.iter().map(|(_, owner)| owner.as_deref()), ended_owners) {
+            return Ok(refused);
+        }
+        let ids: Vec<i64> = found.iter().map(|(id, _)| *id).collect();
+        if !ids.is_empty() {
+            let remove = format!("DELETE FROM batchsql_positions WHERE id IN ({})", list(&ids));
+            connection.execute(&*remove).await?;
+        }
+        Ok(Removed::Positions(ids.len() as u64))
+    };
+    let removed: sqlx::Result<Removed> = removed.await;
+    end_transaction(connection, removed).await
+}
+
+/// Commits what was done, or rolls it back. Without an answer to the commit it is done or not.
+async fn end_transaction<T>(connection: &mut MySqlConnection, done: sqlx::Result<T>) -> Result<T, Failed> {
+    match done {
+        Ok(done) => {
+            connection.execute("COMMIT AND NO CHAIN").await.map_err(Failed::asked)?;
+            Ok(done)
+        }
+        Err(error) => {
+            let mut failed = Failed::asked(error);
+            if failed.usable {
+                failed.usable = connection.execute("ROLLBACK AND NO CHAIN").await.is_ok();
+            }
+            Err(failed)
+        }
     }
 }

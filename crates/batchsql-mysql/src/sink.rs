@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Position, Rows,
-    Schema, Session, SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    AbandonedWrites, Attempt, Claim, Claimed, IdleDoubt, Limits, OpenError, PartitionKey, PoolState, Position, Removed,
+    Rows, Schema, Session, SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules,
+    Written,
 };
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Connection, MySqlPool};
@@ -278,7 +279,9 @@ impl Sink for MySqlSink {
     }
 
     async fn claim(&self, conn: &mut MySqlConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
-        position::claim(conn, key, claim).await
+        let is_shared = is_shared(self.source.pool.connect_options().get_host());
+        let abandoned = if is_shared { AbandonedWrites::Wait } else { self.settings.abandoned_writes };
+        position::claim(conn, key, claim, abandoned).await
     }
 
     async fn advance(&self, conn: &mut MySqlConn, step: &Step) -> Result<(), SinkError> {
@@ -306,6 +309,17 @@ impl Sink for MySqlSink {
     async fn release(&self, conn: &mut MySqlConn, position: &Position) -> Result<bool, SinkError> {
         let released = position::release(conn.begin().await?, position).await;
         conn.end(released)
+    }
+
+    async fn remove_positions(
+        &self,
+        conn: &mut MySqlConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        let removed = position::remove(conn.begin().await?, source, incarnation, ended_owners).await;
+        conn.end(removed)
     }
 
     async fn acquire(&self) -> Result<MySqlConn, SinkError> {

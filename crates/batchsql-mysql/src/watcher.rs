@@ -23,7 +23,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 const POOL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pauses between checks for a killed session, in milliseconds.
-const LOOKS: [u64; 7] = [5, 20, 50, 100, 200, 400, 400];
+pub(crate) const LOOKS: [u64; 7] = [5, 20, 50, 100, 200, 400, 400];
 
 /// A statement above this size, in bytes, may be in transit for a long time while the server shows the
 /// session as idle.
@@ -242,7 +242,7 @@ impl Drop for Borrowed {
 }
 
 /// `ER_NO_SUCH_THREAD`: it has already ended.
-const NO_SUCH_SESSION: u16 = 1094;
+pub(crate) const NO_SUCH_SESSION: u16 = 1094;
 
 /// Whether the server permanently denies this user the right to end a session.
 fn is_refusal(code: u16) -> bool {

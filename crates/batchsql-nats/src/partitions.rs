@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::TableName;
-use batchsql_feed::{Feeds, PartitionState};
+use batchsql_feed::{Feeds, PartitionState, quoted_table};
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::link::Link;
 use crate::reached::Reached;
 use crate::source::{Guarantee, NatsSource, message_of};
-use crate::subject::{Subjects, quoted};
+use crate::subject::Subjects;
 
 /// A table, quoted, and the number of a partition.
 pub(crate) type Name = (String, u32);
@@ -109,7 +109,7 @@ impl Partitions {
                 continue;
             };
             if self.is_meant(&table) {
-                lock(&self.known).entry(quoted(&table)).or_insert(table);
+                lock(&self.known).entry(quoted_table(&table)).or_insert(table);
             }
         }
         Ok(())

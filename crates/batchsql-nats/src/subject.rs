@@ -81,13 +81,6 @@ fn table_of(token: &str) -> Option<TableName> {
     }
 }
 
-/// The quoted name of a table, as it is in positions: `"events"`, `"audit"."events"`.
-pub(crate) fn quoted(table: &TableName) -> String {
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let namespace = table.namespace().map(|namespace| format!("{}.", quote(namespace))).unwrap_or_default();
-    namespace + &quote(table.name())
-}
-
 /// The table of a quoted name: `"events"`, `"audit"."events"`, with quotes in names written twice. A text without quotes is a
 /// name as it is.
 pub(crate) fn table_of_quoted(text: &str) -> TableName {
@@ -187,7 +180,7 @@ mod tests {
     fn quoted_names_are_read() {
         let check = |text: &str, expected: TableName| {
             assert_eq!(table_of_quoted(text), expected, "{text}");
-            assert_eq!(quoted(&expected), text);
+            assert_eq!(batchsql_feed::quoted_table(&expected), text);
         };
         check("\"events\"", TableName::new("events"));
         check("\"a\"\"b\"", TableName::new("a\"b"));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, SinkError, Step, StoredPosition};
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
 use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::postgres::PgRow;
 use sqlx::{Execute, Executor, PgConnection, Postgres, Row};
@@ -230,7 +230,8 @@ async fn claim_in_transaction(
 pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {
     conn.check_idle().await?;
     let link = conn.begin()?;
-    let moved = link.execute(&*move_position(step)).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
+    let moved =
+        link.execute(&*move_position(step, "")).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
     conn.end();
     if moved.rows_affected() == 1 { Ok(()) } else { Err(SinkError::fenced()) }
 }
@@ -318,4 +319,54 @@ async fn change<'q>(conn: &mut PostgresConn, query: impl Execute<'q, Postgres> +
 pub(crate) async fn release(conn: &mut PostgresConn, position: &Position) -> Result<bool, SinkError> {
     conn.check_idle().await?;
     Ok(change(conn, &*release_position(position)).await? == 1)
+}
+
+/// Removes the positions of an incarnation.
+pub(crate) async fn remove(
+    conn: &mut PostgresConn,
+    source: &str,
+    incarnation: &str,
+    ended_owners: &[String],
+) -> Result<Removed, SinkError> {
+    conn.check_idle().await?;
+    let link = conn.begin()?;
+    let removed = remove_in_transaction(link, source, incarnation, ended_owners).await;
+    if let Err(error) = &removed
+        && (!is_refusal(error) || rollback(link).await.is_err())
+    {
+        return removed;
+    }
+    conn.end();
+    match removed {
+        Err(error) if error.code() == Some(NO_TABLE) => Ok(Removed::Positions(0)),
+        Err(error) if error.code() == Some(NO_RIGHT) => {
+            let text = "the user may not remove rows of batchsql_positions; grant DELETE on it";
+            Err(SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text))
+        }
+        removed => removed,
+    }
+}
+
+async fn remove_in_transaction(
+    link: &mut PgConnection,
+    source: &str,
+    incarnation: &str,
+    ended_owners: &[String],
+) -> Result<Removed, SinkError> {
+    link.execute(BEGIN).await.map_err(before_commit)?;
+    let lock = "SELECT id, session FROM batchsql_positions WHERE source = $1 AND incarnation = $2 FOR UPDATE";
+    let lock = sqlx::query(lock).bind(source).bind(incarnation).persistent(false);
+    let locked = lock.fetch_all(&mut *link).await.map_err(before_commit)?;
+    let found = |row: &PgRow| Ok((row.try_get(0)?, row.try_get(1)?));
+    let found =
+        locked.iter().map(found).collect::<sqlx::Result<Vec<(i64, Option<String>)>>>().map_err(before_commit)?;
+    if let Some(refused) = Removed::refused_by(found.iter().map(|(_, owner)| owner.as_deref()), ended_owners) {
+        rollback(link).await?;
+        return Ok(refused);
+    }
+    let ids: Vec<i64> = found.iter().map(|(id, _)| *id).collect();
+    let remove = sqlx::query("DELETE FROM batchsql_positions WHERE id = ANY($1)").bind(ids).persistent(false);
+    remove.execute(&mut *link).await.map_err(before_commit)?;
+    link.execute("COMMIT").await.map_err(before_commit)?;
+    Ok(Removed::Positions(found.len() as u64))
 }

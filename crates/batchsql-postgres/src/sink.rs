@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Position, Rows, Schema, Session, SessionEnd,
-    Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, Limits, OpenError, PartitionKey, PoolState, Position, Removed, Rows, Schema, Session,
+    SessionEnd, Sink, SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use sqlx::{Connection, Executor, PgPool};
 
@@ -248,6 +248,16 @@ impl Sink for PostgresSink {
 
     async fn release(&self, conn: &mut PostgresConn, position: &Position) -> Result<bool, SinkError> {
         position::release(conn, position).await
+    }
+
+    async fn remove_positions(
+        &self,
+        conn: &mut PostgresConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        position::remove(conn, source, incarnation, ended_owners).await
     }
 
     async fn acquire(&self) -> Result<PostgresConn, SinkError> {

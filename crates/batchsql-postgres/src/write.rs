@@ -344,7 +344,7 @@ async fn transaction(
         None if savepoint.is_empty() => command(link, begin).await?,
         None => command(link, &format!("{begin}{savepoint}")).await?,
         Some(step) => {
-            let sql = format!("{begin}; {}{savepoint}", move_position(step));
+            let sql = format!("{begin}; {}{savepoint}", move_position(step, ""));
             let begun = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
             // The position is moved last but for the savepoint: an error is one of it.
             match begun {

@@ -16,10 +16,13 @@ pub fn position_of(mark: impl Fn(usize) -> String) -> String {
     equal.join(" AND ")
 }
 
-/// The statement that moves a position. If it changes no row, the step is fenced.
-pub fn move_position(step: &Step) -> String {
+/// The statement that moves a position. If it changes no row, the step is fenced. `also`: more columns to set, with a comma
+/// before each.
+pub fn move_position(step: &Step, also: &str) -> String {
     let Step { id, epoch, from, to, .. } = step;
-    format!("UPDATE batchsql_positions SET sequence = {to} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}")
+    format!(
+        "UPDATE batchsql_positions SET sequence = {to}{also} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}"
+    )
 }
 
 /// The statement that gives a partition away.
@@ -62,8 +65,8 @@ mod tests {
             "source = $1 AND incarnation = $2 AND table_name = $3 AND partition_number = $4"
         );
         assert_eq!(
-            move_position(&Step::new(position, 150)),
-            "UPDATE batchsql_positions SET sequence = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100"
+            move_position(&Step::new(position, 150), ", holder = 'h'"),
+            "UPDATE batchsql_positions SET sequence = 150, holder = 'h' WHERE id = 7 AND epoch = 4 AND sequence = 100"
         );
         assert_eq!(
             release_position(&position),

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Schema, SinkError, Step, StoredPosition};
+use batchsql_core::{
+    Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, Schema, SinkError, Step, StoredPosition,
+};
 use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, release_position};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -123,6 +125,27 @@ pub(crate) fn release(conn: &mut Connection, position: &Position) -> Result<bool
     let released = transaction.execute(&release_position(position), []).map_err(statement_error)?;
     transaction.commit().map_err(commit_error)?;
     Ok(released == 1)
+}
+
+/// Removes the positions of an incarnation.
+pub(crate) fn remove(
+    conn: &mut Connection,
+    source: &str,
+    incarnation: &str,
+    ended_owners: &[String],
+) -> Result<Removed, SinkError> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
+    let mut stored = read(&transaction, source)?;
+    stored.retain(|stored| stored.key.incarnation == incarnation);
+    if let Some(refused) = Removed::refused_by(stored.iter().map(|stored| stored.owner.as_deref()), ended_owners) {
+        return Ok(refused);
+    }
+    for stored in &stored {
+        let sql = "DELETE FROM batchsql_positions WHERE id = ?1";
+        transaction.execute(sql, [stored.position.id]).map_err(statement_error)?;
+    }
+    transaction.commit().map_err(commit_error)?;
+    Ok(Removed::Positions(stored.len() as u64))
 }
 
 fn make_durable(conn: &Connection) -> Result<(), SinkError> {

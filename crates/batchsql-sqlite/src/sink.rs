@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Position, Rows, Schema, Sink, SinkError,
-    Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
+    Attempt, Claim, Claimed, ErrorClass, Limits, OpenError, PartitionKey, Position, Removed, Rows, Schema, Sink,
+    SinkError, Step, StoredPosition, TableName, TableSchema, ValueRules, Written,
 };
 use rusqlite::Connection;
 
@@ -248,6 +248,23 @@ impl Sink for SqliteSink {
             end_open_transaction(connection)?;
             sink.check_file()?;
             position::release(connection, &position)
+        })
+        .await
+    }
+
+    async fn remove_positions(
+        &self,
+        conn: &mut SqliteConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        let (source, incarnation, ended) = (source.to_owned(), incarnation.to_owned(), ended_owners.to_vec());
+        let sink = Arc::clone(&self.0);
+        conn.run(move |connection| {
+            end_open_transaction(connection)?;
+            sink.check_file()?;
+            position::remove(connection, &source, &incarnation, &ended)
         })
         .await
     }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::check_leases::check_leases;
+use crate::check_removal::check_removal;
 use batchsql_core::{
     BatchSql, Claim, ClaimFrom, Claimed, DynRow, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema,
     SharedRows, Step, ValueRules,
@@ -84,6 +85,7 @@ pub async fn check_positions<F: Future<Output = Vec<i64>>>(
         assert_eq!(claim(&other, anyone("a")).await, Claimed::Missing, "{other}");
     }
     check_leases(db, &format!("{source} shared")).await;
+    check_removal(db, &format!("{source} old")).await;
     assert_eq!(db.balance().accepted, 2 * size as u64);
     assert_eq!(db.balance().written(), 2 * size as u64);
 }

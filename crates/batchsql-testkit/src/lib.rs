@@ -65,6 +65,7 @@
 mod batch;
 mod check_leases;
 mod check_positions;
+mod check_removal;
 mod model;
 mod null;
 mod positions;

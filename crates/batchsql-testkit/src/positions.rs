@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Claim, Claimed, PartitionKey, Position, SinkError, Step, StoredPosition};
+use batchsql_core::{Claim, Claimed, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
 use tokio::time::Instant;
 
 /// The positions of all partitions.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
     entries: Vec<Entry>,
+    next_id: i64,
     /// A defect on purpose: steps of an earlier epoch are accepted.
     pub(crate) is_without_epochs: bool,
 }
@@ -39,8 +40,8 @@ impl Positions {
         let index = match (known, claim.begin_at) {
             (Some(index), _) => index,
             (None, Some(sequence)) => {
-                let id = i64::try_from(self.entries.len()).expect("a test has fewer partitions");
-                let position = Position { id, epoch: 0, sequence };
+                let position = Position { id: self.next_id, epoch: 0, sequence };
+                self.next_id += 1;
                 self.entries.push(Entry { key: key.clone(), owner: None, position, lease_ends: None });
                 self.entries.len() - 1
             }
@@ -77,6 +78,17 @@ impl Positions {
         let Some(entry) = self.entries.iter_mut().find(is_same) else { return false };
         (entry.owner, entry.lease_ends) = (None, None);
         true
+    }
+
+    pub(crate) fn remove(&mut self, source: &str, incarnation: &str, ended_owners: &[String]) -> Removed {
+        let is_meant = |entry: &Entry| entry.key.source == source && entry.key.incarnation == incarnation;
+        let owners = self.entries.iter().filter(|entry| is_meant(entry)).map(|entry| entry.owner.as_deref());
+        if let Some(refused) = Removed::refused_by(owners, ended_owners) {
+            return refused;
+        }
+        let before = self.entries.len();
+        self.entries.retain(|entry| !is_meant(entry));
+        Removed::Positions((before - self.entries.len()) as u64)
     }
 
     /// Whether a step can be made now.

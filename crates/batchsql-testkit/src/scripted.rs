@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Row, Rows, Schema, Session,
-    SessionEnd, Sink, SinkError, Step as PositionStep, StoredPosition, Value, Written,
+    Attempt, Claim, Claimed, DynRow, ErrorClass, PartitionKey, PoolState, Position, Removed, Row, Rows, Schema,
+    Session, SessionEnd, Sink, SinkError, Step as PositionStep, StoredPosition, Value, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -587,6 +587,16 @@ impl Sink for ScriptedSink {
 
     async fn release(&self, _: &mut u64, position: &Position) -> Result<bool, SinkError> {
         Ok(self.lock().positions.release(position))
+    }
+
+    async fn remove_positions(
+        &self,
+        _: &mut u64,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        Ok(self.lock().positions.remove(source, incarnation, ended_owners))
     }
 
     async fn prepare(&self, _: &mut u64, schema: &Schema) -> Result<(), SinkError> {

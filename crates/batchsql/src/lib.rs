@@ -15,6 +15,7 @@
 //! | `redis` | [`redis`]: `RedisSink`, also for clusters |
 //! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
 //! | `durable` | [`durable`]: accepted rows survive the process and a long outage of the database |
+//! | `feed` | [`feed`]: a file of JSON lines that grows, or a source of your own, into a database |
 //! | `nats` | [`nats`]: rows go through NATS JetStream, and many machines write them |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
@@ -56,7 +57,7 @@ mod guides {
     #[doc = include_str!("../../../docs/guides/conflict-rules.md")]
     mod conflict_rules {}
 
-    #[cfg(all(feature = "durable", feature = "sqlite"))]
+    #[cfg(all(feature = "durable", feature = "feed", feature = "sqlite"))]
     #[doc = include_str!("../../../docs/guides/durability.md")]
     mod durability {}
 
@@ -136,6 +137,8 @@ pub use connect::{connect, connect_lazy};
 
 #[cfg(feature = "durable")]
 pub use batchsql_durable as durable;
+#[cfg(feature = "feed")]
+pub use batchsql_feed as feed;
 #[cfg(feature = "metrics")]
 pub use batchsql_metrics as metrics;
 #[cfg(feature = "mysql")]

@@ -141,6 +141,11 @@ impl Budget {
         self.give_back(number(rows), number(bytes));
     }
 
+    /// Counts one row of `bytes` whether it fits the limit or not. [`release`](Self::release) gives it back.
+    pub(crate) fn take_row_regardless(&self, bytes: usize) {
+        self.count.take_regardless(1, bytes);
+    }
+
     /// Refuses all waiting and all later submitters.
     pub(crate) fn close(&self) {
         let gone = {

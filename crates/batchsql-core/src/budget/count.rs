@@ -87,14 +87,16 @@ impl Count {
         }
     }
 
-    /// Counts bytes whether they fit the limit or not. Returns how many it counted: fewer only if the count itself
+    /// Counts rows and bytes whether they fit the limit or not. Returns how many it counted: fewer only if the count itself
     /// would overflow.
-    pub(crate) fn take_regardless(&self, bytes: usize) -> u32 {
+    pub(crate) fn take_regardless(&self, rows: u32, bytes: usize) -> (u32, u32) {
         let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
         let mut used = self.used.load(Ordering::SeqCst);
         loop {
-            let more = wanted.min(u32::MAX - unpack(used).1);
-            match self.used.compare_exchange_weak(used, used + pack(0, more), Ordering::SeqCst, Ordering::SeqCst) {
+            let (used_rows, used_bytes) = unpack(used);
+            let more = (rows.min(u32::MAX - used_rows), wanted.min(u32::MAX - used_bytes));
+            let now_used = used + pack(more.0, more.1);
+            match self.used.compare_exchange_weak(used, now_used, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return more,
                 Err(now) => used = now,
             }

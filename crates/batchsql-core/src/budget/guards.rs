@@ -56,7 +56,7 @@ impl HeldCapacity {
     /// row that was handed back takes `bytes`, usually more than in its batch. The difference is counted even above the
     /// limit: submitters then wait until it is released.
     pub(crate) fn of_row(budget: &Arc<Budget>, charged: usize, bytes: usize) -> Self {
-        let more = budget.count.take_regardless(bytes.saturating_sub(charged));
+        let (_, more) = budget.count.take_regardless(0, bytes.saturating_sub(charged));
         let slot = Slot { budget: Arc::clone(budget), rows: 1, bytes: number(charged) + more };
         budget.count.hold(slot.rows, slot.bytes);
         Self(slot)

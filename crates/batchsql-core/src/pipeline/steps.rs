@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::config_policies::WhenFull;
 use crate::error::{ErrorClass, SinkError};
 use crate::intake::message::Message;
 use crate::model::batch::Rows;
@@ -11,7 +12,7 @@ use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::pipeline::handle::BatchSql;
 use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
-use crate::write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::share::seats;
 
 /// Why the rows of a step were not written.
@@ -116,6 +117,32 @@ impl BatchSql {
         released
     }
 
+    /// Removes the positions of an incarnation of a source that will never be read again: a log whose folder was deleted, a
+    /// stream or a file that was made anew. Without it they stay for ever. [`positions`](Self::positions) lists all
+    /// incarnations with their owners.
+    ///
+    /// All of them are removed, or none: none if one has an owner that is not in `ended_owners`, whether its lease is over or
+    /// not. Name the owners of processes that have ended and will not come back; a position that was
+    /// [released](Self::release) has no owner. If the incarnation is read again nevertheless, a feed finds that its position is
+    /// missing, and its rows may be written a second time. The user of the database needs the right to `DELETE`.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or a step that is under way holds a position for longer than a second. The positions are
+    /// there, or removed by a call whose reply was lost: call it again.
+    ///
+    /// # Cancel safety
+    /// They are removed or not.
+    pub async fn remove_positions(
+        &self,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        let removed = self.0.engine.remove_positions(source, incarnation, ended_owners).await;
+        self.stepped();
+        removed
+    }
+
     /// Takes a seat, so that the other workers of the source see this one before it holds a partition, see
     /// [`share_out`](crate::share_out). It is renewed and released with the partitions. If the owner has one already, its lease
     /// is renewed.
@@ -177,18 +204,47 @@ impl BatchSql {
         advanced
     }
 
-    /// Counts a row that no step can write, and returns its outcome, for a dead letter. `row` is its number in the view.
+    /// Ends a row that no step can write: it is counted, given to the dead-letter consumers of the pipeline, and its outcome is
+    /// returned. `row` is its number in the view. While a consumer has the row, it counts as a row in the buffer; the call
+    /// waits for this capacity, unless the pipeline is closed.
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn reject_step(&self, rows: Rows<'_>, row: usize, error: &SinkError) -> Outcome {
+    ///
+    /// # Cancel safety
+    /// If the call is cancelled, the row is not counted and no consumer has it.
+    pub async fn reject_step(&self, rows: Rows<'_>, row: usize, error: &SinkError) -> Outcome {
         let rows = rows.slice(row..row + 1);
         let failed = FailedRow::new(rows.batch().row(rows.start()), 1, Some(error.clone()));
+        let outcome = Outcome::Rejected(failed);
+        if self.0.pipeline.ledger.wants_failed_rows() {
+            self.hand_over_step(rows, &outcome).await;
+        }
         self.0.pipeline.reporter.call(|reporter| reporter.rows_rejected(&info(rows), error.class(), 1));
         let mut counts = OutcomeCounts::default();
         counts.add(OutcomeKind::Rejected, 1);
         self.count_step(rows, &counts);
-        Outcome::Rejected(failed)
+        outcome
+    }
+
+    /// The row has no capacity of the buffer, unlike a row of a batch. It takes some, which its consumers release.
+    async fn hand_over_step(&self, rows: Rows<'_>, outcome: &Outcome) {
+        let ledger = &self.0.pipeline.ledger;
+        let bytes = rows.bytes().min(ledger.budget.bytes_limit());
+        let reserved = async {
+            let known = self.group(rows.schema())?.into_arc();
+            match self.try_reserve(&known.table, 1, bytes) {
+                Err(error) if error.is_full() => self.wait_for_capacity(&known, 1, bytes, WhenFull::Wait).await,
+                reserved => reserved,
+            }
+        };
+        match reserved.await {
+            Ok(mut reservation) => reservation.keep_row(bytes),
+            // The pipeline is closed: its consumers still receive what ends.
+            Err(_) => ledger.budget.take_row_regardless(bytes),
+        }
+        let (rows, kept) = ledger.hand_over(std::iter::once(outcome), |_| bytes);
+        ledger.budget.release(1 - rows, bytes - kept);
     }
 
     /// A pipeline without rows in its buffer reports its state only when it is woken.

@@ -13,6 +13,7 @@ pub(crate) mod exact_number;
 pub(crate) mod field_rules;
 mod foreign;
 pub(crate) mod from_serde;
+pub(crate) mod json_record;
 pub(crate) mod key;
 pub(crate) mod row_buffer;
 pub(crate) mod serde_field;

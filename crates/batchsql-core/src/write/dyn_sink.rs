@@ -13,7 +13,7 @@ use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
 use crate::reporter::PoolState;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink, Written};
 
@@ -49,6 +49,13 @@ trait ErasedSink: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Vec<StoredPosition>, SinkError>;
     async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError>;
+    async fn remove_positions(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError>;
     async fn acquire(&self) -> Result<BoxConn, SinkError>;
     async fn prepare(&self, conn: &mut BoxConn, schema: &Schema) -> Result<BoxPlan, SinkError>;
     async fn write(
@@ -155,6 +162,17 @@ impl<S: Sink> ErasedSink for S {
     async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError> {
         let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
         Sink::release(self, conn, position).await
+    }
+
+    async fn remove_positions(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        let conn = conn.downcast_mut::<S::Conn>().expect(OWN_TYPE);
+        Sink::remove_positions(self, conn, source, incarnation, ended_owners).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {
@@ -290,6 +308,16 @@ impl Sink for DynSink {
 
     async fn release(&self, conn: &mut BoxConn, position: &Position) -> Result<bool, SinkError> {
         self.0.release(conn, position).await
+    }
+
+    async fn remove_positions(
+        &self,
+        conn: &mut BoxConn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> Result<Removed, SinkError> {
+        self.0.remove_positions(conn, source, incarnation, ended_owners).await
     }
 
     async fn acquire(&self) -> Result<BoxConn, SinkError> {

@@ -13,7 +13,7 @@ use crate::model::schema::{Schema, SchemaId};
 use crate::outcome::outcomes::OutcomeCounts;
 use crate::write::ended::{Connection, timed_out};
 use crate::write::execute::Executor;
-use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 use crate::write::sink::{Limits, Sink};
 use crate::write::step::NoStep;
@@ -31,6 +31,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn positions(&self, source: &str) -> Result<Vec<StoredPosition>, SinkError>;
     async fn renew(&self, source: &str, owner: &str, lease: Duration) -> Result<Vec<StoredPosition>, SinkError>;
     async fn release(&self, position: &Position) -> Result<bool, SinkError>;
+    async fn remove_positions(&self, source: &str, incarnation: &str, ended: &[String]) -> Result<Removed, SinkError>;
     async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep>;
     /// Forgets what was prepared for schemas that are no longer used.
     fn forget(&self, schemas: &[SchemaId]);
@@ -82,6 +83,10 @@ impl<S: Sink> Engine for Executor<S> {
 
     async fn release(&self, position: &Position) -> Result<bool, SinkError> {
         self.release_lease(position).await
+    }
+
+    async fn remove_positions(&self, source: &str, incarnation: &str, ended: &[String]) -> Result<Removed, SinkError> {
+        self.remove_incarnation(source, incarnation, ended).await
     }
 
     async fn write_step(&self, rows: Rows<'_>, step: &Step, is_in_order: bool) -> Result<OutcomeCounts, NoStep> {

@@ -190,6 +190,29 @@ impl StoredPosition {
     }
 }
 
+/// What became of the positions of an incarnation, see [`BatchSql::remove_positions`](crate::BatchSql::remove_positions).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Removed {
+    /// So many were removed.
+    Positions(u64),
+    /// One has an owner that is not known to have ended; none was removed.
+    Claimed {
+        /// Who has claimed it last.
+        owner: String,
+    },
+}
+
+impl Removed {
+    /// The answer if one of these owners keeps the positions from being removed: they may have them, and `ended_owners` have
+    /// ended. `None`: they are removed.
+    pub fn refused_by<'a>(owners: impl IntoIterator<Item = Option<&'a str>>, ended_owners: &[String]) -> Option<Self> {
+        let may_live = |owner: &&str| !ended_owners.iter().any(|ended| ended == owner);
+        let owner = owners.into_iter().flatten().find(may_live)?;
+        Some(Self::Claimed { owner: owner.to_owned() })
+    }
+}
+
 /// One step of a partition: the rows behind `from` up to `to`, in one transaction with the position.
 ///
 /// A driver that gets a step with a write ([`Attempt::step`](crate::Attempt::step)) moves the position first, in the same
@@ -228,6 +251,20 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_with_an_owner_that_may_live_are_kept() {
+        let check = |owners: &[Option<&str>], ended: &[&str], kept_by: Option<&str>| {
+            let ended: Vec<String> = ended.iter().map(|owner| (*owner).to_owned()).collect();
+            let expected = kept_by.map(|owner| Removed::Claimed { owner: owner.to_owned() });
+            assert_eq!(Removed::refused_by(owners.iter().copied(), &ended), expected, "{owners:?} {ended:?}");
+        };
+        check(&[], &[], None);
+        check(&[None, None], &[], None);
+        check(&[None, Some("a")], &[], Some("a"));
+        check(&[Some("a"), Some("b")], &["a"], Some("b"));
+        check(&[Some("a"), None, Some("b")], &["b", "a", "c"], None);
+    }
 
     #[test]
     fn a_claim_takes_from_its_owners_and_from_leases_that_are_over() {

@@ -13,7 +13,7 @@ use crate::model::value::Value;
 use crate::reporter::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
-use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};
 
 /// The limits of a sink. `usize::MAX` means no limit.
@@ -290,6 +290,24 @@ pub trait Sink: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, SinkError>> + Send {
         let _ = (conn, position);
         let text = format!("{} keeps no leases of positions", self.name());
+        async { Err(SinkError::new(ErrorClass::Schema, text)) }
+    }
+
+    /// Removes all positions of an incarnation of a source in one transaction, unless one has an owner that is not in
+    /// `ended_owners` ([`Removed::refused_by`]). None are removed if there is no table of positions. Locks are waited for a
+    /// second at most.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or a position is locked. They are removed or not.
+    fn remove_positions(
+        &self,
+        conn: &mut Self::Conn,
+        source: &str,
+        incarnation: &str,
+        ended_owners: &[String],
+    ) -> impl Future<Output = Result<Removed, SinkError>> + Send {
+        let _ = (conn, source, incarnation, ended_owners);
+        let text = format!("{} keeps no positions", self.name());
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 

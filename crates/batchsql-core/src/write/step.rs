@@ -19,7 +19,7 @@ use crate::write::attempt::Attempt;
 use crate::write::ended::timed_out;
 use crate::write::execute::Executor;
 use crate::write::held::Taken;
-use crate::write::position::{Claim, Claimed, PartitionKey, Position, Step, StoredPosition};
+use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::range::{is_usable_after, may_be_of_table};
 use crate::write::sink::{Sink, Written};
 use crate::write::watch::{PATIENCE, dead, known_session, watch};
@@ -157,6 +157,20 @@ impl<S: Sink> Executor<S> {
         let released = self.in_time("releasing a partition", ErrorClass::Transient, release).await;
         self.put_if(&released, held);
         released
+    }
+
+    /// Removes the positions of an incarnation.
+    pub(crate) async fn remove_incarnation(
+        &self,
+        source: &str,
+        incarnation: &str,
+        ended: &[String],
+    ) -> Result<Removed, SinkError> {
+        let mut held = self.held_or_new().await?;
+        let remove = self.sink.remove_positions(&mut held.conn, source, incarnation, ended);
+        let removed = self.in_time("removing positions", ErrorClass::Transient, remove).await;
+        self.put_if(&removed, held);
+        removed
     }
 
     /// `late`: what it means if the database does not answer in time.

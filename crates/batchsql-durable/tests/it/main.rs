@@ -10,6 +10,7 @@ mod kill;
 mod monitor;
 #[cfg(target_os = "linux")]
 mod outage;
+mod positions;
 #[cfg(unix)]
 mod sqlite;
 mod support;

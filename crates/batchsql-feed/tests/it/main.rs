@@ -2,7 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
+mod consumers;
 mod endings;
 mod exactly;
+mod file;
+#[cfg(unix)]
+mod file_kill;
 mod holes;
+#[cfg(unix)]
+#[path = "../../../batchsql-durable/tests/it/process.rs"]
+mod process;
 mod source;

@@ -10,7 +10,7 @@ use batchsql_mysql::{MySqlOptions, MySqlSink};
 use batchsql_testserver::{Kind, LateProxy, Server};
 use tokio::task::block_in_place;
 
-use crate::support::{Database, HOUR, row, schema, with_parameters, with_user};
+use crate::support::{Database, HOUR, host_of, row, schema, with_parameters, with_user};
 
 const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)";
 
@@ -72,10 +72,6 @@ async fn a_write_that_waits_for_a_lock_is_ended_before_newer_rows_are_written() 
         assert_eq!(db.read("SELECT id, note FROM t ORDER BY id").await, ["1|there", "2|new"], "own: {is_own_pool}");
         pipeline.close(HOUR).await;
     }
-}
-
-fn host_of(dsn: &str) -> &str {
-    dsn.split_once('@').unwrap().1.split('/').next().unwrap()
 }
 
 fn through(proxy: &LateProxy, dsn: &str) -> String {

@@ -9,9 +9,9 @@ use batchsql_core::{
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
 use batchsql_testkit::check_positions;
-use batchsql_testserver::{Kind, Server};
+use batchsql_testserver::{Kind, LateProxy, Server};
 
-use crate::support::{Database, pipeline};
+use crate::support::{Database, host_of, pipeline, with_parameters, with_user};
 
 /// The shared server is faster than durable.
 fn durable_server() -> Server {
@@ -193,13 +193,152 @@ async fn a_claim_waits_for_what_is_being_committed() {
     assert_eq!(claiming.await.unwrap().unwrap().position().unwrap().sequence, 1);
 }
 
+/// A session with the position of an open transaction, whose next statement does not come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_holds_the_position_and_stands_still_is_ended() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (note TEXT)", "").await;
+    // The rights to write are enough.
+    let user = database.user("p", "").await;
+    database.run(&format!("GRANT CREATE, SELECT, INSERT, UPDATE ON {}.* TO '{user}'@'%'", database.name)).await;
+    let dsn = with_user(&database.dsn, &user, "p");
+    let proxy = LateProxy::start(host_of(&dsn));
+    let through = with_parameters(&dsn.replace(host_of(&dsn), &proxy.address()), "ssl-mode=DISABLED");
+    let schema = Schema::builder("t").column("note", ColumnType::Text).build().unwrap();
+    run_for_some_seconds(&database).await;
+    for round in 0..2 {
+        let db = pipeline(&batchsql_mysql::MySqlSink::connect(&through).await.unwrap());
+        let taken = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap().position().unwrap();
+        let row = |note: &str| {
+            let mut rows = RowBuffer::new(&schema, ValueRules::default());
+            rows.push(&schema.row().set("note", note).unwrap().finish().unwrap()).unwrap();
+            rows.into_rows()
+        };
+        // Committed by the same session.
+        db.write_step(row("kept").rows(), &Step::new(taken, taken.sequence + 1)).await.unwrap();
+        let taken = Position { sequence: taken.sequence + 1, ..taken };
+        proxy.hold("held-back");
+        let step = Step::new(taken, taken.sequence + 1);
+        let held_back = row("held-back");
+        let frozen = tokio::spawn(async move { db.write_step(held_back.rows(), &step).await });
+        let moved = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
+        while database.read(moved).await == ["0"] {
+            // The server refreshes the list only after 100 ms without a query.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        let other = pipeline(&batchsql_mysql::MySqlSink::connect(&dsn).await.unwrap());
+        let claimed = claim_when_idle(&other, &anyone("b")).await;
+        assert_eq!((claimed.sequence, claimed.epoch), (taken.sequence, taken.epoch + 1), "round {round}");
+        tokio::task::block_in_place(|| proxy.deliver());
+        assert!(frozen.await.unwrap().is_err(), "its session has ended");
+        assert_eq!(numbers(&database, "SELECT COUNT(*) FROM t").await, [round + 1]);
+        assert!(other.release(&claimed).await.unwrap());
+    }
+}
+
+/// What was written in the first seconds of a server may be of the run before, so its session is left alone.
+async fn run_for_some_seconds(database: &Database) {
+    let uptime = async || {
+        let shown = database.read("SHOW GLOBAL STATUS LIKE 'Uptime'").await;
+        shown[0].rsplit('|').next().unwrap().parse::<u64>().unwrap()
+    };
+    while uptime().await < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A claim leaves a session alone that has begun a statement within the last second, by the clock of the process list.
+async fn claim_when_idle(db: &BatchSql, claim: &Claim) -> Position {
+    let claiming = async {
+        loop {
+            match db.claim(&key(), claim).await {
+                Err(error) if error.code() == Some("1205") => {}
+                claimed => return claimed.unwrap().position().unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), claiming).await.expect("its holder is not ended")
+}
+
+/// The variable with the DSN for the process that is frozen.
+const FROZEN: &str = "BATCHSQL_TEST_FROZEN";
+
+/// A process is stopped between the position and the commit (`SIGSTOP`), another one takes its partition, and the first one
+/// goes on.
+#[tokio::test]
+async fn a_process_that_is_frozen_in_a_step_does_not_keep_its_partition() {
+    let schema = one_column(Conflict::update(["id"]));
+    if let Ok(dsn) = std::env::var(FROZEN) {
+        let db = pipeline(&batchsql_mysql::MySqlSink::connect(&dsn).await.unwrap());
+        let position = claim(&db).await;
+        let written = db.write_step(rows(&schema, [(1, 0)]).rows(), &Step::new(position, 1)).await;
+        assert!(written.is_err(), "it was frozen");
+        let again = db.claim(&key(), &Claim::of("a")).await.unwrap();
+        assert_eq!(again, Claimed::Other);
+        return;
+    }
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY)", "").await;
+    let db = pipeline(&database.sink);
+    run_for_some_seconds(&database).await;
+    let mut locking = database.connection().await;
+    locking.execute("START TRANSACTION").await.unwrap();
+    locking.execute("INSERT INTO t VALUES (1)").await.unwrap();
+    let name = "positions::a_process_that_is_frozen_in_a_step_does_not_keep_its_partition";
+    let mut frozen = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut frozen = frozen.args([name, "--exact"]).env(FROZEN, &database.dsn).spawn().unwrap();
+    // It is in its step.
+    database.wait_for_a_lock_wait().await;
+    let signal = |signal: &str| {
+        let sent = std::process::Command::new("kill").args([signal, &frozen.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal("-STOP");
+    // The server goes on with its statement, and waits for the next one.
+    locking.execute("ROLLBACK").await.unwrap();
+    let claimed = claim_when_idle(&db, &anyone("b")).await;
+    assert_eq!((claimed.sequence, claimed.epoch), (0, 2));
+    assert_eq!(numbers(&database, "SELECT id FROM t").await, [] as [i64; 0]);
+    signal("-CONT");
+    let ended = tokio::task::spawn_blocking(move || frozen.wait().unwrap()).await.unwrap();
+    assert!(ended.success(), "{ended}");
+    db.write_step(rows(&schema, [(2, 0)]).rows(), &Step::new(claimed, 1)).await.unwrap();
+    assert_eq!(numbers(&database, "SELECT id FROM t").await, [2]);
+}
+
+/// A process that must not have the partition does not end the session of the one that has it, and a session that the row does
+/// not name is not ended.
+#[tokio::test]
+async fn only_the_session_that_holds_the_position_is_ended() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let db = pipeline(&database.sink);
+    let position = claim(&db).await;
+    db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &Step::new(position, 1)).await.unwrap();
+    // Somebody has changed the position by hand, and the row names the session of the step.
+    let mut person = database.connection().await;
+    person.execute("START TRANSACTION").await.unwrap();
+    person.execute("UPDATE batchsql_positions SET sequence = 7").await.unwrap();
+    let before = numbers(&database, "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID()").await;
+    for _ in 0..3 {
+        let held = db.claim(&key(), &anyone("b")).await.unwrap_err();
+        assert_eq!(held.code(), Some("1205"), "{held}");
+    }
+    let not_named = Claim::of("b").from(ClaimFrom::Owners(vec!["c".into()]));
+    assert_eq!(db.claim(&key(), &not_named).await.unwrap(), Claimed::Other);
+    let after = numbers(&database, "SELECT ID FROM information_schema.PROCESSLIST").await;
+    assert!(before.iter().all(|id| after.contains(id)), "{before:?} {after:?}");
+    person.execute("ROLLBACK").await.unwrap();
+    assert_eq!(db.claim(&key(), &anyone("b")).await.unwrap().position().unwrap().sequence, 1);
+}
+
 #[tokio::test]
 async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
     let server = durable_server();
     let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
     let user = database.user("p", "").await;
     database.run(&format!("GRANT SELECT, INSERT ON {}.t TO '{user}'@'%'", database.name)).await;
-    let dsn = crate::support::with_user(&database.dsn, &user, "p");
+    let dsn = with_user(&database.dsn, &user, "p");
     let sink = batchsql_mysql::MySqlSink::connect(&dsn).await.unwrap();
     let error = pipeline(&sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(

@@ -45,6 +45,11 @@ pub(crate) fn with_parameters(dsn: &str, parameters: &str) -> String {
     format!("{dsn}{}{parameters}", if dsn.contains('?') { '&' } else { '?' })
 }
 
+/// `host:port` of a DSN.
+pub(crate) fn host_of(dsn: &str) -> &str {
+    dsn.split_once('@').unwrap().1.split('/').next().unwrap()
+}
+
 /// `user:password@host:port` of a DSN with another user.
 pub(crate) fn with_user(dsn: &str, user: &str, password: &str) -> String {
     let (_, rest) = dsn.split_once("://").unwrap();

@@ -120,7 +120,7 @@ impl Exactly {
                     }
                     let record = run.records[begin];
                     let (line, text) = parsed.stripe.text(record);
-                    self.db.reject_step(run.rows.rows(), begin, &error);
+                    self.db.reject_step(run.rows.rows(), begin, &error).await;
                     tally.counts.add(OutcomeKind::Rejected, 1);
                     tally.reject(&[(line, record, error.to_string(), text)])?;
                 }

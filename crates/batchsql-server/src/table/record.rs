@@ -1,45 +1,14 @@
 //! Owns how a JSON object becomes a row of a table.
 //! Must not know where it comes from.
 
-use std::fmt;
-
-use batchsql::DynRow;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use batchsql::{DynRow, JsonRecord};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::error::Category;
 
 use crate::table::target::Target;
 
-/// The fields of an object in their order; a field may be there twice, which the row refuses.
-struct Record(Vec<(String, serde_json::Value)>);
-
-impl<'de> Deserialize<'de> for Record {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Record;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
-                }
-                Ok(Record(fields))
-            }
-        }
-
-        deserializer.deserialize_map(Fields)
-    }
-}
-
 /// A record with the names of columns, and with the defaults.
 struct Mapped<'a> {
-    record: &'a Record,
+    record: &'a JsonRecord,
     target: &'a Target,
 }
 
@@ -47,11 +16,11 @@ impl Serialize for Mapped<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { record, target } = self;
         let mut map = serializer.serialize_map(None)?;
-        for (field, value) in &record.0 {
+        for (field, value) in record.fields() {
             map.serialize_entry(target.column(field), value)?;
         }
         for (column, value) in &target.defaults {
-            if !record.0.iter().any(|(field, _)| target.column(field) == column) {
+            if !record.fields().any(|(field, _)| target.column(field) == column) {
                 map.serialize_entry(column, value)?;
             }
         }
@@ -65,23 +34,10 @@ impl Target {
     /// # Errors
     /// Why it is not a row of this table, without values.
     pub(crate) fn row_of_json(&self, text: &[u8]) -> Result<DynRow, String> {
-        let record: Record = serde_json::from_slice(text).map_err(|error| match error.classify() {
-            // Its message has the value.
-            Category::Data => "it is not a JSON object".to_owned(),
-            _ if std::str::from_utf8(text).is_err() => "it is not UTF-8".to_owned(),
-            Category::Eof => "it is not JSON: the text ends too early".to_owned(),
-            Category::Syntax | Category::Io => format!("it is not JSON: {}", without_line(&error)),
-        })?;
+        let record = JsonRecord::parse(text).map_err(|error| error.to_string())?;
         let mapped = Mapped { record: &record, target: self };
         self.schema.row_from_with(&mapped, self.rules).map_err(|error| error.to_string())
     }
-}
-
-/// A text of one line needs no number of its line.
-fn without_line(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let reason = text.split(" at line ").next().unwrap_or(&text);
-    format!("{reason} at column {}", error.column())
 }
 
 #[cfg(test)]

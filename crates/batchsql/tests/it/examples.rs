@@ -93,6 +93,13 @@ fn csv_loader_loads_what_can_be_read_and_reports_the_rest() {
 }
 
 #[test]
+fn file_feed_writes_each_line_once() {
+    let (is_success, printed) = run("file_feed", &[]);
+    assert!(is_success && printed.contains("3 lines have ended, 1 of this run were no rows"), "{printed}");
+    assert!(printed.contains("the table has 2 rows"), "{printed}");
+}
+
+#[test]
 fn custom_sink_appends_a_line_for_each_row() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.ndjson");

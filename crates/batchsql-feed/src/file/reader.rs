@@ -1,0 +1,76 @@
+//! Owns how the next lines of a file become what a feed gets, with the letters of those that are no rows.
+//! Must not know what is settled.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use batchsql_core::BatchSql;
+
+use super::bad_lines::{BadLines, letter};
+use super::identity::of_bytes_before;
+use super::lines::Lines;
+use super::mark::MarkFile;
+use super::options::FileOptions;
+use super::rows::{Part, parts};
+
+/// Lines and bytes that are read at once.
+const MOST_LINES: usize = 1_000;
+const MOST_BYTES: usize = 256 << 10;
+
+/// What does not change.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) options: FileOptions,
+    pub(super) pipeline: BatchSql,
+    pub(super) mark_file: MarkFile,
+    pub(super) bad_lines: BadLines,
+    pub(super) bad_count: Arc<AtomicU64>,
+    pub(super) incarnation: String,
+    /// Quoted.
+    pub(super) table: String,
+}
+
+/// What a read has found.
+pub(super) enum Read {
+    Parts(Vec<Part>),
+    /// The end of the file, its length, and the fingerprint of the bytes before the next line.
+    End(u64, Option<u128>),
+    /// The lines that were read are no longer there.
+    Other,
+}
+
+impl Opened {
+    /// The next lines. `before_end`: the fingerprint of the bytes before them, if the end of the file was seen there.
+    pub(super) fn read(&self, lines: &mut Lines, before_end: Option<u128>) -> io::Result<Read> {
+        let offset = lines.at().offset;
+        // It may have been truncated and written anew while nobody looked.
+        if before_end.is_some() && of_bytes_before(&mut lines.file, offset)? != before_end {
+            return Ok(Read::Other);
+        }
+        // Before the lines: it may grow meanwhile.
+        let length = lines.file.metadata()?.len();
+        let read = lines.read(MOST_LINES, MOST_BYTES)?;
+        let offset = lines.at().offset;
+        let before = of_bytes_before(&mut lines.file, offset)?;
+        if read.is_empty() {
+            return Ok(Read::End(length, before));
+        }
+        let (mut letters, mut bad) = (String::new(), 0);
+        let name = (&*self.incarnation, &*self.table);
+        let empty = |schema: &batchsql_core::Schema| self.pipeline.row_buffer(schema);
+        let mut parts = parts(&read, &self.options.schema, self.options.fields, &empty, |line, reason| {
+            tracing::warn!(file = %self.options.path.display(), line = line.number, reason, "a line is no row");
+            letters.push_str(&letter(line, reason, name));
+            bad += 1;
+        });
+        if !letters.is_empty() {
+            self.bad_lines.append(&letters)?;
+            self.bad_count.fetch_add(bad, Ordering::Relaxed);
+        }
+        if let Some(last) = parts.last_mut() {
+            last.before = before;
+        }
+        Ok(Read::Parts(parts))
+    }
+}

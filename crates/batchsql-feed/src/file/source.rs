@@ -1,0 +1,378 @@
+//! Owns a file as a source: its lines in order, how far they are written, and how a position in the database fits them.
+//! Must not know how rows are written.
+//!
+//! The sequence of a row is the number of its line. A line that is no row, or is empty, needs no write and is settled in its
+//! turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use batchsql_core::{BatchSql, Claim, ClaimFrom};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::bad_lines::BadLines;
+use super::blocking::{lost_thread, run};
+use super::error::FileError;
+use super::identity::of_bytes_before;
+use super::lines::{At, Lines};
+use super::mark::{Mark, Place};
+use super::name::{identity, is_other};
+use super::opening::{Found, find};
+use super::options::{FileOptions, TakeOver};
+use super::reader::{Opened, Read};
+use super::rows::Part;
+use crate::source::{Begin, Next, NotClaimed, Refusal, Source, SourceError};
+use crate::state::{PartitionState, quoted_table};
+
+/// How often the mark is replaced while lines are being written. What was settled since then is found again: in the database,
+/// or it is written again.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// A file of JSON lines as the only partition of a source, see [`FileFeed`](super::FileFeed).
+#[derive(Debug)]
+pub struct FileSource {
+    of: Arc<Opened>,
+    /// `None` while a thread reads, and after a panic of it.
+    lines: Option<Lines>,
+    /// Whether `lines` is behind the last line that is settled.
+    is_placed: bool,
+    /// What was read and not returned.
+    parts: VecDeque<Part>,
+    /// What was returned and is not settled.
+    window: VecDeque<Held>,
+    window_bytes: usize,
+    mark: Mark,
+    marked: Option<Instant>,
+    owner: String,
+    ends: watch::Sender<SeenEnd>,
+    /// The length of the file when its end was seen.
+    length: u64,
+    /// The fingerprint of the bytes before the next line, if the end was seen there.
+    before_end: Option<u128>,
+}
+
+/// Lines that were returned and are not settled.
+#[derive(Debug)]
+struct Held {
+    bytes: usize,
+    behind: At,
+    before: Option<u128>,
+}
+
+/// The end of the file, as it was seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SeenEnd {
+    /// The last complete line.
+    pub(super) line: u64,
+    /// The length of the file, in bytes, not less than this.
+    pub(super) length: u64,
+}
+
+impl FileSource {
+    /// Opens a file for a pipeline. It waits until the file has a first line: that names it.
+    ///
+    /// # Errors
+    /// The file or its mark cannot be used, another process uses it ([`is_locked`](FileError::is_locked)), or it was replaced
+    /// ([`is_replaced`](FileError::is_replaced)).
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn open(options: FileOptions, pipeline: BatchSql) -> Result<Self, FileError> {
+        let fits = pipeline.row_buffer(&options.schema);
+        fits.map_err(|error| FileError::settings(error.to_string()))?;
+        let Found { file, mark, mark_file } = find(&options).await?;
+        let of = Opened {
+            incarnation: mark.incarnation(),
+            table: quoted_table(options.schema.table()),
+            bad_lines: BadLines::new(options.bad_lines_path()),
+            bad_count: Arc::default(),
+            mark_file,
+            options,
+            pipeline,
+        };
+        Ok(Self {
+            lines: Some(Lines::new(file, of.options.max_line_bytes)),
+            of: Arc::new(of),
+            is_placed: false,
+            parts: VecDeque::new(),
+            window: VecDeque::new(),
+            window_bytes: 0,
+            mark,
+            marked: None,
+            owner: owner(),
+            ends: watch::Sender::default(),
+            length: 0,
+            before_end: None,
+        })
+    }
+
+    /// Which file it is: for [`FeedOptions::new`](crate::FeedOptions::new).
+    pub fn incarnation(&self) -> &str {
+        &self.of.incarnation
+    }
+
+    /// How far it is, for [`Feeds::start`](crate::Feeds::start).
+    pub fn state(&self) -> PartitionState {
+        // Exactly once, the position in the database says it.
+        let settled = if self.of.options.exactly_once.is_some() { 0 } else { self.mark.settled };
+        PartitionState::new(&*self.of.table, 0, settled)
+    }
+
+    /// Stores how far it is written, when its feed has returned it.
+    ///
+    /// # Errors
+    /// The mark cannot be written: the next start writes lines again, or asks the database.
+    ///
+    /// # Cancel safety
+    /// The mark is stored or not.
+    pub async fn close(mut self) -> Result<(), FileError> {
+        let stored = self.store().await;
+        let path = self.of.mark_file.path().display().to_string();
+        stored.map_err(|error| FileError::io(&format!("cannot write the mark {path}"), error))
+    }
+
+    pub(super) fn ends(&self) -> watch::Receiver<SeenEnd> {
+        self.ends.subscribe()
+    }
+
+    /// Lines that are no rows, since the start.
+    pub(super) fn bad_lines(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.of.bad_count)
+    }
+
+    /// Replaces the mark.
+    async fn store(&mut self) -> io::Result<()> {
+        let (of, mark) = (Arc::clone(&self.of), self.mark.clone());
+        run(move || of.mark_file.store(&mark)).await??;
+        self.marked = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Goes behind this line. False: the file has not so many.
+    async fn place_behind(&mut self, line: u64) -> io::Result<bool> {
+        let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
+        let known = At { line: self.mark.place.line, offset: self.mark.place.offset };
+        let start = if known.line <= line { known } else { At::default() };
+        let (lines, found) = run(move || {
+            lines.go_to(start);
+            let found = lines.skip_to(line);
+            let before = found.and_then(|found| {
+                let offset = lines.at().offset;
+                if found { of_bytes_before(&mut lines.file, offset) } else { Ok(None) }
+            });
+            (lines, before)
+        })
+        .await?;
+        let at = lines.at();
+        self.lines = Some(lines);
+        let Some(before) = found? else { return Ok(false) };
+        self.parts.clear();
+        self.window.clear();
+        self.window_bytes = 0;
+        self.mark.settled = line;
+        self.mark.place = Place { line, offset: at.offset, before };
+        (self.is_placed, self.before_end) = (true, None);
+        Ok(true)
+    }
+
+    /// Reads more lines. Those that are no rows are in their file when it returns. False: the file is another one by now.
+    async fn read(&mut self) -> io::Result<bool> {
+        let (of, before_end) = (Arc::clone(&self.of), self.before_end);
+        let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
+        let (lines, read) = run(move || {
+            let begin = lines.at();
+            let read = of.read(&mut lines, before_end);
+            if read.is_err() {
+                // The lines come again.
+                lines.go_to(begin);
+            }
+            (lines, read)
+        })
+        .await?;
+        let line = lines.at().line;
+        self.lines = Some(lines);
+        match read? {
+            Read::Parts(parts) => {
+                self.before_end = None;
+                self.parts.extend(parts);
+            }
+            Read::End(length, before) => {
+                (self.length, self.before_end) = (length, before);
+                self.ends.send_replace(SeenEnd { line, length });
+            }
+            Read::Other => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The next part that was read.
+    fn take_part(&mut self) -> Option<Next> {
+        let Part { next, bytes, behind, before } = self.parts.pop_front()?;
+        self.window.push_back(Held { bytes, behind, before });
+        self.window_bytes += bytes;
+        Some(next)
+    }
+
+    /// Whether the name of the file leads to another file by now, or the file was truncated.
+    async fn is_replaced(&mut self) -> io::Result<bool> {
+        let path = self.of.options.path.clone();
+        let Some(lines) = self.lines.take() else { return Err(lost_thread()) };
+        let (lines, is_other) = run(move || {
+            let is_other = is_other(&lines.file, &path, lines.at().offset);
+            (lines, is_other)
+        })
+        .await?;
+        self.lines = Some(lines);
+        is_other
+    }
+}
+
+impl Source for FileSource {
+    async fn next(&mut self) -> Result<Next, SourceError> {
+        let path = self.of.options.path.clone();
+        let failed = |error: io::Error| SourceError::again(format!("{}: {error}", path.display()));
+        if !self.is_placed && !self.place_behind(self.mark.settled).await.map_err(failed)? {
+            return Err(SourceError::stop(format!(
+                "{} has fewer lines than were written: it was truncated; restore it, or remove the mark {} to write it from its \
+                 beginning",
+                path.display(),
+                self.of.mark_file.path().display()
+            )));
+        }
+        if self.window_bytes >= self.of.options.window_bytes {
+            return Ok(Next::Nothing);
+        }
+        let mut is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
+        if let Some(next) = self.take_part() {
+            return Ok(next);
+        }
+        if is_same && self.is_replaced().await.map_err(failed)? {
+            // It may have got lines between the read and its replacement.
+            self.read().await.map_err(failed)?;
+            if let Some(next) = self.take_part() {
+                return Ok(next);
+            }
+            is_same = false;
+        }
+        if !is_same {
+            return Err(SourceError::stop(format!(
+                "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
+                 feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
+                path.display(),
+                self.lines.as_ref().map_or(0, |lines| lines.at().line)
+            )));
+        }
+        Ok(Next::Nothing)
+    }
+
+    async fn ready(&mut self) {
+        let (path, length, every) = (&self.of.options.path, self.length, self.of.options.look_every);
+        let open = self.lines.as_ref().and_then(|lines| lines.file.metadata().ok()).map(|open| identity(&open));
+        loop {
+            sleep(every).await;
+            let path = path.clone();
+            // What cannot be looked at is for `next` to report.
+            let now = run(move || std::fs::metadata(path)).await.and_then(|found| found);
+            if now.map_or(true, |found| found.len() != length || Some(identity(&found)) != open) {
+                return;
+            }
+        }
+    }
+
+    async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
+        self.mark.settled = *rows.end();
+        while self.window.front().is_some_and(|held| held.behind.line <= self.mark.settled)
+            && let Some(Held { bytes, behind, before }) = self.window.pop_front()
+        {
+            self.window_bytes -= bytes;
+            if let Some(before) = before {
+                self.mark.place = Place { line: behind.line, offset: behind.offset, before };
+            }
+        }
+        let is_due = self.marked.is_none_or(|marked| marked.elapsed() >= MARK_EVERY);
+        let is_idle = self.window.is_empty() && self.parts.is_empty();
+        if (is_due || is_idle) && self.is_placed {
+            self.store().await.map_err(|error| {
+                SourceError::again(format!(
+                    "the mark {} cannot be written: {error}",
+                    self.of.mark_file.path().display()
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<Claim, Refusal> {
+        let from = match self.of.options.take_over {
+            TakeOver::Known => ClaimFrom::Owners(self.mark.owners.clone()),
+            TakeOver::Anyone => ClaimFrom::Anyone,
+        };
+        let mut claim = Claim::of(&*self.owner).from(from);
+        if !self.mark.has_position {
+            claim = claim.or_begin_at(0);
+        }
+        if !self.mark.owners.contains(&self.owner) {
+            self.mark.owners.push(self.owner.clone());
+        }
+        // Before the claim: otherwise a process that ends right after it would not know the position as its own.
+        self.store_claim().await?;
+        Ok(claim)
+    }
+
+    fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
+        let (file, mark) = (self.of.options.path.display(), self.of.mark_file.path().display());
+        Refusal::Stop(match why {
+            NotClaimed::Missing => format!(
+                "the database has no position of {file}, although it had one: it was made anew, or restored from a backup; restore \
+                 a newer one, or remove the mark {mark} to write the file from its beginning"
+            ),
+            _ => format!(
+                "another process has claimed the position of {file}: it reads a copy of the file, or the mark {mark} was lost; end \
+                 the other one, and start once with TakeOver::Anyone"
+            ),
+        })
+    }
+
+    async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
+        let path = self.of.options.path.display().to_string();
+        let before = self.mark.settled;
+        let placed = self.place_behind(position).await;
+        let placed = placed.map_err(|error| Refusal::Wait(format!("{path}: {error}; trying again")))?;
+        if !placed {
+            return Err(Refusal::Stop(format!(
+                "the position in the database is line {position}, but {path} has fewer lines: it was truncated or is another file; \
+                 restore it, or give it another name with FileOptions::exactly_once"
+            )));
+        }
+        if position < before {
+            let (file, lines) = (&path, before - position);
+            tracing::warn!(file, lines, "the database is older than the file; its lines are written again");
+        }
+        self.mark.has_position = true;
+        self.mark.owners = vec![self.owner.clone()];
+        self.store_claim().await?;
+        Ok(Begin::default())
+    }
+}
+
+impl FileSource {
+    async fn store_claim(&mut self) -> Result<(), Refusal> {
+        let stored = self.store().await;
+        stored.map_err(|error| {
+            let mark = self.of.mark_file.path().display();
+            Refusal::Wait(format!("the mark {mark} cannot be written: {error}; trying again"))
+        })
+    }
+}
+
+/// Another process has another id or another time; another source of this process, another number.
+fn owner() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
