@@ -16,6 +16,7 @@
 //! | `tls` (default) | TLS for the drivers and the scrape endpoint that are switched on |
 //! | `durable` | [`durable`]: accepted rows survive the process and a long outage of the database |
 //! | `nats` | [`nats`]: rows go through NATS JetStream, and many machines write them |
+//! | `arrow` | [`arrow`]: Arrow record batches as rows, copied column by column |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
@@ -134,6 +135,8 @@ pub use batchsql_core::*;
 pub use batchsql_derive::{Encode, Row, RowColumns};
 pub use connect::{connect, connect_lazy};
 
+#[cfg(feature = "arrow")]
+pub use batchsql_arrow as arrow;
 #[cfg(feature = "durable")]
 pub use batchsql_durable as durable;
 #[cfg(feature = "metrics")]

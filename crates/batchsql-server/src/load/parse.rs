@@ -1,7 +1,7 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
-use batchsql::{DynRow, RowBuffer, SharedRows};
+use batchsql::{BatchSql, DynRow, Row, RowBuffer, SharedRows};
 use csv::StringRecord;
 
 use crate::load::stripes::{Line, Records, Stripe};
@@ -23,17 +23,24 @@ pub(crate) struct Run {
     pub(crate) records: Vec<u64>,
 }
 
-/// Makes a buffer for rows of the shape of this one.
-type Empty<'a> = &'a dyn Fn(&DynRow) -> Result<RowBuffer, String>;
+/// What a file says of all of its records.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// The header of a CSV file.
+    Header(Header),
+    #[cfg(feature = "arrow")]
+    Mapping(batchsql::arrow::Mapping),
+}
 
-/// Makes rows of the records behind `after`. `empty` makes a buffer for the shape of a row, `most` rows are in a run.
-pub(crate) fn parse(
-    stripe: Stripe,
-    target: &Target,
-    header: Option<&Header>,
-    after: u64,
-    (empty, most): (Empty<'_>, usize),
-) -> Parsed {
+/// Makes rows of the records behind `after`, as `db` takes them. NDJSON has no shape.
+pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, after: u64, db: &BatchSql) -> Parsed {
+    let most = db.max_step_rows(&target.schema);
+    let header = match shape {
+        #[cfg(feature = "arrow")]
+        Some(Shape::Mapping(mapping)) => return map(stripe, mapping, after, db, most),
+        Some(Shape::Header(header)) => Some(header),
+        None => None,
+    };
     let mut runs: Vec<(RowBuffer, Vec<u64>)> = Vec::new();
     let mut refused = Vec::new();
     let rows: Vec<Result<DynRow, String>> = match &stripe.records {
@@ -52,22 +59,23 @@ pub(crate) fn parse(
             };
             records.iter().map(row).collect()
         }
+        #[cfg(feature = "arrow")]
+        Records::Rows(_) => unreachable!("such a file has a mapping"),
     };
     for (record, row) in (stripe.first..).zip(rows) {
         if record <= after {
             continue;
         }
         let pushed = row.and_then(|row| {
-            let has_room = |(rows, records): &&mut (RowBuffer, Vec<u64>)| {
-                rows.schema() == row_schema(&row) && records.len() < most
-            };
+            let has_room =
+                |(rows, records): &&mut (RowBuffer, Vec<u64>)| rows.schema() == row.schema() && records.len() < most;
             match runs.last_mut().filter(has_room) {
                 Some((rows, records)) => {
                     rows.push(&row).map_err(|error| error.to_string())?;
                     records.push(record);
                 }
                 None => {
-                    let mut rows = empty(&row)?;
+                    let mut rows = db.row_buffer(row.schema()).map_err(|error| error.to_string())?;
                     rows.push(&row).map_err(|error| error.to_string())?;
                     runs.push((rows, vec![record]));
                 }
@@ -82,6 +90,41 @@ pub(crate) fn parse(
     Parsed { stripe, runs, refused }
 }
 
-fn row_schema(row: &DynRow) -> &batchsql::Schema {
-    batchsql::Row::schema(row)
+/// Makes rows of a batch.
+#[cfg(feature = "arrow")]
+fn map(stripe: Stripe, mapping: &batchsql::arrow::Mapping, after: u64, db: &BatchSql, most: usize) -> Parsed {
+    let Records::Rows(batch) = &stripe.records else { unreachable!("a mapping is of batches") };
+    let record = |row: usize| stripe.first + row as u64;
+    let skipped = usize::try_from(after.saturating_sub(stripe.first - 1)).unwrap_or(usize::MAX).min(batch.num_rows());
+    let mapped = mapping.rows(batch, skipped..batch.num_rows()).expect("the batches of a file have the same fields");
+    let mut refused: Vec<(u64, String)> =
+        mapped.refused.iter().map(|refused| (record(refused.row), refused.error.to_string())).collect();
+    // What the database cannot hold.
+    let (mut good, mut begin) = (Vec::new(), 0);
+    let rows = mapped.rows.rows();
+    while begin < rows.len() {
+        let end = match db.validate_rows(rows.slice(begin..rows.len())) {
+            Ok(()) => rows.len(),
+            Err(found) => {
+                refused.push((record(mapped.numbers[begin + found.row]), found.error.to_string()));
+                begin + found.row
+            }
+        };
+        good.extend(begin..end);
+        begin = end + 1;
+    }
+    refused.sort_unstable_by_key(|(record, _)| *record);
+    let rows = if good.len() == rows.len() {
+        mapped.rows.clone()
+    } else {
+        rows.gather(&good.iter().map(|row| *row as u32).collect::<Vec<_>>())
+    };
+    let numbers: Vec<u64> = good.iter().map(|row| record(mapped.numbers[*row])).collect();
+    let run = |(index, records): (usize, &[u64])| {
+        let begin = index * most;
+        let rows = rows.rows().slice(begin..begin + records.len()).to_shared();
+        Run { rows, records: records.to_vec() }
+    };
+    let runs = numbers.chunks(most).enumerate().map(run).collect();
+    Parsed { stripe, runs, refused }
 }
