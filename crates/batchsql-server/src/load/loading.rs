@@ -189,7 +189,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use batchsql::{DynSink, ErrorClass, FieldRules, ValueRef};
+    use batchsql::{DynRow, DynSink, ErrorClass, FieldRules, ValueRef};
     use batchsql_testkit::ScriptedSink;
 
     use super::*;

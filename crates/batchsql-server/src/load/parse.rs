@@ -1,11 +1,12 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
-use batchsql::{BatchSql, DynRow, Row, RowBuffer, SharedRows};
+use batchsql::{BatchSql, Row, RowBuffer, SharedRows};
 use csv::StringRecord;
 
 use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
+use crate::table::csv_values::Like;
 use crate::table::target::Target;
 
 /// A stripe with its rows.
@@ -41,53 +42,73 @@ pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, afte
         Some(Shape::Header(header)) => Some(header),
         None => None,
     };
-    let mut runs: Vec<(RowBuffer, Vec<u64>)> = Vec::new();
+    let mut runs = Runs { db, most, runs: Vec::new() };
     let mut refused = Vec::new();
-    let rows: Vec<Result<DynRow, String>> = match &stripe.records {
+    let first = stripe.first;
+    match &stripe.records {
         Records::Lines(lines) => {
-            let row = |(_, line): &(u64, Line)| match line {
-                Line::Text(text) => target.row_of_json(text),
-                Line::TooLong => Err("the line is too long".to_owned()),
-            };
-            lines.iter().map(row).collect()
+            for (record, (_, line)) in (first..).zip(lines).filter(|(record, _)| *record > after) {
+                let row = match line {
+                    Line::Text(text) => target.row_of_json(text),
+                    Line::TooLong => Err("the line is too long".to_owned()),
+                };
+                let pushed = row.and_then(|row| runs.push(record, &row));
+                refused.extend(pushed.err().map(|reason| (record, reason)));
+            }
         }
         Records::Csv(records) => {
-            let row = |(_, record): &(u64, csv::ByteRecord)| {
-                let record =
-                    StringRecord::from_byte_record(record.clone()).map_err(|_| "it is not UTF-8".to_owned())?;
-                target.row_of_csv(header.expect("a CSV file has a header"), &record)
-            };
-            records.iter().map(row).collect()
+            let header = header.expect("a CSV file has a header");
+            let mut like: Option<Like> = None;
+            for (record, (_, fields)) in (first..).zip(records).filter(|(record, _)| *record > after) {
+                if let Some(row) = like.as_ref().and_then(|like| like.row(fields)) {
+                    refused.extend(runs.push(record, &row).err().map(|reason| (record, reason)));
+                    continue;
+                }
+                let text = StringRecord::from_byte_record(fields.clone()).map_err(|_| "it is not UTF-8".to_owned());
+                let row = text.and_then(|text| target.row_of_csv(header, &text));
+                let pushed = row.and_then(|row| {
+                    runs.push(record, &row)?;
+                    like.get_or_insert_with(|| Like::new(header, &row));
+                    Ok(())
+                });
+                refused.extend(pushed.err().map(|reason| (record, reason)));
+            }
         }
         #[cfg(feature = "arrow")]
         Records::Rows(_) => unreachable!("such a file has a mapping"),
-    };
-    for (record, row) in (stripe.first..).zip(rows) {
-        if record <= after {
-            continue;
-        }
-        let pushed = row.and_then(|row| {
-            let has_room =
-                |(rows, records): &&mut (RowBuffer, Vec<u64>)| rows.schema() == row.schema() && records.len() < most;
-            match runs.last_mut().filter(has_room) {
-                Some((rows, records)) => {
-                    rows.push(&row).map_err(|error| error.to_string())?;
-                    records.push(record);
-                }
-                None => {
-                    let mut rows = db.row_buffer(row.schema()).map_err(|error| error.to_string())?;
-                    rows.push(&row).map_err(|error| error.to_string())?;
-                    runs.push((rows, vec![record]));
-                }
-            }
-            Ok(())
-        });
-        if let Err(reason) = pushed {
-            refused.push((record, reason));
-        }
     }
-    let runs = runs.into_iter().map(|(rows, records)| Run { rows: rows.into_rows(), records }).collect();
-    Parsed { stripe, runs, refused }
+    Parsed { stripe, runs: runs.finish(), refused }
+}
+
+/// Rows that are gathered in runs of one shape.
+struct Runs<'a> {
+    db: &'a BatchSql,
+    /// Rows of a run.
+    most: usize,
+    runs: Vec<(RowBuffer, Vec<u64>)>,
+}
+
+impl Runs<'_> {
+    fn push<R: Row>(&mut self, record: u64, row: &R) -> Result<(), String> {
+        let has_room =
+            |(rows, records): &&mut (RowBuffer, Vec<u64>)| rows.schema() == row.schema() && records.len() < self.most;
+        match self.runs.last_mut().filter(has_room) {
+            Some((rows, records)) => {
+                rows.push(row).map_err(|error| error.to_string())?;
+                records.push(record);
+            }
+            None => {
+                let mut rows = self.db.row_buffer(row.schema()).map_err(|error| error.to_string())?;
+                rows.push(row).map_err(|error| error.to_string())?;
+                self.runs.push((rows, vec![record]));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<Run> {
+        self.runs.into_iter().map(|(rows, records)| Run { rows: rows.into_rows(), records }).collect()
+    }
 }
 
 /// Makes rows of a batch.
