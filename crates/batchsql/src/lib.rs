@@ -33,7 +33,7 @@
 //! - [`connect`]: a driver chosen by the scheme of a URL, at run time. [`connect_lazy`]: before the server is up.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults; [`TableConfig`]: those of one table.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
-//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
+//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `submit_rows` for columns; `validate`, `pressure`, `ready`, `flush`,
 //!   `close`; and which of them wait for what.
 //! - [`Outcome`]: the possible outcomes of a row, and [`DeadLetters`]: consumers of every row that was not written. The
 //!   guide `docs/outcomes.md` of the repository describes them all.

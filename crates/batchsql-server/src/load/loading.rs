@@ -165,8 +165,8 @@ impl Reader {
             // Whoever writes the stripes has ended if nobody takes it.
             stripes.blocking_send(parsing).is_ok()
         };
+        #[cfg(feature = "arrow")]
         if input.format.has_batches() {
-            #[cfg(feature = "arrow")]
             return batches::rows(&input, &target, after, |mapping| drop(shape.set(Shape::Mapping(mapping))), next);
         }
         let counted = Arc::clone(&read);
