@@ -6,12 +6,13 @@ use std::{ffi::OsString, process::Command};
 use crate::{cargo, steps::Steps};
 
 /// Packages whose tests need no server: unit tests and integration tests.
-const WITHOUT_SERVERS: [&str; 12] = [
+const WITHOUT_SERVERS: [&str; 13] = [
     "batchsql-core",
     "batchsql-sql",
     "batchsql-sqlite",
     "batchsql-derive",
     "batchsql-durable",
+    "batchsql-arrow",
     "batchsql-feed",
     "batchsql-log",
     "batchsql-metrics",

@@ -72,15 +72,29 @@ enum Built {
     Failed(ExitStatus),
 }
 
+/// Builds the program `batchsql` for release, with everything that `load` can read. `None`: cargo has printed why not.
+pub(crate) fn build_program() -> anyhow::Result<Option<PathBuf>> {
+    let args = ["build", "--package", "batchsql-server", "--bin", "batchsql", "--release", "--features=arrow"];
+    eprintln!("==> building batchsql with optimizations; the first time takes minutes");
+    match build_with(&args.map(str::to_owned), "batchsql")? {
+        Built::Executable(path) => Ok(Some(path)),
+        Built::Failed(_) => Ok(None),
+    }
+}
+
 fn build(binary: &Binary) -> anyhow::Result<Built> {
-    // Progress and diagnostics stay on stderr; stdout has the path of the executable for any target directory
-    // or target triple.
     let name = binary.name;
     let with = binary.features.as_ref().map_or(String::new(), |features| format!(" with {}", features.join(", ")));
     let how = if binary.profile == "dev" { "for debugging" } else { "with optimizations" };
     eprintln!("==> building {name}{with} {how}; the first time takes minutes");
+    build_with(&binary.build_args(), name)
+}
+
+fn build_with(args: &[String], name: &str) -> anyhow::Result<Built> {
+    // Progress and diagnostics stay on stderr; stdout has the path of the executable for any target directory
+    // or target triple.
     let mut child = cargo::command()
-        .args(binary.build_args())
+        .args(args)
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped())
         .spawn()

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs};
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
 const LIBRARIES: &[&str] = &[
+    "batchsql-arrow",
     "batchsql-core",
     "batchsql-derive",
     "batchsql-durable",
@@ -25,6 +26,7 @@ const LIBRARIES: &[&str] = &[
 /// Each crate and the workspace crates that it may use outside its tests.
 const ALLOWED: &[(&str, &[&[&str]])] = &[
     ("batchsql-core", &[]),
+    ("batchsql-arrow", &[&["batchsql-core"]]),
     ("batchsql-derive", &[]),
     ("batchsql-log", &[]),
     ("batchsql-feed", &[&["batchsql-core"]]),

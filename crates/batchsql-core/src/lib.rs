@@ -88,6 +88,7 @@ pub use reporter::{
 };
 pub use row::array::ArrayElement;
 pub use row::as_json::AsJson;
+pub use row::check_columns::RefusedRow;
 pub use row::column_builder::ColumnBuilder;
 pub use row::columns::RowColumns;
 #[doc(hidden)]

@@ -64,9 +64,10 @@ With exactly once, the table batchsql_positions is made if it is missing.")]
         #[arg(long)]
         json: bool,
     },
-    /// Load CSV and NDJSON files (also .gz and .zst) into a table; run it again to go on after a break
+    /// Load CSV and NDJSON files (also .gz and .zst), Parquet and Arrow files into a table; run it again to go on after a break
     #[command(after_help = "Examples:
   batchsql load orders.csv --database postgres://app@db/shop --table orders
+  batchsql load orders.parquet --database postgres://app@db/shop --table orders
   batchsql load orders.ndjson.gz --database sqlite:shop.db --table orders --rule ignore
   batchsql load 2026-*.csv.zst --config batchsql.toml --table orders
 
@@ -74,6 +75,8 @@ A file is known by its content. On PostgreSQL, MySQL, MariaDB and SQLite how far
 batchsql_positions in the transaction of the rows, so each record is written once, whenever the command is killed and run
 again; a file that is loaded is not loaded again. On Redis it is stored in FILE.batchsql-load, and up to 5,000 records
 are written again after a kill. Records that are not written are in FILE.rejects.ndjson, with line and reason.
+
+Parquet and Arrow files (also Feather) need a program that is built with the feature `arrow`.
 
 Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line or the configuration
 is wrong, 3 something cannot be reached: run it again.")]

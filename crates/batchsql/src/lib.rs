@@ -17,6 +17,7 @@
 //! | `durable` | [`durable`]: accepted rows survive the process and a long outage of the database |
 //! | `feed` | [`feed`]: a file of JSON lines that grows, or a source of your own, into a database |
 //! | `nats` | [`nats`]: rows go through NATS JetStream, and many machines write them |
+//! | `arrow` | [`arrow`]: Arrow record batches as rows, copied column by column |
 //! | `metrics` | [`metrics`]: a reporter over the `metrics` crate |
 //! | `prometheus` | [`prometheus`]: `PrometheusMetrics` with its own scrape endpoint |
 //! | `test-metrics` | the metrics that a test records about itself: `TestResult`, `set_current_test_case` |
@@ -33,7 +34,7 @@
 //! - [`connect`]: a driver chosen by the scheme of a URL, at run time. [`connect_lazy`]: before the server is up.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults; [`TableConfig`]: those of one table.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
-//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `validate`, `pressure`, `ready`, `flush`,
+//!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `submit_rows` for columns; `validate`, `pressure`, `ready`, `flush`,
 //!   `close`; and which of them wait for what.
 //! - [`Outcome`]: the possible outcomes of a row, and [`DeadLetters`]: consumers of every row that was not written. The
 //!   guide `docs/outcomes.md` of the repository describes them all.
@@ -135,6 +136,8 @@ pub use batchsql_core::*;
 pub use batchsql_derive::{Encode, Row, RowColumns};
 pub use connect::{connect, connect_lazy};
 
+#[cfg(feature = "arrow")]
+pub use batchsql_arrow as arrow;
 #[cfg(feature = "durable")]
 pub use batchsql_durable as durable;
 #[cfg(feature = "feed")]

@@ -23,11 +23,11 @@ impl<'a> Reservation<'a> {
         Self { budget, rows, bytes }
     }
 
-    /// Transfers the capacity of one row of `bytes` to its batch.
+    /// Transfers the capacity of rows of `bytes` in all to their batch.
     #[inline]
-    pub(crate) fn keep_row(&mut self, bytes: usize) {
+    pub(crate) fn keep_rows(&mut self, rows: usize, bytes: usize) {
         let covered = "the reservation covers every row it was made for";
-        self.rows = self.rows.checked_sub(1).expect(covered);
+        self.rows = self.rows.checked_sub(number(rows)).expect(covered);
         self.bytes = self.bytes.checked_sub(number(bytes)).expect(covered);
     }
 }

@@ -13,7 +13,7 @@ use loom::thread;
 /// A budget whose only row is taken.
 fn full() -> (Arc<Budget>, Arc<Share>) {
     let (budget, share) = (Budget::new(1, 10), Arc::new(Share::default()));
-    budget.try_reserve(0, &share, 1, 1).unwrap().keep_row(1);
+    budget.try_reserve(0, &share, 1, 1).unwrap().keep_rows(1, 1);
     (budget, share)
 }
 
@@ -71,9 +71,9 @@ fn the_bound_holds_when_two_take_at_once() {
         let share = Arc::new(Share::default());
         let takes = thread::spawn({
             let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
-            move || budget.try_reserve(0, &share, 1, 1).map(|mut slot| slot.keep_row(1)).is_ok()
+            move || budget.try_reserve(0, &share, 1, 1).map(|mut slot| slot.keep_rows(1, 1)).is_ok()
         });
-        let here = budget.try_reserve(1, &share, 1, 1).map(|mut slot| slot.keep_row(1)).is_ok();
+        let here = budget.try_reserve(1, &share, 1, 1).map(|mut slot| slot.keep_rows(1, 1)).is_ok();
         assert!(takes.join().unwrap() != here, "exactly one finds capacity");
         assert_eq!(budget.used(), (1, 1));
     });
@@ -85,7 +85,7 @@ fn a_table_that_leaves_its_share_is_served() {
         let (budget, share) = (Budget::new(9, 90), Arc::new(Share::default()));
         budget.share_fairly();
         let mut reservation = budget.try_reserve(0, &share, 9, 9).unwrap();
-        (0..9).for_each(|_| reservation.keep_row(1));
+        (0..9).for_each(|_| reservation.keep_rows(1, 1));
         drop(reservation);
         // Nine rows are above eight times the one that will be free, eight are not.
         let (mut batch, _other) = (share.hold(1, 1), share.hold(8, 8));
@@ -104,7 +104,7 @@ fn a_table_that_leaves_its_share_is_served() {
 /// A budget of two rows and ten bytes, and the capacity of a failed row of five bytes.
 fn failed_row() -> (Arc<Budget>, Arc<Share>, HeldCapacity) {
     let (budget, share) = (Budget::new(2, 10), Arc::new(Share::default()));
-    budget.try_reserve(0, &share, 1, 3).unwrap().keep_row(3);
+    budget.try_reserve(0, &share, 1, 3).unwrap().keep_rows(1, 3);
     let held = HeldCapacity::of_row(&budget, 3, 5);
     assert_eq!((budget.used(), budget.held()), ((1, 5), (1, 5)));
     (budget, share, held)
@@ -116,10 +116,10 @@ fn capacity_of_a_failed_row_is_used_again_within_the_bound() {
         let (budget, share, held) = failed_row();
         let takes = thread::spawn({
             let (budget, share) = (Arc::clone(&budget), Arc::clone(&share));
-            move || budget.try_reserve(1, &share, 1, 5).map(|mut slot| slot.keep_row(5)).is_ok()
+            move || budget.try_reserve(1, &share, 1, 5).map(|mut slot| slot.keep_rows(1, 5)).is_ok()
         });
         // Two bytes more than the failed row holds: they are not free if the other thread was first.
-        let again = held.reuse(&budget, 7).map(|mut reservation| reservation.keep_row(7));
+        let again = held.reuse(&budget, 7).map(|mut reservation| reservation.keep_rows(1, 7));
         let is_reused = again.is_ok();
         assert!(takes.join().unwrap() != is_reused, "exactly one finds capacity");
         drop(again);

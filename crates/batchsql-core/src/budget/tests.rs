@@ -21,7 +21,7 @@ fn waiter(budget: &Arc<Budget>, table: usize, share: &Arc<Share>, rows: usize) -
     let (budget, share) = (Arc::clone(budget), Arc::clone(share));
     tokio::spawn(async move {
         let Ok(mut slot) = budget.reserve(table, &share, rows, rows, || ()).await else { return false };
-        (0..rows).for_each(|_| slot.keep_row(1));
+        (0..rows).for_each(|_| slot.keep_rows(1, 1));
         true
     })
 }
@@ -30,7 +30,7 @@ fn waiter(budget: &Arc<Budget>, table: usize, share: &Arc<Share>, rows: usize) -
 fn what_is_not_kept_goes_back() {
     let budget = Budget::new(10, 1000);
     let mut reservation = budget.try_reserve(0, &share(), 3, 300).unwrap();
-    reservation.keep_row(100);
+    reservation.keep_rows(1, 100);
     drop(reservation);
     assert_eq!(budget.used(), (1, 100));
     budget.release(1, 100);
@@ -130,7 +130,7 @@ async fn a_table_over_its_share_leaves_capacity_to_others() {
     budget.share_fairly();
     let mut held = Vec::new();
     while let Ok(mut slot) = budget.try_reserve(0, &stuck, 1, 1) {
-        slot.keep_row(1);
+        slot.keep_rows(1, 1);
         held.push(stuck.hold(1, 1));
     }
     assert_eq!(held.len(), 81, "a row more than eight times the ten that are left");
@@ -139,7 +139,7 @@ async fn a_table_over_its_share_leaves_capacity_to_others() {
     assert_eq!(budget.wanted(), Some(Wanted::Share { table: 0 }), "the table waits for its own rows");
     // Its waiting submitter does not block other tables.
     let mut slot = budget.try_reserve(1, &other, 1, 1).unwrap();
-    slot.keep_row(1);
+    slot.keep_rows(1, 1);
     drop(slot);
     held.truncate(70);
     budget.release(11, 11);

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::budget::share::Share;
 use crate::intake::group::Group;
 use crate::intake::headroom::Headroom;
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, Rows};
 use crate::model::column::Column;
 use crate::model::columns::ColumnBuffer;
 use crate::outcome::receipt::{Completion, Receipt};
@@ -114,6 +114,17 @@ impl OpenBatch {
         Ok(())
     }
 
+    /// Copies rows of its schema after the last row, column by column; they do not count yet.
+    pub(crate) fn write_rows(&mut self, rows: Rows<'_>, headroom: &Headroom) {
+        if self.columns.is_empty() {
+            self.make_columns(headroom);
+        }
+        let mut rollback = Rollback { open: self, completed: false };
+        let columns = rollback.open.columns.iter_mut().enumerate();
+        columns.for_each(|(index, column)| column.extend(rows.column(index)));
+        rollback.completed = true;
+    }
+
     #[cold]
     fn make_columns(&mut self, headroom: &Headroom) {
         let schema = &self.group.schema;
@@ -145,10 +156,10 @@ impl OpenBatch {
         self.opened_at = None;
     }
 
-    /// Counts the row that was written last.
-    pub(crate) fn keep_row(&mut self, bytes: usize, tracking: &Tracking) -> Option<Receipt> {
+    /// Counts the rows that were written last. The receipt is that of the first one.
+    pub(crate) fn keep_rows(&mut self, rows: usize, bytes: usize, tracking: &Tracking) -> Option<Receipt> {
         let index = u32::try_from(self.len).expect("buffer_size fits u32");
-        self.len += 1;
+        self.len += rows;
         self.bytes += bytes;
         let Tracking::Tracked(span) = tracking else { return None };
         span.iter().for_each(|span| self.submitters.add(span));

@@ -18,6 +18,7 @@ use crate::intake::headroom::Headroom;
 use crate::intake::lane::{Lane, LaneStatus, Order, Pull, PullLimit};
 use crate::intake::message::Message;
 use crate::intake::open_batch::{OpenBatch, SealedBy};
+use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::receipt::Receipt;
 use crate::outcome::tracking::Tracking;
@@ -155,26 +156,93 @@ impl Table {
         tracking: &Tracking,
         reservation: &mut Reservation<'_>,
     ) -> Result<Option<Receipt>, NotPushed> {
-        let intake = &*self.intake;
-        let (number, mut guard) = self.lock_for(row);
-        if intake.closed.load(Atomic::SeqCst) {
-            return Err(NotPushed::Closed);
-        }
-        if group.is_retired() {
-            return Err(NotPushed::Retired);
-        }
-        let id = LaneId { table: self.number, lane: number };
+        let (number, mut guard) = self.lock_for(|| row.key_hash());
+        self.check_open(group)?;
         let lane = &mut *guard;
         let place = lane.open_batch_of(group);
-        lane.open[place].write_row(row, bytes, &intake.headroom)?;
+        lane.open[place].write_row(row, bytes, &self.intake.headroom)?;
         if lane.open.len() > 1 && self.is_serial() && lane.make_way(self.order, place, &self.sealed_by(number)) {
             // A dispatcher that no longer receives messages checks all lanes before it ends.
-            let _ = messages.send(Message::Lane(id));
+            let _ = messages.send(Message::Lane(self.lane_id(number)));
         }
+        self.keep(lane, (number, place), messages, (1, bytes), tracking, reservation)
+    }
+
+    /// As [`push`](Self::push) for the first of several rows and those that follow it into the same batch: they are copied
+    /// column by column. Returns how many these are, and the receipt of the first one. The values were checked before.
+    pub(crate) fn push_rows(
+        &self,
+        group: &Arc<Group>,
+        messages: &mpsc::UnboundedSender<Message>,
+        rows: Rows<'_>,
+        tracking: &Tracking,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<(usize, Option<Receipt>), NotPushed> {
+        let key_hash = |row: usize| rows.row(row).key_hash();
+        let (number, mut guard) = self.lock_for(|| key_hash(0));
+        self.check_open(group)?;
+        let lane = &mut *guard;
+        let place = lane.open_batch_of(group);
+        // A key that may be in another open batch is looked for row by row.
+        let is_other = |(other, open): (usize, &OpenBatch)| other != place && open.len > 0;
+        let may_wait = self.is_serial() && lane.open.iter().enumerate().any(is_other);
+        let fitting = if may_wait {
+            1
+        } else {
+            let rows = rows.slice(0..self.fitting(&lane.open[place], rows));
+            // Neighbours are often in one lane.
+            let is_here = |row: &usize| !self.is_serial() || self.lane_of(|| key_hash(*row)) == number;
+            (0..rows.len()).skip(1).take_while(is_here).count() + 1
+        };
+        let rows = rows.slice(0..fitting);
+        let bytes = rows.bytes();
+        lane.open[place].write_rows(rows, &self.intake.headroom);
+        if may_wait && lane.make_way(self.order, place, &self.sealed_by(number)) {
+            let _ = messages.send(Message::Lane(self.lane_id(number)));
+        }
+        let receipt = self.keep(lane, (number, place), messages, (fitting, bytes), tracking, reservation)?;
+        Ok((fitting, receipt))
+    }
+
+    /// Whether rows of the group are accepted. Call it under the lock of the lane.
+    fn check_open(&self, group: &Group) -> Result<(), NotPushed> {
+        if self.intake.closed.load(Atomic::SeqCst) {
+            return Err(NotPushed::Closed);
+        }
+        if group.is_retired() { Err(NotPushed::Retired) } else { Ok(()) }
+    }
+
+    /// How many of the rows an open batch takes until it is full, at least one.
+    fn fitting(&self, open: &OpenBatch, rows: Rows<'_>) -> usize {
+        let most = self.flush_size.saturating_sub(open.len).clamp(1, rows.len());
+        let is_full = |count: usize| open.bytes + rows.slice(0..count).bytes() >= self.intake.flush_bytes;
+        if !is_full(most) {
+            return most;
+        }
+        let (mut low, mut high) = (1, most);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if is_full(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
+
+    /// Counts rows that were written into the open batch at `place` of a lane, and seals the batch when it is full.
+    #[inline]
+    fn keep(
+        &self,
+        lane: &mut Lane,
+        (number, place): (usize, usize),
+        messages: &mpsc::UnboundedSender<Message>,
+        (rows, bytes): (usize, usize),
+        tracking: &Tracking,
+        reservation: &mut Reservation<'_>,
+    ) -> Result<Option<Receipt>, NotPushed> {
+        let id = self.lane_id(number);
         let open = &mut lane.open[place];
-        let fills = open.len + 1 >= self.flush_size;
+        let fills = open.len + rows >= self.flush_size;
         let reason = if fills { FlushReason::Rows } else { FlushReason::Bytes };
-        let full = fills || open.bytes + bytes >= intake.flush_bytes;
+        let full = fills || open.bytes + bytes >= self.intake.flush_bytes;
         if open.len == 0 {
             open.opened(Instant::now());
             if !full && messages.send(Message::Lane(id)).is_err() {
@@ -182,14 +250,18 @@ impl Table {
                 return Err(NotPushed::Closed);
             }
         }
-        reservation.keep_row(bytes);
-        let receipt = open.keep_row(bytes, tracking);
-        lane.accepted += 1;
+        reservation.keep_rows(rows, bytes);
+        let receipt = open.keep_rows(rows, bytes, tracking);
+        lane.accepted += rows as u64;
         if full {
             lane.seal(place, &self.sealed_by(number), reason);
             let _ = messages.send(Message::Lane(id));
         }
         Ok(receipt)
+    }
+
+    fn lane_id(&self, lane: usize) -> LaneId {
+        LaneId { table: self.number, lane }
     }
 
     pub(crate) fn status(&self, lane: LaneId) -> LaneStatus {
@@ -270,12 +342,9 @@ impl Table {
 
     /// The lane of a row, locked. Without an order it is the first lane that is not locked, so that there is only one
     /// open batch unless submitters run at the same time.
-    fn lock_for<R: Row + ?Sized>(&self, row: &R) -> (usize, MutexGuard<'_, Lane>) {
+    fn lock_for(&self, key_hash: impl FnOnce() -> u64) -> (usize, MutexGuard<'_, Lane>) {
         if self.is_serial() {
-            let lane = match self.lanes.len() {
-                1 => 0,
-                lanes => (row.key_hash() % lanes as u64) as usize,
-            };
+            let lane = self.lane_of(key_hash);
             return (lane, self.lock(lane));
         }
         // A thread keeps its lane for a batch, so that threads that contended once do not contend for the first lane
@@ -303,9 +372,18 @@ impl Table {
         (0, self.lock(0))
     }
 
+    /// The lane of a key, if the table has an order.
+    #[inline]
+    fn lane_of(&self, key_hash: impl FnOnce() -> u64) -> usize {
+        match self.lanes.len() {
+            1 => 0,
+            lanes => (key_hash() % lanes as u64) as usize,
+        }
+    }
+
     fn sealed_by(&self, lane: usize) -> SealedBy<'_> {
         SealedBy {
-            lane: LaneId { table: self.number, lane },
+            lane: self.lane_id(lane),
             is_ordered: self.is_serial(),
             share: &self.share,
             limit: &self.limit,

@@ -21,6 +21,9 @@ pub(crate) trait Buffer: Sized {
     /// Releases unused capacity.
     fn shrink(&mut self);
 
+    /// Appends values.
+    fn extend_from(&mut self, values: Self::Values<'_>);
+
     /// Appends the values of another buffer.
     fn append(&mut self, other: &Self);
 
@@ -50,6 +53,10 @@ impl<T: Copy + 'static> Buffer for Vec<T> {
 
     fn shrink(&mut self) {
         self.shrink_to_fit();
+    }
+
+    fn extend_from(&mut self, values: &[T]) {
+        self.extend_from_slice(values);
     }
 
     fn append(&mut self, other: &Self) {
@@ -110,6 +117,14 @@ macro_rules! end_to_end {
             fn shrink(&mut self) {
                 self.ends.shrink_to_fit();
                 self.data.shrink_to_fit();
+            }
+
+            fn extend_from(&mut self, values: $values<'_>) {
+                let before = end(self.data.len());
+                let (first, ends, data) = values.parts();
+                self.data.$append(data);
+                end(self.data.len());
+                self.ends.extend(ends.iter().map(|end| before + (end - first)));
             }
 
             fn append(&mut self, other: &Self) {

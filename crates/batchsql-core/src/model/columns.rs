@@ -87,6 +87,14 @@ macro_rules! typed_buffer {
                 }
             }
 
+            /// Appends values of its own type.
+            fn extend(&mut self, values: ColumnValues<'_>) {
+                match (self, values) {
+                    $((Self::$variant(to), ColumnValues::$variant(from)) => Buffer::extend_from(to, from),)*
+                    _ => panic!("values have the type of their column"),
+                }
+            }
+
             fn truncate(&mut self, rows: usize) {
                 match self {
                     $(Self::$variant(buffer) => buffer.truncate(rows),)*
@@ -176,6 +184,22 @@ impl ColumnBuffer {
         self.buffer.append(&other.buffer);
         if let (Some(validity), Some(other)) = (&mut self.validity, &other.validity) {
             validity.extend_from_slice(other);
+        }
+    }
+
+    /// Appends the values of a view. Without a validity, all of them are present.
+    ///
+    /// # Panics
+    /// When the view has another type, or has `NULL` in a column that is not nullable.
+    pub(crate) fn extend(&mut self, view: ColumnView<'_>) {
+        let values = view.values();
+        let rows = values.len();
+        self.buffer.extend(values);
+        match (&mut self.validity, view.validity()) {
+            (Some(validity), Some(present)) => validity.extend_from_slice(present),
+            (Some(validity), None) => validity.extend(std::iter::repeat_n(true, rows)),
+            (None, Some(present)) => assert!(!present.contains(&false), "NULL is only in nullable columns"),
+            (None, None) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::model::column_types::for_each_column_type;
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
-use crate::model::value::ValueRef;
+use crate::model::value::{ColumnType, ValueRef};
 
 /// The values of one column over a range of rows, for drivers that write whole columns.
 #[derive(Clone, Copy)]
@@ -86,6 +86,37 @@ pub enum ColumnValues<'a> {
     TimestampTz(&'a [TimestampTz]),
 }
 
+impl ColumnValues<'_> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        macro_rules! len {
+            (() $($variant:ident $name:literal $kind:tt;)*) => {
+                match self {
+                    $(Self::$variant(v) => v.len(),)*
+                }
+            };
+        }
+        for_each_column_type!(len!())
+    }
+
+    /// True when there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The type of the column.
+    pub fn column_type(&self) -> ColumnType {
+        macro_rules! types {
+            (() $($variant:ident $name:literal $kind:tt;)*) => {
+                match self {
+                    $(Self::$variant(_) => ColumnType::$variant,)*
+                }
+            };
+        }
+        for_each_column_type!(types!())
+    }
+}
+
 /// Text values of one column, stored end to end.
 #[derive(Clone, Copy)]
 pub struct TextValues<'a> {
@@ -147,6 +178,12 @@ impl<'a> TextValues<'a> {
         Self { first: first(ends, range.start), ends: &ends[range], data }
     }
 
+    /// Where the first value begins and each one ends, and all of them end to end.
+    pub(crate) fn parts(&self) -> (u32, &'a [u32], &'a str) {
+        let last = self.ends.last().copied().unwrap_or(self.first);
+        (self.first, self.ends, &self.data[self.first as usize..last as usize])
+    }
+
     /// The value of row `row` of the view; the empty string where it is `NULL`.
     #[inline]
     pub fn get(&self, row: usize) -> &'a str {
@@ -169,6 +206,12 @@ impl<'a> BytesValues<'a> {
     /// The values in `range` of a column whose value `i` stops at `ends[i]`.
     pub(crate) fn new(ends: &'a [u32], data: &'a [u8], range: Range<usize>) -> Self {
         Self { first: first(ends, range.start), ends: &ends[range], data }
+    }
+
+    /// Where the first value begins and each one ends, and all of them end to end.
+    pub(crate) fn parts(&self) -> (u32, &'a [u32], &'a [u8]) {
+        let last = self.ends.last().copied().unwrap_or(self.first);
+        (self.first, self.ends, &self.data[self.first as usize..last as usize])
     }
 
     /// The value of row `row` of the view; empty where it is `NULL`.

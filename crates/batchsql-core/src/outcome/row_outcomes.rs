@@ -53,9 +53,9 @@ impl Receipts {
         Self { rows: RowReceipts::new(), max_runs, outcomes: RowOutcomes::default() }
     }
 
-    /// Adds the receipt of the next row.
-    pub(crate) fn add(&mut self, receipt: Receipt) {
-        self.rows.add(receipt);
+    /// Adds the receipt of the next row, and of those that come after it in the same batch: `rows` in all.
+    pub(crate) fn add(&mut self, receipt: Receipt, rows: u32) {
+        self.rows.add(receipt, rows);
     }
 
     /// Counts rows whose outcomes are known.
@@ -109,11 +109,11 @@ mod tests {
         };
         let mut receipts = Receipts::new(10);
         let first = Arc::new(Completion::default());
-        receipts.add(Receipt::new(Arc::clone(&first), 0));
+        receipts.add(Receipt::new(Arc::clone(&first), 0), 1);
         let mut most = 0;
         for index in 1..1_000 {
             let batch = Arc::new(Completion::default());
-            receipts.add(Receipt::new(Arc::clone(&batch), 0));
+            receipts.add(Receipt::new(Arc::clone(&batch), 0), 1);
             batch.resolve(if index % 100 == 0 { vec![failed(index)] } else { Vec::new() });
             receipts.count_known();
             most = most.max(receipts.rows.runs.len());

@@ -75,13 +75,13 @@ impl RowReceipts {
         }
     }
 
-    /// Adds the receipt of the next row.
-    pub(crate) fn add(&mut self, receipt: Receipt) {
+    /// Adds the receipt of the next row, and of those that come after it in the same batch: `rows` in all.
+    pub(crate) fn add(&mut self, receipt: Receipt, rows: u32) {
         match self.runs.back_mut() {
-            Some(run) if receipt.is_after(&run.receipt, run.rows) => run.rows += 1,
-            _ => self.runs.push_back(Run { receipt, rows: 1, index: self.rows }),
+            Some(run) if receipt.is_after(&run.receipt, run.rows) => run.rows += rows,
+            _ => self.runs.push_back(Run { receipt, rows, index: self.rows }),
         }
-        self.rows += 1;
+        self.rows += rows as usize;
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
         let (first, second) = (Arc::new(Completion::default()), Arc::new(Completion::default()));
         let mut receipts = RowReceipts::new();
         for (batch, row) in [(&first, 5), (&first, 6), (&first, 7), (&second, 0), (&first, 8)] {
-            receipts.add(Receipt::new(Arc::clone(batch), row));
+            receipts.add(Receipt::new(Arc::clone(batch), row), 1);
         }
         let mut outcomes = vec![Outcome::Written; 9];
         outcomes[6] = failed;

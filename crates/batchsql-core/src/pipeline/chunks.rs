@@ -37,8 +37,8 @@ impl<'a> Accepted<'a> {
         let Some(receipt) = receipt else { return };
         match &mut self.outcomes {
             Wanted::Nobody => {}
-            Wanted::Call(receipts) => receipts.add(receipt),
-            Wanted::Caller(receipts) => receipts.add(receipt),
+            Wanted::Call(receipts) => receipts.add(receipt, 1),
+            Wanted::Caller(receipts) => receipts.add(receipt, 1),
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod report;
 pub(crate) mod row_sink;
 pub(crate) mod steps;
 mod submit;
+mod submit_rows;
 mod submit_serde;
 mod together;
 mod validate;

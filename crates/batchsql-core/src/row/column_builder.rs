@@ -9,6 +9,7 @@ use crate::model::column::Column;
 use crate::model::columns::ColumnBuffer;
 use crate::model::schema::Schema;
 use crate::model::value::ValueRef;
+use crate::model::views::{ColumnValues, ColumnView};
 use crate::row::error::RowError;
 
 /// Rows of one schema that are built column by column, for what reads stored columns. Values are checked against their
@@ -73,6 +74,33 @@ impl ColumnBuilder {
         Ok(())
     }
 
+    /// Appends many values to a column, in one copy. `present` is true where a value is; without it, all are.
+    ///
+    /// # Errors
+    /// The column has another type, or a value is `NULL` and the column allows none. Nothing is appended.
+    ///
+    /// # Panics
+    /// When there is no such column, or `present` has another length than `values`.
+    pub fn extend(
+        &mut self,
+        column: usize,
+        values: ColumnValues<'_>,
+        present: Option<&[bool]>,
+    ) -> Result<(), RowError> {
+        let buffer = &mut self.columns[column];
+        let declared = &self.schema.columns()[column];
+        if values.column_type() != declared.column_type() {
+            return Err(RowError::type_mismatch(&self.schema, declared, values.column_type().name()));
+        }
+        assert!(present.is_none_or(|present| present.len() == values.len()), "one mark for each value");
+        if buffer.validity.is_none() && present.is_some_and(|present| present.contains(&false)) {
+            return Err(RowError::null(&self.schema, declared.name()));
+        }
+        buffer.extend(ColumnView::new(values, present));
+        self.lengths[column] += values.len();
+        Ok(())
+    }
+
     /// The rows, to be read.
     ///
     /// # Errors
@@ -101,6 +129,34 @@ impl fmt::Debug for ColumnBuilder {
 mod tests {
     use super::*;
     use crate::model::value::ColumnType;
+
+    #[test]
+    fn many_values_are_appended_at_once() {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+        let schema = schema.build().unwrap();
+        let mut other = ColumnBuilder::new(&schema, 1);
+        assert!(other.extend(0, ColumnValues::I32(&[1]), None).unwrap_err().is_type_mismatch());
+        let mut first = ColumnBuilder::new(&schema, 3);
+        first.extend(0, ColumnValues::I64(&[1, 2, 3]), None).unwrap();
+        for note in [ValueRef::Text("one"), ValueRef::Null, ValueRef::Text("three")] {
+            first.push(1, note).unwrap();
+        }
+        let first = first.finish().unwrap();
+        let mut rows = ColumnBuilder::new(&schema, 3);
+        let refused = rows.extend(0, ColumnValues::I64(&[7, 8]), Some(&[true, false])).unwrap_err();
+        assert!(refused.is_null() && refused.column() == Some("id"), "{refused}");
+        rows.extend(0, ColumnValues::I64(&[7, 8]), Some(&[true, true])).unwrap();
+        rows.extend(0, ColumnValues::I64(&[9]), None).unwrap();
+        rows.push(1, ValueRef::Text("zero")).unwrap();
+        let tail = first.rows().slice(1..3).column(1);
+        rows.extend(1, tail.values(), tail.validity()).unwrap();
+        let rows = rows.finish().unwrap();
+        let values: Vec<Vec<ValueRef<'_>>> = rows.rows().iter().map(|row| row.values().collect()).collect();
+        let expected = |id, note| vec![ValueRef::I64(id), note];
+        let text = ValueRef::Text;
+        assert_eq!(values, [expected(7, text("zero")), expected(8, ValueRef::Null), expected(9, text("three"))]);
+        assert_eq!(rows.rows().bytes(), 3 * schema.fixed_row_len() + 9);
+    }
 
     #[test]
     fn values_that_do_not_fit_their_column_are_refused() {

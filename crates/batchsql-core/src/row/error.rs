@@ -47,7 +47,8 @@ impl RowError {
     }
 
     /// Text that is not a value of the column's type.
-    pub(crate) fn unreadable(schema: &Schema, column: &str, why: &dyn fmt::Display) -> Self {
+    #[doc(hidden)]
+    pub fn unreadable(schema: &Schema, column: &str, why: &dyn fmt::Display) -> Self {
         Self::new(schema, Some(column), RowErrorKind::Type, format!("has text that is {why}"))
     }
 
@@ -71,7 +72,8 @@ impl RowError {
         Self::new(schema, Some(column), RowErrorKind::Null, problem)
     }
 
-    pub(crate) fn null(schema: &Schema, column: &str) -> Self {
+    #[doc(hidden)]
+    pub fn null(schema: &Schema, column: &str) -> Self {
         Self::new(schema, Some(column), RowErrorKind::Null, Self::needs_value(schema, column, "is NULL"))
     }
 
@@ -96,7 +98,8 @@ impl RowError {
         Self::new(schema, None, RowErrorKind::Column, problem)
     }
 
-    pub(crate) fn out_of_range(schema: &Schema, column: &str, what: &str) -> Self {
+    #[doc(hidden)]
+    pub fn out_of_range(schema: &Schema, column: &str, what: &str) -> Self {
         Self::new(
             schema,
             Some(column),
@@ -105,7 +108,8 @@ impl RowError {
         )
     }
 
-    pub(crate) fn refused_value(schema: &Schema, column: &str, what: &str) -> Self {
+    #[doc(hidden)]
+    pub fn refused_value(schema: &Schema, column: &str, what: &str) -> Self {
         Self::new(schema, Some(column), RowErrorKind::Range, format!("has {what}"))
     }
 

@@ -50,6 +50,16 @@ impl FieldRules {
         self
     }
 
+    /// What becomes of fields that are not columns.
+    pub fn unknown_fields(&self) -> UnknownFields {
+        self.unknown
+    }
+
+    /// What becomes of columns without a field.
+    pub fn missing_fields(&self) -> MissingFields {
+        self.missing
+    }
+
     /// Columns without a field; the default is [`MissingFields::LeaveOut`].
     pub fn missing(mut self, missing: MissingFields) -> Self {
         self.missing = missing;

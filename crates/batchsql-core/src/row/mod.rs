@@ -3,6 +3,7 @@
 
 pub(crate) mod array;
 pub(crate) mod as_json;
+pub(crate) mod check_columns;
 pub(crate) mod column_builder;
 pub(crate) mod columns;
 pub(crate) mod delete;

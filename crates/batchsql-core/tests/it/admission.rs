@@ -190,7 +190,7 @@ async fn a_row_that_breaks_off_leaves_nothing_behind() {
 }
 
 /// A sink that refuses values, like databases.
-struct Strict;
+pub(crate) struct Strict;
 
 impl Sink for Strict {
     type Conn = ();

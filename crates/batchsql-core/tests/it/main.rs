@@ -3,6 +3,7 @@
 
 mod admission;
 mod coalesce;
+mod columns;
 mod connections;
 mod dead_letters;
 mod doubt;

@@ -192,7 +192,7 @@ fn sources(
                 checks.problem(span, "two sources read standard input; remove one of them");
                 continue;
             }
-            (None, true) if section.format == Some(sections::Format::Csv) => {
+            (None, true) if section.format.is_some_and(|format| format != sections::Format::Ndjson) => {
                 checks.problem(span, "standard input is read as NDJSON; remove `format`");
                 continue;
             }

@@ -404,4 +404,15 @@ fn settle() -> Duration {
 pub(crate) enum Format {
     Csv,
     Ndjson,
+    /// Of a program with the feature `arrow`
+    Parquet,
+    /// Arrow IPC, also called Feather, as a file or a stream; of a program with the feature `arrow`
+    Arrow,
+}
+
+impl Format {
+    /// Whether its rows come in batches of columns.
+    pub(crate) fn has_batches(self) -> bool {
+        matches!(self, Self::Parquet | Self::Arrow)
+    }
 }

@@ -37,9 +37,20 @@ impl Input {
         let failed = |error| Failure::unavailable(format!("{}: the file cannot be read: {error}", path.display()));
         let (named, coding) = of_name(path);
         let format = format.or(named).ok_or_else(|| {
-            let text = "the name does not say what it is; give the format, csv or ndjson";
+            let text = "the name does not say what it is; give the format: csv, ndjson, parquet or arrow";
             Failure::failed(format!("{}: {text}", path.display()))
         })?;
+        if format.has_batches() {
+            if coding != "identity" {
+                let text =
+                    "its values are compressed inside, so it is not read from another compression; decompress it";
+                return Err(Failure::failed(format!("{}: {text}", path.display())));
+            }
+            if cfg!(not(feature = "arrow")) {
+                let text = "this program was built without Parquet and Arrow; build it with --features arrow";
+                return Err(Failure::failed(format!("{}: {text}", path.display())));
+            }
+        }
         let mut file = File::open(path).map_err(failed)?;
         let modified = file.metadata().and_then(|found| found.modified()).ok();
         if file.metadata().map_err(failed)?.is_dir() {
@@ -101,6 +112,8 @@ fn of_name(path: &Path) -> (Option<Format>, &'static str) {
     let format = match name.rsplit_once('.').map(|(_, ending)| ending) {
         Some("csv") => Some(Format::Csv),
         Some("ndjson" | "jsonl") => Some(Format::Ndjson),
+        Some("parquet" | "pq") => Some(Format::Parquet),
+        Some("arrow" | "arrows" | "feather" | "ipc") => Some(Format::Arrow),
         _ => None,
     };
     (format, coding)
@@ -117,6 +130,9 @@ mod tests {
         check("a.CSV.GZ", Some(Format::Csv), "gzip");
         check("a.2026-01-31.ndjson.zst", Some(Format::Ndjson), "zstd");
         check("a.jsonl", Some(Format::Ndjson), "identity");
+        check("a.parquet", Some(Format::Parquet), "identity");
+        check("a.Feather", Some(Format::Arrow), "identity");
+        check("a.arrows", Some(Format::Arrow), "identity");
         check("a.txt", None, "identity");
         check("csv", None, "identity");
     }

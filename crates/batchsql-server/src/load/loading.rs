@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use batchsql::{BatchSql, DynRow, OutcomeCounts, PartitionKey, Row};
+use batchsql::{BatchSql, OutcomeCounts, PartitionKey};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::sections::Format;
 use crate::exit::Failure;
+#[cfg(feature = "arrow")]
+use crate::load::batches;
 use crate::load::exactly::Exactly;
 use crate::load::file::Input;
 use crate::load::marked::Marked;
-use crate::load::parse::{Parsed, parse};
+use crate::load::parse::{Parsed, Shape, parse};
 use crate::load::rejects::{Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
@@ -151,36 +153,35 @@ impl Reader {
     fn read(self, handle: &Handle, stripes: &mpsc::Sender<JoinHandle<Parsed>>) -> std::io::Result<u64> {
         let Self { db, target, input, delimiter, after } = self;
         let read = Arc::new(AtomicU64::new(0));
-        let header: Arc<OnceLock<Header>> = Arc::default();
-        let counted = Arc::clone(&read);
-        let content = input.read(move |bytes| {
-            counted.fetch_add(bytes, Ordering::Relaxed);
-        })?;
+        let shape: Arc<OnceLock<Shape>> = Arc::default();
         let mut records = 0;
         let next = |stripe: Stripe| {
             records = stripe.last();
             if records <= after {
                 return true;
             }
-            let (db, target, header) = (db.clone(), Arc::clone(&target), Arc::clone(&header));
-            let parsing = handle.spawn_blocking(move || {
-                let empty = |row: &DynRow| db.row_buffer(row.schema()).map_err(|error| error.to_string());
-                let most = db.max_step_rows(&target.schema);
-                parse(stripe, &target, header.get(), after, (&empty, most))
-            });
+            let (db, target, shape) = (db.clone(), Arc::clone(&target), Arc::clone(&shape));
+            let parsing = handle.spawn_blocking(move || parse(stripe, &target, shape.get(), after, &db));
             // Whoever writes the stripes has ended if nobody takes it.
             stripes.blocking_send(parsing).is_ok()
         };
-        match input.format {
-            Format::Ndjson => stripes::lines(content, &read, next)?,
-            Format::Csv => {
-                let take = |names: &csv::StringRecord| {
-                    let made = Header::new(&target, names)?;
-                    let _ = header.set(made);
-                    Ok(())
-                };
-                stripes::csv(content, delimiter, &read, take, next)?;
-            }
+        #[cfg(feature = "arrow")]
+        if input.format.has_batches() {
+            return batches::rows(&input, &target, after, |mapping| drop(shape.set(Shape::Mapping(mapping))), next);
+        }
+        let counted = Arc::clone(&read);
+        let content = input.read(move |bytes| {
+            counted.fetch_add(bytes, Ordering::Relaxed);
+        })?;
+        if input.format == Format::Csv {
+            let take = |names: &csv::StringRecord| {
+                let header = Header::new(&target, names)?;
+                let _ = shape.set(Shape::Header(header));
+                Ok(())
+            };
+            stripes::csv(content, delimiter, &read, take, next)?;
+        } else {
+            stripes::lines(content, &read, next)?;
         }
         Ok(records)
     }
@@ -188,7 +189,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use batchsql::{DynSink, ErrorClass, FieldRules, ValueRef};
+    use batchsql::{DynRow, DynSink, ErrorClass, FieldRules, ValueRef};
     use batchsql_testkit::ScriptedSink;
 
     use super::*;

@@ -55,8 +55,7 @@ impl Marked {
 
     pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &mut Tally) -> Result<(), Failure> {
         for run in &parsed.runs {
-            let rows: Vec<_> = (0..run.records.len()).map(|row| run.rows.rows().to_row(row)).collect();
-            let outcomes = self.db.submit_all_tracked(&rows).await;
+            let outcomes = self.db.submit_rows_tracked([run.rows.clone()]).await;
             let outcomes = outcomes.map_err(|error| match error.submit_error() {
                 error if error.row_error().is_some() => Failure::failed(error),
                 // It is full, or about to end.

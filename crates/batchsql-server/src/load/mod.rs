@@ -1,8 +1,11 @@
-//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes, `parse` makes rows of a stripe,
+//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`batches` those of
+//! Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes in order, and says with each how far the file is written: `exactly` in the database in the
 //! transaction of the rows, `marked` in a file beside it where the database has no transactions. `rejects` has the records that
 //! were not written, `tally` counts. `loading` puts them together, `command` is `batchsql load`.
 
+#[cfg(feature = "arrow")]
+mod batches;
 pub(crate) mod command;
 mod exactly;
 pub(crate) mod file;

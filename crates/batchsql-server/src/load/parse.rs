@@ -1,11 +1,12 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
-use batchsql::{DynRow, RowBuffer, SharedRows};
+use batchsql::{BatchSql, Row, RowBuffer, SharedRows};
 use csv::StringRecord;
 
 use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
+use crate::table::csv_values::Like;
 use crate::table::target::Target;
 
 /// A stripe with its rows.
@@ -23,65 +24,128 @@ pub(crate) struct Run {
     pub(crate) records: Vec<u64>,
 }
 
-/// Makes a buffer for rows of the shape of this one.
-type Empty<'a> = &'a dyn Fn(&DynRow) -> Result<RowBuffer, String>;
-
-/// Makes rows of the records behind `after`. `empty` makes a buffer for the shape of a row, `most` rows are in a run.
-pub(crate) fn parse(
-    stripe: Stripe,
-    target: &Target,
-    header: Option<&Header>,
-    after: u64,
-    (empty, most): (Empty<'_>, usize),
-) -> Parsed {
-    let mut runs: Vec<(RowBuffer, Vec<u64>)> = Vec::new();
-    let mut refused = Vec::new();
-    let rows: Vec<Result<DynRow, String>> = match &stripe.records {
-        Records::Lines(lines) => {
-            let row = |(_, line): &(u64, Line)| match line {
-                Line::Text(text) => target.row_of_json(text),
-                Line::TooLong => Err("the line is too long".to_owned()),
-            };
-            lines.iter().map(row).collect()
-        }
-        Records::Csv(records) => {
-            let row = |(_, record): &(u64, csv::ByteRecord)| {
-                let record =
-                    StringRecord::from_byte_record(record.clone()).map_err(|_| "it is not UTF-8".to_owned())?;
-                target.row_of_csv(header.expect("a CSV file has a header"), &record)
-            };
-            records.iter().map(row).collect()
-        }
-    };
-    for (record, row) in (stripe.first..).zip(rows) {
-        if record <= after {
-            continue;
-        }
-        let pushed = row.and_then(|row| {
-            let has_room = |(rows, records): &&mut (RowBuffer, Vec<u64>)| {
-                rows.schema() == row_schema(&row) && records.len() < most
-            };
-            match runs.last_mut().filter(has_room) {
-                Some((rows, records)) => {
-                    rows.push(&row).map_err(|error| error.to_string())?;
-                    records.push(record);
-                }
-                None => {
-                    let mut rows = empty(&row)?;
-                    rows.push(&row).map_err(|error| error.to_string())?;
-                    runs.push((rows, vec![record]));
-                }
-            }
-            Ok(())
-        });
-        if let Err(reason) = pushed {
-            refused.push((record, reason));
-        }
-    }
-    let runs = runs.into_iter().map(|(rows, records)| Run { rows: rows.into_rows(), records }).collect();
-    Parsed { stripe, runs, refused }
+/// What a file says of all of its records.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    /// The header of a CSV file.
+    Header(Header),
+    #[cfg(feature = "arrow")]
+    Mapping(batchsql::arrow::Mapping),
 }
 
-fn row_schema(row: &DynRow) -> &batchsql::Schema {
-    batchsql::Row::schema(row)
+/// Makes rows of the records behind `after`, as `db` takes them. NDJSON has no shape.
+pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, after: u64, db: &BatchSql) -> Parsed {
+    let most = db.max_step_rows(&target.schema);
+    let header = match shape {
+        #[cfg(feature = "arrow")]
+        Some(Shape::Mapping(mapping)) => return map(stripe, mapping, after, db, most),
+        Some(Shape::Header(header)) => Some(header),
+        None => None,
+    };
+    let mut runs = Runs { db, most, runs: Vec::new() };
+    let mut refused = Vec::new();
+    let first = stripe.first;
+    match &stripe.records {
+        Records::Lines(lines) => {
+            for (record, (_, line)) in (first..).zip(lines).filter(|(record, _)| *record > after) {
+                let row = match line {
+                    Line::Text(text) => target.row_of_json(text),
+                    Line::TooLong => Err("the line is too long".to_owned()),
+                };
+                let pushed = row.and_then(|row| runs.push(record, &row));
+                refused.extend(pushed.err().map(|reason| (record, reason)));
+            }
+        }
+        Records::Csv(records) => {
+            let header = header.expect("a CSV file has a header");
+            let mut like: Option<Like> = None;
+            for (record, (_, fields)) in (first..).zip(records).filter(|(record, _)| *record > after) {
+                if let Some(row) = like.as_ref().and_then(|like| like.row(fields)) {
+                    refused.extend(runs.push(record, &row).err().map(|reason| (record, reason)));
+                    continue;
+                }
+                let text = StringRecord::from_byte_record(fields.clone()).map_err(|_| "it is not UTF-8".to_owned());
+                let row = text.and_then(|text| target.row_of_csv(header, &text));
+                let pushed = row.and_then(|row| {
+                    runs.push(record, &row)?;
+                    like.get_or_insert_with(|| Like::new(header, &row));
+                    Ok(())
+                });
+                refused.extend(pushed.err().map(|reason| (record, reason)));
+            }
+        }
+        #[cfg(feature = "arrow")]
+        Records::Rows(_) => unreachable!("such a file has a mapping"),
+    }
+    Parsed { stripe, runs: runs.finish(), refused }
+}
+
+/// Rows that are gathered in runs of one shape.
+struct Runs<'a> {
+    db: &'a BatchSql,
+    /// Rows of a run.
+    most: usize,
+    runs: Vec<(RowBuffer, Vec<u64>)>,
+}
+
+impl Runs<'_> {
+    fn push<R: Row>(&mut self, record: u64, row: &R) -> Result<(), String> {
+        let has_room =
+            |(rows, records): &&mut (RowBuffer, Vec<u64>)| rows.schema() == row.schema() && records.len() < self.most;
+        match self.runs.last_mut().filter(has_room) {
+            Some((rows, records)) => {
+                rows.push(row).map_err(|error| error.to_string())?;
+                records.push(record);
+            }
+            None => {
+                let mut rows = self.db.row_buffer(row.schema()).map_err(|error| error.to_string())?;
+                rows.push(row).map_err(|error| error.to_string())?;
+                self.runs.push((rows, vec![record]));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<Run> {
+        self.runs.into_iter().map(|(rows, records)| Run { rows: rows.into_rows(), records }).collect()
+    }
+}
+
+/// Makes rows of a batch.
+#[cfg(feature = "arrow")]
+fn map(stripe: Stripe, mapping: &batchsql::arrow::Mapping, after: u64, db: &BatchSql, most: usize) -> Parsed {
+    let Records::Rows(batch) = &stripe.records else { unreachable!("a mapping is of batches") };
+    let record = |row: usize| stripe.first + row as u64;
+    let skipped = usize::try_from(after.saturating_sub(stripe.first - 1)).unwrap_or(usize::MAX).min(batch.num_rows());
+    let mapped = mapping.rows(batch, skipped..batch.num_rows()).expect("the batches of a file have the same fields");
+    let mut refused: Vec<(u64, String)> =
+        mapped.refused.iter().map(|refused| (record(refused.row), refused.error.to_string())).collect();
+    // What the database cannot hold.
+    let (mut good, mut begin) = (Vec::new(), 0);
+    let rows = mapped.rows.rows();
+    while begin < rows.len() {
+        let end = match db.validate_rows(rows.slice(begin..rows.len())) {
+            Ok(()) => rows.len(),
+            Err(found) => {
+                refused.push((record(mapped.numbers[begin + found.row]), found.error.to_string()));
+                begin + found.row
+            }
+        };
+        good.extend(begin..end);
+        begin = end + 1;
+    }
+    refused.sort_unstable_by_key(|(record, _)| *record);
+    let rows = if good.len() == rows.len() {
+        mapped.rows.clone()
+    } else {
+        rows.gather(&good.iter().map(|row| *row as u32).collect::<Vec<_>>())
+    };
+    let numbers: Vec<u64> = good.iter().map(|row| record(mapped.numbers[*row])).collect();
+    let run = |(index, records): (usize, &[u64])| {
+        let begin = index * most;
+        let rows = rows.rows().slice(begin..begin + records.len()).to_shared();
+        Run { rows, records: records.to_vec() }
+    };
+    let runs = numbers.chunks(most).enumerate().map(run).collect();
+    Parsed { stripe, runs, refused }
 }

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::ByteRecord;
 
 /// Records of a stripe: they are written together.
-const STRIPE: usize = 5_000;
+pub(super) const STRIPE: usize = 5_000;
 /// Text of a stripe, after which it ends.
-const STRIPE_BYTES: usize = 8 << 20;
+pub(super) const STRIPE_BYTES: usize = 8 << 20;
 /// The longest record.
 const LONGEST: usize = 16 << 20;
 
@@ -29,6 +29,9 @@ pub(crate) struct Stripe {
 pub(crate) enum Records {
     Lines(Vec<(u64, Line)>),
     Csv(Vec<(u64, ByteRecord)>),
+    /// Rows of a Parquet or Arrow file, which has no lines.
+    #[cfg(feature = "arrow")]
+    Rows(arrow_array::RecordBatch),
 }
 
 /// A line of NDJSON.
@@ -44,6 +47,8 @@ impl Stripe {
         match &self.records {
             Records::Lines(lines) => lines.len(),
             Records::Csv(records) => records.len(),
+            #[cfg(feature = "arrow")]
+            Records::Rows(batch) => batch.num_rows(),
         }
     }
 
@@ -52,7 +57,7 @@ impl Stripe {
         self.first + self.len() as u64 - 1
     }
 
-    /// The line of a record and its text, for a person.
+    /// The line of a record, or the number of a row, and its text, for a person.
     pub(crate) fn text(&self, record: u64) -> (u64, String) {
         let index = (record - self.first) as usize;
         match &self.records {
@@ -66,6 +71,8 @@ impl Stripe {
                 let written = writer.write_byte_record(record).ok().and_then(|()| writer.into_inner().ok());
                 (*line, String::from_utf8_lossy(&written.unwrap_or_default()).trim_end().to_owned())
             }
+            #[cfg(feature = "arrow")]
+            Records::Rows(batch) => (record, batchsql::arrow::Mapping::text(batch, index)),
         }
     }
 }

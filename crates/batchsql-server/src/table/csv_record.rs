@@ -45,6 +45,13 @@ impl Header {
     }
 }
 
+impl Header {
+    /// Of each field: the name of its column, its type, and whether it may be `NULL`; `None` if it is not written.
+    pub(super) fn fields(&self) -> impl Iterator<Item = Option<(&str, ColumnType, bool)>> {
+        self.columns.iter().map(|column| column.as_ref().map(|(name, ty, nullable)| (name.as_str(), *ty, *nullable)))
+    }
+}
+
 struct Fields<'a> {
     header: &'a Header,
     record: &'a csv::StringRecord,

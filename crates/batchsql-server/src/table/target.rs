@@ -17,7 +17,7 @@ pub(crate) struct Target {
     /// Field -> column, where the names differ.
     pub(super) fields: BTreeMap<String, String>,
     pub(super) rules: FieldRules,
-    pub(super) ignores_unknown: bool,
+    pub(crate) ignores_unknown: bool,
     /// Columns for rows that have no field for them.
     pub(super) defaults: Vec<(String, serde_json::Value)>,
     /// What the database has and rows cannot carry, with the reason.
@@ -160,7 +160,7 @@ impl Target {
     }
 
     /// The column of a field.
-    pub(super) fn column<'a>(&'a self, field: &'a str) -> &'a str {
+    pub(crate) fn column<'a>(&'a self, field: &'a str) -> &'a str {
         self.fields.get(field).map_or(field, String::as_str)
     }
 }

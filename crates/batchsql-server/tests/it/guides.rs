@@ -1,5 +1,6 @@
 //! The commands of the guides are executed, in their order, in one shell: a block of `sh` is a script, a block of
-//! `toml file=NAME` is a file, a block of `text` has lines that the script before it must print.
+//! `toml file=NAME` is a file, a block of `text` has lines that the script before it must print. A script with `feature=NAME` is
+//! left out, with its output, if the program was built without this feature.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -17,14 +18,20 @@ enum Block {
 fn blocks(guide: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = guide.lines();
+    let mut is_left_out = false;
     while let Some(line) = lines.next() {
         let Some(kind) = line.strip_prefix("```") else { continue };
         let body: String =
             lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n");
         match kind.split_once(' ').unwrap_or((kind, "")) {
             ("toml", name) => blocks.push(Block::File(name.strip_prefix("file=").unwrap().to_owned(), body)),
-            ("sh", "ignore") => {}
-            ("sh", _) => blocks.push(Block::Script(body)),
+            ("sh", "ignore") => is_left_out = true,
+            ("sh", "feature=arrow") if cfg!(not(feature = "arrow")) => is_left_out = true,
+            ("text", _) if is_left_out => {}
+            ("sh", _) => {
+                is_left_out = false;
+                blocks.push(Block::Script(body));
+            }
             ("text", _) => blocks.push(Block::Output(body)),
             other => panic!("what is a block of {other:?}?"),
         }
@@ -43,6 +50,8 @@ fn execute(guide: &str) {
         }
     }
     let place = Place::new();
+    #[cfg(feature = "arrow")]
+    place.write("orders.parquet", crate::load_batches::orders_of_the_guide());
     // As in a terminal, background jobs have a number; they are killed at the end.
     let mut script = "set -euo pipefail -m\ntrap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     let mut expected: Vec<Vec<String>> = Vec::new();

@@ -152,7 +152,7 @@ fn what_cannot_be_loaded_says_why() {
         "the header has the field `nite`, which is not a column of orders; did you mean `note`?",
     );
     check("a.csv", b"id,nite\n1,a\n", &["--ignore-unknown"], 0, "1 written");
-    check("a.txt", b"x", &[], 3, "give the format, csv or ndjson");
+    check("a.txt", b"x", &[], 3, "give the format: csv, ndjson, parquet or arrow");
     check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not complete gzip");
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");

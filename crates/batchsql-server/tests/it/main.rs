@@ -9,6 +9,8 @@ mod guides;
 mod http_limits;
 mod http_rows;
 mod load;
+#[cfg(feature = "arrow")]
+mod load_batches;
 mod program;
 mod sources;
 mod tools;

@@ -1,5 +1,5 @@
 //! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
-//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
+//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `load` files, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
 //! scaling.
 //! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Plan, ScalePlan};
+use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Place, Plan, ScalePlan};
 use batchsql_suite::database::{Database, DatabaseChoice, DatabaseName, MySql, Postgres, Redis, Sqlite};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
@@ -25,7 +25,7 @@ const QUICK: Duration = Duration::from_secs(230);
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; default: everything except distance, scale, rules and durable
+    /// What to measure; default: everything except distance, scale, rules, durable and load
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -64,6 +64,10 @@ struct Options {
     #[arg(long)]
     quick: bool,
 
+    /// The program `batchsql` of the load group, built for release with the feature `arrow`. Default: what `cargo xtask` has built
+    #[arg(long, env = "BATCHSQL_PROGRAM", value_name = "FILE")]
+    program: Option<PathBuf>,
+
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -86,6 +90,8 @@ enum Group {
     Rules,
     /// The durable intake against rows in memory, and the cost of exactly once; only on request
     Durable,
+    /// `batchsql load` against the tools that load a file into the same database; only on request
+    Load,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
     /// Default settings against the best hand-written loop, and latency, with remote servers
@@ -195,6 +201,26 @@ impl Options {
         self.write_json(&figures)
     }
 
+    async fn load(&self) -> Result<()> {
+        let rows = self.rows.unwrap_or(if self.quick { 200_000 } else { 5_000_000 });
+        let plan = Plan { rounds: self.rounds(3), rows };
+        let program = self.program.clone().context("which program? Use cargo xtask bench load, or --program FILE")?;
+        let all = [DatabaseName::Postgres, DatabaseName::Mysql, DatabaseName::Sqlite];
+        let names = if self.db.is_empty() { all.to_vec() } else { DatabaseChoice::names_of(&self.db) };
+        let mut places = Vec::new();
+        for name in names {
+            places.push(match name {
+                DatabaseName::Postgres => Place::postgres(name.needed(&self.postgres_dsn)?).await?,
+                DatabaseName::Mysql => Place::mysql(name.needed(&self.mysql_dsn)?).await?,
+                DatabaseName::Sqlite => Place::sqlite()?,
+                DatabaseName::Redis => anyhow::bail!("redis loads no files; use --db postgres,mysql,sqlite"),
+            });
+        }
+        let figures = bench::load(plan, program, &places).await?;
+        println!("{}", bench::table(&figures));
+        self.write_json(&figures)
+    }
+
     fn write(&self, figures: &impl Serialize, page: &Page, default: &str) -> Result<()> {
         self.write_json(figures)?;
         let file = self.html.as_deref().unwrap_or(Path::new(default));
@@ -218,6 +244,7 @@ async fn main() -> Result<()> {
     match options.group {
         Some(Group::Distance) => return options.distance().await,
         Some(Group::Scale) => return options.scale().await,
+        Some(Group::Load) => return options.load().await,
         Some(group @ (Group::Rules | Group::Durable)) => return options.on_request(group).await,
         _ => {}
     }

@@ -1,0 +1,223 @@
+//! Owns how Parquet and Arrow files are read in stripes of rows, and which of their fields are columns.
+//! Must not know how rows are written.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_schema::{ArrowError, SchemaRef};
+use batchsql::arrow::Mapping;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::RowGroupMetaData;
+
+use crate::config::sections::Format;
+use crate::load::file::Input;
+use crate::load::stripes::{Records, STRIPE, STRIPE_BYTES, Stripe};
+use crate::table::target::Target;
+
+/// What an Arrow file begins with.
+const MAGIC: &[u8] = b"ARROW1";
+/// What a file of the first Feather version begins with, which nobody writes any more.
+const FEATHER1: &[u8] = b"FEA1";
+
+/// Reads rows. `mapped` gets the mapping first, and `next` each stripe, and says whether it wants more. Row groups of a
+/// Parquet file that have only rows up to `after` are not read.
+///
+/// # Errors
+/// The file cannot be read, or its fields do not fit the table.
+pub(crate) fn rows(
+    input: &Input,
+    target: &Target,
+    after: u64,
+    mapped: impl FnOnce(Mapping),
+    next: impl FnMut(Stripe) -> bool,
+) -> io::Result<u64> {
+    let file = File::open(&input.path)?;
+    match input.format {
+        Format::Parquet => parquet(file, input, target, after, mapped, next),
+        _ => arrow(file, input, target, mapped, next),
+    }
+}
+
+fn parquet(
+    file: File,
+    input: &Input,
+    target: &Target,
+    after: u64,
+    mapped: impl FnOnce(Mapping),
+    next: impl FnMut(Stripe) -> bool,
+) -> io::Result<u64> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(damaged)?;
+    let fields = Fields::new(target, builder.schema())?;
+    mapped(fields.mapping.clone());
+    let metadata = Arc::clone(builder.metadata());
+    let groups = metadata.row_groups();
+    let rows = |group: &RowGroupMetaData| u64::try_from(group.num_rows()).unwrap_or(0);
+    let total: u64 = groups.iter().map(rows).sum();
+    let (mut skipped, mut wanted) = (0, 0);
+    while wanted < groups.len() && skipped + rows(&groups[wanted]) <= after {
+        skipped += rows(&groups[wanted]);
+        wanted += 1;
+    }
+    // Rows of one stripe are in memory together.
+    let bytes: u64 = groups.iter().map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0)).sum();
+    let stripe = (STRIPE_BYTES as u64 / (bytes / total.max(1)).max(1)).clamp(1, STRIPE as u64);
+    let projection = ProjectionMask::roots(builder.parquet_schema(), fields.used.iter().copied());
+    let reader = builder
+        .with_row_groups((wanted..groups.len()).collect())
+        .with_projection(projection)
+        .with_batch_size(stripe as usize);
+    let mut stripes = Stripes { first: skipped + 1, next };
+    for batch in reader.build().map_err(damaged)? {
+        let done = stripes.first.saturating_sub(1) as f64 / total.max(1) as f64;
+        let read = (input.bytes as f64 * done) as u64;
+        if !stripes.send(fields.projected(batch.map_err(refused)?)?, read) {
+            break;
+        }
+    }
+    Ok(total)
+}
+
+fn arrow(
+    mut file: File,
+    input: &Input,
+    target: &Target,
+    mapped: impl FnOnce(Mapping),
+    next: impl FnMut(Stripe) -> bool,
+) -> io::Result<u64> {
+    let mut begin = [0; 6];
+    let length = read_begin(&mut file, &mut begin)?;
+    if begin.starts_with(FEATHER1) {
+        return Err(invalid("this is Feather version 1; write it as version 2, which is an Arrow file".to_owned()));
+    }
+    if length == 0 {
+        return Err(invalid("the file is empty: an Arrow file has at least its fields".to_owned()));
+    }
+    if begin == MAGIC {
+        let reader = FileReader::try_new(file, None).map_err(refused)?;
+        let (schema, parts) = (reader.schema(), reader.num_batches().max(1) as f64);
+        let read = move |done: usize, _: &mut FileReader<File>| (input.bytes as f64 * done as f64 / parts) as u64;
+        return all(reader, &schema, target, mapped, next, read);
+    }
+    let reader = StreamReader::try_new(BufReader::with_capacity(1 << 20, file), None).map_err(refused)?;
+    let schema = reader.schema();
+    let read = |_: usize, reader: &mut StreamReader<BufReader<File>>| reader.get_mut().stream_position().unwrap_or(0);
+    all(reader, &schema, target, mapped, next, read)
+}
+
+fn all<R: Iterator<Item = Result<RecordBatch, ArrowError>>>(
+    mut reader: R,
+    schema: &SchemaRef,
+    target: &Target,
+    mapped: impl FnOnce(Mapping),
+    next: impl FnMut(Stripe) -> bool,
+    read: impl Fn(usize, &mut R) -> u64,
+) -> io::Result<u64> {
+    let fields = Fields::new(target, schema)?;
+    mapped(fields.mapping.clone());
+    let mut stripes = Stripes { first: 1, next };
+    let mut done = 0;
+    while let Some(batch) = reader.next() {
+        let batch = batch.map_err(refused)?;
+        let batch = batch.project(&fields.used).map_err(refused)?;
+        done += 1;
+        let read = read(done, &mut reader);
+        if !stripes.send(fields.projected(batch)?, read) {
+            break;
+        }
+    }
+    Ok(stripes.first - 1)
+}
+
+fn read_begin(file: &mut File, begin: &mut [u8; 6]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < begin.len() {
+        match file.read(&mut begin[length..])? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(length)
+}
+
+/// The fields of a file that are columns.
+struct Fields {
+    /// Their numbers in the file.
+    used: Vec<usize>,
+    /// With the names of columns.
+    schema: SchemaRef,
+    mapping: Mapping,
+}
+
+impl Fields {
+    fn new(target: &Target, file: &SchemaRef) -> io::Result<Self> {
+        let is_used = |name: &str| !target.ignores_unknown || target.schema.column_index(target.column(name)).is_some();
+        let fields = file.fields().iter().enumerate().filter(|(_, field)| is_used(field.name()));
+        let (used, fields): (Vec<usize>, Vec<_>) = fields
+            .map(|(number, field)| {
+                let column = target.column(field.name()).to_owned();
+                (number, field.as_ref().clone().with_name(column))
+            })
+            .unzip();
+        let schema: SchemaRef = Arc::new(arrow_schema::Schema::new(fields));
+        let mapping = target.mapping(&schema).map_err(invalid)?;
+        Ok(Self { used, schema, mapping })
+    }
+
+    /// A batch of the used fields, with the names of their columns.
+    fn projected(&self, batch: RecordBatch) -> io::Result<RecordBatch> {
+        let rows = arrow_array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), batch.columns().to_vec(), &rows).map_err(refused)
+    }
+}
+
+/// Sends batches in stripes.
+struct Stripes<N> {
+    /// The number of the next row.
+    first: u64,
+    next: N,
+}
+
+impl<N: FnMut(Stripe) -> bool> Stripes<N> {
+    fn send(&mut self, batch: RecordBatch, read: u64) -> bool {
+        let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
+        let most = (STRIPE_BYTES / row_bytes.max(1)).clamp(1, STRIPE);
+        for begin in (0..batch.num_rows()).step_by(most) {
+            let part = batch.slice(begin, most.min(batch.num_rows() - begin));
+            let first = self.first;
+            self.first += part.num_rows() as u64;
+            if !(self.next)(Stripe { first, records: Records::Rows(part), read }) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// Errors of the system are passed on, so that it is known that the content is not at fault.
+fn damaged(error: parquet::errors::ParquetError) -> io::Error {
+    match error {
+        parquet::errors::ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => {
+                io::Error::new(io::ErrorKind::InvalidData, format!("it is not a readable Parquet file: {other}"))
+            }
+        },
+        other => io::Error::new(io::ErrorKind::InvalidData, format!("it is not a readable Parquet file: {other}")),
+    }
+}
+
+fn refused(error: ArrowError) -> io::Error {
+    match error {
+        ArrowError::IoError(_, error) if error.raw_os_error().is_some() => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, format!("its content is not readable: {other}")),
+    }
+}
