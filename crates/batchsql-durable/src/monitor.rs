@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{DurableGauges, DurableProgress, DurableReporter, DurableTable};
+use batchsql_feed::unquoted;
 use batchsql_log::{Log, LogStats};
 
 use crate::feed::partitions::Partitions;
@@ -118,20 +119,6 @@ fn since(now: &DurableProgress, before: &DurableProgress) -> DurableProgress {
     progress.written_again = now.written_again - before.written_again;
     progress.dead_letters = now.dead_letters - before.dead_letters;
     progress
-}
-
-/// The name of a table as the pipeline reports it, from its name in the log: `"audit"."events"` is `audit.events`.
-fn unquoted(name: &str) -> String {
-    let (mut text, mut is_inside) = (String::with_capacity(name.len()), false);
-    let mut letters = name.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' if is_inside && letters.next_if_eq(&'"').is_some() => text.push('"'),
-            '"' => is_inside = !is_inside,
-            _ => text.push(letter),
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub use options::FeedSabotage;
 pub use options::{FeedOptions, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
-pub use state::{PartitionState, StoppedPartition};
+pub use state::{PartitionState, StoppedPartition, unquoted};
 
 /// The README is a test.
 #[cfg(doctest)]

@@ -27,17 +27,22 @@
 //!
 //! `subject` and `message` have the names and bytes, described in `FORMAT.md`; `partition` the hash of keys; `stream` the settings
 //! of a stream. Publishing: `chain` stores a message behind the last one, `sink` makes messages of rows. Reading: `link` makes
-//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, `worker` decides which ones
-//! they are. `letters` has messages of another format.
+//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, and `leases` decides which ones
+//! they are; `worker` looks after them. `lag` and `monitor` say how far they are. `letters` has messages of another format.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acks;
 mod chain;
+mod contact;
 mod error;
+mod kept;
+mod lag;
+mod leases;
 mod letters;
 mod link;
 mod message;
+mod monitor;
 mod options;
 mod partition;
 mod partitions;
@@ -45,8 +50,10 @@ mod reached;
 mod settings;
 mod sink;
 mod source;
+mod stats;
 mod stream;
 mod subject;
+mod tallies;
 mod worker;
 
 /// The client, in the version of this crate. Switch on its features, for example `nkeys` for credentials, by depending on it too.
@@ -56,8 +63,9 @@ pub use error::NatsError;
 pub use options::WorkerOptions;
 pub use partitions::PartitionStats;
 pub use sink::{NatsConn, NatsPlan, NatsSink};
+pub use stats::WorkerStats;
 pub use stream::{StreamCheck, StreamOptions};
-pub use worker::{Worker, WorkerStats};
+pub use worker::Worker;
 
 /// The README is a test.
 #[cfg(doctest)]
