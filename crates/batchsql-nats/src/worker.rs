@@ -298,6 +298,8 @@ impl Inner {
         if self.contact.is_away() {
             let names = self.partitions.running();
             join_all(names.iter().map(|name| self.partitions.stop_without_server(name))).await;
+            // It does not look any more who has which.
+            self.partitions.are_unheld(&[]);
             let limit = self.options.release_after;
             return Err(match self.leases().release_all().await {
                 Ok(()) => {
