@@ -41,8 +41,10 @@ impl Leases<'_> {
     /// Starts partitions that this worker is to have, and gives others away.
     pub(crate) async fn share(&self, claiming: Claiming) -> Result<(), String> {
         let WorkerOptions { source, owner, .. } = self.options;
+        // Before the look, or a claim that has just succeeded would seem to be another worker's.
+        let held = self.partitions.held();
         let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
-        self.end_lost(&stored).await;
+        self.end_lost(&held, &stored).await;
         let all: Vec<PartitionKey> = self.partitions.all().into_iter().map(|name| self.key(name)).collect();
         self.show_unheld(&all, &stored);
         let share = share_out(owner, &all, &stored);
@@ -82,11 +84,11 @@ impl Leases<'_> {
     }
 
     /// Ends partitions that another worker has claimed. One without rows to write would not notice it.
-    async fn end_lost(&self, stored: &[StoredPosition]) {
+    async fn end_lost(&self, held: &HashSet<Name>, stored: &[StoredPosition]) {
         let is_of_other = |stored: &&StoredPosition| stored.owner.as_ref().is_some_and(|of| *of != self.options.owner);
         for stored in stored.iter().filter(|stored| self.is_partition(stored)).filter(is_of_other) {
             let name = (stored.key.table.clone(), stored.key.partition);
-            if self.partitions.is_held(&name) {
+            if held.contains(&name) {
                 self.partitions.lose(&name);
             }
         }

@@ -104,8 +104,8 @@ impl WorkerOptions {
 
     /// Exactly once: how long a worker keeps its partitions while NATS does not answer it; default 30 seconds, at least 1 second.
     /// Then it gives them to other workers, which may reach NATS, and takes partitions again when NATS answers. What it has
-    /// under way is written before, as far as a third of the lease allows. It notices up to 12 seconds later, because a request
-    /// to NATS waits for its answer.
+    /// under way is written before, as far as a third of the lease allows. It notices up to 30 seconds later, because requests to
+    /// NATS wait for their answers.
     ///
     /// At least once, the server gives messages to another worker after [`ack_wait`](Self::ack_wait).
     pub fn release_after(mut self, limit: Duration) -> Self {

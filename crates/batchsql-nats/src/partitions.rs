@@ -1,7 +1,7 @@
 //! Owns the partitions that a worker feeds: which ones there are, their start and end, how far they are, and what may be trimmed.
 //! Must not know which of them the worker should have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -294,15 +294,16 @@ impl Partitions {
         running.iter().filter(|(_, running)| running.reached.is_lost()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether this worker has claimed it.
-    pub(crate) fn is_held(&self, name: &Name) -> bool {
-        lock(&self.running).get(name).is_some_and(|running| running.state.is_held())
+    /// Those that this worker has claimed.
+    pub(crate) fn held(&self) -> HashSet<Name> {
+        let running = lock(&self.running);
+        running.iter().filter(|(_, running)| running.state.is_held()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Another worker is the owner, as the table of positions says.
     pub(crate) fn lose(&self, name: &Name) {
-        if let Some(Running { state, reached, .. }) = lock(&self.running).get(name) {
-            reached.lose(state.is_held());
+        if let Some(Running { reached, .. }) = lock(&self.running).get(name) {
+            reached.lose(true);
         }
     }
 

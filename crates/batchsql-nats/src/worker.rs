@@ -32,7 +32,7 @@ use crate::stream::StreamCheck;
 const LOOK: Duration = Duration::from_secs(2);
 /// For giving away what has ended.
 const GIVING: Duration = Duration::from_secs(5);
-/// For the answers of the server in one look.
+/// For the answers of the server in one look, and for the removal of written messages.
 const LOOKING: Duration = Duration::from_secs(10);
 
 /// Reads a stream, and writes its rows to a database. Any number of workers on any machines share the partitions.
@@ -288,7 +288,8 @@ impl Inner {
             self.partitions.all().iter().for_each(|name| self.partitions.start(name, Before::Free));
             Ok(())
         };
-        self.partitions.trim().await;
+        // What is not removed now is removed later.
+        let _ = timeout(LOOKING, self.partitions.trim()).await;
         self.partitions.ask_for_lag().await;
         shared
     }

@@ -56,8 +56,8 @@ fn every_panel_of_the_dashboard_has_data() {
     println!("{panels}");
     // No missing data is excused: this run has a pool, tests, and an allocator that reports its sweeps.
     let of_alerts = "annotation Alerts";
-    // The suite has no durable intake and no stream; their figures are compared in the tests of batchsql-prometheus and
-    // batchsql-nats.
+    // The suite has no durable intake and no stream; their figures are compared in the tests of batchsql-prometheus,
+    // batchsql-metrics and batchsql-nats.
     let others = [other_panels("batchsql_durable_"), other_panels("batchsql_feed_")].concat();
     let is_expected = |place: &str| place != of_alerts && !others.iter().any(|panel| place == panel);
     let missing: Vec<_> =
