@@ -17,6 +17,8 @@
 //! 5. Rows of a key are written in the order of the stream.
 //! 6. Nothing is skipped silently. Exactly once, a partition stops where a message is missing, until
 //!    [`WorkerOptions::accept_gaps`]. At least once a purge of messages that were not written is not noticed.
+//! 7. A worker that does not reach NATS gives its partitions to others after [`WorkerOptions::release_after`] (exactly once), or
+//!    the server gives its messages to others after [`WorkerOptions::ack_wait`] (at least once).
 //!
 //! # Memory
 //!
@@ -36,6 +38,7 @@ mod acks;
 mod chain;
 mod contact;
 mod error;
+mod hash;
 mod kept;
 mod lag;
 mod leases;

@@ -12,6 +12,7 @@ use batchsql_core::StopReason;
 use batchsql_feed::block::MAX_ROWS;
 use bytes::Bytes;
 
+use crate::hash::hash_text;
 use crate::subject::{escape, unescape};
 
 /// The version of the format.
@@ -167,14 +168,6 @@ pub(crate) fn body(headers: &HeaderMap, payload: &[u8]) -> Result<Body, Foreign>
         return Err(Foreign::new(format!("its schema is not that of its header {SCHEMA}")));
     }
     Ok(Body { schema: schema.into(), rows: rows.to_vec() })
-}
-
-/// FNV-1a with 64 bits, as hexadecimal digits.
-pub(crate) fn hash_text(bytes: &[u8]) -> String {
-    let hash = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    format!("{hash:016x}")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use batchsql_core::TableName;
 
-use crate::message::hash_text;
+use crate::hash::hash_text;
 
 /// The prefix of subjects, unless another one is chosen.
 pub(crate) const DEFAULT_PREFIX: &str = "ingest";
