@@ -28,6 +28,8 @@ pub mod dsn;
 mod durable_events;
 mod durable_reporter;
 mod error;
+mod feed_events;
+mod feed_reporter;
 mod idle_doubt;
 mod intake;
 mod model;
@@ -45,6 +47,8 @@ pub use config_table::TableConfig;
 pub use durable_events::{DurableGauges, DurableProgress, DurableTable};
 pub use durable_reporter::DurableReporter;
 pub use error::{ErrorClass, SinkError};
+pub use feed_events::{FeedGauges, FeedProgress, FeedTable, StopReason};
+pub use feed_reporter::FeedReporter;
 #[doc(hidden)]
 pub use idle_doubt::{IdleCheck, IdleDoubt};
 pub use model::batch::{Batch, RowView, Rows, SharedRows};

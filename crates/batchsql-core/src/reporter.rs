@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::durable_events::{DurableGauges, DurableProgress};
 use crate::error::ErrorClass;
+use crate::feed_events::{FeedGauges, FeedProgress};
 use crate::outcome::outcomes::OutcomeCounts;
 
 /// The connections of a pool at one moment.
@@ -287,6 +288,20 @@ pub trait MetricsReporter: Send + Sync + 'static {
             inner.durable_synced(took);
         }
     }
+
+    /// The state of the feeds that write rows of a source with this pipeline, reported each second and at their end.
+    fn feed_gauges(&self, gauges: &FeedGauges) {
+        if let Some(inner) = self.inner() {
+            inner.feed_gauges(gauges);
+        }
+    }
+
+    /// What these feeds have done for one table since the last call for it.
+    fn feed_progress(&self, progress: &FeedProgress) {
+        if let Some(inner) = self.inner() {
+            inner.feed_progress(progress);
+        }
+    }
 }
 
 /// Reports nothing.
@@ -425,6 +440,14 @@ mod tests {
         fn durable_synced(&self, _: Duration) {
             self.note("durable_synced");
         }
+
+        fn feed_gauges(&self, _: &FeedGauges) {
+            self.note("feed_gauges");
+        }
+
+        fn feed_progress(&self, _: &FeedProgress) {
+            self.note("feed_progress");
+        }
     }
 
     struct Outer(Called);
@@ -456,6 +479,8 @@ mod tests {
         outer.durable_gauges(&DurableGauges::default());
         outer.durable_progress(&DurableProgress::default());
         outer.durable_synced(Duration::ZERO);
+        outer.feed_gauges(&FeedGauges::default());
+        outer.feed_progress(&FeedProgress::default());
         let called = outer.0.0.lock().unwrap().clone();
         let all = [
             "batch_sealed",
@@ -474,6 +499,8 @@ mod tests {
             "durable_gauges",
             "durable_progress",
             "durable_synced",
+            "feed_gauges",
+            "feed_progress",
         ];
         assert_eq!(called, all);
     }

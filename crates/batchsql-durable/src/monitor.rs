@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{DurableGauges, DurableProgress, DurableReporter, DurableTable};
+use batchsql_feed::unquoted;
 use batchsql_log::{Log, LogStats};
 
 use crate::feed::partitions::Partitions;
@@ -74,7 +75,7 @@ impl Monitor {
         gauges.recovery = self.recovery;
         let mut tables: BTreeMap<String, DurableTable> = BTreeMap::new();
         for stream in self.partitions.all() {
-            let table = tables.entry(unquoted(stream.state.table())).or_default();
+            let table = tables.entry(unquoted_table(stream.state.table())).or_default();
             let (unsettled, read) = stream.lag();
             table.unsettled_rows += unsettled;
             table.read_rows += read;
@@ -120,20 +121,6 @@ fn since(now: &DurableProgress, before: &DurableProgress) -> DurableProgress {
     progress
 }
 
-/// The name of a table as the pipeline reports it, from its name in the log: `"audit"."events"` is `audit.events`.
-fn unquoted(name: &str) -> String {
-    let (mut text, mut is_inside) = (String::with_capacity(name.len()), false);
-    let mut letters = name.chars().peekable();
-    while let Some(letter) = letters.next() {
-        match letter {
-            '"' if is_inside && letters.next_if_eq(&'"').is_some() => text.push('"'),
-            '"' => is_inside = !is_inside,
-            _ => text.push(letter),
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use batchsql_core::{ColumnType, Schema, TableName};
@@ -150,7 +137,7 @@ mod tests {
             TableName::qualified("a\"b", "\"c\".\"d\""),
         ] {
             let schema = Schema::builder(table.clone()).column("id", ColumnType::I64).build().unwrap();
-            assert_eq!(unquoted(&quoted_table(&table)), schema.table_display(), "{table:?}");
+            assert_eq!(unquoted_table(&quoted_table(&table)), schema.table_display(), "{table:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{EndedRows, Outcome, RowReceipts};
+use batchsql_core::{EndedRows, Outcome, RowReceipts, StopReason};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -18,7 +18,7 @@ use crate::partition::{Found, Partition, Watched};
 use crate::rows::StoredRows;
 use crate::source::Source;
 use crate::state::PartitionState;
-use crate::window::{End, Part, Window};
+use crate::window::{End, Part, Settled, Window};
 
 /// How often a partition looks whether its table is parked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,6 +31,7 @@ pub(crate) async fn run<S: Source>(
     ending: watch::Receiver<Ending>,
 ) -> S {
     let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
+    state.hold(true);
     let at = Partition::new(context, state, source, ending);
     let (window, sent, next_look) = (Window::default(), VecDeque::new(), Instant::now() + LOOK);
     let feed = Feed { at, window, sent, table: None, next_look, has_refused: false };
@@ -188,7 +189,8 @@ impl<S: Source> Feed<S> {
     }
 
     async fn settle(&mut self) {
-        let Some((first, last)) = self.window.settle() else { return };
+        let Some(Settled { first, last, written }) = self.window.settle() else { return };
+        self.at.counts.written.add(written);
         self.at.settle(first, last).await;
     }
 
@@ -199,7 +201,7 @@ impl<S: Source> Feed<S> {
         }
         let again = self.window.write_again(|stored, row| key::of_view(stored.rows.rows().row(row), &stored.order));
         let rows: usize = again.iter().map(|part| part.rows.len()).sum();
-        self.at.context.counts.written_again.add(rows as u64);
+        self.at.counts.written_again.add(rows as u64);
         for Part { block, rows } in again {
             self.submit(block, Numbers::These(rows)).await;
         }
@@ -252,7 +254,8 @@ impl<S: Source> Feed<S> {
         {
             self.has_refused = true;
             let (sequence, place) = (block + numbers.get(accepted) as u64, context.options.place);
-            self.at.stop(format!("row {sequence} of {place} cannot be submitted: {error}; correct the schema"));
+            let text = format!("row {sequence} of {place} cannot be submitted: {error}; correct the schema");
+            self.at.stop(StopReason::Row, text);
         }
         if accepted > 0 {
             self.sent.push_back(Sent { block, rows: numbers, receipts });

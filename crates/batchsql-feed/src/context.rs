@@ -1,7 +1,9 @@
 //! Owns what all partitions of a source use.
 //! Must not know the tasks.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::BatchSql;
 use tokio::sync::{Semaphore, watch};
@@ -13,7 +15,8 @@ use crate::options::FeedOptions;
 pub(crate) struct Context {
     pub(crate) pipeline: BatchSql,
     pub(crate) options: FeedOptions,
-    pub(crate) counts: Counts,
+    /// By table, quoted.
+    counts: Mutex<BTreeMap<String, Arc<Counts>>>,
     /// Changes whenever a partition has settled rows or stopped.
     pub(crate) progress: watch::Sender<()>,
     /// Steps that are under way at once.
@@ -27,14 +30,30 @@ impl Context {
         // One connection is left for claims, where there are more than two.
         let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
         let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
-        let (counts, progress) = (Counts::default(), watch::Sender::new(()));
+        let (counts, progress) = (Mutex::default(), watch::Sender::new(()));
         Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1) }
+    }
+
+    /// The counts of a table, which all of its partitions share.
+    pub(crate) fn counts_of(&self, table: &str) -> Arc<Counts> {
+        let mut counts = self.counts();
+        if let Some(known) = counts.get(table) {
+            return Arc::clone(known);
+        }
+        Arc::clone(counts.entry(table.to_owned()).or_default())
+    }
+
+    /// The counts of all tables that were fed since the start.
+    pub(crate) fn counts(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Counts>>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts since the start.
+/// Counts of a table since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
+    pub(crate) read: Count,
+    pub(crate) written: Count,
     pub(crate) written_again: Count,
     pub(crate) missing: Count,
     pub(crate) dead_letters: Count,

@@ -18,7 +18,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Rows, SharedRows, SinkError, Step};
+use batchsql_core::{
+    Claim, Claimed, ErrorClass, PartitionKey, Position, Rows, SharedRows, SinkError, Step, StopReason,
+};
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
@@ -186,10 +188,11 @@ impl<S: Source> Feed<S> {
             Err(refusal) => return self.at.refused(refusal).await,
         };
         self.at.goes_on();
+        self.at.state.hold(true);
         self.position = Some(position);
         if missing > 0 {
             tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
-            self.at.context.counts.missing.add(missing);
+            self.at.counts.missing.add(missing);
         }
         self.passed = self.passed.max(passed);
         let settled = self.at.state.settled();
@@ -211,7 +214,7 @@ impl<S: Source> Feed<S> {
             Ok(None) => return self.advance().await,
             Err(reason) => {
                 self.is_blocked = true;
-                return self.at.stop(reason);
+                return self.at.stop(StopReason::Row, reason);
             }
         };
         let budget = self.at.context.pipeline.isolation_budget(rows.rows()).saturating_sub(self.rejected);
@@ -398,6 +401,7 @@ impl<S: Source> Feed<S> {
         };
         let failed = match written {
             Ok(_) if commits => {
+                self.at.counts.written.add(rows.len() as u64);
                 self.has_reached(to).await;
                 return Tried::Accepted;
             }
@@ -421,10 +425,11 @@ impl<S: Source> Feed<S> {
             // A step that is rolled back moves nothing.
             Some(true) if commits => {
                 self.at.context.pipeline.step_was_written(rows);
+                self.at.counts.written.add(rows.len() as u64);
                 Tried::Accepted
             }
             Some(_) => {
-                self.at.context.counts.written_again.add(rows.len() as u64);
+                self.at.counts.written_again.add(rows.len() as u64);
                 Tried::Again(error, true)
             }
             None => Tried::Over,
@@ -448,22 +453,23 @@ impl<S: Source> Feed<S> {
                     if now == before {
                         return Some(false);
                     }
-                    self.position = None;
-                    self.at.stop(format!(
+                    self.loses_position();
+                    let text = format!(
                         "its position in the database is {now}, where {before} or {to} was expected: it was changed from outside; \
                          start the program again"
-                    ));
+                    );
+                    self.at.stop(StopReason::Position, text);
                     return None;
                 }
                 Ok(Claimed::Missing) => {
-                    self.position = None;
+                    self.loses_position();
                     let text = "its position in the database is gone: the table batchsql_positions was made anew or restored; \
                                 start the program again";
-                    self.at.stop(text.to_owned());
+                    self.at.stop(StopReason::Position, text.to_owned());
                     return None;
                 }
                 Ok(_) => {
-                    self.position = None;
+                    self.loses_position();
                     self.not_claimed(NotClaimed::Other).await;
                     return None;
                 }
@@ -475,6 +481,12 @@ impl<S: Source> Feed<S> {
                 }
             }
         }
+    }
+
+    /// The partition is not claimed any more.
+    fn loses_position(&mut self) {
+        self.at.state.hold(false);
+        self.position = None;
     }
 
     /// The position was moved.

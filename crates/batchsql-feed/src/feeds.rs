@@ -2,6 +2,7 @@
 //! Must not know what the tasks do.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
-use crate::context::{Context, Ending};
+use crate::context::{Context, Counts, Ending};
 use crate::options::FeedOptions;
 use crate::source::Source;
 use crate::state::{PartitionState, StoppedPartition};
@@ -63,12 +64,38 @@ impl<S> Drop for Aborting<S> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeedCounts {
+    /// Rows that were read from the source.
+    pub read: u64,
+    /// Rows that have ended as written, ignored or superseded, and were settled.
+    pub written: u64,
     /// Rows that were written again because their outcome was not known, with later rows of their keys.
     pub written_again: u64,
     /// Rows that were missing in the source, and were accepted as lost.
     pub missing: u64,
     /// Rows in the dead letters.
     pub dead_letters: u64,
+}
+
+impl FeedCounts {
+    fn of(counts: &Counts) -> Self {
+        Self {
+            read: counts.read.get(),
+            written: counts.written.get(),
+            written_again: counts.written_again.get(),
+            missing: counts.missing.get(),
+            dead_letters: counts.dead_letters.get(),
+        }
+    }
+}
+
+impl AddAssign for FeedCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.read += other.read;
+        self.written += other.written;
+        self.written_again += other.written_again;
+        self.missing += other.missing;
+        self.dead_letters += other.dead_letters;
+    }
 }
 
 /// A partition is not fed, because it is fed already, or all feeds have ended.
@@ -174,12 +201,20 @@ impl<S: Source> Feeds<S> {
 impl<S> Feeds<S> {
     /// Counts since the start.
     pub fn counts(&self) -> FeedCounts {
-        let counts = &self.context.counts;
-        FeedCounts {
-            written_again: counts.written_again.get(),
-            missing: counts.missing.get(),
-            dead_letters: counts.dead_letters.get(),
-        }
+        let mut sum = FeedCounts::default();
+        self.context.counts().values().for_each(|counts| sum += FeedCounts::of(counts));
+        sum
+    }
+
+    /// The same for each table, by its name as in [`PartitionState::table`].
+    pub fn table_counts(&self) -> Vec<(String, FeedCounts)> {
+        self.context.counts().iter().map(|(table, counts)| (table.clone(), FeedCounts::of(counts))).collect()
+    }
+
+    /// The states of the partitions that are fed, in no order.
+    pub fn states(&self) -> Vec<Arc<PartitionState>> {
+        let running = lock(&self.running);
+        running.values().filter(|task| !task.is_gone()).map(|task| Arc::clone(&task.state)).collect()
     }
 
     /// Partitions that do not go on without a person, by table and number.
@@ -203,10 +238,7 @@ impl<S> Feeds<S> {
     }
 
     fn with_reason(&self, reason: impl Fn(&PartitionState) -> Option<StoppedPartition>) -> Vec<StoppedPartition> {
-        let mut partitions: Vec<_> = {
-            let running = lock(&self.running);
-            running.values().filter(|task| !task.is_gone()).filter_map(|task| reason(&task.state)).collect()
-        };
+        let mut partitions: Vec<_> = self.states().iter().filter_map(|state| reason(state)).collect();
         partitions.sort_unstable_by(|a, b| (&a.table, a.partition).cmp(&(&b.table, b.partition)));
         partitions
     }

@@ -30,6 +30,13 @@
 //! the front. When no row is in flight, rows 1, 2 and 3 are submitted again in this order: row 3 too, because row 1 has its
 //! key and would overwrite it. All three are written, and 1 to 3 are settled.
 //!
+//! # Observers
+//!
+//! Whoever runs feeds reports their state each second with
+//! [`BatchSqlBuilder::feed_reporter`](batchsql_core::BatchSqlBuilder::feed_reporter): the parts that do not depend on the source are
+//! [`Feeds::table_counts`], [`Feeds::states`], [`Feeds::stopped`] and [`Feeds::waiting`]. Observers know tables by their
+//! [unquoted](unquoted_table) names. `batchsql-nats` does so; `batchsql-durable` reports the state of its log instead.
+//!
 //! # Modules
 //!
 //! [`file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
@@ -62,7 +69,7 @@ pub use options::FeedSabotage;
 pub use options::{FeedOptions, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
-pub use state::{PartitionState, StoppedPartition, quoted_table};
+pub use state::{PartitionState, StoppedPartition, quoted_table, unquoted_table};
 
 /// The README is a test.
 #[cfg(doctest)]

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use batchsql_core::{DeadLetterLine, Outcome};
+use batchsql_core::{DeadLetterLine, Outcome, StopReason};
 use tokio::sync::watch;
 
-use crate::context::{Context, Ending};
+use crate::context::{Context, Counts, Ending};
 use crate::rows::{NoRows, StoredRows, rows_of};
 use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
 use crate::state::PartitionState;
@@ -27,7 +27,8 @@ pub(crate) struct Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.state.stop(Some("its task has panicked, which is a defect; start the program again".to_owned()));
+            let text = "its task has panicked, which is a defect; start the program again";
+            self.state.stop(Some((StopReason::Defect, text.to_owned())));
             self.context.progress.send_replace(());
         }
     }
@@ -57,6 +58,8 @@ pub(crate) enum Found {
 pub(crate) struct Partition<S> {
     pub(crate) context: Arc<Context>,
     pub(crate) state: Arc<PartitionState>,
+    /// Of its table.
+    pub(crate) counts: Arc<Counts>,
     pub(crate) source: S,
     pub(crate) reading: Reading,
     ending: watch::Receiver<Ending>,
@@ -77,6 +80,7 @@ impl<S: Source> Partition<S> {
     ) -> Self {
         Self {
             schemas: context.options.schemas.changes(),
+            counts: context.counts_of(state.table()),
             context,
             state,
             source,
@@ -160,11 +164,14 @@ impl<S: Source> Partition<S> {
                 return Found::Skipped(*rows.start(), *rows.end());
             }
             Ok(Next::Nothing) => self.reading = Reading::Idle,
-            Err(error) if error.stops => self.stop(error.to_string()),
-            Err(error) => {
-                tracing::error!(%error, table = self.state.table(), "{} cannot be read; trying again", self.context.options.place);
-                self.pause().await;
-            }
+            Err(error) => match error.stop {
+                Some(kind) => self.stop(kind, error.to_string()),
+                None => {
+                    let (table, place) = (self.state.table(), self.context.options.place);
+                    tracing::error!(%error, table, "{place} cannot be read; trying again");
+                    self.pause().await;
+                }
+            },
         }
         Found::Nothing
     }
@@ -175,16 +182,17 @@ impl<S: Source> Partition<S> {
         match rows_of(&block, &options.schemas, &options.ordered) {
             Ok(rows) => {
                 self.state.has_read(rows.last());
+                self.counts.read.add(rows.len() as u64);
                 self.state.stop(None);
                 Found::Rows(rows)
             }
             Err(NoRows::Unresolved(error)) => {
-                self.stop(error.to_string());
+                self.stop(error.kind(), error.to_string());
                 self.reading = Reading::NeedsSchema(Box::new(block));
                 Found::Nothing
             }
-            Err(NoRows::Unusable(reason)) => {
-                self.stop(reason);
+            Err(NoRows::Unusable(kind, reason)) => {
+                self.stop(kind, reason);
                 Found::Nothing
             }
         }
@@ -202,11 +210,11 @@ impl<S: Source> Partition<S> {
         if self.context.options.accepts_gaps {
             let (table, partition) = (self.state.table(), self.state.partition());
             tracing::error!(table, partition, first, last, rows, text, "rows are missing; going on");
-            self.context.counts.missing.add(rows);
+            self.counts.missing.add(rows);
             self.state.has_read(last);
             return Found::Skipped(first, last);
         }
-        self.stop(text);
+        self.stop(StopReason::Gap, text);
         Found::Nothing
     }
 
@@ -243,7 +251,7 @@ impl<S: Source> Partition<S> {
             let (letters, text) = (Arc::clone(&self.context.options.letters), Arc::clone(&lines));
             match tokio::task::spawn_blocking(move || letters.append(&text)).await {
                 Ok(Ok(())) => {
-                    self.context.counts.dead_letters.add(rows as u64);
+                    self.counts.dead_letters.add(rows as u64);
                     return true;
                 }
                 Ok(Err(error)) => {
@@ -275,10 +283,10 @@ impl<S: Source> Partition<S> {
     }
 
     /// Goes on only after a person has done something.
-    pub(crate) fn stop(&mut self, reason: String) {
+    pub(crate) fn stop(&mut self, kind: StopReason, reason: String) {
         let (table, partition) = (self.state.table(), self.state.partition());
         tracing::error!(table, partition, reason, "a partition has stopped");
-        self.state.stop(Some(reason));
+        self.state.stop(Some((kind, reason)));
         self.reading = Reading::Stopped;
         self.context.progress.send_replace(());
     }
@@ -286,7 +294,7 @@ impl<S: Source> Partition<S> {
     /// Stops, or waits before it tries again.
     pub(crate) async fn refused(&mut self, refusal: Refusal) {
         match refusal {
-            Refusal::Stop(reason) => self.stop(reason),
+            Refusal::Stop(kind, reason) => self.stop(kind, reason),
             Refusal::Wait(reason) => {
                 self.waits(reason);
                 self.pause().await;

@@ -1,7 +1,7 @@
 //! Owns how a stored block becomes rows of the program's schema.
 //! Must not know the pipeline.
 
-use batchsql_core::{ColumnBuilder, RowError, SharedRows};
+use batchsql_core::{ColumnBuilder, RowError, SharedRows, StopReason};
 
 use crate::block::rows::read;
 use crate::block::{Unreadable, schema_record};
@@ -36,7 +36,7 @@ pub(crate) enum NoRows {
     /// Another schema may help.
     Unresolved(Unresolved),
     /// Nothing in this process helps.
-    Unusable(String),
+    Unusable(StopReason, String),
 }
 
 /// Why a value of a block is not in its rows.
@@ -65,11 +65,13 @@ pub(crate) fn rows_of(block: &SourceBlock, schemas: &Schemas, ordered: &OrderedT
     let columns: Vec<_> = logged.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
     let first = block.first;
     if block.count == 0 {
-        return Err(NoRows::Unusable(format!("the block at {first} has no rows, which is a defect of its source")));
+        let text = format!("the block at {first} has no rows, which is a defect of its source");
+        return Err(NoRows::Unusable(StopReason::Unreadable, text));
     }
     let misfit = |row: usize, error: &RowError| {
         let sequence = first + row as u64;
-        NoRows::Unusable(format!("row {sequence} does not fit the schema of the program: {error}; correct the schema"))
+        let text = format!("row {sequence} does not fit the schema of the program: {error}; correct the schema");
+        NoRows::Unusable(StopReason::Schema, text)
     };
     // The numbers of the columns, by those of the stored ones.
     let mut numbers = vec![0; columns.len()];
@@ -80,7 +82,8 @@ pub(crate) fn rows_of(block: &SourceBlock, schemas: &Schemas, ordered: &OrderedT
     };
     read(&columns, block.count, &block.bytes, put).map_err(|error| match error {
         NoValue::Unreadable(error) => {
-            NoRows::Unusable(format!("the block of rows {first} to {} cannot be read: {error}", block.last()))
+            let text = format!("the block of rows {first} to {} cannot be read: {error}", block.last());
+            NoRows::Unusable(StopReason::Unreadable, text)
         }
         NoValue::Row(row, error) => misfit(row, &error),
     })?;

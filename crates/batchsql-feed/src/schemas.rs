@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use batchsql_core::{Action, Schema, TableName};
+use batchsql_core::{Action, Schema, StopReason, TableName};
 use tokio::sync::watch;
 
 use crate::block::Unreadable;
@@ -49,6 +49,15 @@ pub(crate) enum Unresolved {
          submitted with, or only one of these"
     )]
     Ambiguous { table: String, count: usize, advice: &'static str },
+}
+
+impl Unresolved {
+    pub(crate) fn kind(&self) -> StopReason {
+        match self {
+            Self::Unreadable(_) | Self::Lost => StopReason::Unreadable,
+            Self::UnknownRule(_) | Self::NoneFits { .. } | Self::Ambiguous { .. } => StopReason::Schema,
+        }
+    }
 }
 
 impl Schemas {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use batchsql_core::{Claim, SharedRows};
+use batchsql_core::{Claim, SharedRows, StopReason};
 
 /// One partition of a source, read by one task. All rows of a partition are of one table.
 ///
@@ -47,16 +47,18 @@ pub trait Source: Send + 'static {
     /// partition begins that has no position. What the source must remember of its claims is durable when this returns.
     /// Default: the source cannot be written exactly once.
     fn claim(&mut self) -> impl Future<Output = Result<Claim, Refusal>> + Send {
-        ready(Err(Refusal::Stop("this source cannot be written exactly once".to_owned())))
+        let text = "this source cannot be written exactly once";
+        ready(Err(Refusal::Stop(StopReason::Settings, text.to_owned())))
     }
 
     /// The claim was not accepted, at the start or after a lost reply: whether the task stops or tries again, and what a
     /// person reads.
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
-        Refusal::Stop(match why {
-            NotClaimed::Missing => "the database has no position of this partition".to_owned(),
-            NotClaimed::Other => "another process has claimed it".to_owned(),
-        })
+        let (kind, text) = match why {
+            NotClaimed::Missing => (StopReason::Position, "the database has no position of this partition"),
+            NotClaimed::Other => (StopReason::Fenced, "another process has claimed it"),
+        };
+        Refusal::Stop(kind, text.to_owned())
     }
 
     /// The partition is claimed, and rows up to `position` are in the database. The source compares this with what it has.
@@ -146,18 +148,18 @@ impl SourceGap {
 #[derive(Debug, Clone)]
 pub struct SourceError {
     text: String,
-    pub(crate) stops: bool,
+    pub(crate) stop: Option<StopReason>,
 }
 
 impl SourceError {
     /// The call is repeated after a pause.
     pub fn again(text: impl Into<String>) -> Self {
-        Self { text: text.into(), stops: false }
+        Self { text: text.into(), stop: None }
     }
 
     /// The partition stops, and a person has to do something: what, is in the text.
-    pub fn stop(text: impl Into<String>) -> Self {
-        Self { text: text.into(), stops: true }
+    pub fn stop(kind: StopReason, text: impl Into<String>) -> Self {
+        Self { text: text.into(), stop: Some(kind) }
     }
 }
 
@@ -174,7 +176,7 @@ impl std::error::Error for SourceError {}
 #[allow(clippy::exhaustive_enums, reason = "a task goes on or it does not")]
 pub enum Refusal {
     /// It stops, until a person has done something.
-    Stop(String),
+    Stop(StopReason, String),
     /// It tries again by itself, after a pause.
     Wait(String),
 }

@@ -2,11 +2,11 @@
 //! Must not know the task that moves it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use batchsql_core::TableName;
+use batchsql_core::{StopReason, TableName};
 
 /// A partition of a table that does not go on without a person, or not now. Its rows stay in their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct StoppedPartition {
     pub table: String,
     /// The partition.
     pub partition: u32,
+    /// What kind of reason it is; `None` if it tries again by itself.
+    pub kind: Option<StopReason>,
     /// Why, and what to do.
     pub reason: String,
 }
@@ -35,6 +37,20 @@ pub fn quoted_table(table: &TableName) -> String {
     }
 }
 
+/// The name of a table as a pipeline reports it, from its quoted name: `"audit"."events"` is `audit.events`.
+pub fn unquoted_table(name: &str) -> String {
+    let (mut text, mut is_inside) = (String::with_capacity(name.len()), false);
+    let mut letters = name.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if is_inside && letters.next_if_eq(&'"').is_some() => text.push('"'),
+            '"' => is_inside = !is_inside,
+            _ => text.push(letter),
+        }
+    }
+    text
+}
+
 /// How far one partition is. Its sequences may have holes, so a number of rows is the answer of its source.
 #[derive(Debug)]
 pub struct PartitionState {
@@ -44,7 +60,8 @@ pub struct PartitionState {
     read: AtomicU64,
     /// Milliseconds since 1970.
     oldest: AtomicU64,
-    stopped: Mutex<Option<String>>,
+    is_held: AtomicBool,
+    stopped: Mutex<Option<(StopReason, String)>>,
     waits: Mutex<Option<String>>,
 }
 
@@ -57,6 +74,7 @@ impl PartitionState {
             settled: AtomicU64::new(settled),
             read: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
             stopped: Mutex::default(),
             waits: Mutex::default(),
         }
@@ -94,14 +112,25 @@ impl PartitionState {
         self.oldest.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Whether rows of it may be written: exactly once, this process has claimed it; at least once, always.
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
     /// Why it does not go on without a person, if so.
     pub fn stopped(&self) -> Option<StoppedPartition> {
-        self.with_reason(&self.stopped)
+        let (kind, reason) = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(self.with_reason(Some(kind), reason))
     }
 
     /// Why it does not go on now, if so. It tries again by itself.
     pub fn waiting(&self) -> Option<StoppedPartition> {
-        self.with_reason(&self.waits)
+        let reason = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(self.with_reason(None, reason))
+    }
+
+    pub(crate) fn hold(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
     }
 
     pub(crate) fn has_read(&self, sequence: u64) {
@@ -112,7 +141,7 @@ impl PartitionState {
         self.settled.fetch_max(last, Ordering::AcqRel);
     }
 
-    pub(crate) fn stop(&self, reason: Option<String>) {
+    pub(crate) fn stop(&self, reason: Option<(StopReason, String)>) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
@@ -120,9 +149,8 @@ impl PartitionState {
         *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    fn with_reason(&self, reason: &Mutex<Option<String>>) -> Option<StoppedPartition> {
-        let reason = reason.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        Some(StoppedPartition { table: self.table.clone(), partition: self.partition, reason })
+    fn with_reason(&self, kind: Option<StopReason>, reason: String) -> StoppedPartition {
+        StoppedPartition { table: self.table.clone(), partition: self.partition, kind, reason }
     }
 }
 

@@ -44,6 +44,17 @@ enum State {
     Failed,
 }
 
+/// Rows at the front that have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// The first sequence.
+    pub(crate) first: u64,
+    /// The last one.
+    pub(crate) last: u64,
+    /// How many of the rows were written, ignored or superseded.
+    pub(crate) written: u64,
+}
+
 /// How a row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -141,9 +152,9 @@ impl<B> Window<B> {
         }
     }
 
-    /// Removes the rows at the front that have ended: their first and last sequence.
-    pub(crate) fn settle(&mut self) -> Option<(u64, u64)> {
-        let mut settled: Option<(u64, u64)> = None;
+    /// Removes the rows at the front that have ended.
+    pub(crate) fn settle(&mut self) -> Option<Settled> {
+        let mut settled: Option<Settled> = None;
         while let Some(front) = self.held.front_mut() {
             let has_ended = |state: State| matches!(state, State::Ended | State::Gone);
             let rows = front.rows();
@@ -158,8 +169,16 @@ impl<B> Window<B> {
             if ended == rows.start && !rows.is_empty() {
                 break;
             }
-            let first = front.first + rows.start as u64;
-            settled = Some((settled.map_or(first, |(first, _)| first), front.first + ended as u64 - 1));
+            let written = match &front.states {
+                States::All(State::Ended) => ended - rows.start,
+                States::All(_) => 0,
+                States::Each(states) => {
+                    states[rows.start..ended].iter().filter(|state| **state == State::Ended).count()
+                }
+            };
+            let (first, last) = (front.first + rows.start as u64, front.first + ended as u64 - 1);
+            let before = settled.unwrap_or(Settled { first, last, written: 0 });
+            settled = Some(Settled { last, written: before.written + written as u64, ..before });
             front.settled = ended;
             if ended < rows.end {
                 break;
@@ -270,7 +289,7 @@ mod tests {
 
         /// The numbers of the first and last row that are settled.
         fn settle(&mut self) -> Option<(usize, usize)> {
-            let (first, last) = self.window.settle()?;
+            let Settled { first, last, .. } = self.window.settle()?;
             let number = |sequence: u64| {
                 let of = |(block, row): &(u64, usize)| block + *row as u64 == sequence;
                 self.places.iter().position(of).unwrap() + 1
@@ -316,7 +335,7 @@ mod tests {
         let again = window.write_again(|keys, row| keys[row].map(|key| vec![key]));
         assert_eq!(again, [Part { block: 1, rows: vec![2] }]);
         window.end(1, 2..3, End::Written);
-        assert_eq!(window.settle(), Some((3, 3)));
+        assert_eq!(window.settle(), Some(Settled { first: 3, last: 3, written: 1 }));
     }
 
     #[test]
@@ -358,7 +377,21 @@ mod tests {
         window.push(10, 1, 0, ());
         assert_eq!(window.settle(), None);
         window.end(1, 0..1, End::Written);
-        assert_eq!(window.settle(), Some((1, 9)));
+        assert_eq!(window.settle(), Some(Settled { first: 1, last: 9, written: 1 }));
+    }
+
+    #[test]
+    fn rows_that_were_written_are_counted_when_they_are_settled() {
+        let mut window = Window::default();
+        window.push(1, 4, 1, ());
+        window.push(5, 2, 0, ());
+        window.push_gap(7, 8);
+        window.end(1, 1..2, End::Written);
+        window.end(1, 2..3, End::Rejected);
+        assert_eq!(window.settle(), Some(Settled { first: 2, last: 3, written: 1 }));
+        window.end(1, 3..4, End::Written);
+        window.end(5, 0..2, End::Written);
+        assert_eq!(window.settle(), Some(Settled { first: 4, last: 8, written: 3 }));
     }
 
     proptest! {

@@ -189,6 +189,45 @@ catalogue! {
     DurableRecovery: Gauge, Seconds, "batchsql_durable_recovery_seconds", ["database"],
         "How long the start took to open and read the log";
 
+    // Feeds of a source, for example workers on a stream; no series without one.
+    FeedSourceUp: Gauge, Count, "batchsql_feed_source_up", ["database"],
+        "1 if the source of the feeds (the stream) has answered the last request, otherwise 0";
+    FeedUnsettledMessages: Gauge, Count, "batchsql_feed_unsettled_messages", ["database", "table"],
+        "Messages between the position and the end of the stream";
+    FeedPendingMessages: Gauge, Count, "batchsql_feed_pending_messages", ["database", "table"],
+        "Messages of these that were not delivered yet";
+    FeedOldestUnsettledMessage: Gauge, Seconds, "batchsql_feed_oldest_unsettled_message_timestamp_seconds",
+        ["database", "table"],
+        "Unix time at which the oldest message that is not settled was stored; 0 if there is none";
+    FeedWantedPartitions: Gauge, Count, "batchsql_feed_wanted_partitions", ["database", "table"],
+        "Partitions that the process is to feed";
+    FeedHeldPartitions: Gauge, Count, "batchsql_feed_held_partitions", ["database", "table"],
+        "Partitions that the process has claimed, or reads together with others";
+    FeedUnheldPartitions: Gauge, Count, "batchsql_feed_unheld_partitions", ["database", "table"],
+        "Partitions that no process has; every process reports the same";
+    FeedWaitingPartitions: Gauge, Count, "batchsql_feed_waiting_partitions", ["database", "table"],
+        "Partitions that cannot be written now, and try again by themselves";
+    FeedStoppedPartitions: Gauge, Count, "batchsql_feed_stopped_partitions", ["database", "table", "reason"],
+        "Partitions that do not go on without a person, by reason; their rows stay in the stream";
+    FeedReadRecords: Counter, Count, "batchsql_feed_read_records_total", ["database", "table"],
+        "Rows that were read from the source";
+    FeedWrittenRecords: Counter, Count, "batchsql_feed_written_records_total", ["database", "table"],
+        "Rows that have ended as written, ignored or superseded, and were settled";
+    FeedWrittenAgain: Counter, Count, "batchsql_feed_written_again_records_total", ["database", "table"],
+        "Rows that were written again because their outcome was not known, with later rows of their keys";
+    FeedMissingRecords: Counter, Count, "batchsql_feed_missing_records_total", ["database", "table"],
+        "Rows or messages that were missing in the source and accepted as lost";
+    FeedDeadLetters: Counter, Count, "batchsql_feed_dead_letters_total", ["database", "table"],
+        "Rejected rows that were added to the dead-letter file of the feeds";
+    FeedTakeovers: Counter, Count, "batchsql_feed_takeovers_total", ["database", "table"],
+        "Partitions that were taken over because the lease of another process had ended";
+    FeedFences: Counter, Count, "batchsql_feed_fences_total", ["database", "table"],
+        "Partitions that another process has claimed while this one had them";
+    FeedRedeliveredMessages: Counter, Count, "batchsql_feed_redelivered_messages_total", ["database", "table"],
+        "Messages that were delivered again and dropped";
+    FeedForeignMessages: Counter, Count, "batchsql_feed_foreign_messages_total", ["database", "table"],
+        "Messages of another format that were written to their file";
+
     // The process and its tests.
     MemoryUsageBytes: Gauge, Bytes, "batchsql_memory_usage_bytes", ["database", "test_case", "type"],
         "Memory in bytes, by type alloc, total_alloc, sys or current";

@@ -46,6 +46,7 @@ mod current_test_case;
 mod durable_series;
 mod emit;
 mod facade;
+mod feed_series;
 mod options;
 mod reporter;
 mod series;

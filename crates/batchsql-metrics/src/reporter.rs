@@ -6,14 +6,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{
-    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, DurableGauges, DurableProgress, ErrorClass, MetricsReporter,
-    OutcomeCounts, OutcomeKind, PipelineGauges,
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, DurableGauges, DurableProgress, ErrorClass, FeedGauges,
+    FeedProgress, MetricsReporter, OutcomeCounts, OutcomeKind, PipelineGauges,
 };
 use metrics::SharedString;
 
 use crate::current_test_case::CurrentTestCase;
 use crate::durable_series::DurableSeries;
 use crate::emit::Emitter;
+use crate::feed_series::FeedSeries;
 use crate::options::MetricsOptions;
 use crate::series::{PipelineSeries, Tables};
 use crate::unix_time::unix_seconds;
@@ -28,13 +29,16 @@ use crate::unix_time::unix_seconds;
 ///   each failed one is an *error*. A failure to get a connection or a plan is an error too, but no
 ///   execution.
 ///
-/// Of a durable intake in front of the pipeline it records what the intake reports; without one these series do not exist.
+/// Of a durable intake in front of the pipeline, and of feeds that write rows of a source with it, it records what they report;
+/// without them these series do not exist.
 #[must_use = "give the reporter to the builder of a pipeline"]
 pub struct Reporter {
     pipeline: PipelineSeries,
     tables: Tables,
     /// Absent until a durable intake reports something.
     durable: OnceLock<DurableSeries>,
+    /// Absent until the feeds of a source report something.
+    feeds: OnceLock<FeedSeries>,
     current: Arc<CurrentTestCase>,
     fixed: Option<Arc<str>>,
 }
@@ -48,13 +52,20 @@ impl Reporter {
     ) -> Self {
         let pipeline = PipelineSeries::new(emitter, &database);
         let tables = Tables::new(emitter.clone(), database, options);
-        Self { pipeline, tables, durable: OnceLock::new(), current, fixed: None }
+        Self { pipeline, tables, durable: OnceLock::new(), feeds: OnceLock::new(), current, fixed: None }
     }
 
     fn durable(&self) -> &DurableSeries {
         self.durable.get_or_init(|| {
             let Tables { emitter, database, options, .. } = &self.tables;
             DurableSeries::new(emitter, database, options.max_tables)
+        })
+    }
+
+    fn feeds(&self) -> &FeedSeries {
+        self.feeds.get_or_init(|| {
+            let Tables { emitter, database, options, .. } = &self.tables;
+            FeedSeries::new(emitter, database, options.max_tables)
         })
     }
 
@@ -179,6 +190,14 @@ impl MetricsReporter for Reporter {
 
     fn durable_synced(&self, took: Duration) {
         self.durable().sync.record(took);
+    }
+
+    fn feed_gauges(&self, gauges: &FeedGauges) {
+        self.feeds().set(gauges);
+    }
+
+    fn feed_progress(&self, progress: &FeedProgress) {
+        self.feeds().add(progress);
     }
 }
 

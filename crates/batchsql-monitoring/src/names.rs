@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use batchsql_core::{ErrorClass, FlushReason, OutcomeKind};
+use batchsql_core::{ErrorClass, FlushReason, OutcomeKind, StopReason};
 use batchsql_metrics::{Metric, MetricKind};
 use strsim::levenshtein;
 
@@ -161,6 +161,7 @@ fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
         ("reason", Metric::Flushes) => FlushReason::ALL.iter().map(|reason| reason.name()).collect(),
         ("reason", Metric::Retries | Metric::RecordsRejected) => classes(),
         ("reason", Metric::SubmitRefused) => vec!["closed", "full", "invalid"],
+        ("reason", Metric::FeedStoppedPartitions) => StopReason::ALL.iter().map(|reason| reason.name()).collect(),
         ("reason", Metric::TableParks) => vec!["schema", "permission", "row", "internal"],
         ("type", Metric::TestRecords) => vec!["submitted", "actual"],
         ("type", _) => vec!["alloc", "total_alloc", "sys", "current"],
@@ -173,7 +174,9 @@ fn values(metric: Metric, label: &str) -> Option<Vec<&'static str>> {
 mod tests {
     use std::sync::Arc;
 
-    use batchsql_core::{BatchInfo, DurableGauges, DurableTable, MetricsReporter, PipelineGauges, PoolState};
+    use batchsql_core::{
+        BatchInfo, DurableGauges, DurableTable, FeedGauges, FeedTable, MetricsReporter, PipelineGauges, PoolState,
+    };
     use batchsql_metrics::{MemoryUsage, Metrics, TestResult};
     use metrics_util::debugging::DebuggingRecorder;
 
@@ -195,6 +198,10 @@ mod tests {
         let mut durable = DurableGauges::default();
         durable.tables.push(DurableTable::default());
         reporter.durable_gauges(&durable);
+        let mut feeds = FeedGauges::default();
+        feeds.source_up = Some(true);
+        feeds.tables.push(FeedTable::default());
+        reporter.feed_gauges(&feeds);
         metrics.record_test_result("d", "t", &TestResult { rps_valid: true, ..Default::default() });
         let one = Some(1);
         let memory = MemoryUsage { alloc: one, total_alloc: one, sys: one, current: one, gc_count: one };

@@ -107,9 +107,10 @@ struct Question {
 }
 
 /// Metrics that exist only if they have a source, and the reason if they do not exist at all.
-const CONDITIONAL: [(&str, &str); 5] = [
+const CONDITIONAL: [(&str, &str); 6] = [
     ("batchsql_pool_connections", "no sink has a pool"),
     ("batchsql_durable_", "no pipeline has a durable intake"),
+    ("batchsql_feed_", "no pipeline is fed from a source"),
     ("batchsql_gc_count", "no allocator reports its sweeps"),
     ("batchsql_memory_usage_", "no memory was recorded"),
     ("batchsql_test_", "no test was recorded"),

@@ -17,6 +17,8 @@
 //! 5. Rows of a key are written in the order of the stream.
 //! 6. Nothing is skipped silently. Exactly once, a partition stops where a message is missing, until
 //!    [`WorkerOptions::accept_gaps`]. At least once a purge of messages that were not written is not noticed.
+//! 7. A worker that does not reach NATS gives its partitions to others after [`WorkerOptions::release_after`] (exactly once), or
+//!    the server gives its messages to others after [`WorkerOptions::ack_wait`] (at least once).
 //!
 //! # Memory
 //!
@@ -27,17 +29,22 @@
 //!
 //! `subject` and `message` have the names and bytes, described in `FORMAT.md`; `partition` the hash of keys; `stream` the settings
 //! of a stream. Publishing: `chain` stores a message behind the last one, `sink` makes messages of rows. Reading: `link` makes
-//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, `worker` decides which ones
-//! they are. `letters` has messages of another format.
+//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, and `leases` decides which ones
+//! they are; `worker` looks after them. `lag` and `monitor` say how far they are. `letters` has messages of another format.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acks;
 mod chain;
+mod contact;
 mod error;
+mod kept;
+mod lag;
+mod leases;
 mod letters;
 mod link;
 mod message;
+mod monitor;
 mod options;
 mod partition;
 mod partitions;
@@ -45,8 +52,10 @@ mod reached;
 mod settings;
 mod sink;
 mod source;
+mod stats;
 mod stream;
 mod subject;
+mod tallies;
 mod token;
 mod worker;
 
@@ -57,8 +66,9 @@ pub use error::NatsError;
 pub use options::WorkerOptions;
 pub use partitions::PartitionStats;
 pub use sink::{NatsConn, NatsPlan, NatsSink};
+pub use stats::WorkerStats;
 pub use stream::{StreamCheck, StreamOptions};
-pub use worker::{Worker, WorkerStats};
+pub use worker::Worker;
 
 /// The README is a test.
 #[cfg(doctest)]

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
+use batchsql_core::StopReason;
 use batchsql_feed::{Refusal, Schemas, SourceError};
 
 use crate::letters::ForeignLetters;
@@ -36,6 +37,14 @@ pub(crate) struct Link {
     pub(crate) source: String,
 }
 
+/// A consumer, and the messages that it sends.
+pub(crate) struct Reader {
+    pub(crate) consumer: String,
+    pub(crate) messages: pull::Stream,
+    /// The time in which the server wants a sign of life.
+    pub(crate) ack_wait: Duration,
+}
+
 /// Why the stream cannot be used now, or not at all.
 #[derive(Debug)]
 pub(crate) enum NoStream {
@@ -55,7 +64,7 @@ impl From<NoStream> for SourceError {
     fn from(why: NoStream) -> Self {
         match why {
             NoStream::Away(text) => Self::again(text),
-            NoStream::MadeAnew(text) => Self::stop(text),
+            NoStream::MadeAnew(text) => Self::stop(StopReason::OtherSource, text),
         }
     }
 }
@@ -64,7 +73,7 @@ impl From<NoStream> for Refusal {
     fn from(why: NoStream) -> Self {
         match why {
             NoStream::Away(text) => Self::Wait(text),
-            NoStream::MadeAnew(text) => Self::Stop(text),
+            NoStream::MadeAnew(text) => Self::Stop(StopReason::OtherSource, text),
         }
     }
 }
@@ -89,7 +98,7 @@ impl Link {
     }
 
     /// Messages of a subject from a sequence on, in order, without acknowledgements.
-    pub(crate) async fn read_from(&self, subject: &str, start: u64) -> Result<pull::Stream, SourceError> {
+    pub(crate) async fn read_from(&self, subject: &str, start: u64) -> Result<Reader, SourceError> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: start.max(1) },
             ack_policy: AckPolicy::None,
@@ -100,13 +109,12 @@ impl Link {
             ..pull::Config::default()
         };
         let consumer = self.stream.create_consumer(config).await.map_err(|error| no_consumer(subject, &error))?;
-        messages(&consumer, AHEAD).await.map_err(|error| no_consumer(subject, &error))
+        reader(&consumer, AHEAD).await.map_err(|error| no_consumer(subject, &error))
     }
 
     /// Messages of a subject that no worker has acknowledged, one at a time: the next one comes when this one is acknowledged,
-    /// whichever worker has it. So rows keep their order. With the time in which the server wants a sign of life, which is a
-    /// setting of the consumer.
-    pub(crate) async fn share(&self, subject: &str) -> Result<(pull::Stream, Duration), SourceError> {
+    /// whichever worker has it. So rows keep their order.
+    pub(crate) async fn share(&self, subject: &str) -> Result<Reader, SourceError> {
         let name = consumer_name(subject, &self.source);
         let config = pull::Config {
             durable_name: Some(name.clone()),
@@ -123,14 +131,18 @@ impl Link {
         let consumer = consumer.map_err(|error| no_consumer(subject, &error))?;
         let found = &consumer.cached_info().config;
         if found.max_ack_pending != 1 || found.max_deliver != -1 || found.ack_policy != AckPolicy::Explicit {
-            return Err(SourceError::stop(format!(
+            let text = format!(
                 "the consumer {name} has other settings than a worker needs: ack_policy explicit, max_deliver -1 and \
                  max_ack_pending 1; remove it, or correct it"
-            )));
+            );
+            return Err(SourceError::stop(StopReason::Settings, text));
         }
-        let ack_wait = found.ack_wait;
-        let messages = messages(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))?;
-        Ok((messages, ack_wait))
+        reader(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))
+    }
+
+    /// What the server counts of a consumer. `None`: it does not answer, or the consumer is gone.
+    pub(crate) async fn consumer(&self, name: &str) -> Option<consumer::Info> {
+        self.stream.consumer_info(name).await.ok()
     }
 
     /// When the message with this sequence was stored; `None` if it is gone.
@@ -151,10 +163,14 @@ impl Link {
         )
     }
 
-    /// The sequence of the first message of a subject from this sequence on.
-    pub(crate) async fn first_from(&self, subject: &str, sequence: u64) -> Result<Option<u64>, SourceError> {
+    /// The sequence of the first message of a subject from this sequence on, and when it was stored.
+    pub(crate) async fn first_from(
+        &self,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<Option<(u64, SystemTime)>, SourceError> {
         match self.stream.raw_message_builder().sequence(sequence).next_by_subject(subject).send().await {
-            Ok(message) => Ok(Some(message.sequence)),
+            Ok(message) => Ok(Some((message.sequence, time(message.time.unix_timestamp_nanos())))),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(SourceError::again(format!("NATS does not show a message of {subject}: {error}"))),
         }
@@ -179,11 +195,10 @@ pub(crate) fn time(nanoseconds: i128) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
-async fn messages(
-    consumer: &async_nats::jetstream::consumer::Consumer<pull::Config>,
-    ahead: usize,
-) -> Result<pull::Stream, async_nats::jetstream::consumer::StreamError> {
-    consumer.stream().max_messages_per_batch(ahead).heartbeat(HEARTBEAT).expires(EXPIRES).messages().await
+async fn reader(consumer: &consumer::Consumer<pull::Config>, ahead: usize) -> Result<Reader, consumer::StreamError> {
+    let messages = consumer.stream().max_messages_per_batch(ahead).heartbeat(HEARTBEAT).expires(EXPIRES).messages();
+    let info = consumer.cached_info();
+    Ok(Reader { consumer: info.name.clone(), ack_wait: info.config.ack_wait, messages: messages.await? })
 }
 
 fn no_consumer(subject: &str, error: &dyn std::error::Error) -> SourceError {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
+use batchsql_core::StopReason;
 use batchsql_feed::block::MAX_ROWS;
 use bytes::Bytes;
 
@@ -65,20 +66,20 @@ pub(crate) struct Foreign {
     /// What is wrong with it.
     pub(crate) why: String,
     /// It is one of ours, and another program or another setting can write its rows: the partition stops.
-    pub(crate) stops: bool,
+    pub(crate) stop: Option<StopReason>,
 }
 
 impl Foreign {
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), stops: false }
+        Self { why: why.into(), stop: None }
     }
 
     pub(crate) fn without_headers() -> Self {
         Self::new("it has no headers")
     }
 
-    pub(crate) fn stop(why: impl Into<String>) -> Self {
-        Self { why: why.into(), stops: true }
+    pub(crate) fn stop(kind: StopReason, why: impl Into<String>) -> Self {
+        Self { why: why.into(), stop: Some(kind) }
     }
 }
 
@@ -120,9 +121,8 @@ impl Header {
             0 => return Err(Foreign::new(format!("its header {FORMAT_HEADER} is 0"))),
             format if format == u64::from(FORMAT) => {}
             newer => {
-                return Err(Foreign::stop(format!(
-                    "it has format {newer}, which a newer version has written; update the program"
-                )));
+                let why = format!("it has format {newer}, which a newer version has written; update the program");
+                return Err(Foreign::stop(StopReason::Unreadable, why));
             }
         }
         let rows = u32::try_from(number(ROWS)?).ok().filter(|rows| *rows as usize <= MAX_ROWS);

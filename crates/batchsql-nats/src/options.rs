@@ -26,6 +26,7 @@ pub struct WorkerOptions {
     pub(crate) tables: Option<Vec<String>>,
     pub(crate) owner: String,
     pub(crate) lease: Duration,
+    pub(crate) release_after: Duration,
     pub(crate) ack_wait: Duration,
     pub(crate) accept_gaps: bool,
     pub(crate) keep_for: Option<Duration>,
@@ -44,6 +45,7 @@ impl WorkerOptions {
             tables: None,
             owner: format!("worker-{:016x}", fastrand::u64(..)),
             lease: Duration::from_secs(45),
+            release_after: Duration::from_secs(30),
             ack_wait: Duration::from_secs(30),
             accept_gaps: false,
             keep_for: Some(Duration::ZERO),
@@ -100,6 +102,17 @@ impl WorkerOptions {
         self
     }
 
+    /// Exactly once: how long a worker keeps its partitions while NATS does not answer it; default 30 seconds, at least 1 second.
+    /// Then it gives them to other workers, which may reach NATS, and takes partitions again when NATS answers. What it has
+    /// under way is written before, as far as a third of the lease allows. It notices up to 30 seconds later, because requests to
+    /// NATS wait for their answers.
+    ///
+    /// At least once, the server gives messages to another worker after [`ack_wait`](Self::ack_wait).
+    pub fn release_after(mut self, limit: Duration) -> Self {
+        self.release_after = limit;
+        self
+    }
+
     /// At least once: how long the server waits for a sign of life of the worker that has a message, before it gives the message to
     /// another one; default 30 seconds, at least 1 second. It is a setting of the consumers, which the first worker makes.
     pub fn ack_wait(mut self, wait: Duration) -> Self {
@@ -140,7 +153,8 @@ impl WorkerOptions {
                 )));
             }
         }
-        for (what, time) in [("lease", self.lease), ("ack_wait", self.ack_wait)] {
+        for (what, time) in [("lease", self.lease), ("release_after", self.release_after), ("ack_wait", self.ack_wait)]
+        {
             if time < Duration::from_secs(1) {
                 return Err(NatsError::new(format!("{what} is {time:?}; it must be at least 1 second")));
             }
@@ -179,6 +193,7 @@ mod tests {
             (options().source("x "), "source"),
             (options().owner("x".repeat(101)), "owner"),
             (options().lease(Duration::from_millis(999)), "lease"),
+            (options().release_after(Duration::from_millis(999)), "release_after"),
             (options().ack_wait(Duration::ZERO), "ack_wait"),
         ] {
             let error = options.check().unwrap_err().to_string();

@@ -1,25 +1,36 @@
-//! Owns the partitions that a worker feeds: which ones there are, their start and end, and what may be trimmed.
+//! Owns the partitions that a worker feeds: which ones there are, their start and end, how far they are, and what may be trimmed.
 //! Must not know which of them the worker should have.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::TableName;
-use batchsql_feed::{Feeds, PartitionState, quoted_table};
+use batchsql_feed::{Feeds, PartitionState, quoted_table, unquoted_table};
 use futures_util::StreamExt as _;
-use tokio::time::Instant;
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
 
-use crate::link::Link;
-use crate::reached::Reached;
+use crate::kept::Kept;
+use crate::lag::Lag;
+use crate::link::{Link, NoStream};
+use crate::reached::{Before, Reached, Waiting};
 use crate::source::{Guarantee, NatsSource, message_of};
 use crate::subject::Subjects;
+use crate::tallies::Tallies;
 
 /// A table, quoted, and the number of a partition.
 pub(crate) type Name = (String, u32);
 
 /// How long what a partition has under way may take when it ends, without leases.
 const LONGEST_END: Duration = Duration::from_secs(10);
+/// Partitions that the server is asked about in one look, the others in the next ones.
+const ASKED: usize = 256;
+/// Of these, questions at once.
+const ASKED_AT_ONCE: usize = 16;
+/// For the answers of one look.
+const ASKING: Duration = Duration::from_secs(5);
 
 /// The partitions of a worker.
 #[derive(Debug)]
@@ -34,8 +45,40 @@ pub(crate) struct Partitions {
     keep_for: Option<Duration>,
     /// How long what a partition has under way may take when the partition ends.
     end: Duration,
-    known: Mutex<BTreeMap<String, TableName>>,
+    known: Mutex<BTreeMap<String, Table>>,
     running: Mutex<BTreeMap<Name, Running>>,
+    /// Messages of each subject, as of the last look.
+    messages: Mutex<HashMap<Name, u64>>,
+    /// Where the questions of the next look begin.
+    next_asked: AtomicUsize,
+}
+
+/// A table that the stream has or had rows of.
+#[derive(Debug)]
+struct Table {
+    name: TableName,
+    tallies: Arc<Tallies>,
+    /// Partitions that no worker has, as of the last look at the leases.
+    unheld: u64,
+}
+
+/// A table, as the observers see it.
+#[derive(Debug, Clone)]
+pub(crate) struct TableStats {
+    /// As a pipeline names it.
+    pub(crate) shown: String,
+    /// The same, quoted.
+    pub(crate) table: String,
+    pub(crate) tallies: Arc<Tallies>,
+    pub(crate) unheld: u64,
+}
+
+/// Whether written messages are removed when a partition ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trim {
+    Yes,
+    /// The server does not answer.
+    No,
 }
 
 /// One partition that is fed.
@@ -44,9 +87,8 @@ struct Running {
     subject: String,
     state: Arc<PartitionState>,
     reached: Arc<Reached>,
-    /// What was settled when, while it is kept.
-    kept: VecDeque<(Instant, u64)>,
-    trimmed: u64,
+    lag: Arc<Lag>,
+    kept: Kept,
 }
 
 /// A partition as its worker sees it.
@@ -61,10 +103,15 @@ pub struct PartitionStats {
     pub written: u64,
     /// The last message of the stream minus `written`. Messages of other partitions are between.
     pub behind: u64,
-    /// Messages of the partition that were not delivered yet, when the last one was.
+    /// Messages of the partition that are not written, as of the last look at the stream or the last message: the distance to its
+    /// end.
+    pub unsettled: u64,
+    /// Of these, messages that were not delivered yet.
     pub pending: u64,
-    /// When the oldest message was published that was read and is not written.
+    /// When the oldest message was published that is not written; `None` if there is none, or if it is not known yet.
     pub oldest: Option<SystemTime>,
+    /// Whether rows may be written: exactly once, this worker has claimed the partition; at least once, always.
+    pub is_held: bool,
 }
 
 impl Partitions {
@@ -93,6 +140,8 @@ impl Partitions {
             end,
             known: Mutex::default(),
             running: Mutex::default(),
+            messages: Mutex::default(),
+            next_asked: AtomicUsize::new(0),
         }
     }
 
@@ -100,19 +149,69 @@ impl Partitions {
     ///
     /// # Errors
     /// The server does not answer.
-    pub(crate) async fn look_for_tables(&self) -> Result<(), String> {
+    pub(crate) async fn look_for_tables(&self) -> Result<(), NoStream> {
+        let away = |error: &dyn std::error::Error| NoStream::Away(error.to_string());
         let filter = self.subjects.all();
-        let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| error.to_string())?;
+        let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| away(&error))?;
+        let mut messages = HashMap::new();
         while let Some(subject) = subjects.next().await {
-            let (subject, _) = subject.map_err(|error| error.to_string())?;
-            let Some((table, _)) = self.subjects.parse(&subject) else {
+            let (subject, count) = subject.map_err(|error| away(&error))?;
+            let Some((name, partition)) = self.subjects.parse(&subject) else {
                 continue;
             };
-            if self.is_meant(&table) {
-                lock(&self.known).entry(quoted_table(&table)).or_insert(table);
+            if self.is_meant(&name) {
+                let table = quoted_table(&name);
+                messages.insert((table.clone(), partition), count as u64);
+                let new = || Table { name, tallies: Arc::default(), unheld: 0 };
+                lock(&self.known).entry(table).or_insert_with(new);
             }
         }
+        *lock(&self.messages) = messages;
         Ok(())
+    }
+
+    /// Asks the server how far partitions are behind. What it does not answer is asked again.
+    pub(crate) async fn ask_for_lag(&self) {
+        let asked: Vec<_> = {
+            let running = lock(&self.running);
+            let first = self.next_asked.load(Ordering::Relaxed) % running.len().max(1);
+            self.next_asked.store(first + ASKED, Ordering::Relaxed);
+            let turned = running.iter().skip(first).chain(running.iter().take(first)).take(ASKED);
+            let messages = lock(&self.messages);
+            let asked = turned.map(|(name, Running { subject, state, reached, lag, .. })| {
+                let of = (Arc::clone(state), Arc::clone(reached), Arc::clone(lag));
+                (subject.clone(), of, messages.get(name).copied().unwrap_or(0))
+            });
+            asked.collect()
+        };
+        let answers = async {
+            for some in asked.chunks(ASKED_AT_ONCE) {
+                let questions = some.iter().map(async |(subject, (state, reached, lag), messages)| {
+                    lag.ask(&self.link, subject, &self.guarantee, (state, reached), *messages).await;
+                });
+                join_all(questions).await;
+            }
+        };
+        let _ = timeout(ASKING, answers).await;
+    }
+
+    /// The tables that the stream has or had rows of.
+    pub(crate) fn tables(&self) -> Vec<TableStats> {
+        let known = lock(&self.known);
+        let tables = known.iter().map(|(table, Table { tallies, unheld, .. })| TableStats {
+            shown: unquoted_table(table),
+            table: table.clone(),
+            tallies: Arc::clone(tallies),
+            unheld: *unheld,
+        });
+        tables.collect()
+    }
+
+    /// These partitions have no worker.
+    pub(crate) fn are_unheld(&self, names: &[Name]) {
+        for (table, known) in &mut *lock(&self.known) {
+            known.unheld = names.iter().filter(|(of, _)| of == table).count() as u64;
+        }
     }
 
     /// Whether it is one of the tables of this worker.
@@ -127,14 +226,19 @@ impl Partitions {
     }
 
     /// Feeds a partition from now on, unless it is fed already.
-    pub(crate) fn start(&self, name: &Name) {
-        let Some(table) = lock(&self.known).get(&name.0).cloned() else { return };
+    pub(crate) fn start(&self, name: &Name, before: Before) {
+        let Some((table, tallies)) =
+            lock(&self.known).get(&name.0).map(|table| (table.name.clone(), Arc::clone(&table.tallies)))
+        else {
+            return;
+        };
         let mut running = lock(&self.running);
         if running.contains_key(name) {
             return;
         }
         let subject = self.subjects.of(&table, name.1);
-        let (state, reached) = (Arc::new(PartitionState::new(&*name.0, name.1, 0)), Arc::default());
+        let (state, reached) =
+            (Arc::new(PartitionState::new(&*name.0, name.1, 0)), Arc::new(Reached::new(tallies, before)));
         let source = NatsSource::new(
             Arc::clone(&self.link),
             subject.clone(),
@@ -144,8 +248,9 @@ impl Partitions {
         );
         match self.feeds.start(Arc::clone(&state), source) {
             Ok(()) => {
-                let kept = VecDeque::new();
-                running.insert(name.clone(), Running { subject, state, reached, kept, trimmed: 0 });
+                let kept = Kept::default();
+                let lag = Arc::default();
+                running.insert(name.clone(), Running { subject, state, reached, lag, kept });
             }
             Err(error) => tracing::warn!(%error, table = name.0, partition = name.1, "a partition was not started"),
         }
@@ -158,9 +263,18 @@ impl Partitions {
 
     /// The same; what is under way has until the limit to end.
     pub(crate) async fn stop_within(&self, name: &Name, limit: Duration) {
+        self.end(name, limit, Trim::Yes).await;
+    }
+
+    /// The same while the server does not answer: written messages stay in the stream.
+    pub(crate) async fn stop_without_server(&self, name: &Name) {
+        self.end(name, self.end, Trim::No).await;
+    }
+
+    async fn end(&self, name: &Name, limit: Duration, trim: Trim) {
         let is_stopped = self.stopped().contains(name);
         let source = self.feeds.stop(&name.0, name.1, limit).await;
-        if !is_stopped {
+        if !is_stopped && trim == Trim::Yes {
             self.trim_where(|other| other == name).await;
         }
         lock(&self.running).remove(name);
@@ -180,6 +294,19 @@ impl Partitions {
         running.iter().filter(|(_, running)| running.reached.is_lost()).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Those that this worker has claimed.
+    pub(crate) fn held(&self) -> HashSet<Name> {
+        let running = lock(&self.running);
+        running.iter().filter(|(_, running)| running.state.is_held()).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Another worker is the owner, as the table of positions says.
+    pub(crate) fn lose(&self, name: &Name) {
+        if let Some(Running { reached, .. }) = lock(&self.running).get(name) {
+            reached.lose(true);
+        }
+    }
+
     /// Whether another worker has been found to be the owner.
     pub(crate) fn is_lost(&self, table: &str, partition: u32) -> bool {
         lock(&self.running).get(&(table.to_owned(), partition)).is_some_and(|running| running.reached.is_lost())
@@ -187,15 +314,18 @@ impl Partitions {
 
     pub(crate) fn stats(&self, end: u64) -> Vec<PartitionStats> {
         let running = lock(&self.running);
-        let stats = running.iter().map(|((table, partition), Running { state, reached, .. })| {
+        let stats = running.iter().map(|((table, partition), Running { state, reached, lag, .. })| {
             let written = message_of(state.settled());
+            let Waiting { pending, unsettled } = reached.waiting();
             PartitionStats {
                 table: table.clone(),
                 partition: *partition,
                 written,
                 behind: end.saturating_sub(written),
-                pending: reached.pending(),
-                oldest: (state.read() > state.settled()).then(|| state.oldest()),
+                unsettled,
+                pending,
+                oldest: lag.oldest(state),
+                is_held: state.is_held() && !reached.is_lost(),
             }
         });
         stats.collect()
@@ -218,7 +348,7 @@ impl Partitions {
         let due: Vec<(Name, String, u64)> = {
             let mut running = lock(&self.running);
             let due = running.iter_mut().filter(|(name, _)| is_meant(name)).filter_map(|(name, running)| {
-                let below = running.due(now, keep_for)?;
+                let below = running.kept.due(now, keep_for, running.reached.settled())?;
                 Some((name.clone(), running.subject.clone(), below))
             });
             due.collect()
@@ -227,7 +357,7 @@ impl Partitions {
             match self.link.trim(&subject, below).await {
                 Ok(_) => {
                     if let Some(running) = lock(&self.running).get_mut(&name) {
-                        running.trimmed = below;
+                        running.kept.is_removed(below);
                     }
                 }
                 Err(error) => tracing::warn!(error, subject, "written messages cannot be removed; trying again"),
@@ -236,61 +366,6 @@ impl Partitions {
     }
 }
 
-impl Running {
-    /// Below which message may be removed, if that is more than before. The settled message itself stays.
-    fn due(&mut self, now: Instant, keep_for: Duration) -> Option<u64> {
-        let settled = self.reached.settled();
-        // A hundred marks, however long messages are kept.
-        let is_new = self.kept.back().is_none_or(|(time, mark)| *mark < settled && now - *time >= keep_for / 100);
-        if is_new && settled > self.trimmed {
-            self.kept.push_back((now, settled));
-        }
-        let mut below = None;
-        while let Some((time, mark)) = self.kept.front()
-            && now - *time >= keep_for
-        {
-            below = Some(*mark);
-            self.kept.pop_front();
-        }
-        below.filter(|below| *below > self.trimmed)
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn messages_are_removed_when_they_were_kept_long_enough() {
-        let reached = Arc::new(Reached::default());
-        let mut running = Running {
-            subject: "s".to_owned(),
-            state: Arc::new(PartitionState::new("t", 0, 0)),
-            reached: Arc::clone(&reached),
-            kept: VecDeque::new(),
-            trimmed: 0,
-        };
-        let keep = Duration::from_secs(100);
-        assert_eq!(running.due(Instant::now(), keep), None);
-        reached.settle(5);
-        assert_eq!(running.due(Instant::now(), keep), None);
-        tokio::time::advance(Duration::from_secs(50)).await;
-        reached.settle(9);
-        assert_eq!(running.due(Instant::now(), keep), None);
-        tokio::time::advance(Duration::from_secs(50)).await;
-        assert_eq!(running.due(Instant::now(), keep), Some(5));
-        running.trimmed = 5;
-        tokio::time::advance(Duration::from_secs(50)).await;
-        assert_eq!(running.due(Instant::now(), keep), Some(9));
-        running.trimmed = 9;
-        tokio::time::advance(Duration::from_secs(500)).await;
-        assert_eq!(running.due(Instant::now(), keep), None);
-        // Without a time to keep them, at once.
-        reached.settle(12);
-        assert_eq!(running.due(Instant::now(), Duration::ZERO), Some(12));
-    }
 }

@@ -12,14 +12,14 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{AckKind, Message};
-use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, TableName};
+use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, StopReason, TableName};
 use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::acks::Acks;
 use crate::letters::ForeignLetter;
-use crate::link::{Link, time};
+use crate::link::{Link, Reader, time};
 use crate::message::{Foreign, Header, body};
 use crate::reached::Reached;
 
@@ -46,6 +46,8 @@ pub(crate) struct NatsSource {
     last_time: Option<SystemTime>,
     /// The sequence of the last row that was read, or of the position.
     end: u64,
+    /// It was claimed, and nobody else has claimed it since as far as is known.
+    is_claimed: bool,
     /// The message of the position, until one was read.
     resumed: Option<u64>,
     /// The message that is next, although something before it is missing: it was said.
@@ -122,6 +124,7 @@ impl NatsSource {
             last: 0,
             last_time: None,
             end: 0,
+            is_claimed: false,
             resumed: None,
             excused: None,
             delivered: 0,
@@ -166,18 +169,17 @@ impl NatsSource {
         if self.reader.is_none() {
             self.refuse_used_numbers().await?;
             self.delivered = 0;
-            self.reader = Some(match self.guarantee {
+            let Reader { consumer, messages, ack_wait } = match self.guarantee {
                 Guarantee::ExactlyOnce { .. } => {
                     // Some of its rows may be behind the position.
                     let start = self.resumed.unwrap_or(self.last + 1);
                     self.link.read_from(&self.subject, start).await?
                 }
-                Guarantee::AtLeastOnce => {
-                    let (reader, ack_wait) = self.link.share(&self.subject).await?;
-                    self.ack_wait = ack_wait;
-                    reader
-                }
-            });
+                Guarantee::AtLeastOnce => self.link.share(&self.subject).await?,
+            };
+            self.reached.opens(&consumer);
+            self.ack_wait = ack_wait;
+            self.reader = Some(messages);
         }
         let Some(reader) = &mut self.reader else { return Ok(None) };
         match reader.next().now_or_never() {
@@ -198,13 +200,13 @@ impl NatsSource {
         let end = self.link.info().await?.state.last_sequence;
         if end < self.last {
             let what = format!("message {} was read, but the stream ends at {end}", self.last);
-            return Err(SourceError::stop(self.link.lost_its_end(&what)));
+            return Err(SourceError::stop(StopReason::OtherSource, self.link.lost_its_end(&what)));
         }
         if let Some(read) = self.last_time
             && self.link.time_of(self.last).await?.is_some_and(|time| time != read)
         {
             let what = format!("message {} is another one than the one that was read", self.last);
-            return Err(SourceError::stop(self.link.lost_its_end(&what)));
+            return Err(SourceError::stop(StopReason::OtherSource, self.link.lost_its_end(&what)));
         }
         Ok(())
     }
@@ -236,13 +238,13 @@ impl NatsSource {
             return self.gap(message, sequence, header.after).await;
         }
         (self.excused, self.resumed) = (None, None);
-        self.reached.read(pending);
+        self.reached.comes(pending);
         let rows = header.and_then(|header| self.rows(&message, &header));
         let block = match rows {
             Ok(rows) => rows,
-            Err(Foreign { stops: true, why }) => {
+            Err(Foreign { stop: Some(kind), why }) => {
                 self.reader = None;
-                return Err(SourceError::stop(format!("message {sequence} of {}: {why}", self.subject)));
+                return Err(SourceError::stop(kind, format!("message {sequence} of {}: {why}", self.subject)));
             }
             Err(Foreign { why, .. }) => {
                 if let Err(error) = self.set_aside_foreign(&message, sequence, &why).await {
@@ -250,6 +252,7 @@ impl NatsSource {
                     self.reader = None;
                     return Err(error);
                 }
+                self.reached.tallies().foreign.add_one();
                 None
             }
         };
@@ -268,8 +271,10 @@ impl NatsSource {
         self.last_time = Some(time);
         if is_ended {
             // The message of the position, all of whose rows are in the database.
+            self.reached.passes();
             return Ok(None);
         }
+        self.reached.holds();
         self.held.push_back(Held { message: sequence, last: self.end, bytes });
         self.held_bytes += bytes;
         if !self.is_exact() {
@@ -281,7 +286,9 @@ impl NatsSource {
 
     /// A message that was read before: it is still held, or its acknowledgement was lost.
     async fn seen(&mut self, message: Message, sequence: u64, time: SystemTime) -> Result<Option<Next>, SourceError> {
+        self.reached.tallies().redelivered.add_one();
         if self.is_exact() {
+            self.reached.passes();
             return Ok(None);
         }
         // Messages are stored in their order. So one that was stored after the last one, and has its number or a smaller one, was
@@ -289,7 +296,7 @@ impl NatsSource {
         let is_other = |last| time > last || (sequence == self.last && time != last);
         if self.last_time.is_some_and(is_other) {
             let what = format!("message {sequence} came after message {}", self.last);
-            return Err(SourceError::stop(self.link.lost_its_end(&what)));
+            return Err(SourceError::stop(StopReason::OtherSource, self.link.lost_its_end(&what)));
         }
         let (_, acker) = message.split();
         let acker = match &self.acks {
@@ -308,7 +315,7 @@ impl NatsSource {
     async fn gap(&mut self, message: Message, sequence: u64, after: u64) -> Result<Option<Next>, SourceError> {
         // The server says whether there is one between.
         let first = self.link.first_from(&self.subject, self.last + 1).await;
-        if !matches!(first, Ok(Some(first)) if first == sequence) {
+        if !matches!(first, Ok(Some((first, _))) if first == sequence) {
             // It is read again.
             self.reader = None;
             return first.map(|_| None);
@@ -361,12 +368,15 @@ impl NatsSource {
     fn refuse_counting(&self, bytes: &[u8]) -> Result<(), Foreign> {
         let counts = |schema: &Schema| schema.action() != Action::Insert && !schema.is_repeatable();
         match self.link.schemas.schema_of(bytes) {
-            Some(schema) if !self.is_exact() && counts(&schema) => Err(Foreign::stop(format!(
-                "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
-                 WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \
-                 WorkerOptions::schema",
-                schema.table_display()
-            ))),
+            Some(schema) if !self.is_exact() && counts(&schema) => {
+                let why = format!(
+                    "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
+                     WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \
+                     WorkerOptions::schema",
+                    schema.table_display()
+                );
+                Err(Foreign::stop(StopReason::Schema, why))
+            }
             _ => Ok(()),
         }
     }
@@ -391,7 +401,8 @@ impl NatsSource {
 }
 
 fn unreadable(part: &str, error: &Unreadable) -> Foreign {
-    Foreign { why: format!("its {part} cannot be read: {error}"), stops: matches!(error, Unreadable::NewerVersion(_)) }
+    let stop = matches!(error, Unreadable::NewerVersion(_)).then_some(StopReason::Unreadable);
+    Foreign { why: format!("its {part} cannot be read: {error}"), stop }
 }
 
 impl Source for NatsSource {
@@ -428,10 +439,12 @@ impl Source for NatsSource {
 
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
         let end = *rows.end();
+        let mut ended = 0;
         while self.held.front().is_some_and(|held| held.last <= end) {
             self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
+            ended += 1;
         }
-        self.reached.settle(message_of(end));
+        self.reached.settle(message_of(end), ended);
         let Some(acks) = &self.acks else { return Ok(()) };
         let below = self.held.front().map_or(u64::MAX, |held| held.message);
         let settled = acks.settle(below).await;
@@ -446,16 +459,20 @@ impl Source for NatsSource {
             Guarantee::ExactlyOnce { owner, lease } => {
                 Ok(Claim::of(&**owner).from(ClaimFrom::Anyone).or_begin_at(0).lease(*lease))
             }
-            Guarantee::AtLeastOnce => Err(Refusal::Stop("it is read at least once".to_owned())),
+            Guarantee::AtLeastOnce => Err(Refusal::Stop(StopReason::Settings, "it is read at least once".to_owned())),
         }
     }
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
         match why {
-            NotClaimed::Missing => Refusal::Stop("the database has no position of this partition any more".to_owned()),
+            NotClaimed::Missing => {
+                let text = "the database has no position of this partition any more";
+                Refusal::Stop(StopReason::Position, text.to_owned())
+            }
             _ => {
-                self.reached.lose();
-                Refusal::Stop("another worker has it".to_owned())
+                self.reached.lose(self.is_claimed);
+                self.is_claimed = false;
+                Refusal::Stop(StopReason::Fenced, "another worker has it".to_owned())
             }
         }
     }
@@ -465,8 +482,10 @@ impl Source for NatsSource {
         let (message, end) = (message_of(position), info.state.last_sequence);
         if message > end {
             let what = format!("the position in the database is message {message}, but the stream ends at {end}");
-            return Err(Refusal::Stop(self.link.lost_its_end(&what)));
+            return Err(Refusal::Stop(StopReason::OtherSource, self.link.lost_its_end(&what)));
         }
+        self.reached.is_claimed();
+        self.is_claimed = true;
         (self.last, self.end) = (message, position);
         self.resumed = (message > 0).then_some(message);
         Ok(Begin::default())

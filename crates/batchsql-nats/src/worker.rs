@@ -3,31 +3,37 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use batchsql_core::{BatchSql, BatchSqlBuilder, CloseReport, PartitionKey, Position, Sink, StoredPosition, share_out};
+use batchsql_core::{BatchSql, BatchSqlBuilder, CloseReport, Sink};
 use batchsql_feed::key::OrderedTables;
-use batchsql_feed::{FeedCounts, FeedOptions, Feeds, Letters, Schemas, StoppedPartition, without_ends};
+use batchsql_feed::{FeedOptions, Feeds, Letters, Schemas, without_ends};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::contact::Contact;
 use crate::error::NatsError;
+use crate::leases::{Claiming, Leases};
 use crate::letters::ForeignLetters;
-use crate::link::Link;
+use crate::link::{Link, NoStream};
+use crate::monitor::{INTERVAL, Monitor};
 use crate::options::WorkerOptions;
-use crate::partitions::{Name, PartitionStats, Partitions};
+use crate::partitions::Partitions;
+use crate::reached::Before;
 use crate::source::Guarantee;
+use crate::stats::WorkerStats;
 use crate::stream::StreamCheck;
-use crate::subject::table_of_quoted;
 
 /// How often a worker without leases looks for new tables, and removes written messages.
 const LOOK: Duration = Duration::from_secs(2);
 /// For giving away what has ended.
 const GIVING: Duration = Duration::from_secs(5);
+/// For the answers of the server in one look, and for the removal of written messages.
+const LOOKING: Duration = Duration::from_secs(10);
 
 /// Reads a stream, and writes its rows to a database. Any number of workers on any machines share the partitions.
 ///
@@ -61,39 +67,13 @@ struct Inner {
     partitions: Partitions,
     options: WorkerOptions,
     incarnation: String,
+    contact: Contact,
+    monitor: Monitor,
     /// The last sequence of the stream, as of the last look.
     end: std::sync::atomic::AtomicU64,
     /// Why the worker cannot look after its partitions now.
     trouble: Mutex<Option<String>>,
     ending: watch::Sender<bool>,
-}
-
-/// What a worker does, at one moment.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct WorkerStats {
-    /// The partitions that this worker has, by table and number.
-    pub partitions: Vec<PartitionStats>,
-    /// Partitions that do not go on without a person.
-    pub stopped: Vec<StoppedPartition>,
-    /// Partitions that cannot be written now, and try again by themselves.
-    pub waiting: Vec<StoppedPartition>,
-    /// Rows since the start.
-    pub counts: FeedCounts,
-    /// Why the worker cannot look after its partitions now, if so: the server or the database does not answer.
-    pub trouble: Option<String>,
-}
-
-impl WorkerStats {
-    /// When the oldest message was published that was read and is not written.
-    pub fn oldest(&self) -> Option<SystemTime> {
-        self.partitions.iter().filter_map(|partition| partition.oldest).min()
-    }
-
-    /// Messages that were not delivered yet, as far as this worker knows.
-    pub fn pending(&self) -> u64 {
-        self.partitions.iter().map(|partition| partition.pending).sum()
-    }
 }
 
 impl Worker {
@@ -128,6 +108,7 @@ impl Worker {
         let stream = context.get_stream_no_info(&name).await;
         let stream = stream.map_err(|error| NatsError::new(format!("the stream {name} cannot be used: {error}")))?;
         let letters = open_letters(&options).await?;
+        let monitor = Monitor::new(builder.feed_reporter());
         let settings = builder.settings();
         let ordered = OrderedTables::of(&settings);
         let pipeline = without_ends(builder, settings).start();
@@ -159,11 +140,14 @@ impl Worker {
             guarantee,
             options.keep_for,
         );
+        let contact = Contact::new(options.exactly_once.then_some(options.release_after));
         let inner = Arc::new(Inner {
             pipeline,
             partitions,
             options,
             incarnation,
+            contact,
+            monitor,
             end: Default::default(),
             trouble: Mutex::default(),
             ending: watch::Sender::new(false),
@@ -174,17 +158,7 @@ impl Worker {
 
     /// What the worker does now.
     pub fn stats(&self) -> WorkerStats {
-        let Inner { partitions, end, trouble, .. } = &*self.inner;
-        let mut stopped = partitions.feeds.stopped();
-        // They are another worker's, and end.
-        stopped.retain(|stopped| !partitions.is_lost(&stopped.table, stopped.partition));
-        WorkerStats {
-            partitions: partitions.stats(end.load(std::sync::atomic::Ordering::Relaxed)),
-            stopped,
-            waiting: partitions.feeds.waiting(),
-            counts: partitions.feeds.counts(),
-            trouble: trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
+        self.inner.stats()
     }
 
     /// The pipeline that writes the rows, for its own figures.
@@ -211,7 +185,7 @@ impl Worker {
         let stops = names.iter().map(|name| partitions.stop_within(name, left));
         let _ = timeout(left + GIVING, join_all(stops)).await;
         if options.exactly_once {
-            let released = timeout(GIVING, self.inner.release_all()).await;
+            let released = timeout(GIVING, self.inner.leases().release_all()).await;
             if !matches!(released, Ok(Ok(()))) {
                 tracing::warn!(
                     "the leases of this worker were not given back; others get its partitions when they are over"
@@ -220,6 +194,7 @@ impl Worker {
         }
         let report = pipeline.close(end.saturating_duration_since(tokio::time::Instant::now())).await;
         partitions.feeds.end().await;
+        self.inner.report();
         report
     }
 }
@@ -243,6 +218,7 @@ impl Inner {
         tokio::select! {
             () = self.turns() => {}
             () = self.renew_always(), if self.options.exactly_once => {}
+            () = self.report_always() => {}
         }
     }
 
@@ -251,6 +227,9 @@ impl Inner {
         let WorkerOptions { source, owner, lease, .. } = &self.options;
         loop {
             sleep(*lease / 3).await;
+            if self.contact.is_gone() {
+                continue;
+            }
             if let Err(error) = self.pipeline.renew(source, owner, *lease).await {
                 tracing::debug!(%error, "leases were not renewed; trying again");
             }
@@ -278,116 +257,113 @@ impl Inner {
 
     /// One look at the stream and the leases.
     async fn turn(&self) -> Result<(), String> {
-        if self.options.exactly_once {
-            // A worker without a seat gets no partitions.
-            self.renew().await?;
+        // Otherwise others are to have its partitions until the stream answers.
+        if self.options.exactly_once && !self.contact.is_gone() {
+            self.leases().renew().await?;
         }
-        let looked = self.look().await;
-        let stored = if self.options.exactly_once {
-            self.share().await?
-        } else {
-            self.partitions.all().iter().for_each(|name| self.partitions.start(name));
-            Vec::new()
+        let looked = match timeout(LOOKING, self.look()).await {
+            Ok(looked) => looked,
+            Err(_) => Err(NoStream::Away(format!("NATS has not shown the stream within {LOOKING:?}"))),
         };
-        looked?;
-        self.partitions.trim().await;
-        self.refuse_other_tables(&stored)
-    }
-
-    /// Partitions are shared out as if each worker could have any of them. So those of a table that some workers leave out may
-    /// have no worker at all.
-    fn refuse_other_tables(&self, stored: &[StoredPosition]) -> Result<(), String> {
-        let WorkerOptions { source, owner, .. } = &self.options;
-        let of_others = stored.iter().filter(|stored| {
-            let is_partition = !stored.key.is_seat() && stored.key.incarnation == self.incarnation;
-            is_partition && stored.holder().is_some_and(|holder| holder != owner)
-        });
-        let mut tables = of_others.map(|stored| table_of_quoted(&stored.key.table));
-        match tables.find(|table| !self.partitions.is_meant(table)) {
-            None => Ok(()),
-            Some(table) => Err(format!(
-                "another worker of source {source} has partitions of table {table}, which this one leaves out, so some partitions \
-                 may have no worker; give all workers of a source the same WorkerOptions::tables, or workers with other tables \
-                 another WorkerOptions::source"
-            )),
+        match looked {
+            Err(NoStream::Away(text)) => return self.is_away(text).await,
+            Err(NoStream::MadeAnew(text)) => {
+                self.contact.answers();
+                if self.options.exactly_once {
+                    self.leases().share(Claiming::Yes).await?;
+                }
+                return Err(text);
+            }
+            Ok(()) => {}
         }
+        if self.contact.is_gone() {
+            tracing::warn!("NATS answers again; this worker takes partitions again");
+            self.contact.answers();
+            self.leases().renew().await?;
+        }
+        self.contact.answers();
+        let shared = if self.options.exactly_once {
+            self.leases().share(Claiming::Yes).await
+        } else {
+            self.partitions.all().iter().for_each(|name| self.partitions.start(name, Before::Free));
+            Ok(())
+        };
+        // What is not removed now is removed later.
+        let _ = timeout(LOOKING, self.partitions.trim()).await;
+        self.partitions.ask_for_lag().await;
+        shared
     }
 
-    async fn look(&self) -> Result<(), String> {
-        let info = self.partitions.link.info().await.map_err(|why| why.to_string())?;
+    /// The stream did not answer. A worker that cannot read its partitions keeps them for a bounded time only.
+    async fn is_away(&self, text: String) -> Result<(), String> {
+        if self.contact.is_away() {
+            let names = self.partitions.running();
+            join_all(names.iter().map(|name| self.partitions.stop_without_server(name))).await;
+            // It does not look any more who has which.
+            self.partitions.are_unheld(&[]);
+            let limit = self.options.release_after;
+            return Err(match self.leases().release_all().await {
+                Ok(()) => {
+                    format!("{text}; its partitions were given to other workers, because NATS was away for {limit:?}")
+                }
+                Err(error) => {
+                    format!("{text}; its partitions were not given away ({error}), and its leases end by themselves")
+                }
+            });
+        }
+        if self.options.exactly_once {
+            self.leases().share(Claiming::No).await?;
+        }
+        Err(text)
+    }
+
+    async fn look(&self) -> Result<(), NoStream> {
+        let info = self.partitions.link.info().await?;
         self.end.store(info.state.last_sequence, std::sync::atomic::Ordering::Relaxed);
         self.partitions.look_for_tables().await
     }
 
-    async fn renew(&self) -> Result<(), String> {
-        let WorkerOptions { source, owner, lease, .. } = &self.options;
-        let held = self.pipeline.renew(source, owner, *lease).await.map_err(|error| error.to_string())?;
-        if !held.iter().any(|stored| stored.key.is_seat()) {
-            self.pipeline.take_seat(source, owner, *lease).await.map_err(|error| error.to_string())?;
-        }
-        Ok(())
+    fn leases(&self) -> Leases<'_> {
+        let Self { pipeline, partitions, options, incarnation, .. } = self;
+        Leases { pipeline, partitions, options, incarnation }
     }
 
-    /// Starts partitions that this worker is to have, and gives others away. Returns what the table of positions has.
-    async fn share(&self) -> Result<Vec<StoredPosition>, String> {
-        let lost = self.partitions.lost();
-        join_all(lost.iter().map(|name| self.partitions.stop(name))).await;
-        let WorkerOptions { source, owner, .. } = &self.options;
-        let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
-        let all: Vec<PartitionKey> = self.partitions.all().into_iter().map(|name| self.key(name)).collect();
-        let share = share_out(owner, &all, &stored);
-        let given = share.release.iter().map(async |key| {
-            self.partitions.stop(&(key.table.clone(), key.partition)).await;
-            if let Some(position) = find(&stored, key) {
-                self.release(&position, key).await;
-            }
-        });
-        join_all(given).await;
-        for key in share.claim {
-            self.partitions.start(&(key.table, key.partition));
-        }
-        // Those of which it has the lease, but which it does not feed: a claim whose answer came late.
-        for stored in stored.iter().filter(|stored| stored.holder() == Some(owner) && !stored.key.is_seat()) {
-            let is_released = share.release.contains(&stored.key);
-            if stored.key.incarnation == self.incarnation && !is_released {
-                self.partitions.start(&(stored.key.table.clone(), stored.key.partition));
-            }
-        }
-        Ok(stored)
-    }
-
-    /// Gives a partition that has ended to the others. The claim may have been repeated since the position was read.
-    async fn release(&self, position: &Position, key: &PartitionKey) {
-        match self.pipeline.release(position).await {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!(partition = %key, "another worker has the partition already"),
-            Err(error) => {
-                tracing::warn!(%error, partition = %key, "a partition was not given away; its lease ends by itself")
-            }
+    fn stats(&self) -> WorkerStats {
+        let Self { partitions, end, trouble, .. } = self;
+        let mut stopped = partitions.feeds.stopped();
+        // They are another worker's, and end.
+        stopped.retain(|stopped| !partitions.is_lost(&stopped.table, stopped.partition));
+        WorkerStats {
+            partitions: partitions.stats(end.load(std::sync::atomic::Ordering::Relaxed)),
+            stopped,
+            waiting: partitions.feeds.waiting(),
+            counts: partitions.feeds.counts(),
+            trouble: trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
-    async fn release_all(&self) -> Result<(), String> {
-        let WorkerOptions { source, owner, .. } = &self.options;
-        let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
-        for stored in stored.iter().filter(|stored| stored.owner.as_deref() == Some(owner)) {
-            self.release(&stored.position, &stored.key).await;
+    /// Tells the observers each second. Without observers it waits for ever.
+    async fn report_always(&self) {
+        if !self.monitor.is_observed() {
+            return std::future::pending().await;
         }
-        Ok(())
+        loop {
+            self.report();
+            sleep(INTERVAL).await;
+        }
     }
 
-    fn key(&self, (table, partition): Name) -> PartitionKey {
-        PartitionKey::new(&*self.options.source, &*self.incarnation, table, partition)
+    fn report(&self) {
+        if self.monitor.is_observed() {
+            let (tables, counts) = (self.partitions.tables(), self.partitions.feeds.table_counts());
+            self.monitor.report(self.contact.is_up(), &self.stats(), &tables, &counts);
+        }
     }
 }
 
 /// How often leases are renewed.
 fn renewal(lease: Duration) -> Duration {
     (lease / 3).min(LOOK)
-}
-
-fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {
-    stored.iter().find(|stored| stored.key == *key).map(|stored| stored.position)
 }
 
 /// Opens the file, where blocking is allowed.

@@ -19,6 +19,7 @@ use crate::dispatch::connect_gate::WaitLimits;
 use crate::dispatch::dispatcher::{Dispatcher, Warned};
 use crate::dispatch::state::Activity;
 use crate::durable_reporter::DurableReporter;
+use crate::feed_reporter::FeedReporter;
 use crate::intake::groups::Groups;
 use crate::intake::headroom::Headroom;
 use crate::intake::table::Intake;
@@ -99,6 +100,12 @@ impl<S: Sink> BatchSqlBuilder<S> {
     /// The observers that were added so far, for a durable intake in front of this pipeline, which has events of its own.
     pub fn durable_reporter(&self) -> DurableReporter {
         DurableReporter::new(GuardedReporter::new(self.reporters.clone()))
+    }
+
+    /// The observers that were added so far, for feeds that write rows of a source with this pipeline, which have events of
+    /// their own.
+    pub fn feed_reporter(&self) -> FeedReporter {
+        FeedReporter::new(GuardedReporter::new(self.reporters.clone()))
     }
 
     /// Calls back with every row that ends as rejected, expired, purged or unknown, whether it has a

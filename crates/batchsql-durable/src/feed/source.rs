@@ -5,7 +5,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use batchsql_core::{Claim, ClaimFrom};
+use batchsql_core::{Claim, ClaimFrom, StopReason};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use batchsql_log::{From, Gap, Log, LogError, Reader, StoredBlock};
 use tokio::sync::watch;
@@ -47,7 +47,7 @@ impl LogSource {
             None => {
                 let reader = self.from.log.reader(self.stream.table, self.stream.state.partition(), From::Unsettled);
                 // It does not depend on the disk.
-                reader.map_err(|error| SourceError::stop(error.to_string()))
+                reader.map_err(|error| SourceError::stop(StopReason::Unreadable, error.to_string()))
             }
         }
     }
@@ -76,13 +76,15 @@ impl LogSource {
             }
             Err(error) if error.is_cancelled() => Ok(None),
             Err(error) => {
-                Err(SourceError::stop(format!("the reader of the log has failed ({error}); start the program again")))
+                let text = format!("the reader of the log has failed ({error}); start the program again");
+                Err(SourceError::stop(StopReason::Defect, text))
             }
         }
     }
 
     fn claims(&self) -> Result<&Arc<Claims>, Refusal> {
-        self.from.claims.as_ref().ok_or_else(|| Refusal::Stop("the intake writes at least once".to_owned()))
+        let refused = || Refusal::Stop(StopReason::Settings, "the intake writes at least once".to_owned());
+        self.from.claims.as_ref().ok_or_else(refused)
     }
 
     /// Writes to the file of claims.
@@ -145,7 +147,7 @@ impl Source for LogSource {
         if claims.claimed.is_stopped(table, partition) {
             let text = "its position in the database did not fit the log at an earlier start; write its rows with `durable_log \
                         export`, and begin with an empty folder";
-            return Err(Refusal::Stop(text.to_owned()));
+            return Err(Refusal::Stop(StopReason::OtherSource, text.to_owned()));
         }
         let mut claim = Claim::of(&*claims.owner).from(ClaimFrom::Owners(claims.claimed.owners(table, partition)));
         if !claims.claimed.has_position(table, partition) || self.from.accepts_gaps {
@@ -157,18 +159,20 @@ impl Source for LogSource {
     }
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
-        let text = match why {
-            NotClaimed::Missing => {
+        let (kind, text) = match why {
+            NotClaimed::Missing => (
+                StopReason::Position,
                 "the database has no position of this partition, although it had one: it was made anew or restored from a \
                  backup; restore a newer one, or accept that rows written since then may be lost, with \
-                 DurableOptions::accept_gaps"
-            }
-            _ => {
+                 DurableOptions::accept_gaps",
+            ),
+            _ => (
+                StopReason::Fenced,
                 "another process has claimed it: this folder is a copy or an older backup of a log that went on elsewhere; keep \
-                 one of the folders, and write the rows that only this one has with `durable_log export`"
-            }
+                 one of the folders, and write the rows that only this one has with `durable_log export`",
+            ),
         };
-        Refusal::Stop(text.to_owned())
+        Refusal::Stop(kind, text.to_owned())
     }
 
     async fn begin_at(&mut self, reached: u64) -> Result<Begin, Refusal> {
@@ -176,20 +180,22 @@ impl Source for LogSource {
         let (settled, recovered) = (self.stream.state.settled(), self.stream.recovered);
         let missing = settled.saturating_sub(reached);
         if missing > 0 && !self.from.accepts_gaps {
-            return Err(Refusal::Stop(format!(
+            let text = format!(
                 "the position in the database is {reached}, but the log has rows only from {} on: the database was restored from \
                  a backup; restore a newer one, or accept that {missing} rows may be missing, with DurableOptions::accept_gaps",
                 settled + 1
-            )));
+            );
+            return Err(Refusal::Stop(StopReason::Gap, text));
         }
         // New rows must not get numbers that were used.
         if reached > recovered && self.from.log.resume_above(table, partition, reached).is_err() {
             self.note(|claims, table, partition| claims.claimed.stop(table, partition, &claims.owner)).await?;
-            return Err(Refusal::Stop(format!(
+            let text = format!(
                 "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it has lost its \
                  end, and rows that were stored since then have numbers that were used before; write its rows with \
                  `durable_log export`, and begin with an empty folder"
-            )));
+            );
+            return Err(Refusal::Stop(StopReason::OtherSource, text));
         }
         self.note(|claims, table, partition| claims.claimed.has(table, partition, &claims.owner)).await?;
         Ok(if missing > 0 { Begin::behind(settled, missing) } else { Begin::default() })

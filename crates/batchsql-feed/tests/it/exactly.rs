@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchInfo, Claim, ClaimFrom, ErrorClass, MetricsReporter, PartitionKey};
+use batchsql_core::{BatchInfo, Claim, ClaimFrom, ErrorClass, MetricsReporter, PartitionKey, StopReason};
 use batchsql_feed::{Begin, NotClaimed, Refusal};
 use batchsql_testkit::{Sabotage, Step};
 
@@ -57,7 +57,7 @@ async fn a_claim_that_is_refused_is_made_again_or_stops() {
     fed.end().await;
 
     let (fed, source) = (self::fed(), Memory::default());
-    source.state().claims.push_back(Err(Refusal::Stop("look".to_owned())));
+    source.state().claims.push_back(Err(Refusal::Stop(StopReason::Settings, "look".to_owned())));
     let state = fed.start(0, 0, &source);
     fed.until("it has stopped", || state.stopped().is_some()).await;
     assert_eq!(fed.feeds.stopped()[0].reason, "look");

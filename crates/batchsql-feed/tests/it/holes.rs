@@ -1,5 +1,6 @@
 //! Sequences with holes, gaps, and what a source has dealt with itself.
 
+use batchsql_core::StopReason;
 use batchsql_feed::{FeedOptions, Next, SourceError};
 
 use crate::source::{Fed, Memory, written};
@@ -64,6 +65,7 @@ async fn a_gap_stops_its_partition_alone() {
         fed.until("the other one goes on", || next.settled() == 1).await;
         let stopped = fed.feeds.stopped();
         assert_eq!((stopped.len(), &*stopped[0].reason), (1, "look for the rows"));
+        assert_eq!(stopped[0].kind, Some(StopReason::Gap));
         assert_eq!(written(&fed.sink), [0, 1, 10]);
         fed.end().await;
     }
@@ -122,9 +124,10 @@ async fn a_source_that_cannot_read_is_asked_again_or_stops() {
         source.block(1, 0..1);
         let state = fed.start(0, 0, &source);
         fed.until("it was asked again", || state.settled() == 1).await;
-        source.push(Err(SourceError::stop("make it anew")));
+        source.push(Err(SourceError::stop(StopReason::OtherSource, "make it anew")));
         fed.until("it has stopped", || state.stopped().is_some()).await;
-        assert_eq!(state.stopped().unwrap().reason, "make it anew");
+        let stopped = state.stopped().unwrap();
+        assert_eq!((stopped.kind, &*stopped.reason), (Some(StopReason::OtherSource), "make it anew"));
         fed.end().await;
     }
 }
@@ -140,7 +143,10 @@ async fn a_rejected_row_is_in_the_letters_under_its_sequence() {
         let id = format!("made-1:\\\"t\\\":7:{}", sequence(3, 1));
         let letters = fed.letters();
         assert!(letters.lines().count() == 1 && letters.contains(&id), "{letters}");
-        assert_eq!((written(&fed.sink), fed.feeds.counts().dead_letters), (vec![0, 2], 1));
+        let counts = fed.feeds.counts();
+        assert_eq!((written(&fed.sink), counts.dead_letters), (vec![0, 2], 1));
+        assert_eq!((counts.read, counts.written, state.is_held()), (3, 2, true));
+        assert_eq!(fed.feeds.table_counts(), [(state.table().to_owned(), counts)]);
         fed.end().await;
     }
 }

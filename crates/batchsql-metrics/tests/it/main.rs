@@ -5,6 +5,7 @@
 
 mod dogstatsd;
 mod durable;
+mod feeds;
 mod pipeline;
 mod snapshot;
 mod tests_of_users;

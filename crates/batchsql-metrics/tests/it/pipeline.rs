@@ -236,8 +236,9 @@ fn without_an_injected_recorder_the_default_one_is_used() {
 async fn an_announced_table_has_every_series_at_nought_before_its_first_row() {
     let (metrics, snapshotter) = recorded();
     metrics.reporter("scripted").test_case("soak").announce("events");
-    // The log of a durable intake has its own tables.
-    let of_batches = |metric: &Metric| !metric.name().starts_with("batchsql_durable_");
+    // The log of a durable intake and the feeds of a stream have their own tables.
+    let of_batches =
+        |metric: &Metric| !["batchsql_durable_", "batchsql_feed_"].iter().any(|of| metric.name().starts_with(of));
     let of_tables =
         || Metric::ALL.iter().copied().filter(|metric| metric.labels().contains(&"table") && of_batches(metric));
     let case = [("database", "scripted"), ("test_case", "soak")];

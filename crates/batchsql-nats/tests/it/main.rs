@@ -5,4 +5,5 @@ mod kill;
 mod publisher;
 mod support;
 mod trouble;
+mod visible;
 mod worker;

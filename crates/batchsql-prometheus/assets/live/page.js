@@ -47,8 +47,11 @@
     const sight = { ...look(), from: 0, to: history.end };
     const serverNow = Date.now() + ahead;
     const logTiles = live.panels.logTiles(sight, serverNow);
+    const feedTiles = live.panels.feedTiles(sight, serverNow);
     show(byId("durable"), logTiles.length > 0);
-    for (const tile of [...live.panels.tiles(sight, serverNow), ...logTiles.map((tile) => ({ ...tile, group: "log-tiles" }))]) {
+    show(byId("fed"), feedTiles.length > 0);
+    const grouped = (tiles, group) => tiles.map((tile) => ({ ...tile, group }));
+    for (const tile of [...live.panels.tiles(sight, serverNow), ...grouped(logTiles, "log-tiles"), ...grouped(feedTiles, "feed-tiles")]) {
       const { node, figure, unit, note, bar } = tiles.get(tile.id) || addTile(tile);
       figure.data = tile.figure;
       unit.data = tile.unit ? " " + tile.unit : "";

@@ -166,6 +166,41 @@
       },
     },
     {
+      id: "messages-behind", title: "Messages Behind", unit: "messages", group: "feeds", figure: count,
+      about: "Messages between the position and the end of the stream, and of these the messages that were not delivered yet.",
+      empty: "No feed has reported its messages.",
+      lines: (view) => [
+        { name: "not written", tone: "s0", fill: true, values: sum(view.cells("behind"), view.from, view.to) },
+        { name: "not delivered", tone: "s2", values: sum(view.cells("undelivered"), view.from, view.to) },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "rows-fed", title: "Rows Read and Settled", unit: "rows/s", group: "feeds",
+      about: "Rows that were read from the stream, and rows that were written and settled, over the last 3 seconds.",
+      empty: "No row has been read while this page was open.",
+      lines: (view) => [
+        { name: "read", tone: "s0", values: rates(view, view.cells("readRows")) },
+        { name: "settled", tone: "s2", values: rates(view, view.cells("settledRows")) },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "partitions", title: "Partitions", unit: "partitions", group: "feeds", whole: true, figure: count,
+      about: "Partitions that this process is to feed, those that it holds, those that cannot be written now, and those that no process has.",
+      empty: "No feed has reported its partitions.",
+      lines: (view) => [["wanted", "wanted", "s7"], ["held", "heldPartitions", "s0"], ["waiting", "waitingPartitions", "s1"], ["nobody has", "unheld", "failed"]]
+        .map(([name, id, tone]) => ({ name, tone, values: sum(view.cells(id), view.from, view.to) }))
+        .filter((line) => !isEmpty(line.values)),
+    },
+    {
+      id: "rows-again", title: "Written Again and Dead Letters", unit: "rows/s", group: "feeds",
+      about: "Rows that were written again because their outcome was not known, and rejected rows in the dead letters, over the last 3 seconds.",
+      empty: "No feed has reported its rows.",
+      lines: (view) => [
+        { name: "written again", tone: "s1", values: rates(view, view.cells("writtenAgain")) },
+        { name: "dead letters", tone: "failed", values: rates(view, view.cells("feedLetters")) },
+      ].filter((line) => !isEmpty(line.values)),
+    },
+    {
       id: "data-integrity-rate", title: "Data Integrity Rate", unit: "%", group: "tests", range: [90, 100], figure: (value) => percent(value) + " %",
       about: "Share of the expected rows that were found in the database, of all ended cases: the lowest, and each below 100 %.",
       empty: "No test case has ended yet.",
@@ -255,6 +290,32 @@
     ];
   }
 
+  // The tiles of the feeds of a stream; none without them.
+  function feedTiles(view, serverNow) {
+    const { history } = view;
+    const present = (id) => view.cells(id).filter((cell) => cell.tick === history.tick);
+    const now = (id) => total(view.cells(id), history.tick) || 0;
+    const sources = present("sourceUp");
+    if (sources.length === 0 && present("wanted").length === 0) return [];
+    const away = sources.filter((cell) => !(cell.now > 0)).map((cell) => cell.labels.get("database")).sort();
+    const ages = present("oldestMessage").filter((cell) => cell.now > 0).map((cell) => Math.max(0, serverNow / 1000 - cell.now));
+    const age = ages.length ? Math.max(...ages) : 0;
+    const [ageFigure, ageUnit] = ages.length ? live.figures.time(age) : ["none", ""];
+    const [wanted, held, unheld] = ["wanted", "heldPartitions", "unheld"].map(now);
+    const stopped = present("stoppedFeeds").filter((cell) => cell.now > 0);
+    const reasons = stopped.map((cell) => cell.labels.get("table") + " " + cell.labels.get("reason").replace("_", " ")).sort();
+    const [letters, foreign, givenUp] = ["feedLetters", "foreign", "givenUp"].map(now);
+    const some = (names) => (names.length > 2 ? names.slice(0, 2).join(", ") + ", " + (names.length - 2) + " more" : names.join(", "));
+    return [
+      { id: "behind", name: "Messages behind", figure: count(now("behind")), value: now("behind"), note: count(now("undelivered")) + " not delivered" },
+      { id: "oldest-message", name: "Oldest message", figure: ageFigure, unit: ageUnit, value: age, note: ages.length ? "since it was published" : "none is known", tone: age > 600 ? "warn" : "" },
+      { id: "partitions-held", name: "Partitions held", figure: count(held), value: held, note: "of " + count(wanted) + (unheld > 0 ? "; " + count(unheld) + " nobody has" : ""), tone: unheld > 0 ? "bad" : held < wanted ? "warn" : "" },
+      { id: "stopped-feeds", name: "Stopped partitions", figure: count(total(stopped, history.tick) || 0), value: total(stopped, history.tick) || 0, note: some(reasons) || count(now("waitingPartitions")) + " waiting", tone: stopped.length ? "bad" : now("waitingPartitions") > 0 ? "warn" : "" },
+      { id: "source", name: "Stream", figure: sources.length === 0 ? live.figures.NONE : away.length ? "away" : "answers", value: sources.length - away.length, note: away.length ? some(away) : count(now("takeovers")) + " takeovers, " + count(now("fences")) + " fences", tone: away.length ? "bad" : "" },
+      { id: "set-aside", name: "Dead letters", figure: count(letters), value: letters, note: count(foreign) + " foreign messages, " + count(givenUp) + " given up", tone: letters > 0 || foreign > 0 || givenUp > 0 ? "bad" : "" },
+    ];
+  }
+
   // The rows of the table of test cases, the newest first; waiting ones last.
   function cases(view) {
     const { history } = view;
@@ -320,5 +381,5 @@
     return [...rows.values()].filter((row) => row.written + row.rejected + row.other > 0).sort((a, b) => (b.rate || 0) - (a.rate || 0) || b.written - a.written || (a.key < b.key ? -1 : 1));
   }
 
-  live.panels = { PANELS, SPAN, tiles, logTiles, cases, tables, compact };
+  live.panels = { PANELS, SPAN, tiles, logTiles, feedTiles, cases, tables, compact };
 })(window.batchsqlLive = window.batchsqlLive || {});

@@ -9,7 +9,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use batchsql_core::{BatchSql, ColumnType, DurableGauges, DurableTable, PipelineConfig, Schema};
+use batchsql_core::{
+    BatchSql, ColumnType, DurableGauges, DurableTable, FeedGauges, FeedTable, PipelineConfig, Schema, StopReason,
+};
 use batchsql_prometheus::PrometheusMetrics;
 use batchsql_testkit::ScriptedSink;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +65,27 @@ pub(crate) fn log_state(megabytes: u64, rows: u64, stopped: &[&str]) -> DurableG
     };
     gauges.tables.push(table("events", rows, 0));
     gauges.tables.extend(stopped.iter().map(|name| table(name, 0, 1)));
+    gauges
+}
+
+/// The state of feeds: messages of the table `events` that wait, and tables with a stopped partition.
+pub(crate) fn feed_state(messages: u64, stopped: &[&str]) -> FeedGauges {
+    let mut gauges = FeedGauges::default();
+    gauges.source_up = Some(true);
+    let table = |name: &str, messages| {
+        let mut table = FeedTable::default();
+        (table.table, table.unsettled_messages, table.pending_messages) = (name.to_owned(), messages, messages / 4);
+        (table.wanted_partitions, table.held_partitions) = (4, 4);
+        table
+    };
+    let mut events = table("events", messages);
+    events.oldest_unsettled = (messages > 0).then(|| SystemTime::now() - Duration::from_secs(700));
+    gauges.tables.push(events);
+    for name in stopped {
+        let mut table = table(name, 0);
+        table.stopped_partitions.insert(StopReason::OtherSource, 1);
+        gauges.tables.push(table);
+    }
     gauges
 }
 

@@ -8,7 +8,7 @@ use batchsql_prometheus::{MemoryUsage, PrometheusMetrics, TestResult};
 use serde_json::json;
 
 use crate::browser::{Browser, Eyes, with_browser};
-use crate::exporter::{Pipeline, log_state, small};
+use crate::exporter::{Pipeline, feed_state, log_state, small};
 
 /// A page with every element, and with long names.
 async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
@@ -29,8 +29,10 @@ async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
     let reporter = metrics.reporter("postgres");
     reporter.durable_gauges(&log_state(900, 800, &[&format!("table_{long}"), "orders"]));
     reporter.durable_synced(Duration::from_millis(2));
+    reporter.feed_gauges(&feed_state(800, &[&format!("table_{long}"), "orders"]));
     browser.wait("document.querySelectorAll('#cases tbody tr').length === 2").await;
     browser.wait("document.getElementById('durable').checkVisibility()").await;
+    browser.wait("document.getElementById('fed').checkVisibility()").await;
     let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
     browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 2)).await;
     (metrics, pipeline)

@@ -7,6 +7,7 @@
 mod browser;
 mod durable;
 mod exporter;
+mod feeds;
 mod figures;
 mod hostile;
 mod live;

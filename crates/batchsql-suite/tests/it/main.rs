@@ -7,6 +7,8 @@ mod chaos;
 mod complete;
 mod database;
 mod failing;
+#[cfg(all(unix, feature = "chaos"))]
+mod feeds;
 mod fuzz;
 mod guide;
 #[cfg(unix)]

@@ -8,7 +8,7 @@ use batchsql_testserver::{Kind, Server};
 
 use crate::support::Suite;
 
-const DASHBOARD: &str = include_str!("../../../../monitoring/grafana/dashboards/batchsql-performance.json");
+pub(crate) const DASHBOARD: &str = include_str!("../../../../monitoring/grafana/dashboards/batchsql-performance.json");
 
 /// A changing table for errors and parked tables, a steady load for rates; SQLite has no pool, PostgreSQL has one.
 const RUN: [&str; 10] = [
@@ -24,21 +24,25 @@ const RUN: [&str; 10] = [
     "30000",
 ];
 
-/// The panels that show only metrics of a durable intake.
-fn durable_panels() -> Vec<String> {
+/// Whether a panel shows only metrics with this prefix.
+pub(crate) fn shows_only(panel: &serde_json::Value, prefix: &str) -> bool {
+    let targets = panel["targets"].as_array().filter(|targets| !targets.is_empty());
+    let has_prefix = |target: &serde_json::Value| target["expr"].as_str().unwrap().contains(prefix);
+    targets.is_some_and(|targets| targets.iter().all(has_prefix))
+}
+
+/// The panels that show only metrics that this run does not have: of a durable intake, or of the feeds of a stream.
+fn other_panels(prefix: &str) -> Vec<String> {
     let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let panels =
         panels.flat_map(|panel| std::iter::once(panel).chain(panel["panels"].as_array().into_iter().flatten()));
-    let is_durable = |panel: &&serde_json::Value| {
-        let targets = panel["targets"].as_array().filter(|targets| !targets.is_empty());
-        let is_durable = |target: &serde_json::Value| target["expr"].as_str().unwrap().contains("batchsql_durable_");
-        targets.is_some_and(|targets| targets.iter().all(is_durable))
-    };
-    let durable: Vec<String> =
-        panels.filter(is_durable).map(|panel| panel["title"].as_str().unwrap().to_owned()).collect();
-    assert!(!durable.is_empty());
-    durable
+    let others: Vec<String> = panels
+        .filter(|panel| shows_only(panel, prefix))
+        .map(|panel| panel["title"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(!others.is_empty());
+    others
 }
 
 #[test]
@@ -56,9 +60,9 @@ fn every_panel_of_the_dashboard_has_data() {
     println!("{panels}");
     // No missing data is excused: this run has a pool, tests, and an allocator that reports its sweeps.
     let of_alerts = "annotation Alerts";
-    // The suite has no durable intake; its figures are compared in the tests of batchsql-prometheus.
-    let durable = durable_panels();
-    let is_expected = |place: &str| place != of_alerts && !durable.iter().any(|panel| place == panel);
+    // The suite has no durable intake, whose figures are compared in the tests of batchsql-prometheus, and no stream, see `feeds`.
+    let others = [other_panels("batchsql_durable_"), other_panels("batchsql_feed_")].concat();
+    let is_expected = |place: &str| place != of_alerts && !others.iter().any(|panel| place == panel);
     let missing: Vec<_> =
         panels.answers.iter().filter(|answer| answer.series == 0 && is_expected(&answer.place)).collect();
     assert!(missing.is_empty(), "{missing:#?}\n{}", finished.stdout);

@@ -1,0 +1,147 @@
+//! Owns how a worker that writes exactly once gets and gives partitions: its leases in the table of positions.
+//! Must not know the stream, or when the worker does so.
+
+use std::collections::HashSet;
+
+use batchsql_core::{BatchSql, PartitionKey, Position, StoredPosition, share_out};
+use futures_util::future::join_all;
+
+use crate::options::WorkerOptions;
+use crate::partitions::{Name, Partitions};
+use crate::reached::Before;
+use crate::subject::table_of_quoted;
+
+/// The leases of one worker.
+pub(crate) struct Leases<'a> {
+    pub(crate) pipeline: &'a BatchSql,
+    pub(crate) partitions: &'a Partitions,
+    pub(crate) options: &'a WorkerOptions,
+    pub(crate) incarnation: &'a str,
+}
+
+/// Whether a worker takes partitions that it does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claiming {
+    Yes,
+    /// It could not read them now.
+    No,
+}
+
+impl Leases<'_> {
+    /// Renews them, and takes a seat if there is none: a worker without a seat gets no partitions.
+    pub(crate) async fn renew(&self) -> Result<(), String> {
+        let WorkerOptions { source, owner, lease, .. } = self.options;
+        let held = self.pipeline.renew(source, owner, *lease).await.map_err(|error| error.to_string())?;
+        if !held.iter().any(|stored| stored.key.is_seat()) {
+            self.pipeline.take_seat(source, owner, *lease).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Starts partitions that this worker is to have, and gives others away.
+    pub(crate) async fn share(&self, claiming: Claiming) -> Result<(), String> {
+        let WorkerOptions { source, owner, .. } = self.options;
+        // Before the look, or a claim that has just succeeded would seem to be another worker's.
+        let held = self.partitions.held();
+        let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
+        self.end_lost(&held, &stored).await;
+        let all: Vec<PartitionKey> = self.partitions.all().into_iter().map(|name| self.key(name)).collect();
+        self.show_unheld(&all, &stored);
+        let share = share_out(owner, &all, &stored);
+        let given = share.release.iter().map(async |key| {
+            self.partitions.stop(&(key.table.clone(), key.partition)).await;
+            if let Some(found) = find(&stored, key) {
+                self.release(&found.position, key).await;
+            }
+        });
+        join_all(given).await;
+        if claiming == Claiming::No {
+            return Ok(());
+        }
+        for key in share.claim {
+            let is_expired =
+                find(&stored, &key).is_some_and(|found| found.owner.as_ref().is_some_and(|of| of != owner));
+            let before = if is_expired { Before::Expired } else { Before::Free };
+            self.partitions.start(&(key.table, key.partition), before);
+        }
+        // Those of which it has the lease, but which it does not feed: a claim whose answer came late.
+        for stored in stored.iter().filter(|stored| stored.holder() == Some(owner) && self.is_partition(stored)) {
+            if !share.release.contains(&stored.key) {
+                self.partitions.start(&(stored.key.table.clone(), stored.key.partition), Before::Free);
+            }
+        }
+        self.refuse_other_tables(&stored)
+    }
+
+    /// Gives all partitions and the seat to the others.
+    pub(crate) async fn release_all(&self) -> Result<(), String> {
+        let WorkerOptions { source, owner, .. } = self.options;
+        let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
+        for stored in stored.iter().filter(|stored| stored.owner.as_ref() == Some(owner)) {
+            self.release(&stored.position, &stored.key).await;
+        }
+        Ok(())
+    }
+
+    /// Ends partitions that another worker has claimed. One without rows to write would not notice it.
+    async fn end_lost(&self, held: &HashSet<Name>, stored: &[StoredPosition]) {
+        let is_of_other = |stored: &&StoredPosition| stored.owner.as_ref().is_some_and(|of| *of != self.options.owner);
+        for stored in stored.iter().filter(|stored| self.is_partition(stored)).filter(is_of_other) {
+            let name = (stored.key.table.clone(), stored.key.partition);
+            if held.contains(&name) {
+                self.partitions.lose(&name);
+            }
+        }
+        let lost = self.partitions.lost();
+        join_all(lost.iter().map(|name| self.partitions.stop(name))).await;
+    }
+
+    fn show_unheld(&self, all: &[PartitionKey], stored: &[StoredPosition]) {
+        let held: HashSet<&PartitionKey> =
+            stored.iter().filter(|stored| stored.holder().is_some()).map(|stored| &stored.key).collect();
+        let unheld = all.iter().filter(|key| !held.contains(key));
+        let unheld: Vec<Name> = unheld.map(|key| (key.table.clone(), key.partition)).collect();
+        self.partitions.are_unheld(&unheld);
+    }
+
+    /// Partitions are shared out as if each worker could have any of them. So those of a table that some workers leave out may
+    /// have no worker at all.
+    fn refuse_other_tables(&self, stored: &[StoredPosition]) -> Result<(), String> {
+        let WorkerOptions { source, owner, .. } = self.options;
+        let is_of_other = |stored: &&StoredPosition| stored.holder().is_some_and(|holder| holder != owner);
+        let of_others = stored.iter().filter(|stored| self.is_partition(stored)).filter(is_of_other);
+        let mut tables = of_others.map(|stored| table_of_quoted(&stored.key.table));
+        match tables.find(|table| !self.partitions.is_meant(table)) {
+            None => Ok(()),
+            Some(table) => Err(format!(
+                "another worker of source {source} has partitions of table {table}, which this one leaves out, so some partitions \
+                 may have no worker; give all workers of a source the same WorkerOptions::tables, or workers with other tables \
+                 another WorkerOptions::source"
+            )),
+        }
+    }
+
+    /// Gives a partition that has ended to the others. The claim may have been repeated since the position was read.
+    async fn release(&self, position: &Position, key: &PartitionKey) {
+        match self.pipeline.release(position).await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!(partition = %key, "another worker has the partition already"),
+            Err(error) => {
+                tracing::warn!(%error, partition = %key, "a partition was not given away; its lease ends by itself")
+            }
+        }
+    }
+
+    /// Whether it is a partition of the stream as it is now.
+    fn is_partition(&self, stored: &StoredPosition) -> bool {
+        !stored.key.is_seat() && stored.key.incarnation == self.incarnation
+    }
+
+    fn key(&self, (table, partition): Name) -> PartitionKey {
+        PartitionKey::new(&*self.options.source, self.incarnation, table, partition)
+    }
+}
+
+fn find<'a>(stored: &'a [StoredPosition], key: &PartitionKey) -> Option<&'a StoredPosition> {
+    stored.iter().find(|stored| stored.key == *key)
+}
