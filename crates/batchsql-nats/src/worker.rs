@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::error::NatsError;
 use crate::letters::ForeignLetters;
 use crate::link::Link;
-use crate::options::WorkerOptions;
+use crate::options::{WorkerOptions, renewal};
 use crate::partitions::{Name, PartitionStats, Partitions};
 use crate::source::Guarantee;
 use crate::stream::StreamCheck;
@@ -111,7 +111,7 @@ impl Worker {
         builder: BatchSqlBuilder<S>,
         options: WorkerOptions,
     ) -> Result<Self, NatsError> {
-        options.check()?;
+        options.validate(&builder.settings())?;
         let sink = builder.sink();
         if options.exactly_once && !sink.keeps_positions() {
             let name = sink.name();
@@ -119,7 +119,6 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
-        options.check_lease(builder.settings().statement_timeout, renewal(options.lease))?;
         let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
@@ -379,11 +378,6 @@ impl Inner {
     fn key(&self, (table, partition): Name) -> PartitionKey {
         PartitionKey::new(&*self.options.source, &*self.incarnation, table, partition)
     }
-}
-
-/// How often leases are renewed.
-fn renewal(lease: Duration) -> Duration {
-    (lease / 3).min(LOOK)
 }
 
 fn find(stored: &[StoredPosition], key: &PartitionKey) -> Option<Position> {

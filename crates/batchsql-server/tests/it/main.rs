@@ -11,4 +11,6 @@ mod http_rows;
 mod load;
 mod program;
 mod sources;
+#[cfg(feature = "nats")]
+mod streams;
 mod tools;
