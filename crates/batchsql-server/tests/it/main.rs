@@ -4,6 +4,8 @@
 
 mod check;
 mod client;
+#[cfg(feature = "nats")]
+mod cluster;
 mod databases;
 mod guides;
 mod http_limits;

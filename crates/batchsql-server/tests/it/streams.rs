@@ -205,7 +205,7 @@ fn redis_is_written_at_least_once() {
     // Without a log: rows are accepted when they are in the buffer, and written when the stream has them.
     let front = cluster.start("front.toml", &cluster.front(""));
     let worker = cluster.start("a.toml", &cluster.worker(""));
-    let body = "{\"id\":1,\"note\":\"a\"}\n{\"id\":2}\n";
+    let body = "{\"id\":1,\"note\":\"a\"}\n{\"id\":2,\"note\":\"b\"}\n";
     let response = post(front.address(), "orders/rows?wait=written", &[NDJSON], body);
     assert_eq!(response.json()["outcomes"]["written"], 2, "{response:?}");
     let has = || -> bool {
@@ -243,8 +243,8 @@ fn a_server_that_is_away_at_the_start_is_waited_for() {
     until(|| readiness(metrics).0 == 200, || format!("{:?}", readiness(metrics)));
     put(front.address(), 0..ROWS);
     until(|| cluster.ids().len() == ROWS, || format!("{} rows", cluster.ids().len()));
-    let lines = readiness(metrics).1;
-    assert!(lines.starts_with("ready\nsource orders: 4 partitions, "), "{lines}");
+    let has_all = "ready\nsource orders: 4 partitions, ";
+    until(|| readiness(metrics).1.starts_with(has_all), || format!("{:?}", readiness(metrics)));
     // And one that goes away later.
     server.stop();
     until(|| readiness(metrics).0 == 503, || format!("{:?}", readiness(metrics)));
