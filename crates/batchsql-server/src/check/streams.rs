@@ -35,7 +35,7 @@ pub(super) async fn of_publish(publish: &Publish, settings: &Settings) -> (Vec<F
         return (findings, None);
     }
     let sink = timeout(LIMIT, publish::publisher(publish, settings)).await;
-    (findings, sink.ok().and_then(Result::ok))
+    (findings, sink.ok().and_then(Result::ok).map(|publisher| publisher.sink))
 }
 
 /// The streams of sources. `db` is for their positions; `None` if the database cannot be asked.

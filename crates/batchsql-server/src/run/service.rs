@@ -23,6 +23,7 @@ use crate::http::tls;
 use crate::intake::Intake;
 use crate::logging;
 use crate::nats::publish;
+use crate::nats::publisher::Publisher;
 use crate::notify::notify;
 use crate::run::readiness::Watched;
 use crate::signals::Signals;
@@ -95,9 +96,9 @@ impl Service {
             Some(database) => Some(database::open(database, &settings.tables).await?),
             None => None,
         };
-        let sink = match (&settings.destination, &catalogue) {
+        let Publisher { sink, opening } = match (&settings.destination, &catalogue) {
             (Destination::Stream(stream), _) => publish::publisher(stream, settings).await?,
-            (Destination::Database(_), Some(sink)) => sink.clone(),
+            (Destination::Database(_), Some(sink)) => Publisher { sink: sink.clone(), opening: None },
             (Destination::Database(_), None) => unreachable!("it is its own catalogue"),
         };
         let mut tables = BTreeMap::new();
@@ -125,7 +126,10 @@ impl Service {
         };
         let supply =
             Supply { settings, intake: intake.as_ref(), sink: &sink, tables: &tables, metrics: &metrics, accept_gaps };
-        let sources = Sources::start(&supply);
+        let mut sources = Sources::start(&supply);
+        if let Some(opening) = opening {
+            sources.open(opening);
+        }
         let watched = Watched { intake: intake.clone(), sources: sources.states(), metrics: metrics.clone() };
         watched.tell();
         let readiness = tokio::spawn(watched.watch());
@@ -200,7 +204,9 @@ async fn intake(
 ) -> Result<Intake, Failure> {
     let schemas: Vec<_> = tables.values().map(|table| table.schema.clone()).collect();
     let intake = Intake::start(sink.clone(), settings, &schemas, metrics).await?;
-    for target in tables.values() {
+    // A stream takes every table, and may not be open yet.
+    let written = tables.values().filter(|_| settings.database().is_ok());
+    for target in written {
         let prepared = intake.pipeline().prepare(&target.schema).await;
         prepared.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
     }

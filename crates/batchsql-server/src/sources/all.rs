@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use crate::config::settings::{Settings, SourceKind};
 use crate::exit::{Exit, Failure};
 use crate::intake::Intake;
+use crate::nats::publisher::Opening;
 use crate::sources::state::State;
 use crate::sources::{files, stdin};
 use crate::table::target::Target;
@@ -92,6 +93,11 @@ impl Sources {
     #[cfg(not(feature = "nats"))]
     fn work(&mut self, _: &Supply<'_>, _: String, _: &crate::config::settings::JetStream) {}
 
+    /// Runs beside the sources: the stream that their rows are published to is opened.
+    pub(crate) fn open(&mut self, opening: Opening) {
+        self.readers.spawn(opening);
+    }
+
     /// What the sources of streams do, by their ids.
     pub(crate) fn states(&self) -> Vec<(String, watch::Receiver<State>)> {
         self.states.clone()
@@ -128,7 +134,7 @@ impl Sources {
                 Ok(Err(Failure { exit, text })) => {
                     tracing::error!("{text}");
                     self.exit = exit;
-                    return Err("a source cannot be read");
+                    return Err("a stream cannot be used");
                 }
                 Err(error) => {
                     self.defect(&error);

@@ -237,12 +237,16 @@ fn a_server_that_is_away_at_the_start_is_waited_for() {
     assert_eq!(code, 3, "{log}");
     let mut front = cluster.spawn("front.toml", &cluster.front(""));
     front.wait_for("[publish] waits for NATS");
+    // With a log rows are accepted meanwhile.
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    let logged = cluster.start("logged.toml", &cluster.front(durable));
+    put_and_wait(logged.address(), "logged", ROWS..2 * ROWS);
     server.start_again();
     front.wait_for(" ready");
     worker.wait_for(" ready");
     until(|| readiness(metrics).0 == 200, || format!("{:?}", readiness(metrics)));
     put(front.address(), 0..ROWS);
-    until(|| cluster.ids().len() == ROWS, || format!("{} rows", cluster.ids().len()));
+    until(|| cluster.ids().len() == 2 * ROWS, || format!("{} rows", cluster.ids().len()));
     let has_all = "ready\nsource orders: 4 partitions, ";
     until(|| readiness(metrics).1.starts_with(has_all), || format!("{:?}", readiness(metrics)));
     // And one that goes away later.
@@ -250,7 +254,7 @@ fn a_server_that_is_away_at_the_start_is_waited_for() {
     until(|| readiness(metrics).0 == 503, || format!("{:?}", readiness(metrics)));
     server.start_again();
     until(|| readiness(metrics).0 == 200, || format!("{:?}", readiness(metrics)));
-    assert_eq!((front.stop().0, worker.stop().0), (0, 0));
+    assert_eq!((front.stop().0, logged.stop().0, worker.stop().0), (0, 0, 0));
 }
 
 /// Others do not wait for the leases of a worker that has ended.
@@ -341,6 +345,8 @@ fn streams_that_cannot_be_used_end_the_program() {
     let missing = format!("there is no stream {}; correct its name, or give it `create", cluster.stream);
     check(&without_create(cluster.worker("")), &missing);
     check(&without_create(cluster.front("")), &missing);
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    check(&without_create(cluster.front(durable)), &missing);
     let name = cluster.stream.clone();
     let config = Config { subjects: vec![format!("{name}.>")], name, max_bytes: 1 << 20, ..Config::default() };
     runtime.block_on(async { cluster.context().await.create_stream(config).await.unwrap() });
