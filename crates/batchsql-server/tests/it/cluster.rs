@@ -80,6 +80,13 @@ fn a_cluster_loses_nothing_when_one_of_each_is_killed() {
     for (name, secret) in secrets {
         place.write(&format!("secrets/{name}"), secret);
     }
+    // The other variables have the values of the containers, whose folders are not here.
+    for config in ["front.toml", "worker.toml"] {
+        let mut command = place.command(&["check", file(config).to_str().unwrap(), "--offline"]);
+        command.env("SECRETS", place.path("secrets")).env("HOSTNAME", "worker-1").env("DATA", place.folder());
+        let ran = crate::program::Ran(command.output().unwrap());
+        assert_eq!(ran.code(), 0, "{}", ran.all());
+    }
     let mut servers = servers();
     let urls = servers.each_ref().map(|server| server.dsn().to_owned()).join(",");
     let cluster = Cluster { place, servers: urls, database: format!("{scheme}://{user}@{host}") };

@@ -229,7 +229,8 @@ fn a_server_that_is_away_at_the_start_is_waited_for() {
     let mut worker = cluster.spawn("a.toml", &cluster.worker(""));
     let metrics = metrics_address(&mut worker);
     worker.wait_for("source orders waits for NATS");
-    assert_eq!(readiness(metrics), (503, "not ready\nsource orders: waits for NATS\n".to_owned()));
+    let waits = (503, "not ready\nsource orders: waits for NATS\n".to_owned());
+    until(|| readiness(metrics) == waits, || format!("{:?}", readiness(metrics)));
     let mut front = cluster.spawn("front.toml", &cluster.front(""));
     front.wait_for("[publish] waits for NATS");
     // A signal ends the wait.
