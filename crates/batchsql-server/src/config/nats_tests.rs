@@ -98,6 +98,10 @@ fn each_mistake_of_a_worker_has_its_message() {
         "jetstream = { stream = { name = \"a\" } }\n[[sources]]\nid = \"b\"\njetstream = { stream = { name = \"a\" } }",
         "b.toml:15:13: two sources read the stream a; give them one section with all `tables`",
     );
+    check(
+        "jetstream = { stream = { name = \"a\" } }\n[[sources]]\nid = \"b\"\njetstream = { stream = { name = \"b\" }, source = \"a\" }",
+        "b.toml:15:13: two streams have the `source` a, and would share leases; give one of them another name",
+    );
 }
 
 #[test]

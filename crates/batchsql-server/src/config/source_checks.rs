@@ -43,8 +43,9 @@ impl Around<'_> {
 struct Before {
     ids: BTreeSet<String>,
     has_stdin: bool,
-    /// Names of streams, and of those who read them.
-    streams: BTreeSet<(String, String)>,
+    streams: BTreeSet<String>,
+    /// Names in the table of positions.
+    readers: BTreeSet<String>,
 }
 
 pub(super) fn check(
@@ -198,9 +199,15 @@ fn jetstream(
         return None;
     };
     let source = section.source.unwrap_or_else(|| section.stream.name.clone());
-    if !before.streams.insert((section.stream.name.clone(), source.clone())) {
+    let name = &section.stream.name;
+    if !before.streams.insert(name.clone()) {
+        // Each would write every row.
+        checks.problem(span, format!("two sources read the stream {name}; give them one section with all `tables`"));
+        return None;
+    }
+    if !before.readers.insert(source.clone()) {
         let text =
-            format!("two sources read the stream {}; give them one section with all `tables`", section.stream.name);
+            format!("two streams have the `source` {source}, and would share leases; give one of them another name");
         checks.problem(span, text);
         return None;
     }

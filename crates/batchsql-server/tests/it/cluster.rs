@@ -1,6 +1,7 @@
 //! The cluster of `docker/docker-compose.cluster.yml` without containers: three servers of NATS, and a front and three workers with
 //! the files of `docker/cluster`. One of each is killed.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 
 use crate::client::{JSON, post};
 use crate::program::{Place, Running, until};
+use crate::streams::metrics_address;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const TOKEN: &str = "t0ken";
@@ -50,9 +52,22 @@ impl Cluster {
         command
     }
 
-    fn start(&self, name: &str, config: &str) -> Running {
-        Running::start(self.command(name, config, "run"))
+    /// Starts a program, and returns it with the address of its metrics.
+    fn start(&self, name: &str, config: &str) -> (Running, SocketAddr) {
+        let mut program = Running::spawn(self.command(name, config, "run"));
+        let metrics = metrics_address(&mut program);
+        program.wait_for(" ready");
+        (program, metrics)
     }
+}
+
+/// The health check of the compose file, with another port.
+fn is_healthy(metrics: SocketAddr) -> bool {
+    let compose = std::fs::read_to_string(file("../docker-compose.cluster.yml")).unwrap();
+    let script = compose.lines().find_map(|line| line.split_once("[CMD, bash, -c, '")?.1.strip_suffix("']")).unwrap();
+    let script = script.replace("/9090;", &format!("/{};", metrics.port()));
+    let ran = Command::new("timeout").args(["10", "bash", "-c", &script]).output().unwrap();
+    ran.status.success()
 }
 
 #[test]
@@ -90,8 +105,11 @@ fn a_cluster_loses_nothing_when_one_of_each_is_killed() {
     let mut servers = servers();
     let urls = servers.each_ref().map(|server| server.dsn().to_owned()).join(",");
     let cluster = Cluster { place, servers: urls, database: format!("{scheme}://{user}@{host}") };
-    let front = cluster.start("front", "front.toml");
-    let workers = ["worker-1", "worker-2", "worker-3"].map(|name| cluster.start(name, "worker.toml"));
+    let (front, front_metrics) = cluster.start("front", "front.toml");
+    let [first, second, third] = ["worker-1", "worker-2", "worker-3"].map(|name| cluster.start(name, "worker.toml"));
+    for metrics in [front_metrics, first.1, second.1, third.1] {
+        until(|| is_healthy(metrics), || format!("{metrics} is not healthy"));
+    }
 
     let versions = || -> (i64, i64) {
         runtime.block_on(async {
@@ -124,18 +142,19 @@ fn a_cluster_loses_nothing_when_one_of_each_is_killed() {
 
     // Some of the second versions are sent before the kills, some in between, some after them.
     put(2, 0..300);
-    let [first, second, third] = workers;
+    let (second, metrics) = second;
     second.kill();
+    assert!(!is_healthy(metrics));
     put(2, 300..600);
     servers[0].kill();
     put(2, 600..1000);
     // It has the name that it had.
-    let second = cluster.start("worker-2", "worker.toml");
+    let (second, _) = cluster.start("worker-2", "worker.toml");
     until(|| versions() == (1000, 2000), || format!("{:?}", versions()));
     servers[0].start_again();
     put(3, 0..1000);
     until(|| versions() == (1000, 3000), || format!("{:?}", versions()));
-    for program in [front, first, second, third] {
+    for program in [front, first.0, second, third.0] {
         let (code, log) = program.stop();
         assert_eq!(code, 0, "{log}");
     }

@@ -121,7 +121,7 @@ fn readiness(metrics: SocketAddr) -> (u16, String) {
     (response.status, response.body)
 }
 
-fn metrics_address(program: &mut Running) -> SocketAddr {
+pub(crate) fn metrics_address(program: &mut Running) -> SocketAddr {
     let line = program.wait_for("metrics on http://");
     let address = line.split("metrics on http://").nth(1).unwrap().split('/').next().unwrap();
     address.parse().unwrap()
