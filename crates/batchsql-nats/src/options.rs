@@ -140,7 +140,8 @@ impl WorkerOptions {
         self.check_lease(settings.statement_timeout, renewal(self.lease))
     }
 
-    fn check(&self) -> Result<(), NatsError> {
+    /// The names and times alone.
+    pub(crate) fn check(&self) -> Result<(), NatsError> {
         let is_name = |text: &str| {
             !text.is_empty() && text.chars().count() <= LONGEST_SOURCE && !text.contains('\0') && text.trim() == text
         };

@@ -111,7 +111,7 @@ impl Worker {
         builder: BatchSqlBuilder<S>,
         options: WorkerOptions,
     ) -> Result<Self, NatsError> {
-        options.validate(&builder.settings())?;
+        options.check()?;
         let sink = builder.sink();
         if options.exactly_once && !sink.keeps_positions() {
             let name = sink.name();
@@ -119,6 +119,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
+        options.validate(&builder.settings())?;
         let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");

@@ -4,6 +4,11 @@
 //! `http` and `sources`), `load`, and `tools` for what is on disk. They share `database` and
 //! `table` (what is written), `nats` (streams), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
 
+#![cfg_attr(
+    not(feature = "nats"),
+    allow(dead_code, reason = "a program without NATS reads settings of streams too, to say what is wrong with them")
+)]
+
 mod check;
 mod cli;
 mod coding;
