@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates the files that docker-compose.prod.yml uses from this folder (or the folder in the argument): passwords, a
+# Creates the files that docker-compose.prod.yml and docker-compose.cluster.yml use from this folder (or the folder in the argument): passwords, a
 # token, an authority and the certificates that it signs. Existing files are kept: remove a file to renew it.
 # Certificates that expire within thirty days are renewed automatically. README.md has the details.
 set -eu
@@ -30,7 +30,8 @@ finish() {
   status=$?
   rm -rf "$work"
   chmod 700 . || status=1
-  for file in ./*.pem ./*.key web-config.yml metrics_token monitoring_password grafana_* database_url; do
+  for file in ./*.pem ./*.key web-config.yml metrics_token monitoring_password grafana_* database_url \
+    postgres_password http_token nats_token nats_auth.conf; do
     case $file in ./ca.key) mode=400 ;; *) mode=444 ;; esac
     [ ! -e "$file" ] || chmod "$mode" "$file" || status=1
   done
@@ -52,6 +53,11 @@ secret grafana_admin_password "$(random)"
 secret grafana_secret_key "$(random)"
 # The example app writes to a file in its volume. Your own database: postgres://user:password@host/database
 secret database_url sqlite:/data/batchsql.db
+# The cluster.
+secret postgres_password "$(random)"
+secret http_token "$(random)"
+secret nats_token "$(random)"
+secret nats_auth.conf "authorization { token: \"$(cat nats_token)\" }"
 
 # Prometheus wants a bcrypt hash, which openssl cannot make.
 bcrypt() {

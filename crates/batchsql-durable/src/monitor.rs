@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use batchsql_core::{DurableGauges, DurableProgress, DurableReporter, DurableTable};
-use batchsql_feed::unquoted;
+use batchsql_feed::unquoted_table;
 use batchsql_log::{Log, LogStats};
 
 use crate::feed::partitions::Partitions;

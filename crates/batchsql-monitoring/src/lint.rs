@@ -45,7 +45,7 @@ pub fn lint(root: &Path) -> Result<Report> {
     let mut names = Names::new();
     let mut rules = Rules::default();
 
-    for file in ["monitoring/prometheus.yml", "monitoring/prometheus.prod.yml"] {
+    for file in ["monitoring/prometheus.yml", "monitoring/prometheus.prod.yml", "monitoring/prometheus.cluster.yml"] {
         let text = report.read(&tree, file)?;
         match rules::parse::<Configuration>(&text) {
             Ok(configuration) => names.know(configuration.scrape_configs.into_iter().map(|scrape| scrape.job_name), []),

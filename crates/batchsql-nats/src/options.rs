@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchsql_core::Schema;
+use batchsql_core::{PipelineConfig, Schema};
 
 use crate::error::NatsError;
 use crate::stream::StreamOptions;
 
 /// The longest name of a source, in characters.
 const LONGEST_SOURCE: usize = 100;
+/// The longest time between two renewals of leases.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(2);
 
 /// How a worker reads a stream and writes its rows.
 ///
@@ -142,6 +144,16 @@ impl WorkerOptions {
         self.dead_letters.parent().unwrap_or(Path::new("")).join(name)
     }
 
+    /// Checks the options for a pipeline with these settings, without a server.
+    ///
+    /// # Errors
+    /// A name or a time is out of its range, or the lease is shorter than a step of the pipeline may take.
+    pub fn validate(&self, settings: &PipelineConfig) -> Result<(), NatsError> {
+        self.check()?;
+        self.check_lease(settings.statement_timeout, renewal(self.lease))
+    }
+
+    /// The names and times alone.
     pub(crate) fn check(&self) -> Result<(), NatsError> {
         let is_name = |text: &str| {
             !text.is_empty() && text.chars().count() <= LONGEST_SOURCE && !text.contains('\0') && text.trim() == text
@@ -164,7 +176,7 @@ impl WorkerOptions {
 
     /// A step holds the row of its position, so the lease is not renewed while one is under way. If it ran out, the next owner
     /// would end the step, and its own would take as long.
-    pub(crate) fn check_lease(&self, statement_timeout: Duration, renewal: Duration) -> Result<(), NatsError> {
+    fn check_lease(&self, statement_timeout: Duration, renewal: Duration) -> Result<(), NatsError> {
         let least = statement_timeout.saturating_add(renewal);
         if !self.exactly_once || self.lease > least {
             return Ok(());
@@ -175,6 +187,11 @@ impl WorkerOptions {
             self.lease
         )))
     }
+}
+
+/// How often leases of this length are renewed.
+pub(crate) fn renewal(lease: Duration) -> Duration {
+    (lease / 3).min(LONGEST_RENEWAL)
 }
 
 #[cfg(test)]

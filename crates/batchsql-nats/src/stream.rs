@@ -1,12 +1,14 @@
 //! Owns the stream: the settings that it is made with, and its check.
 //! Must not know messages.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
+use batchsql_core::TableName;
+use futures_util::StreamExt as _;
 use tokio::time::sleep;
 
 use crate::error::NatsError;
@@ -102,10 +104,10 @@ impl StreamOptions {
     /// # Cancel safety
     /// The stream may be made or not: call it again.
     pub async fn create(&self, context: &Context) -> Result<StreamCheck, NatsError> {
-        self.check_options()?;
+        self.validate()?;
         match self.check(context).await {
-            Err(error) if error.is_missing => {}
-            checked => return checked.map_err(|error| error.error),
+            Err(error) if error.is_missing() => {}
+            checked => return checked,
         }
         match context.create_stream(self.config()).await {
             Ok(_) => {}
@@ -113,27 +115,53 @@ impl StreamOptions {
                 let name = &self.name;
                 return Err(match error.kind() {
                     CreateStreamErrorKind::TimedOut => NatsError::away(away(name), error),
+                    CreateStreamErrorKind::JetStream(refused) if is_starting(refused.error_code()) => {
+                        NatsError::away(away(name), error)
+                    }
                     _ => NatsError::new(format!("the server refuses the stream {name}: {error}")),
                 });
             }
         }
-        self.check(context).await.map_err(|error| error.error)
+        self.check(context).await
     }
 
     /// Checks a stream that exists.
     ///
     /// # Errors
-    /// There is no such stream, the server does not answer ([`NatsError::is_away`]), or the stream has settings with which rows
+    /// There is no such stream ([`NatsError::is_missing`]), the server does not answer ([`NatsError::is_away`]), or the stream has settings with which rows
     /// would be lost. The text names all of them.
     ///
     /// # Cancel safety
     /// Dropping it is safe.
     pub async fn check_existing(&self, context: &Context) -> Result<StreamCheck, NatsError> {
-        self.check_options()?;
-        self.check(context).await.map_err(|error| error.error)
+        self.validate()?;
+        self.check(context).await
     }
 
-    /// The same, which waits while the server does not answer.
+    /// The tables that the stream has messages of.
+    ///
+    /// # Errors
+    /// The server does not answer ([`NatsError::is_away`]).
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn tables(&self, context: &Context) -> Result<Vec<TableName>, NatsError> {
+        let subjects = self.subjects();
+        let stream = context.get_stream_no_info(&self.name).await;
+        let stream = stream.map_err(|error| NatsError::away(away(&self.name), error))?;
+        let listed = stream.info_with_subjects(subjects.all()).await;
+        let mut listed = listed.map_err(|error| NatsError::away(away(&self.name), error))?;
+        let mut tables = BTreeMap::new();
+        while let Some(listed) = listed.next().await {
+            let (subject, _) = listed.map_err(|error| NatsError::away(away(&self.name), error))?;
+            if let Some((table, _)) = subjects.parse(&subject) {
+                tables.insert(table.to_string(), table);
+            }
+        }
+        Ok(tables.into_values().collect())
+    }
+
+    /// As [`check_existing`](Self::check_existing), which waits while the server does not answer.
     pub(crate) async fn check_waiting(&self, context: &Context, who: &str) -> Result<StreamCheck, NatsError> {
         let mut wait = FIRST_WAIT;
         loop {
@@ -148,26 +176,29 @@ impl StreamOptions {
         }
     }
 
-    async fn check(&self, context: &Context) -> Result<StreamCheck, NotChecked> {
+    async fn check(&self, context: &Context) -> Result<StreamCheck, NatsError> {
         let name = &self.name;
         let found = context.get_stream(name).await.map_err(|error| match error.kind() {
             GetStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 let text = format!("there is no stream {name}; make it with StreamOptions::create");
-                NotChecked { error: NatsError::new(text), is_missing: true }
+                NatsError::missing(text)
+            }
+            GetStreamErrorKind::JetStream(refused) if is_starting(refused.error_code()) => {
+                NatsError::away(away(name), error)
             }
             GetStreamErrorKind::JetStream(refused) => {
-                NatsError::new(format!("the server does not show the stream {name}: {refused}")).into()
+                NatsError::new(format!("the server does not show the stream {name}: {refused}"))
             }
             GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
-                NatsError::new(format!("{name:?} cannot be the name of a stream: use letters, digits, - and _")).into()
+                NatsError::new(format!("{name:?} cannot be the name of a stream: use letters, digits, - and _"))
             }
-            GetStreamErrorKind::Request => NotChecked::from(NatsError::away(away(name), error)),
+            GetStreamErrorKind::Request => NatsError::away(away(name), error),
         })?;
         let info: &Info = found.cached_info();
         let Findings { refused, mut warnings } = findings(&self.subjects().all(), self.partitions, &info.config);
         if !refused.is_empty() {
             let text = format!("the stream {name} cannot be used: {}", refused.join("; "));
-            return Err(NatsError::new(text).into());
+            return Err(NatsError::new(text));
         }
         let max_message = self.max_message(context, &info.config)?;
         if max_message > LARGE_MESSAGE {
@@ -191,7 +222,11 @@ impl StreamOptions {
         Ok(max - HEADERS)
     }
 
-    fn check_options(&self) -> Result<(), NatsError> {
+    /// Checks the options themselves, without a server.
+    ///
+    /// # Errors
+    /// The prefix cannot be one of subjects, or the number of partitions is out of its range.
+    pub fn validate(&self) -> Result<(), NatsError> {
         if !is_prefix(&self.prefix) {
             let text = format!(
                 "{:?} cannot be the prefix of subjects: use letters, digits, - and _, and dots between",
@@ -244,15 +279,9 @@ pub struct StreamCheck {
     pub warnings: Vec<String>,
 }
 
-struct NotChecked {
-    error: NatsError,
-    is_missing: bool,
-}
-
-impl From<NatsError> for NotChecked {
-    fn from(error: NatsError) -> Self {
-        Self { error, is_missing: false }
-    }
+/// A cluster has no leader yet, or not enough servers for the replicas.
+fn is_starting(code: ErrorCode) -> bool {
+    [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NOT_LEADER, ErrorCode::CLUSTER_NO_PEERS].contains(&code)
 }
 
 fn away(name: &str) -> String {
@@ -274,7 +303,7 @@ mod tests {
             (options().partitions(0), "1 to 4096"),
             (options().partitions(4097), "1 to 4096"),
         ] {
-            let error = options.check_options().unwrap_err().to_string();
+            let error = options.validate().unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
     }

@@ -21,7 +21,7 @@ use crate::leases::{Claiming, Leases};
 use crate::letters::ForeignLetters;
 use crate::link::{Link, NoStream};
 use crate::monitor::{INTERVAL, Monitor};
-use crate::options::WorkerOptions;
+use crate::options::{WorkerOptions, renewal};
 use crate::partitions::Partitions;
 use crate::reached::Before;
 use crate::source::Guarantee;
@@ -99,7 +99,7 @@ impl Worker {
                 "{name} keeps no positions, so rows cannot be written exactly once; leave out exactly_once, and use a rule with a key"
             )));
         }
-        options.check_lease(builder.settings().statement_timeout, renewal(options.lease))?;
+        options.validate(&builder.settings())?;
         let StreamCheck { incarnation, warnings, .. } = options.stream.check_waiting(&context, "a worker").await?;
         for warning in warnings {
             tracing::warn!(stream = options.stream.name(), warning, "a setting of the stream");
@@ -359,11 +359,6 @@ impl Inner {
             self.monitor.report(self.contact.is_up(), &self.stats(), &tables, &counts);
         }
     }
-}
-
-/// How often leases are renewed.
-fn renewal(lease: Duration) -> Duration {
-    (lease / 3).min(LOOK)
 }
 
 /// Opens the file, where blocking is allowed.

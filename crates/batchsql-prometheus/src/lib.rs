@@ -40,7 +40,7 @@
 //! |---|---|---|
 //! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | with the token or the password, if one is required |
 //! | `/health` | `200 ok` as long as the server runs | everyone |
-//! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops | everyone |
+//! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops; with the [lines](PrometheusMetrics::set_ready_detail) of the application | everyone |
 //! | `/` | the live page: curves since it was opened, for browsers; it holds no data and requests `/metrics` itself | everyone |
 //!
 //! `GET` and `HEAD` are allowed; other methods get 405, other paths 404. `/metrics` and `/` are compressed for clients

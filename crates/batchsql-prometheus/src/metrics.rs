@@ -36,6 +36,7 @@ pub struct PrometheusMetrics {
     server: Arc<Mutex<Option<Server>>>,
     watchers: Arc<Watchers>,
     is_ready: Arc<AtomicBool>,
+    ready_detail: Arc<Mutex<String>>,
     mounts: Mounts,
 }
 
@@ -62,6 +63,7 @@ impl PrometheusMetrics {
             server: Arc::default(),
             watchers: Arc::new(Watchers::new()),
             is_ready: Arc::new(AtomicBool::new(true)),
+            ready_detail: Arc::default(),
             mounts: Mounts::default(),
         })
     }
@@ -184,6 +186,7 @@ impl PrometheusMetrics {
             renderings: Renderings::new(Arc::clone(&self.exposition)),
             watchers: Arc::clone(&self.watchers),
             is_ready: Arc::clone(&self.is_ready),
+            ready_detail: Arc::clone(&self.ready_detail),
             access,
             live_page,
             stopping,
@@ -206,6 +209,12 @@ impl PrometheusMetrics {
     /// is never ready.
     pub fn set_ready(&self, ready: bool) {
         self.is_ready.store(ready, Ordering::Release);
+    }
+
+    /// Adds lines to what `/ready` says, for example the state of each part of the application; empty by default. Everyone may
+    /// read them.
+    pub fn set_ready_detail(&self, lines: impl Into<String>) {
+        *self.ready_detail.lock().unwrap_or_else(PoisonError::into_inner) = lines.into();
     }
 
     /// Whether a Prometheus, identified by the header `X-Prometheus-Scrape-Timeout-Seconds`, has scraped within this

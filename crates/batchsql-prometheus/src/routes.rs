@@ -2,7 +2,7 @@
 //! Must not know sockets, threads or limits.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -43,6 +43,8 @@ pub(crate) struct Endpoint {
     pub(crate) watchers: Arc<Watchers>,
     /// Set by the application.
     pub(crate) is_ready: Arc<AtomicBool>,
+    /// Lines of the application about it.
+    pub(crate) ready_detail: Arc<Mutex<String>>,
     pub(crate) access: Access,
     pub(crate) live_page: bool,
     /// Of the server of this crate.
@@ -95,11 +97,13 @@ async fn metrics(
 }
 
 async fn ready(State(endpoint): State<Arc<Endpoint>>) -> Response {
-    if endpoint.is_ready.load(Ordering::Acquire) && !endpoint.stopping.as_ref().is_some_and(Stopping::has_begun) {
-        answer(TEXT, "ready")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, answer(TEXT, "not ready")).into_response()
-    }
+    let is_ready = endpoint.is_ready.load(Ordering::Acquire);
+    let is_ready = is_ready && !endpoint.stopping.as_ref().is_some_and(Stopping::has_begun);
+    let (status, text) =
+        if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let detail = endpoint.ready_detail.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = if detail.is_empty() { text.to_owned() } else { format!("{text}\n{detail}\n") };
+    (status, answer(TEXT, text)).into_response()
 }
 
 async fn page(headers: HeaderMap) -> Response {

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::sections::Format;
 
-/// Rows from HTTP, files and standard input into PostgreSQL, MySQL, MariaDB, SQLite or Redis, in batches.
+/// Rows from HTTP, files, standard input and NATS JetStream into PostgreSQL, MySQL, MariaDB, SQLite or Redis, in batches.
 #[derive(Debug, Parser)]
 #[command(
     name = "batchsql",
@@ -36,6 +36,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:
   batchsql run batchsql.toml
   RUST_LOG=batchsql=debug batchsql run batchsql.toml
+  batchsql run worker.toml --accept-gap orders
 
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal ends
 the wait.
@@ -45,11 +46,15 @@ the durable intake for the next start.")]
     Run {
         /// The configuration, a TOML file
         config: PathBuf,
+        /// Go on behind messages that are missing in the stream of this source, and count their rows as lost. For one start,
+        /// after a look at why they are missing
+        #[arg(long, value_name = "SOURCE")]
+        accept_gap: Vec<String>,
     },
     /// Check everything that can be known before the first row; no row is written
     #[command(after_help = "Examples:
   batchsql check batchsql.toml             the file, its files and ports, the database and its tables
-  batchsql check batchsql.toml --offline   without the database and ports: for a pipeline of CI
+  batchsql check batchsql.toml --offline   without the database, NATS and ports: for a pipeline of CI
   batchsql check batchsql.toml --json      for a script
 
 Exit codes: 0 ready, 1 something is wrong, 2 the file is wrong, 3 something cannot be reached.
@@ -57,7 +62,7 @@ With exactly once, the table batchsql_positions is made if it is missing.")]
     Check {
         /// The configuration, a TOML file
         config: PathBuf,
-        /// Ask no database and no port
+        /// Ask no database, no server of NATS and no port
         #[arg(long)]
         offline: bool,
         /// Print one JSON object

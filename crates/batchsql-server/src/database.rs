@@ -7,8 +7,8 @@ use batchsql::redis::{Command, RedisOptions, RedisSink};
 use batchsql::{DynSink, OpenError};
 use tokio::time::{Instant, sleep};
 
-use crate::config::sections::RedisCommand;
-use crate::config::settings::Settings;
+use crate::config::sections::{RedisCommand, Table};
+use crate::config::settings::Database;
 use crate::table::target::table_name;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -21,11 +21,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 ///
 /// # Cancel safety
 /// When it is cancelled, connections that were opened are closed.
-pub(crate) async fn open(settings: &Settings) -> Result<DynSink, OpenError> {
-    let end = Instant::now() + settings.database.connect_for;
+pub(crate) async fn open(database: &Database, tables: &[Table]) -> Result<DynSink, OpenError> {
+    let end = Instant::now() + database.connect_for;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match open_now(settings).await {
+        let error = match open_now(database, tables).await {
             Ok(sink) => return Ok(sink),
             Err(error) => error,
         };
@@ -38,13 +38,13 @@ pub(crate) async fn open(settings: &Settings) -> Result<DynSink, OpenError> {
     }
 }
 
-async fn open_now(settings: &Settings) -> Result<DynSink, OpenError> {
-    let dsn = settings.database.dsn.reveal();
-    if !settings.database.is_redis() {
+async fn open_now(database: &Database, tables: &[Table]) -> Result<DynSink, OpenError> {
+    let dsn = database.dsn.reveal();
+    if !database.is_redis() {
         return batchsql::connect(dsn).await;
     }
     let mut options: RedisOptions = dsn.parse()?;
-    for table in &settings.tables {
+    for table in tables {
         let command: Command = match table.redis.unwrap_or(RedisCommand::Hash) {
             RedisCommand::Hash => Command::hash().into(),
             RedisCommand::Document => Command::document().into(),

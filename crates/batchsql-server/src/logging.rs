@@ -13,7 +13,8 @@ use crate::config::sections::{Log, LogFormat};
 /// # Errors
 /// The level is not a filter.
 pub(crate) fn start(log: &Log) -> Result<(), String> {
-    start_at(log, "info")
+    // The client of NATS says what this program says too.
+    start_at(log, "info,async_nats=warn")
 }
 
 /// The same for a command whose result is its output: only warnings, unless a level is given.

@@ -1,8 +1,13 @@
-//! The `batchsql` program: rows from HTTP, files and standard input into a database, with one TOML file.
+//! The `batchsql` program: rows from HTTP, files, standard input and streams into a database or a stream, with one TOML file.
 //!
 //! `cli` has the command line, `config` the file. Each command has a module: `check`, `run` (with
 //! `http` and `sources`), `load`, and `tools` for what is on disk. They share `database` and
-//! `table` (what is written), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
+//! `table` (what is written), `nats` (streams), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
+
+#![cfg_attr(
+    not(feature = "nats"),
+    allow(dead_code, reason = "a program without NATS reads settings of streams too, to say what is wrong with them")
+)]
 
 mod check;
 mod cli;
@@ -14,6 +19,7 @@ mod http;
 mod intake;
 mod load;
 mod logging;
+mod nats;
 mod notify;
 mod run;
 mod signals;
@@ -46,7 +52,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Exit {
     let ended = match command {
         Command::Check { config, offline, json } => Ok(check::run(&config, offline, json).await),
-        Command::Run { config } => run::service::run(&config).await,
+        Command::Run { config, accept_gap } => run::service::run(&config, &accept_gap).await,
         Command::Load(load) => load::command::run(load).await,
         Command::DeadLetters(DeadLetters::List { file }) => tools::letters::list(&file),
         Command::DeadLetters(DeadLetters::Show { file, limit, values }) => tools::letters::show(&file, limit, values),

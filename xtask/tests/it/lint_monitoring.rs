@@ -55,7 +55,7 @@ fn every_check_is_made() {
     assert!(output.status.success(), "{text}");
     let lint = format!("CALL run --quiet --package batchsql-monitoring -- lint --root {}", tree.0.0.display());
     assert!(text.contains(&lint), "{text}");
-    for step in ["prometheus.yml", "prometheus.prod.yml", "rules", "tests of rules"] {
+    for step in ["prometheus.yml", "prometheus.prod.yml", "prometheus.cluster.yml", "rules", "tests of rules"] {
         assert!(text.contains(&format!("passed   {step} (")), "{step}: {text}");
     }
 }

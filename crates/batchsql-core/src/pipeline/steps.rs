@@ -239,7 +239,7 @@ impl BatchSql {
             }
         };
         match reserved.await {
-            Ok(mut reservation) => reservation.keep_row(bytes),
+            Ok(mut reservation) => reservation.keep_rows(1, bytes),
             // The pipeline is closed: its consumers still receive what ends.
             Err(_) => ledger.budget.take_row_regardless(bytes),
         }

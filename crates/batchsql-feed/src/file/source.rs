@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use batchsql_core::{BatchSql, Claim, ClaimFrom};
+use batchsql_core::{BatchSql, Claim, ClaimFrom, StopReason};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -237,12 +237,15 @@ impl Source for FileSource {
         let path = self.of.options.path.clone();
         let failed = |error: io::Error| SourceError::again(format!("{}: {error}", path.display()));
         if !self.is_placed && !self.place_behind(self.mark.settled).await.map_err(failed)? {
-            return Err(SourceError::stop(format!(
-                "{} has fewer lines than were written: it was truncated; restore it, or remove the mark {} to write it from its \
+            return Err(SourceError::stop(
+                StopReason::OtherSource,
+                format!(
+                    "{} has fewer lines than were written: it was truncated; restore it, or remove the mark {} to write it from its \
                  beginning",
-                path.display(),
-                self.of.mark_file.path().display()
-            )));
+                    path.display(),
+                    self.of.mark_file.path().display()
+                ),
+            ));
         }
         if self.window_bytes >= self.of.options.window_bytes {
             return Ok(Next::Nothing);
@@ -260,12 +263,15 @@ impl Source for FileSource {
             is_same = false;
         }
         if !is_same {
-            return Err(SourceError::stop(format!(
-                "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
+            return Err(SourceError::stop(
+                StopReason::OtherSource,
+                format!(
+                    "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
                  feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
-                path.display(),
-                self.lines.as_ref().map_or(0, |lines| lines.at().line)
-            )));
+                    path.display(),
+                    self.lines.as_ref().map_or(0, |lines| lines.at().line)
+                ),
+            ));
         }
         Ok(Next::Nothing)
     }
@@ -326,16 +332,23 @@ impl Source for FileSource {
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
         let (file, mark) = (self.of.options.path.display(), self.of.mark_file.path().display());
-        Refusal::Stop(match why {
-            NotClaimed::Missing => format!(
-                "the database has no position of {file}, although it had one: it was made anew, or restored from a backup; restore \
+        let (kind, text) = match why {
+            NotClaimed::Missing => (
+                StopReason::Position,
+                format!(
+                    "the database has no position of {file}, although it had one: it was made anew, or restored from a backup; restore \
                  a newer one, or remove the mark {mark} to write the file from its beginning"
+                ),
             ),
-            _ => format!(
-                "another process has claimed the position of {file}: it reads a copy of the file, or the mark {mark} was lost; end \
+            _ => (
+                StopReason::Fenced,
+                format!(
+                    "another process has claimed the position of {file}: it reads a copy of the file, or the mark {mark} was lost; end \
                  the other one, and start once with TakeOver::Anyone"
+                ),
             ),
-        })
+        };
+        Refusal::Stop(kind, text)
     }
 
     async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
@@ -344,10 +357,13 @@ impl Source for FileSource {
         let placed = self.place_behind(position).await;
         let placed = placed.map_err(|error| Refusal::Wait(format!("{path}: {error}; trying again")))?;
         if !placed {
-            return Err(Refusal::Stop(format!(
-                "the position in the database is line {position}, but {path} has fewer lines: it was truncated or is another file; \
+            return Err(Refusal::Stop(
+                StopReason::OtherSource,
+                format!(
+                    "the position in the database is line {position}, but {path} has fewer lines: it was truncated or is another file; \
                  restore it, or give it another name with FileOptions::exactly_once"
-            )));
+                ),
+            ));
         }
         if position < before {
             let (file, lines) = (&path, before - position);

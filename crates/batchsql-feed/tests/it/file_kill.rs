@@ -14,7 +14,7 @@ use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, Row};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 use batchsql_testserver::{Kind, dsn, unique};
 
-use crate::process::{self, Process, command};
+use batchsql_testserver::process::{self, Process, command};
 
 /// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
 const KILLS: u64 = 12;

@@ -9,7 +9,4 @@ mod file;
 #[cfg(unix)]
 mod file_kill;
 mod holes;
-#[cfg(unix)]
-#[path = "../../../batchsql-durable/tests/it/process.rs"]
-mod process;
 mod source;

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use batchsql_core::TableName;
 use batchsql_nats::{StreamOptions, Worker, WorkerOptions};
 use batchsql_sqlite::SqliteSink;
 use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server, unique};
@@ -130,6 +131,8 @@ async fn rows_in_the_subject_of_another_table_are_kept_aside() {
     let (context, options, target) = (context().await, stream(1), Target::new().await);
     options.create(&context).await.unwrap();
     publish(&context, &options, &plain("other"), 0..10).await;
+    let tables = options.tables(&context).await.unwrap();
+    assert_eq!(tables, [TableName::new("other")]);
     let handle = context.get_stream(options.name()).await.unwrap();
     let message = handle.get_raw_message(1).await.unwrap();
     let headers = own_headers(&message.headers);
@@ -252,7 +255,8 @@ async fn streams_that_lose_rows_are_refused() {
         assert!(error.to_string().contains(word), "{error}");
     }
     let missing = StreamOptions::new(unique("none")).check_existing(&context).await.unwrap_err();
-    assert!(missing.to_string().contains("there is no stream"), "{missing}");
+    assert!(missing.is_missing() && missing.to_string().contains("there is no stream"), "{missing}");
+    assert!(!error.is_missing());
     // Another number of partitions.
     let options = stream(2);
     options.create(&context).await.unwrap();

@@ -97,6 +97,10 @@ async fn ready_is_what_the_application_says() {
     assert_eq!(asked(), (200, "ready".to_owned()));
     metrics.clone().set_ready(false);
     assert_eq!(asked(), (503, "not ready".to_owned()));
+    metrics.set_ready_detail("source a: waits\nsource b: reads");
+    assert_eq!(asked(), (503, "not ready\nsource a: waits\nsource b: reads\n".to_owned()));
+    metrics.set_ready_detail("");
+    assert_eq!(asked().1, "not ready");
     assert_eq!(get(address, "/health").status, 200, "it is healthy, although it is not ready");
     metrics.stop_server().await.unwrap();
     serve_again(&metrics, address.port()).await;

@@ -9,8 +9,10 @@ use batchsql::durable::{DurableExt, DurableOptions, tools::IntakeFolder};
 use batchsql::{BatchSql, Claim, ClaimFrom, DynSink, PartitionKey, Sink};
 
 use crate::check::finding::{Finding, Status};
+use crate::check::streams;
+use crate::config::nats_sections::{Guarantee, Stream};
 use crate::config::sections::{Rule, Table};
-use crate::config::settings::{Settings, SourceKind};
+use crate::config::settings::{Database, Destination, Publish, Settings, Source, SourceKind};
 use crate::database;
 use crate::http::tls;
 use crate::intake;
@@ -28,36 +30,66 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
     findings.extend(dead_letters(settings));
     findings.extend(sources(settings));
     if offline {
-        let scheme = scheme(settings);
-        findings.push(Finding::new("database", scheme, Status::Skipped, "not asked (--offline)"));
+        let skipped = |check, subject: String| Finding::new(check, subject, Status::Skipped, "not asked (--offline)");
+        findings.extend(settings.destination.catalogue().map(|database| skipped("database", scheme(database))));
+        findings.extend(all_streams(settings).map(|stream| skipped("stream", stream.name.clone())));
         return findings;
     }
-    match database::open(settings).await {
-        Ok(sink) => {
-            findings.push(Finding::new(
-                "database",
-                sink.name(),
-                Status::Ok,
-                "it can be reached, and accepts the login",
-            ));
-            tables(settings, sink, &mut findings).await;
-        }
-        Err(error) => {
-            let finding = if error.is_invalid_options() {
-                Finding::new("database", scheme(settings), Status::Failed, error.to_string())
-            } else {
-                Finding::unavailable("database", scheme(settings), error.to_string())
-            };
-            findings.push(finding);
-            let skipped = |name: &str| Finding::new("table", name, Status::Skipped, "the database was not asked");
-            findings.extend(settings.table_names().into_iter().map(skipped));
-        }
+    let sink = match settings.destination.catalogue() {
+        Some(database) => match opened(database, settings, &mut findings).await {
+            Some(sink) => Some(sink),
+            None => {
+                let skipped = |name: &str| Finding::new("table", name, Status::Skipped, "the database was not asked");
+                findings.extend(settings.table_names().into_iter().map(skipped));
+                findings.extend(match &settings.destination {
+                    Destination::Database(_) => streams::of_sources(settings, None).await,
+                    Destination::Stream(publish) => streams::of_publish(publish, settings).await.0,
+                });
+                return findings;
+            }
+        },
+        None => None,
+    };
+    match &settings.destination {
+        Destination::Database(_) => written(settings, sink, &mut findings).await,
+        Destination::Stream(publish) => published(settings, publish, sink.as_ref(), &mut findings).await,
     }
     findings
 }
 
-fn scheme(settings: &Settings) -> String {
-    settings.database.dsn.reveal().split_once(':').map_or("", |(scheme, _)| scheme).to_owned()
+async fn opened(database: &Database, settings: &Settings, findings: &mut Vec<Finding>) -> Option<DynSink> {
+    match database::open(database, &settings.tables).await {
+        Ok(sink) => {
+            let detail = "it can be reached, and accepts the login";
+            findings.push(Finding::new("database", sink.name(), Status::Ok, detail));
+            Some(sink)
+        }
+        Err(error) => {
+            findings.push(if error.is_invalid_options() {
+                Finding::new("database", scheme(database), Status::Failed, error.to_string())
+            } else {
+                Finding::unavailable("database", scheme(database), error.to_string())
+            });
+            None
+        }
+    }
+}
+
+/// The streams that the configuration names.
+fn all_streams(settings: &Settings) -> impl Iterator<Item = &Stream> {
+    let published = match &settings.destination {
+        Destination::Stream(publish) => Some(&publish.stream),
+        Destination::Database(_) => None,
+    };
+    let read = settings.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::JetStream(source) => Some(&source.stream),
+        _ => None,
+    });
+    published.into_iter().chain(read)
+}
+
+fn scheme(database: &Database) -> String {
+    database.dsn.reveal().split_once(':').map_or("", |(scheme, _)| scheme).to_owned()
 }
 
 fn configuration(settings: &Settings, path: &Path) -> Finding {
@@ -146,18 +178,28 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
 }
 
 fn sources(settings: &Settings) -> Vec<Finding> {
-    let finding = |source: &crate::config::settings::Source| match &source.kind {
-        SourceKind::Stdin => Finding::new("source", &source.id, Status::Ok, "reads standard input"),
+    let finding = |Source { id, kind }: &Source| match kind {
+        SourceKind::Stdin { .. } => Finding::new("source", id, Status::Ok, "reads standard input"),
         SourceKind::Files(files) => {
             let found = glob::glob(&files.pattern).map(|paths| paths.filter_map(Result::ok).count());
             let detail = format!("{}: {} files now", files.pattern, found.unwrap_or(0));
-            Finding::new("source", &source.id, Status::Ok, detail)
+            Finding::new("source", id, Status::Ok, detail)
+        }
+        SourceKind::JetStream(source) => {
+            let guarantee = match source.guarantee {
+                Guarantee::ExactlyOnce => "exactly once",
+                Guarantee::AtLeastOnce => "at least once",
+            };
+            let detail = format!("the stream {}, {guarantee}, tables {}", source.stream.name, source.tables.join(", "));
+            Finding::new("source", id, Status::Ok, detail)
         }
     };
     settings.sources.iter().map(finding).collect()
 }
 
-async fn tables(settings: &Settings, sink: DynSink, findings: &mut Vec<Finding>) {
+/// Tables that are written, and what is read for them.
+async fn written(settings: &Settings, sink: Option<DynSink>, findings: &mut Vec<Finding>) {
+    let Some(sink) = sink else { return };
     let db = match BatchSql::builder(sink.clone()).config(settings.pipeline.clone()).start() {
         Ok(db) => db,
         Err(error) => {
@@ -165,23 +207,45 @@ async fn tables(settings: &Settings, sink: DynSink, findings: &mut Vec<Finding>)
             return;
         }
     };
+    let targets = tables(settings, Some(&sink), Some(&db), findings).await;
+    findings.extend(durable_settings(settings, &sink, &targets));
+    let exactly_once = settings.durable.as_ref().and_then(|durable| durable.exactly_once.as_deref());
+    let has_positions = settings.sources.iter().any(|source| match &source.kind {
+        SourceKind::Files(files) => !files.at_least_once && sink.keeps_positions(),
+        SourceKind::Stdin { .. } => false,
+        SourceKind::JetStream(source) => source.guarantee == Guarantee::ExactlyOnce,
+    });
+    if exactly_once.is_some() || has_positions {
+        findings.push(positions(&db).await);
+    }
+    findings.extend(streams::of_sources(settings, Some(&db)).await);
+    db.close(Duration::from_secs(5)).await;
+}
+
+/// Tables that are published. Their columns are those of the catalogue, or declared.
+async fn published(settings: &Settings, publish: &Publish, catalogue: Option<&DynSink>, findings: &mut Vec<Finding>) {
+    let targets = tables(settings, catalogue, None, findings).await;
+    let (found, sink) = streams::of_publish(publish, settings).await;
+    findings.extend(found);
+    if let Some(sink) = sink {
+        findings.extend(durable_settings(settings, &sink, &targets));
+    }
+}
+
+async fn tables(
+    settings: &Settings,
+    catalogue: Option<&DynSink>,
+    db: Option<&BatchSql>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Target> {
     let mut targets = Vec::new();
     for table in &settings.tables {
-        let (finding, target) = one_table(&sink, &db, table).await;
+        let (finding, target) = one_table(catalogue, db, table).await;
         findings.push(finding);
         findings.extend(advice(settings, table));
         targets.extend(target);
     }
-    findings.extend(durable_settings(settings, &sink, &targets));
-    let exactly_once = settings.durable.as_ref().and_then(|durable| durable.exactly_once.as_deref());
-    let reads_files = settings.sources.iter().any(|source| match &source.kind {
-        SourceKind::Files(files) => !files.at_least_once,
-        SourceKind::Stdin => false,
-    });
-    if exactly_once.is_some() || (reads_files && sink.keeps_positions()) {
-        findings.push(positions(&db).await);
-    }
-    db.close(Duration::from_secs(5)).await;
+    targets
 }
 
 /// Settings with which a durable intake would not start.
@@ -194,21 +258,24 @@ fn durable_settings(settings: &Settings, sink: &DynSink, targets: &[Target]) -> 
     Some(Finding::new("durable", durable.folder.display().to_string(), Status::Failed, error.to_string()))
 }
 
-async fn one_table(sink: &DynSink, db: &BatchSql, table: &Table) -> (Finding, Option<Target>) {
+/// `db` is the pipeline that writes it; `None` if it is published.
+async fn one_table(catalogue: Option<&DynSink>, db: Option<&BatchSql>, table: &Table) -> (Finding, Option<Target>) {
     let name = table.name.get_ref();
-    let target = match target::open(sink, table).await {
+    let target = match target::open(catalogue, table).await {
         Ok(target) => target,
         Err(text) => return (Finding::new("table", name, Status::Failed, text), None),
     };
-    if let Err(error) = db.prepare(&target.schema).await {
+    if let Some(db) = db
+        && let Err(error) = db.prepare(&target.schema).await
+    {
         return (Finding::new("table", name, Status::Failed, error.to_string()), None);
     }
     let schema = &target.schema;
     let key: Vec<&str> = schema.key_columns().iter().map(|column| schema.columns()[*column].name()).collect();
     let key = if key.is_empty() { String::new() } else { format!(" by {}", key.join(", ")) };
     let columns = schema.columns().len();
-    let mut detail =
-        format!("{} in {}, {columns} columns{key}; it may be written", table.rule.name(), schema.table_display());
+    let end = if db.is_some() { "; it may be written" } else { "" };
+    let mut detail = format!("{} in {}, {columns} columns{key}{end}", table.rule.name(), schema.table_display());
     if !target.left_out.is_empty() {
         let names: Vec<&str> = target.left_out.iter().map(|(column, _)| column.as_str()).collect();
         detail.push_str(&format!("; not written by rows: {}", names.join(", ")));

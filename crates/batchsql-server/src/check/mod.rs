@@ -1,9 +1,14 @@
-//! `batchsql check`: everything that can be known before the first row. `checks` finds it out, `print` shows it to a person or
+//! `batchsql check`: everything that can be known before the first row. `checks` and `streams` find it out, `print` shows it to a person or
 //! to a script.
 
 mod checks;
 mod finding;
 mod print;
+#[cfg(feature = "nats")]
+mod streams;
+#[cfg(not(feature = "nats"))]
+#[path = "no_streams.rs"]
+mod streams;
 
 use std::path::Path;
 

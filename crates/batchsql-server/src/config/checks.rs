@@ -8,11 +8,13 @@ use toml::Spanned;
 
 use crate::config::access::{address, check_open, check_token, one_secret};
 use crate::config::mistakes::Mistakes;
-use crate::config::problem::{Problems, SourceText, closest};
+use crate::config::nats_checks;
+use crate::config::problem::{Problems, SourceText};
 use crate::config::secret::with_password;
 use crate::config::sections::{self, Config, Sync};
-use crate::config::settings::{Database, Files, Http, Metrics, Settings, Source, SourceKind, Token};
-use crate::config::table_checks;
+use crate::config::settings::{Database, Destination, Http, Metrics, Settings, Token};
+use crate::config::source_checks::{self, Around};
+use crate::config::table_checks::{self, Catalogue};
 
 /// # Errors
 /// All mistakes that are found.
@@ -23,16 +25,25 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         let problem = source.problem(config.pipeline.span.clone(), error.to_string());
         checks.found.push(problem);
     }
-    let database = database(&mut checks, config.database, &folder);
-    let is_redis = database.as_ref().is_some_and(Database::is_redis);
+    let has_section = config.database.is_some();
+    let database = config.database.and_then(|section| database(&mut checks, section, &folder));
+    let nats = config.nats.and_then(|section| nats_checks::nats(&mut checks, section, &folder));
+    let publish = config.publish.map(|section| (section.span(), section.into_inner()));
+    let is_redis = publish.is_none() && database.as_ref().is_some_and(Database::is_redis);
     if config.tables.is_empty() {
         let text = "no table is configured; add a section [[tables]] with a name";
         checks.found.push(source.problem(None, text));
     }
-    let tables = table_checks::check(&mut checks, config.tables, is_redis);
+    let catalogue = match (is_redis, has_section || publish.is_none()) {
+        (true, _) => Catalogue::Redis,
+        (false, true) => Catalogue::Database,
+        (false, false) => Catalogue::Nothing,
+    };
+    let tables = table_checks::check(&mut checks, config.tables, catalogue);
     let names: Vec<&str> = tables.iter().map(|table| table.name.get_ref().as_str()).collect();
-    let durable = config.durable.map(|durable| {
+    let mut durable = config.durable.map(|durable| {
         let span = durable.span();
+        let durable_span = span.clone();
         let mut durable = durable.into_inner();
         durable.folder = folder.join(&durable.folder);
         if durable.exactly_once.is_some() && durable.sync == Sync::Os {
@@ -40,17 +51,43 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         } else if durable.exactly_once.is_some() && is_redis {
             checks.problem(span, "Redis has no transactions, so `exactly_once` is not possible; remove it");
         }
-        durable
+        (durable_span, durable)
     });
+    let publishes = publish.is_some();
+    let destination = match publish {
+        Some((span, section)) => {
+            let publish = nats_checks::publish(&mut checks, (span, section), nats.as_ref(), database);
+            if let (Some(publish), Some((span, durable))) = (&publish, &mut durable) {
+                nats_checks::partitions(&mut checks, &publish.stream, (span.clone(), durable));
+            }
+            publish.map(|publish| Destination::Stream(Box::new(publish)))
+        }
+        None => database.map(Destination::Database),
+    };
+    if !has_section && !publishes {
+        let text = "the section [database] is missing; add it with a `dsn`, or [publish] to write to a stream";
+        checks.found.push(source.problem(None, text));
+    }
     let http = config.http.and_then(|http| http_settings(&mut checks, http, &folder, &names));
     let metrics = metrics(&mut checks, config.metrics, http.as_ref(), &folder);
-    let sources = sources(&mut checks, config.sources, &folder, &names);
     let dead_letters = config.dead_letters.map(|letters| folder.join(letters.into_inner().file));
-    match (database, metrics) {
-        (Some(database), Some(metrics)) if checks.found.is_empty() => Ok(Settings {
-            database,
+    let around = Around {
+        folder: &folder,
+        tables: &tables,
+        destination: destination.as_ref(),
+        pipeline: &config.pipeline.value,
+        nats: nats.as_ref(),
+        dead_letters: dead_letters.as_deref(),
+    };
+    let sources = source_checks::check(&mut checks, config.sources, &around);
+    if http.is_none() {
+        source_checks::without_fields(&mut checks, &tables, &sources);
+    }
+    match (destination, metrics) {
+        (Some(destination), Some(metrics)) if checks.found.is_empty() => Ok(Settings {
+            destination,
             pipeline: config.pipeline.value,
-            durable,
+            durable: durable.map(|(_, durable)| durable),
             http,
             metrics,
             dead_letters,
@@ -98,7 +135,7 @@ fn http_settings(
             checks.problem(span.clone(), format!("two tokens have the name `{}`; rename one of them", token.name));
         }
         for table in token.tables.iter().flatten() {
-            known_table(checks, span.clone(), table, tables);
+            checks.known_table(span.clone(), table, tables);
         }
         let secret = one_secret("token", token.token, token.token_file, folder).and_then(|secret| {
             let secret =
@@ -161,68 +198,4 @@ fn metrics(
         checks.problem(span, "[metrics] has no `listen`, and there is no [http] server to serve it; add `listen`");
     }
     Some(Metrics { listen, token, live_page: section.live_page })
-}
-
-fn sources(
-    checks: &mut Mistakes<'_>,
-    sections: Vec<Spanned<sections::Source>>,
-    folder: &Path,
-    tables: &[&str],
-) -> Vec<Source> {
-    let mut ids = BTreeSet::new();
-    let mut has_stdin = false;
-    let mut sources = Vec::new();
-    for section in sections {
-        let span = section.span();
-        let section = section.into_inner();
-        checks.name(&section.id, &mut ids, "the id of a source");
-        known_table(checks, section.table.span(), section.table.get_ref(), tables);
-        let kind = match (section.files, section.stdin) {
-            (Some(pattern), false) => {
-                let pattern = folder.join(pattern).to_string_lossy().into_owned();
-                if let Err(error) = glob::Pattern::new(&pattern) {
-                    checks.problem(span, format!("`files` is not a pattern of paths: {}", error.msg));
-                    continue;
-                }
-                let (every, unchanged_for) = (section.every, section.unchanged_for);
-                let (format, at_least_once) = (section.format, section.at_least_once);
-                SourceKind::Files(Files { pattern, format, at_least_once, every, unchanged_for })
-            }
-            (None, true) if has_stdin => {
-                checks.problem(span, "two sources read standard input; remove one of them");
-                continue;
-            }
-            (None, true) if section.format.is_some_and(|format| format != sections::Format::Ndjson) => {
-                checks.problem(span, "standard input is read as NDJSON; remove `format`");
-                continue;
-            }
-            (None, true) => {
-                has_stdin = true;
-                SourceKind::Stdin
-            }
-            (Some(_), true) => {
-                checks.problem(span, "a source has `files` or `stdin`, not both; make two sources of it");
-                continue;
-            }
-            (None, false) => {
-                checks.problem(
-                    span,
-                    "the source says not what it reads; add `files = \"folder/*.ndjson\"` or `stdin = true`",
-                );
-                continue;
-            }
-        };
-        sources.push(Source { id: section.id.into_inner(), table: section.table.into_inner(), kind });
-    }
-    sources
-}
-
-fn known_table(checks: &mut Mistakes<'_>, span: std::ops::Range<usize>, name: &str, tables: &[&str]) {
-    if !tables.contains(&name) {
-        let text = match closest(name, tables) {
-            Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),
-            None => format!("there is no table `{name}`; add it to [[tables]], or name one of: {}", tables.join(", ")),
-        };
-        checks.problem(span, text);
-    }
 }

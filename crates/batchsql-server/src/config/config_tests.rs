@@ -77,7 +77,15 @@ fn each_mistake_has_its_message() {
     check("[[tables]]\ntable = \"x\"", "b.toml:7:1: the key `name` is missing");
     check(
         "[[sources]]\nid = \"a\"\ntable = \"orders\"",
-        "b.toml:7:1: the source says not what it reads; add `files = \"folder/*.ndjson\"` or `stdin = true`",
+        "b.toml:7:1: the source says not what it reads; add `files = \"folder/*.ndjson\"`, `stdin = true` or [sources.jetstream]",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\nstdin = true",
+        "b.toml:7:1: the source has no `table`; name the one that its rows are of",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntables = [\"orders\"]\nstdin = true",
+        "b.toml:7:1: `tables` is for streams; name one `table`",
     );
     check(
         "[[sources]]\nid = \"a\"\ntable = \"ordres\"\nstdin = true",
@@ -85,7 +93,7 @@ fn each_mistake_has_its_message() {
     );
     check(
         "[[sources]]\nid = \"a\"\ntable = \"orders\"\nstdin = true\nfiles = \"*\"",
-        "b.toml:7:1: a source has `files` or `stdin`, not both; make two sources of it",
+        "b.toml:7:1: a source has one of `files`, `stdin` and `jetstream`; make two sources of it",
     );
     check(
         "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"",
@@ -148,7 +156,7 @@ fn the_database_is_named_once_and_shown_without_its_password() {
         &format!("[database]\n{table}"),
         "b.toml:1:1: the database has no `dsn`; add dsn = \"postgres://user@host/database\", or `dsn_file`",
     );
-    check(table, "b.toml:1:1: the key `database` is missing");
+    check(table, "b.toml: the section [database] is missing; add it with a `dsn`, or [publish] to write to a stream");
     check("[database]\ndsn = \"sqlite:a.db\"", "b.toml: no table is configured; add a section [[tables]] with a name");
     check("database = \"postgres://u:hunter2@h/x\"", "b.toml:1:12: invalid type: text, expected struct Database");
     check(
@@ -220,7 +228,7 @@ fn a_good_configuration_is_read() {
         _ => None,
     };
     let settings = parse(&SourceText::new(&path, text.to_owned()), &variable).unwrap();
-    assert_eq!(settings.database.dsn.reveal(), "mysql://app:p%40ss@db/shop");
+    assert_eq!(settings.database().unwrap().dsn.reveal(), "mysql://app:p%40ss@db/shop");
     assert_eq!(settings.durable.as_ref().unwrap().folder, folder.path().join("intake"), "relative to the file");
     let http = settings.http.as_ref().unwrap();
     assert_eq!((http.listen.port(), http.limits.line, http.limits.connections), (9999, 2 << 20, 7));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use toml::Spanned;
 
-use crate::config::problem::{Problem, SourceText};
+use crate::config::problem::{Problem, SourceText, closest};
 
 /// Collects what is wrong.
 pub(super) struct Mistakes<'a> {
@@ -31,6 +31,18 @@ impl Mistakes<'_> {
             self.problem(name.span(), format!("`{text}` cannot be {what}; use letters, digits, `_`, `-` and `.`"));
         } else if !seen.insert(text.clone()) {
             self.problem(name.span(), format!("`{text}` is {what} twice; give one of them another name"));
+        }
+    }
+    /// A name of a table that must be one of these.
+    pub(super) fn known_table(&mut self, span: std::ops::Range<usize>, name: &str, tables: &[&str]) {
+        if !tables.contains(&name) {
+            let text = match closest(name, tables) {
+                Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),
+                None => {
+                    format!("there is no table `{name}`; add it to [[tables]], or name one of: {}", tables.join(", "))
+                }
+            };
+            self.problem(span, text);
         }
     }
 }

@@ -6,14 +6,21 @@
 pub(crate) mod access;
 pub(crate) mod checks;
 mod mistakes;
+mod nats_checks;
+#[cfg(feature = "nats")]
+pub(crate) mod nats_options;
+pub(crate) mod nats_sections;
 pub(crate) mod problem;
 mod quantity;
 pub(crate) mod read;
 pub(crate) mod secret;
 pub(crate) mod sections;
 pub(crate) mod settings;
+mod source_checks;
 mod table_checks;
 mod variables;
 
 #[cfg(test)]
 mod config_tests;
+#[cfg(all(test, feature = "nats"))]
+mod nats_tests;

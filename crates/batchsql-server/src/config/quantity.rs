@@ -18,3 +18,8 @@ pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     let size = text.parse::<ByteSize>();
     Ok(size.map_err(|error| D::Error::custom(format!("{error}; write for example \"32MiB\"")))?.as_u64())
 }
+
+/// The same for a key that may be left out: with `default`.
+pub(crate) fn optional_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bytes(deserializer).map(Some)
+}

@@ -9,6 +9,7 @@ use batchsql::{ColumnType, PipelineConfig};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::config::nats_sections::{JetStream, Nats, Publish};
 use crate::config::quantity::{bytes, duration};
 use crate::config::secret::Secret;
 
@@ -16,7 +17,10 @@ use crate::config::secret::Secret;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    pub(crate) database: Spanned<Database>,
+    pub(crate) database: Option<Spanned<Database>>,
+    pub(crate) nats: Option<Spanned<Nats>>,
+    /// In place of a database.
+    pub(crate) publish: Option<Spanned<Publish>>,
     #[serde(default)]
     pub(crate) pipeline: Placed<PipelineConfig>,
     pub(crate) durable: Option<Spanned<Durable>>,
@@ -369,12 +373,16 @@ pub(crate) enum Missing {
     Refuse,
 }
 
-/// `[[sources]]`: exactly one of `files` and `stdin`.
+/// `[[sources]]`: exactly one of `files`, `stdin` and `jetstream`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
     pub(crate) id: Spanned<String>,
-    pub(crate) table: Spanned<String>,
+    /// Of `files` and `stdin`.
+    pub(crate) table: Option<Spanned<String>>,
+    /// Of `jetstream`; default: all tables.
+    pub(crate) tables: Option<Vec<Spanned<String>>>,
+    pub(crate) jetstream: Option<Spanned<JetStream>>,
     /// A pattern of paths.
     pub(crate) files: Option<String>,
     #[serde(default)]

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use batchsql::PipelineConfig;
 
+use crate::config::nats_sections::{Guarantee, KeepFor, NatsTls, Stream};
 use crate::config::secret::Secret;
 use crate::config::sections::{Durable, Format, Idempotency, Limits, Log, Table, Tls};
 
 /// A configuration that can work, as far as the file says.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) database: Database,
+    pub(crate) destination: Destination,
     pub(crate) pipeline: PipelineConfig,
     /// With an absolute folder.
     pub(crate) durable: Option<Durable>,
@@ -37,6 +38,67 @@ impl Settings {
     pub(crate) fn table_names(&self) -> Vec<&str> {
         self.tables.iter().map(|table| table.name.get_ref().as_str()).collect()
     }
+
+    /// The database that rows are written to.
+    ///
+    /// # Errors
+    /// They are published.
+    pub(crate) fn database(&self) -> Result<&Database, String> {
+        match &self.destination {
+            Destination::Database(database) => Ok(database),
+            Destination::Stream(_) => {
+                Err("the configuration publishes rows to a stream ([publish]), so it has no database \
+                                           to write; use the configuration of a worker"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+/// Where rows go.
+#[derive(Debug, Clone)]
+pub(crate) enum Destination {
+    Database(Database),
+    Stream(Box<Publish>),
+}
+
+impl Destination {
+    /// The database that rows are written to, or whose columns are read.
+    pub(crate) fn catalogue(&self) -> Option<&Database> {
+        match self {
+            Self::Database(database) => Some(database),
+            Self::Stream(publish) => publish.catalogue.as_ref(),
+        }
+    }
+}
+
+/// A stream that rows are published to.
+#[derive(Debug, Clone)]
+pub(crate) struct Publish {
+    pub(crate) nats: Nats,
+    pub(crate) stream: Stream,
+    /// Where columns are read at the start; nothing is written there. `None`: all columns are declared.
+    pub(crate) catalogue: Option<Database>,
+}
+
+/// The servers of NATS, and how to log in.
+#[derive(Debug, Clone)]
+pub(crate) struct Nats {
+    /// At least one. A URL may have a password.
+    pub(crate) servers: Vec<Secret>,
+    pub(crate) login: Login,
+    /// With absolute paths.
+    pub(crate) tls: Option<NatsTls>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Login {
+    /// With what the URLs have, if anything.
+    Open,
+    Token(Secret),
+    Password(String, Secret),
+    /// The content of the file.
+    Credentials(Secret),
 }
 
 #[derive(Debug, Clone)]
@@ -82,8 +144,6 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
     pub(crate) id: String,
-    /// The name of its table in the configuration.
-    pub(crate) table: String,
     pub(crate) kind: SourceKind,
 }
 
@@ -91,15 +151,47 @@ pub(crate) struct Source {
 #[derive(Debug, Clone)]
 pub(crate) enum SourceKind {
     Files(Files),
-    Stdin,
+    /// The table by its name in the configuration.
+    Stdin {
+        table: String,
+    },
+    JetStream(Box<JetStream>),
+}
+
+impl SourceKind {
+    /// Whether its rows go through the intake, as those of requests do. A stream is written from where it is.
+    pub(crate) fn needs_intake(&self) -> bool {
+        !matches!(self, Self::JetStream(_))
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
+    /// By its name in the configuration.
+    pub(crate) table: String,
     pub(crate) pattern: String,
     /// `None`: by the name of the file.
     pub(crate) format: Option<Format>,
     pub(crate) at_least_once: bool,
     pub(crate) every: Duration,
     pub(crate) unchanged_for: Duration,
+}
+
+/// A stream that a worker reads.
+#[derive(Debug, Clone)]
+pub(crate) struct JetStream {
+    pub(crate) nats: Nats,
+    pub(crate) stream: Stream,
+    /// By their names in the configuration; at least one.
+    pub(crate) tables: Vec<String>,
+    pub(crate) guarantee: Guarantee,
+    /// In the table of positions and in the names of consumers.
+    pub(crate) source: String,
+    /// `None`: a new name at each start.
+    pub(crate) worker: Option<String>,
+    pub(crate) lease: Duration,
+    pub(crate) ack_wait: Duration,
+    pub(crate) keep_for: KeepFor,
+    /// For rows that the database refuses.
+    pub(crate) dead_letters: PathBuf,
 }

@@ -8,7 +8,17 @@ use toml::Spanned;
 use crate::config::mistakes::Mistakes;
 use crate::config::sections::{Rule, Table};
 
-pub(super) fn check(checks: &mut Mistakes<'_>, sections: Vec<Spanned<Table>>, is_redis: bool) -> Vec<Table> {
+/// What knows the columns of tables that declare none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Catalogue {
+    Database,
+    /// A database that knows no columns.
+    Redis,
+    /// There is no database.
+    Nothing,
+}
+
+pub(super) fn check(checks: &mut Mistakes<'_>, sections: Vec<Spanned<Table>>, catalogue: Catalogue) -> Vec<Table> {
     let mut names = BTreeSet::new();
     let mut tables = Vec::new();
     for section in sections {
@@ -18,7 +28,7 @@ pub(super) fn check(checks: &mut Mistakes<'_>, sections: Vec<Spanned<Table>>, is
         if let Some(text) = problem_of_rule(&table) {
             checks.problem(span.clone(), format!("table `{}`: {text}", table.name.get_ref()));
         }
-        if let Some(text) = problem_of_columns(&table, is_redis) {
+        if let Some(text) = problem_of_columns(&table, catalogue) {
             checks.problem(span, format!("table `{}`: {text}", table.name.get_ref()));
         }
         let mut by_column: BTreeMap<&str, &str> = BTreeMap::new();
@@ -60,10 +70,16 @@ fn problem_of_rule(table: &Table) -> Option<String> {
     None
 }
 
-fn problem_of_columns(table: &Table, is_redis: bool) -> Option<String> {
-    if is_redis && table.columns.is_empty() {
+fn problem_of_columns(table: &Table, catalogue: Catalogue) -> Option<String> {
+    let is_redis = catalogue == Catalogue::Redis;
+    if table.columns.is_empty() && catalogue != Catalogue::Database {
         let example = "columns = [{ name = \"id\", type = \"i64\" }]";
-        return Some(format!("Redis has no catalogue of columns; declare them: {example}"));
+        return Some(match catalogue {
+            Catalogue::Redis => format!("Redis has no catalogue of columns; declare them: {example}"),
+            _ => format!(
+                "there is no [database] to read its columns from; declare them as the database of the workers has them: {example}"
+            ),
+        });
     }
     if is_redis && table.key.is_none() {
         return Some("Redis needs a `key`: the columns that make the key of a row; add it".to_owned());

@@ -41,8 +41,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
             return Err(Failure::mistake(format!("say which table with --table: {known}")));
         }
     };
-    let sink = database::open(&settings).await?;
-    let target = target::open(&sink, table).await;
+    let database = settings.database().map_err(Failure::mistake)?;
+    let sink = database::open(database, &settings.tables).await?;
+    let target = target::open(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|text| Failure::failed(format!("table `{}`: {text}", table.name.get_ref())))?);
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;

@@ -1,42 +1,68 @@
-//! Owns when `/ready` says yes: in memory while the database can be reached, with a durable intake while rows are accepted.
+//! Owns when `/ready` says yes: in memory while the database can be reached, with a durable intake while rows are accepted, and
+//! without an intake while every stream can be read. It names the sources of streams in any case.
 //! Must not know HTTP.
 
 use std::time::Duration;
 
 use batchsql::prometheus::PrometheusMetrics;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::intake::Intake;
+use crate::sources::state::State;
 
 const PERIOD: Duration = Duration::from_millis(500);
 /// When no rows come, nothing else finds out that the database is back.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
-/// Looks at the intake until it is dropped.
-pub(crate) async fn watch(intake: Intake, metrics: PrometheusMetrics) {
-    tokio::join!(report(&intake, &metrics), check(&intake));
+/// What it depends on.
+pub(crate) struct Watched {
+    /// `None` if all rows come from streams.
+    pub(crate) intake: Option<Intake>,
+    /// Of streams, by their ids.
+    pub(crate) sources: Vec<(String, watch::Receiver<State>)>,
+    pub(crate) metrics: PrometheusMetrics,
 }
 
-async fn report(intake: &Intake, metrics: &PrometheusMetrics) {
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        metrics.set_ready(intake.is_ready());
+impl Watched {
+    /// Looks until it is dropped.
+    pub(crate) async fn watch(self) {
+        tokio::join!(self.report(), self.check());
     }
-}
 
-/// Connects again while the database cannot be reached. A durable intake does so by itself, as its rows wait.
-async fn check(intake: &Intake) {
-    let Intake::Memory(db) = intake else { return };
-    let mut ticks = interval(CHECK_PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if !intake.is_ready()
-            && let Err(error) = db.check_connection().await
-        {
-            tracing::debug!(%error, "the database cannot be reached");
+    async fn report(&self) {
+        let mut ticks = interval(PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.tell();
+        }
+    }
+
+    /// Says it once.
+    pub(crate) fn tell(&self) {
+        let states: Vec<(&str, State)> = self.sources.iter().map(|(id, state)| (&**id, *state.borrow())).collect();
+        let lines: Vec<String> = states.iter().map(|(id, state)| format!("source {id}: {state}")).collect();
+        self.metrics.set_ready_detail(lines.join("\n"));
+        self.metrics.set_ready(match &self.intake {
+            // Requests are accepted, whatever streams do.
+            Some(intake) => intake.is_ready(),
+            None => states.iter().all(|(_, state)| state.is_ready()),
+        });
+    }
+
+    /// Connects again while the database cannot be reached. A durable intake does so by itself, as its rows wait.
+    async fn check(&self) {
+        let Some(intake @ Intake::Memory(db)) = &self.intake else { return };
+        let mut ticks = interval(CHECK_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if !intake.is_ready()
+                && let Err(error) = db.check_connection().await
+            {
+                tracing::debug!(%error, "the database cannot be reached");
+            }
         }
     }
 }
@@ -57,7 +83,8 @@ mod tests {
         db.check_connection().await.unwrap_err();
         let intake = Intake::Memory(db);
         assert!(!intake.is_ready());
-        tokio::spawn(watch(intake.clone(), PrometheusMetrics::new().unwrap()));
+        let metrics = PrometheusMetrics::new().unwrap();
+        tokio::spawn(Watched { intake: Some(intake.clone()), sources: Vec::new(), metrics }.watch());
         tokio::time::sleep(CHECK_PERIOD / 2).await;
         assert!(!intake.is_ready());
         tokio::time::sleep(CHECK_PERIOD).await;

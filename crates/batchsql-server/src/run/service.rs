@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use batchsql::DynSink;
 use batchsql::prometheus::{EndpointOptions, PrometheusMetrics, ServerOptions};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
+use crate::config::nats_sections::Guarantee;
 use crate::config::read;
-use crate::config::settings::{Http, Settings};
+use crate::config::settings::{Destination, Http, Settings, Source, SourceKind};
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::http::routes;
@@ -21,10 +22,12 @@ use crate::http::shared::Shared;
 use crate::http::tls;
 use crate::intake::Intake;
 use crate::logging;
+use crate::nats::publish;
+use crate::nats::publisher::Publisher;
 use crate::notify::notify;
-use crate::run::readiness;
+use crate::run::readiness::Watched;
 use crate::signals::Signals;
-use crate::sources;
+use crate::sources::all::{Sources, Supply};
 use crate::table::target::{self, Target};
 
 /// Requests that are open when the rows are written get this long to end.
@@ -37,7 +40,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The service could not start.
-pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
+pub(crate) async fn run(path: &Path, accept_gaps: &[String]) -> Result<Exit, Failure> {
     // First of all: a signal that comes earlier ends the process.
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
     let settings = read::read(path)?;
@@ -46,15 +49,23 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
         let text = "there is nothing to read; add a section [http] or [[sources]]";
         return Err(Failure::mistake(format!("{}: {text}", path.display())));
     }
+    can_have_gaps(&settings, accept_gaps).map_err(Failure::mistake)?;
     let mut service = tokio::select! {
-        started = Service::start(&settings) => started?,
+        started = Service::start(&settings, accept_gaps) => started?,
         signal = signals.next() => return Err(Failure::unavailable(format!("{signal} came before the start had ended"))),
     };
-    notify("READY=1");
-    tracing::info!("ready");
-    let reason = tokio::select! {
-        signal = signals.next() => signal,
-        reason = service.end_of_sources() => reason,
+    let mut states = service.sources.states();
+    let mut is_started = false;
+    let reason = loop {
+        tokio::select! {
+            signal = signals.next() => break signal,
+            reason = service.end_of_sources() => break reason,
+            () = Sources::started(&mut states), if !is_started => {
+                is_started = true;
+                notify("READY=1");
+                tracing::info!("ready");
+            }
+        }
     };
     tracing::info!(reason, drain_for = ?settings.drain_for, "ending; no more rows are accepted");
     notify("STOPPING=1");
@@ -63,100 +74,163 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
 }
 
 struct Service {
-    intake: Intake,
+    /// `None` if all rows come from streams.
+    intake: Option<Intake>,
     metrics: PrometheusMetrics,
     http: Option<(Shared, Server)>,
-    sources: JoinSet<Exit>,
-    /// How the sources have ended so far.
-    sources_exit: Exit,
+    sources: Sources,
     readiness: tokio::task::JoinHandle<()>,
 }
 
 impl Service {
-    async fn start(settings: &Settings) -> Result<Self, Failure> {
+    async fn start(settings: &Settings, accept_gaps: &[String]) -> Result<Self, Failure> {
         let acceptor = match settings.http.as_ref().and_then(|http| http.tls.as_ref()) {
             Some(files) => Some(tls::acceptor(files).map_err(Failure::mistake)?),
             None => None,
         };
-        let sink = database::open(settings).await?;
+        let metrics = PrometheusMetrics::new().map_err(Failure::unavailable)?;
+        metrics.set_ready(false);
+        // What is waited for is seen there.
+        let exporter = exporter(settings, &metrics).await?;
+        let catalogue = match settings.destination.catalogue() {
+            Some(database) => Some(database::open(database, &settings.tables).await?),
+            None => None,
+        };
+        let Publisher { sink, opening } = match (&settings.destination, &catalogue) {
+            (Destination::Stream(stream), _) => publish::publisher(stream, settings).await?,
+            (Destination::Database(_), Some(sink)) => Publisher { sink: sink.clone(), opening: None },
+            (Destination::Database(_), None) => unreachable!("it is its own catalogue"),
+        };
         let mut tables = BTreeMap::new();
         for table in &settings.tables {
             let name = table.name.get_ref();
-            let target = target::open(&sink, table).await;
+            let target = target::open(catalogue.as_ref(), table).await;
             let target = target.map_err(|text| Failure::failed(format!("table `{name}`: {text}")))?;
             tables.insert(name.clone(), Arc::new(target));
         }
-        let metrics = PrometheusMetrics::new().map_err(Failure::unavailable)?;
-        let schemas: Vec<_> = tables.values().map(|table: &Arc<Target>| table.schema.clone()).collect();
+        drop(catalogue);
         // The port before the log: a second start by mistake should fail without touching it.
         let listener = match &settings.http {
             Some(http) => Some((http, listen(http).await?)),
             None => None,
         };
-        let intake = Intake::start(sink, settings, &schemas, &metrics).await?;
-        for target in tables.values() {
-            let prepared = intake.pipeline().prepare(&target.schema).await;
-            prepared.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
+        let needs_intake = settings.http.is_some() || settings.sources.iter().any(|source| source.kind.needs_intake());
+        let intake = if needs_intake { Some(intake(settings, &sink, &tables, &metrics).await?) } else { None };
+        let http = match (listener, &intake) {
+            (Some((http, listener)), Some(intake)) => {
+                let shared = Shared::new(intake.clone(), tables.clone(), http);
+                let routes = routes::router(shared.clone(), exporter);
+                Some((shared, Server::start(listener, acceptor, routes, &http.limits)))
+            }
+            _ => None,
+        };
+        let supply =
+            Supply { settings, intake: intake.as_ref(), sink: &sink, tables: &tables, metrics: &metrics, accept_gaps };
+        let mut sources = Sources::start(&supply);
+        if let Some(opening) = opening {
+            sources.open(opening);
         }
-        let exporter = exporter(settings, &metrics).await?;
-        let http = listener.map(|(http, listener)| {
-            let shared = Shared::new(intake.clone(), tables.clone(), http);
-            let routes = routes::router(shared.clone(), exporter);
-            (shared, Server::start(listener, acceptor, routes, &http.limits))
-        });
-        let readiness = tokio::spawn(readiness::watch(intake.clone(), metrics.clone()));
-        let sources = sources::start(&settings.sources, &intake, &tables);
-        Ok(Self { intake, metrics, http, sources, sources_exit: Exit::Done, readiness })
+        let watched = Watched { intake: intake.clone(), sources: sources.states(), metrics: metrics.clone() };
+        watched.tell();
+        let readiness = tokio::spawn(watched.watch());
+        Ok(Self { intake, metrics, http, sources, readiness })
     }
 
-    /// Returns when nothing is left to be read: a service with HTTP, or with a folder, never ends by itself, unless a source
-    /// has a defect. Then it must start anew: its rows would not be read for as long as it runs.
+    /// Returns when nothing is left to be read: a service with HTTP, or with a folder or a stream, never ends by itself, unless a
+    /// source has a defect. Then it must start anew: its rows would not be read for as long as it runs.
     async fn end_of_sources(&mut self) -> &'static str {
-        while let Some(ended) = self.sources.join_next().await {
-            match ended {
-                Ok(Exit::Done) => {}
-                Ok(exit) => self.sources_exit = exit,
-                Err(error) => {
-                    tracing::error!(%error, "a source has ended because of a defect of the program");
-                    self.sources_exit = Exit::Failed;
-                    return "a source has failed";
-                }
-            }
+        match self.sources.ended().await {
+            Err(reason) => reason,
+            Ok(()) if self.http.is_some() => std::future::pending().await,
+            Ok(()) => "the sources have ended",
         }
-        if self.http.is_some() {
-            return std::future::pending().await;
-        }
-        "the sources have ended"
     }
 
     /// Refuses rows, writes those that were accepted, and stops the servers last, so that clients and probes get an answer.
     async fn stop(self, drain_for: Duration, signals: &mut Signals) -> Exit {
-        let Self { intake, metrics, http, mut sources, sources_exit, readiness } = self;
+        let Self { intake, metrics, http, mut sources, readiness } = self;
         readiness.abort();
         // A load goes on with the next start.
-        sources.shutdown().await;
+        sources.stop_readers().await;
         metrics.set_ready(false);
         if let Some((shared, _)) = &http {
             shared.drain();
         }
-        let (ended, last_answers) = tokio::select! {
+        let closed = async {
+            let closing = async {
+                match &intake {
+                    Some(intake) => Some(intake.close(drain_for).await),
+                    None => None,
+                }
+            };
+            tokio::join!(sources.stop_workers(drain_for), closing)
+        };
+        let ((sources_exit, ended), last_answers) = tokio::select! {
             // The closing begins in any case.
             biased;
-            ended = intake.close(drain_for) => (ended, LAST_ANSWERS),
+            ended = closed => (ended, LAST_ANSWERS),
             signal = signals.next() => {
                 tracing::warn!(signal, "ending without waiting for rows");
-                (intake.leave(LAST_MOMENT).await, Duration::ZERO)
+                let ended = match &intake {
+                    Some(intake) => Some(intake.leave(LAST_MOMENT).await),
+                    None => None,
+                };
+                ((sources.exit(), ended), Duration::ZERO)
             }
         };
+        drop(sources);
         if let Some((_, server)) = http {
             server.stop(last_answers).await;
         }
         if let Err(error) = metrics.stop_server().await {
             tracing::warn!(%error, "the server of the metrics did not end");
         }
-        let exit = if ended.exit == Exit::Done { sources_exit } else { ended.exit };
-        tracing::info!(exit_code = exit.number(), "ended: {}", ended.text);
+        let (exit, text) = match ended {
+            // A source or a stream that cannot be used is why rows wait.
+            Some(ended) if matches!(ended.exit, Exit::Done | Exit::Waiting) && sources_exit != Exit::Done => {
+                (sources_exit, ended.text)
+            }
+            Some(ended) => (ended.exit, ended.text),
+            None => (sources_exit, "the workers have ended".to_owned()),
+        };
+        tracing::info!(exit_code = exit.number(), "ended: {text}");
         exit
+    }
+}
+
+/// Starts the pipeline of requests and files, and checks that its tables can be written.
+async fn intake(
+    settings: &Settings,
+    sink: &DynSink,
+    tables: &BTreeMap<String, Arc<Target>>,
+    metrics: &PrometheusMetrics,
+) -> Result<Intake, Failure> {
+    let schemas: Vec<_> = tables.values().map(|table| table.schema.clone()).collect();
+    let intake = Intake::start(sink.clone(), settings, &schemas, metrics).await?;
+    // A stream takes every table, and may not be open yet.
+    let written = tables.values().filter(|_| settings.database().is_ok());
+    for target in written {
+        let prepared = intake.pipeline().prepare(&target.schema).await;
+        prepared.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
+    }
+    Ok(intake)
+}
+
+/// # Errors
+/// A source of the command line is none that notices missing messages.
+fn can_have_gaps(settings: &Settings, accept_gaps: &[String]) -> Result<(), String> {
+    let is_exact = |source: &Source| match &source.kind {
+        SourceKind::JetStream(stream) => stream.guarantee == Guarantee::ExactlyOnce,
+        _ => false,
+    };
+    let exact: Vec<&str> =
+        settings.sources.iter().filter(|source| is_exact(source)).map(|source| &*source.id).collect();
+    match accept_gaps.iter().find(|id| !exact.contains(&id.as_str())) {
+        None => Ok(()),
+        Some(id) => Err(format!(
+            "--accept-gap {id}: there is no such source of a stream that is written exactly once; there are: {}",
+            exact.join(", ")
+        )),
     }
 }
 

@@ -33,14 +33,15 @@ pub(crate) fn table_name(table: &Table) -> TableName {
     }
 }
 
-/// Reads the columns of a table, unless they are declared, and makes its schema.
+/// Reads the columns of a table from the catalogue, unless they are declared, and makes its schema.
 ///
 /// # Errors
 /// The database cannot be asked, it has no such table, or the rule does not fit its columns. The text says what to do.
-pub(crate) async fn open(sink: &DynSink, table: &Table) -> Result<Target, String> {
+pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<Target, String> {
     let name = table_name(table);
     let (schema, left_out) = if table.columns.is_empty() {
-        let found = sink.read_schema(&name).await.map_err(|error| error.to_string())?;
+        let catalogue = catalogue.ok_or_else(|| "there is no database to read its columns from".to_owned())?;
+        let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
         if key.is_empty() && table.rule != Rule::Insert {
             return Err(format!(

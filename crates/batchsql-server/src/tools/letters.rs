@@ -109,10 +109,11 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
             path.display()
         )));
     }
-    let sink = database::open(&settings).await?;
+    let database = settings.database().map_err(Failure::mistake)?;
+    let sink = database::open(database, &settings.tables).await?;
     let mut schemas: Vec<(Schema, Rule)> = Vec::new();
     for table in &settings.tables {
-        let target = target::open(&sink, table).await;
+        let target = target::open(Some(&sink), table).await;
         let target = target.map_err(|text| Failure::failed(format!("table `{}`: {text}", table.name.get_ref())))?;
         schemas.push((target.schema, table.rule));
     }

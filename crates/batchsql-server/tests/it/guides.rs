@@ -1,6 +1,6 @@
 //! The commands of the guides are executed, in their order, in one shell: a block of `sh` is a script, a block of
-//! `toml file=NAME` is a file, a block of `text` has lines that the script before it must print. A script with `feature=NAME` is
-//! left out, with its output, if the program was built without this feature.
+//! `toml file=NAME` is a file, a block of `text` has lines that the script before it must print. A block with `ignore` is not for a
+//! test. A script with `feature=NAME` is left out, with its output, if the program was built without this feature.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,7 +25,9 @@ fn blocks(guide: &str) -> Vec<Block> {
             lines.by_ref().take_while(|line| *line != "```").fold(String::new(), |text, line| text + line + "\n");
         match kind.split_once(' ').unwrap_or((kind, "")) {
             ("toml", name) => blocks.push(Block::File(name.strip_prefix("file=").unwrap().to_owned(), body)),
-            ("sh", "ignore") => is_left_out = true,
+            ("sh" | "text", "ignore") => {}
+            // Those of the library are tests of its crate.
+            ("rust,no_run", _) => {}
             ("sh", "feature=arrow") if cfg!(not(feature = "arrow")) => is_left_out = true,
             ("text", _) if is_left_out => {}
             ("sh", _) => {
@@ -39,8 +41,8 @@ fn blocks(guide: &str) -> Vec<Block> {
     blocks
 }
 
-/// Executes a guide in an empty folder.
-fn execute(guide: &str) {
+/// Executes a guide in an empty folder, with these variables.
+fn execute(guide: &str, variables: &[(&str, &str)]) {
     for (program, required) in [("curl", "BATCHSQL_REQUIRE_CURL"), ("sqlite3", "BATCHSQL_REQUIRE_SQLITE3")] {
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
         if found.is_err() {
@@ -70,8 +72,9 @@ fn execute(guide: &str) {
     let program = Path::new(env!("CARGO_BIN_EXE_batchsql")).parent().unwrap().display().to_string();
     let path = std::env::var("PATH").unwrap();
     let mut bash = Command::new("timeout");
-    bash.args(["60", "bash", "-c", &script]).current_dir(place.folder()).stdin(Stdio::null());
-    let ran = bash.env("PATH", format!("{program}:{path}")).env("PORT", port.to_string()).output().unwrap();
+    bash.args(["180", "bash", "-c", &script]).current_dir(place.folder()).stdin(Stdio::null());
+    bash.env("PATH", format!("{program}:{path}")).env("PORT", port.to_string());
+    let ran = bash.envs(variables.iter().copied()).output().unwrap();
     let ran = crate::program::Ran(ran);
     assert_eq!(ran.code(), 0, "{}", ran.all());
     let out = ran.out();
@@ -86,10 +89,18 @@ fn execute(guide: &str) {
 
 #[test]
 fn run_as_a_service() {
-    execute(include_str!("../../../../docs/guides/run-as-a-service.md"));
+    execute(include_str!("../../../../docs/guides/run-as-a-service.md"), &[]);
 }
 
 #[test]
 fn load_a_file() {
-    execute(include_str!("../../../../docs/guides/load-a-file.md"));
+    execute(include_str!("../../../../docs/guides/load-a-file.md"), &[]);
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn from_one_machine_to_many() {
+    // Its stream has an ordinary name.
+    let server = batchsql_testserver::Server::start(batchsql_testserver::Kind::Nats, &[]);
+    execute(include_str!("../../../../docs/guides/from-one-machine-to-many.md"), &[("NATS_URL", server.dsn())]);
 }

@@ -4,6 +4,8 @@
 
 mod check;
 mod client;
+#[cfg(feature = "nats")]
+mod cluster;
 mod databases;
 mod guides;
 mod http_limits;
@@ -13,4 +15,6 @@ mod load;
 mod load_batches;
 mod program;
 mod sources;
+#[cfg(feature = "nats")]
+mod streams;
 mod tools;

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::program::{ROOT, program, secrets};
 
 const PRODUCTION: &str = "docker/docker-compose.prod.yml";
+const CLUSTER: &str = "docker/docker-compose.cluster.yml";
 const OVERRIDES: [&str; 3] = ["docker/grafana/tls.yml", "docker/grafana/oauth.yml", "docker/grafana/ldap.yml"];
 
 fn read(name: &str) -> String {
@@ -52,9 +53,8 @@ fn every_override_fits_the_stack() {
     }
 }
 
-#[test]
-fn what_is_started_is_hardened_limited_and_pinned() {
-    let Some(config) = config(&[PRODUCTION]) else { return };
+/// The services of a configuration with their settings.
+fn services(config: &str) -> Vec<(&str, String)> {
     let services = config.lines().skip_while(|line| *line != "services:").skip(1);
     let services = services.take_while(|line| line.starts_with(' ') || line.is_empty());
     // A service begins with its name, indented by two spaces.
@@ -65,21 +65,47 @@ fn what_is_started_is_hardened_limited_and_pinned() {
             None => blocks.last_mut().unwrap().1.extend([line, "\n"]),
         }
     }
-    let names: Vec<_> = blocks.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["alertmanager-a", "alertmanager-b", "app", "grafana", "prometheus-a", "prometheus-b"]);
-    for (name, block) in &blocks {
-        for part in ["read_only: true", "no-new-privileges:true", "- ALL", "restart: unless-stopped", "healthcheck:"] {
-            assert!(block.contains(part), "{name} has no {part}:\n{block}");
+    blocks
+}
+
+#[test]
+fn what_is_started_is_hardened_limited_and_pinned() {
+    let production = ["alertmanager-a", "alertmanager-b", "app", "grafana", "prometheus-a", "prometheus-b"];
+    let cluster = [
+        "front",
+        "grafana",
+        "nats-1",
+        "nats-2",
+        "nats-3",
+        "postgres",
+        "prometheus",
+        "worker-1",
+        "worker-2",
+        "worker-3",
+    ];
+    for (file, expected) in [(PRODUCTION, &production[..]), (CLUSTER, &cluster[..])] {
+        let Some(config) = config(&[file]) else { return };
+        let blocks = services(&config);
+        assert_eq!(blocks.iter().map(|(name, _)| *name).collect::<Vec<_>>(), expected);
+        for (name, block) in &blocks {
+            for part in
+                ["read_only: true", "no-new-privileges:true", "- ALL", "restart: unless-stopped", "healthcheck:"]
+            {
+                assert!(block.contains(part), "{name} has no {part}:\n{block}");
+            }
+            assert_eq!(block.matches("memory: ").count(), 2, "{name} has a limit and a reservation:\n{block}");
+            assert!(!block.contains("PASSWORD: ") && !block.contains("privileged"), "{block}");
         }
-        assert_eq!(block.matches("memory: ").count(), 2, "{name} has a limit and a reservation:\n{block}");
-        assert!(!block.contains("PASSWORD: ") && !block.contains("privileged"), "{block}");
-    }
-    let images = config.lines().filter_map(|line| line.trim().strip_prefix("image: "));
-    for image in images {
-        let (_, version) = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no version"));
-        assert!(version.trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit()), "{image} is not pinned");
+        let images = config.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+        for image in images {
+            let (_, version) = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no version"));
+            let version = version.trim_start_matches('v');
+            assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{image} is not pinned");
+        }
     }
     // Each Prometheus has its storage and its name.
+    let Some(config) = config(&[PRODUCTION]) else { return };
+    let blocks = services(&config);
     for (name, replica) in [("prometheus-a", "a"), ("prometheus-b", "b")] {
         let block = &blocks.iter().find(|(other, _)| *other == name).unwrap().1;
         assert!(block.contains(&format!("{name}-data")), "{block}");
@@ -87,11 +113,34 @@ fn what_is_started_is_hardened_limited_and_pinned() {
     }
 }
 
+/// Each has a file of dead letters and a log of its own, and a name.
+#[test]
+fn parts_of_the_cluster_share_nothing_and_are_all_scraped() {
+    let file = read(CLUSTER);
+    let targets = read("monitoring/prometheus.cluster.yml");
+    for name in ["nats-1", "nats-2", "nats-3", "front", "worker-1", "worker-2", "worker-3"] {
+        assert_eq!(file.matches(&format!("'{name}-data:/data'")).count(), 1, "{name}");
+        assert_eq!(targets.contains(&format!("'{name}:9090'")), !name.starts_with("nats"), "{name}");
+    }
+    for name in ["worker-1", "worker-2", "worker-3"] {
+        assert!(file.contains(&format!("hostname: {name}")), "{name}");
+    }
+    // What it mounts is what the script makes.
+    let secrets = secrets();
+    let mounted: Vec<_> =
+        file.split("{file: '${SECRETS:-./secrets}/").skip(1).filter_map(|rest| rest.split('\'').next()).collect();
+    assert!(mounted.len() >= 7, "{mounted:?}");
+    for name in mounted {
+        let content = fs::read_to_string(secrets.path().join(name)).unwrap();
+        assert!(!content.is_empty(), "{name}");
+    }
+}
+
 #[test]
 fn nothing_is_published_beyond_the_loopback_interface() {
-    let file = read(PRODUCTION);
-    let ports: Vec<_> = file.lines().filter(|line| line.trim().starts_with("ports:")).collect();
-    assert_eq!(ports.len(), 5, "{ports:?}");
+    let files = [read(PRODUCTION), read(CLUSTER)].concat();
+    let ports: Vec<_> = files.lines().filter(|line| line.trim().starts_with("ports:")).collect();
+    assert_eq!(ports.len(), 8, "{ports:?}");
     assert!(ports.iter().all(|line| line.contains("['127.0.0.1:${")), "{ports:?}");
 }
 

@@ -1,0 +1,17 @@
+//! Owns what a check finds about NATS in a program that was built without it: a configuration with streams was refused.
+//! Must not know NATS.
+
+use batchsql::{BatchSql, DynSink};
+
+use crate::check::finding::Finding;
+use crate::config::settings::{Publish, Settings};
+
+/// The configuration has none.
+pub(super) async fn of_publish(_: &Publish, _: &Settings) -> (Vec<Finding>, Option<DynSink>) {
+    (Vec::new(), None)
+}
+
+/// The configuration has none.
+pub(super) async fn of_sources(_: &Settings, _: Option<&BatchSql>) -> Vec<Finding> {
+    Vec::new()
+}

@@ -1,0 +1,232 @@
+//! Owns what a check finds about NATS: the servers, the streams, and whether the positions in the database are of them.
+//! Must not know how findings are shown.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::DiscardPolicy;
+use batchsql::nats::StreamCheck;
+use batchsql::{BatchSql, DynSink, StoredPosition};
+use bytesize::ByteSize;
+use tokio::time::timeout;
+
+use crate::check::finding::{Finding, Status};
+use crate::config::nats_options;
+use crate::config::nats_sections::{Guarantee, Stream};
+use crate::config::settings::{JetStream, Nats, Publish, Settings, SourceKind};
+use crate::nats::{connect, publish, stream};
+use crate::table::target::table_name;
+
+/// For an answer. A check does not wait for what is away.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The first version with everything that a worker uses.
+const OLDEST: (u32, u32) = (2, 11);
+
+/// Positions of one message; `FORMAT.md` of `batchsql-nats` has the numbers.
+const ROWS_OF_A_MESSAGE: i64 = 1 << 20;
+
+/// The stream of `[publish]`, and the sink if rows could be published now.
+pub(super) async fn of_publish(publish: &Publish, settings: &Settings) -> (Vec<Finding>, Option<DynSink>) {
+    let (mut findings, context) = server(&publish.nats).await;
+    let Some(context) = context else { return (findings, None) };
+    if one_stream(&context, &publish.stream, &mut findings).await.is_none() {
+        return (findings, None);
+    }
+    let sink = timeout(LIMIT, publish::publisher(publish, settings)).await;
+    (findings, sink.ok().and_then(Result::ok).map(|publisher| publisher.sink))
+}
+
+/// The streams of sources. `db` is for their positions; `None` if the database cannot be asked.
+pub(super) async fn of_sources(settings: &Settings, db: Option<&BatchSql>) -> Vec<Finding> {
+    let streams = settings.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::JetStream(stream) => Some(&**stream),
+        _ => None,
+    });
+    let streams: Vec<&JetStream> = streams.collect();
+    // They have the section [nats] in common.
+    let Some(first) = streams.first() else { return Vec::new() };
+    let (mut findings, context) = server(&first.nats).await;
+    let Some(context) = context else { return findings };
+    for source in streams {
+        let Some(checked) = one_stream(&context, &source.stream, &mut findings).await else { continue };
+        other_tables(settings, &context, &source.stream, &mut findings).await;
+        if source.guarantee == Guarantee::ExactlyOnce
+            && let Some(db) = db
+        {
+            findings.push(positions(db, source, &checked).await);
+        }
+    }
+    findings
+}
+
+async fn server(nats: &Nats) -> (Vec<Finding>, Option<Context>) {
+    let hosts = connect::hosts(nats);
+    match timeout(LIMIT, connect::connect(nats)).await {
+        Ok(Ok(context)) => {
+            let version = context.client().server_info().version;
+            let is_old = numbers(&version).is_some_and(|version| version < OLDEST);
+            let finding = if is_old {
+                let detail = format!("version {version} is too old; use 2.11 or later");
+                Finding::new("nats", hosts, Status::Failed, detail)
+            } else {
+                let detail = format!("it can be reached, and accepts the login; version {version}");
+                Finding::new("nats", hosts, Status::Ok, detail)
+            };
+            (vec![finding], Some(context))
+        }
+        Ok(Err(error)) if error.is_final => (vec![Finding::new("nats", hosts, Status::Failed, error.text)], None),
+        Ok(Err(error)) => (vec![Finding::unavailable("nats", hosts, error.text)], None),
+        Err(_) => (vec![Finding::unavailable("nats", hosts, format!("no answer within {LIMIT:?}"))], None),
+    }
+}
+
+/// The first two numbers of a version.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// A stream as it is; `None` if it cannot be used now.
+struct Checked {
+    incarnation: String,
+    last: u64,
+}
+
+async fn one_stream(context: &Context, stream: &Stream, findings: &mut Vec<Finding>) -> Option<Checked> {
+    let (check, name) = ("stream", &stream.name);
+    let checked = nats_options::stream(stream).check_existing(context).await;
+    let StreamCheck { incarnation, max_message, warnings, .. } = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            let text = stream::refused(stream, &error);
+            findings.push(match &stream.create {
+                _ if error.is_away() => Finding::unavailable(check, name, text),
+                Some(create) if error.is_missing() => {
+                    let detail = format!("it is missing; `run` makes it with {} replicas", create.replicas);
+                    Finding::new(check, name, Status::Ok, detail)
+                }
+                _ => Finding::new(check, name, Status::Failed, text),
+            });
+            return None;
+        }
+    };
+    let info = match context.get_stream(name).await {
+        Ok(found) => found.cached_info().clone(),
+        Err(error) => {
+            findings.push(Finding::unavailable(check, name, format!("the server does not show it: {error}")));
+            return None;
+        }
+    };
+    let config = &info.config;
+    let limit = u64::try_from(config.max_bytes).ok().filter(|bytes| *bytes > 0);
+    let limit = limit.map_or_else(|| "no limit of its own".to_owned(), |bytes| format!("at most {}", ByteSize(bytes)));
+    let discard = if config.discard == DiscardPolicy::New { "new" } else { "old" };
+    let (messages, bytes) = (info.state.messages, ByteSize(info.state.bytes));
+    let detail = format!(
+        "{} partitions, {} replicas, discard {discard}, {limit}; {messages} messages in {bytes}; a message may have {}",
+        stream.partitions,
+        config.num_replicas,
+        ByteSize(max_message as u64)
+    );
+    findings.push(Finding::new(check, name, Status::Ok, detail));
+    findings.extend(warnings.into_iter().map(|warning| Finding::new(check, name, Status::Warning, warning)));
+    Some(Checked { incarnation, last: info.state.last_sequence })
+}
+
+/// Tables that the stream has and no source writes: their rows stay there.
+async fn other_tables(settings: &Settings, context: &Context, stream: &Stream, findings: &mut Vec<Finding>) {
+    let written = written(settings, &stream.name);
+    match stream::unread(context, stream, &written).await {
+        Ok(None) => {}
+        Ok(Some(text)) => findings.push(Finding::new("stream", &stream.name, Status::Warning, text)),
+        Err(error) => findings.push(Finding::unavailable("stream", &stream.name, error.to_string())),
+    }
+}
+
+/// The tables, by their names in the database, that sources of this stream write.
+fn written(settings: &Settings, stream: &str) -> BTreeSet<String> {
+    let sources = settings.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::JetStream(source) if source.stream.name == stream => Some(&source.tables),
+        _ => None,
+    });
+    let tables = sources.flatten().filter_map(|name| settings.table(name));
+    tables.map(|table| table_name(table).to_string()).collect()
+}
+
+async fn positions(db: &BatchSql, source: &JetStream, stream: &Checked) -> Finding {
+    let check = "positions";
+    match db.positions(&source.source).await {
+        Ok(stored) => {
+            let (status, detail) = fit(&stored, source.stream.partitions, stream);
+            Finding::new(check, &source.source, status, detail)
+        }
+        Err(error) => Finding::new(check, &source.source, Status::Failed, error.to_string()),
+    }
+}
+
+/// Whether the positions are of this stream.
+fn fit(stored: &[StoredPosition], partitions: u32, stream: &Checked) -> (Status, String) {
+    let stored: Vec<&StoredPosition> = stored.iter().filter(|stored| !stored.key.is_seat()).collect();
+    let of_stream: Vec<&&StoredPosition> =
+        stored.iter().filter(|stored| stored.key.incarnation == stream.incarnation).collect();
+    let message = |stored: &&&StoredPosition| u64::try_from(stored.position.sequence / ROWS_OF_A_MESSAGE).unwrap_or(0);
+    let furthest = of_stream.iter().map(message).max().unwrap_or(0);
+    if furthest > stream.last {
+        let detail = format!(
+            "message {furthest} is written, but the stream ends at {}: it was restored from a backup, or a server has lost what \
+             it had not synced; make a new stream",
+            stream.last
+        );
+        return (Status::Failed, detail);
+    }
+    if let Some(other) = of_stream.iter().find(|stored| stored.key.partition >= partitions) {
+        let detail = format!(
+            "there is a position of partition {}, and the stream has {partitions} partitions; make a new stream",
+            other.key.partition
+        );
+        return (Status::Failed, detail);
+    }
+    if of_stream.is_empty() && !stored.is_empty() {
+        let detail =
+            "those in the database are of another stream of this name; the worker begins with the first message";
+        return (Status::Warning, detail.to_owned());
+    }
+    let owners: BTreeSet<&str> = of_stream.iter().filter_map(|stored| stored.holder()).collect();
+    let detail =
+        format!("{} partitions have one that fits the stream, {} workers hold leases", of_stream.len(), owners.len());
+    (Status::Ok, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{PartitionKey, Position};
+
+    use super::*;
+
+    #[test]
+    fn versions_are_compared() {
+        assert!(numbers("2.9.10").is_some_and(|version| version < OLDEST));
+        assert!(numbers("2.11.0").is_some_and(|version| version >= OLDEST));
+        assert_eq!(numbers("dev"), None);
+    }
+
+    #[test]
+    fn positions_are_compared_with_the_stream() {
+        let stream = Checked { incarnation: "7".to_owned(), last: 50 };
+        let at = |incarnation: &str, partition: u32, message: i64| {
+            let position = Position { id: 1, epoch: 1, sequence: message * ROWS_OF_A_MESSAGE + 3 };
+            StoredPosition::new(PartitionKey::new("orders", incarnation, "\"orders\"", partition), position)
+        };
+        let check = |stored: &[StoredPosition], status: Status, part: &str| {
+            let found = fit(stored, 8, &stream);
+            assert!(found.0 == status && found.1.contains(part), "{found:?}");
+        };
+        check(&[], Status::Ok, "0 partitions");
+        check(&[at("7", 0, 50), at("7", 7, 1), at("6", 0, 90)], Status::Ok, "2 partitions");
+        check(&[at("7", 0, 51)], Status::Failed, "message 51 is written, but the stream ends at 50");
+        check(&[at("7", 8, 1)], Status::Failed, "partition 8");
+        check(&[at("6", 0, 90)], Status::Warning, "another stream of this name");
+    }
+}

@@ -1,0 +1,178 @@
+//! Owns the sources of a service together: their start, and their end.
+//! Must not know how a source is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batchsql::DynSink;
+#[cfg(feature = "nats")]
+use batchsql::Sink as _;
+use batchsql::prometheus::PrometheusMetrics;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::config::settings::{Settings, SourceKind};
+use crate::exit::{Exit, Failure};
+use crate::intake::Intake;
+use crate::nats::publisher::Opening;
+use crate::sources::state::State;
+use crate::sources::{files, stdin};
+use crate::table::target::Target;
+
+/// What sources write to.
+pub(crate) struct Supply<'a> {
+    pub(crate) settings: &'a Settings,
+    /// `None` if no source needs it.
+    pub(crate) intake: Option<&'a Intake>,
+    pub(crate) sink: &'a DynSink,
+    pub(crate) tables: &'a BTreeMap<String, Arc<Target>>,
+    pub(crate) metrics: &'a PrometheusMetrics,
+    /// The ids of sources whose missing messages are accepted.
+    pub(crate) accept_gaps: &'a [String],
+}
+
+type Tasks = JoinSet<Result<Exit, Failure>>;
+
+/// The sources that run. Dropping it ends them at once.
+pub(crate) struct Sources {
+    /// Those that go on with the next start, wherever they were.
+    readers: Tasks,
+    /// Those of streams.
+    workers: Tasks,
+    /// Becomes the time in which workers have to end.
+    ending: watch::Sender<Option<Duration>>,
+    states: Vec<(String, watch::Receiver<State>)>,
+    exit: Exit,
+}
+
+impl Sources {
+    /// Starts the sources. A task ends when its source has no more rows, or cannot be read any more; files and messages may
+    /// always come.
+    pub(crate) fn start(supply: &Supply<'_>) -> Self {
+        let (readers, workers, states) = (JoinSet::new(), JoinSet::new(), Vec::new());
+        let mut sources = Self { readers, workers, ending: watch::Sender::new(None), states, exit: Exit::Done };
+        for source in &supply.settings.sources {
+            let id = source.id.clone();
+            match (&source.kind, supply.intake) {
+                (SourceKind::JetStream(stream), _) => sources.work(supply, id, stream),
+                (SourceKind::Stdin { table }, Some(intake)) => {
+                    let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[table]));
+                    sources.readers.spawn(async move { Ok(stdin::run(&id, &intake, &target).await) });
+                }
+                (SourceKind::Files(files), Some(intake)) => {
+                    let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[&files.table]));
+                    let files = files.clone();
+                    sources.readers.spawn(async move { Ok(files::run(&id, &files, &intake, &target).await) });
+                }
+                (SourceKind::Stdin { .. } | SourceKind::Files(_), None) => unreachable!("these sources have an intake"),
+            }
+        }
+        sources
+    }
+
+    #[cfg(feature = "nats")]
+    fn work(&mut self, supply: &Supply<'_>, id: String, source: &crate::config::settings::JetStream) {
+        use crate::sources::jetstream::{Start, run};
+
+        let schemas = source.tables.iter().map(|table| supply.tables[table].schema.clone()).collect();
+        let accept_gaps = supply.accept_gaps.contains(&id);
+        let name = supply.sink.name();
+        // Pipelines that run at the same time need different names.
+        let is_only_one = supply.intake.is_none() && supply.settings.sources.len() == 1;
+        let label = if is_only_one { name.to_owned() } else { format!("{name}/{id}") };
+        let builder = batchsql::BatchSql::builder(supply.sink.clone()).config(supply.settings.pipeline.clone());
+        let builder = builder.metrics_reporter(supply.metrics.reporter(label));
+        let (state, states) = watch::channel(State::Starting);
+        self.states.push((id.clone(), states));
+        let start = Start { id, source: Box::new(source.clone()), builder, schemas, accept_gaps };
+        self.workers.spawn(run(start, state, self.ending.subscribe()));
+    }
+
+    /// A configuration with a stream was refused.
+    #[cfg(not(feature = "nats"))]
+    fn work(&mut self, _: &Supply<'_>, _: String, _: &crate::config::settings::JetStream) {}
+
+    /// Runs beside the sources: the stream that their rows are published to is opened.
+    pub(crate) fn open(&mut self, opening: Opening) {
+        self.readers.spawn(opening);
+    }
+
+    /// What the sources of streams do, by their ids.
+    pub(crate) fn states(&self) -> Vec<(String, watch::Receiver<State>)> {
+        self.states.clone()
+    }
+
+    /// Returns when the sources of streams have started.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub(crate) async fn started(states: &mut [(String, watch::Receiver<State>)]) {
+        for (_, state) in states {
+            // One that has ended without a start ends the service.
+            if state.wait_for(|state| *state != State::Starting).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Returns when no source is left, or when the service cannot go on without one: its rows would not be read for as long as
+    /// it runs.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub(crate) async fn ended(&mut self) -> Result<(), &'static str> {
+        loop {
+            let ended = tokio::select! {
+                Some(ended) = self.readers.join_next() => ended,
+                Some(ended) = self.workers.join_next() => ended,
+                else => return Ok(()),
+            };
+            match ended {
+                Ok(Ok(Exit::Done)) => {}
+                Ok(Ok(exit)) => self.exit = exit,
+                Ok(Err(Failure { exit, text })) => {
+                    tracing::error!("{text}");
+                    self.exit = exit;
+                    return Err("a stream cannot be used");
+                }
+                Err(error) => {
+                    self.defect(&error);
+                    return Err("a source has failed");
+                }
+            }
+        }
+    }
+
+    /// Ends files and standard input where they are.
+    pub(crate) async fn stop_readers(&mut self) {
+        self.readers.shutdown().await;
+    }
+
+    /// Ends workers: they have `limit` to write what they have, and give their partitions to others. Returns how the sources have
+    /// ended.
+    ///
+    /// # Cancel safety
+    /// Workers that have not ended are ended when this is dropped; others get their partitions when the leases are over.
+    pub(crate) async fn stop_workers(&mut self, limit: Duration) -> Exit {
+        self.ending.send_replace(Some(limit));
+        while let Some(ended) = self.workers.join_next().await {
+            match ended {
+                Ok(Ok(Exit::Done)) => {}
+                Ok(Ok(exit) | Err(Failure { exit, .. })) => self.exit = exit,
+                Err(error) => self.defect(&error),
+            }
+        }
+        self.exit
+    }
+
+    /// How those have ended that have.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    fn defect(&mut self, error: &JoinError) {
+        tracing::error!(%error, "a source has ended because of a defect of the program");
+        self.exit = Exit::Failed;
+    }
+}

@@ -1,0 +1,72 @@
+//! Owns a stream as a source: its worker from the start to the end.
+//! Must not know how a worker is made, or what it writes.
+
+use std::time::Duration;
+
+use batchsql::nats::Worker;
+use batchsql::{BatchSqlBuilder, DynSink, Schema};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::settings::JetStream;
+use crate::exit::{Exit, Failure};
+use crate::nats::worker;
+use crate::sources::state::State;
+
+/// How often it is looked what the worker does.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a worker is started with.
+pub(crate) struct Start {
+    pub(crate) id: String,
+    pub(crate) source: Box<JetStream>,
+    pub(crate) builder: BatchSqlBuilder<DynSink>,
+    /// Of its tables.
+    pub(crate) schemas: Vec<Schema>,
+    pub(crate) accept_gaps: bool,
+}
+
+/// Reads until `ending` has the time in which the worker has to end. It has failed when rows are in the dead letters.
+///
+/// # Errors
+/// The worker cannot be started.
+pub(crate) async fn run(
+    start: Start,
+    state: watch::Sender<State>,
+    mut ending: watch::Receiver<Option<Duration>>,
+) -> Result<Exit, Failure> {
+    let Start { id, source, builder, schemas, accept_gaps } = start;
+    let worker = tokio::select! {
+        started = worker::start(&id, &source, builder, schemas, accept_gaps) => {
+            started.map_err(|Failure { exit, text }| Failure { exit, text: format!("source {id}: {text}") })?
+        }
+        _ = ending.wait_for(Option::is_some) => return Ok(Exit::Done),
+    };
+    tracing::info!(source = id, stream = source.stream.name, "reading a stream");
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let limit = loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                state.send_replace(state_of(&worker));
+            }
+            is_ending = ending.wait_for(Option::is_some) => {
+                break is_ending.ok().and_then(|limit| *limit).unwrap_or_default();
+            }
+        }
+    };
+    state.send_replace(State::Ended);
+    let report = worker.close(limit).await;
+    let counts = worker.stats().counts;
+    tracing::info!(source = id, dead_letters = counts.dead_letters, "the worker has ended: {}", report.balance);
+    Ok(if counts.dead_letters > 0 { Exit::Failed } else { Exit::Done })
+}
+
+fn state_of(worker: &Worker) -> State {
+    let stats = worker.stats();
+    match (stats.stopped.len(), &stats.trouble, stats.waiting.len()) {
+        (0, None, 0) => State::Reading { partitions: stats.partitions.len(), messages: stats.pending() },
+        (0, _, _) => State::Trouble,
+        (stopped, _, _) => State::Stopped(stopped),
+    }
+}

@@ -1,0 +1,41 @@
+//! Owns what a source of a stream does, as those see it who ask whether the service is ready.
+//! Must not know NATS.
+
+use std::fmt;
+
+/// One source, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has not started yet: NATS does not answer.
+    Starting,
+    /// It has started. With the partitions that this worker has, and the messages that wait in them.
+    Reading {
+        partitions: usize,
+        messages: u64,
+    },
+    /// NATS or the database does not answer. It tries again.
+    Trouble,
+    /// So many partitions do not go on without a person.
+    Stopped(usize),
+    Ended,
+}
+
+impl State {
+    /// Whether rows are written, or would be if there were some.
+    pub(crate) fn is_ready(self) -> bool {
+        matches!(self, Self::Reading { .. })
+    }
+}
+
+/// Everyone may ask: it has no names and no reasons, which are in the log.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("waits for NATS"),
+            Self::Reading { partitions, messages } => write!(f, "{partitions} partitions, {messages} messages wait"),
+            Self::Trouble => f.write_str("NATS or the database does not answer; see the log"),
+            Self::Stopped(partitions) => write!(f, "{partitions} partitions have stopped; see the log"),
+            Self::Ended => f.write_str("has ended"),
+        }
+    }
+}
