@@ -51,7 +51,7 @@ impl Listed {
             let is_stored = matches!(&*stored.data_type, "tinyint" | "smallint" | "mediumint" | "int" | "bigint");
             (is_sent && is_stored).then_some(())
         };
-        schema.key_columns().iter().try_for_each(|index| is_integer(index))?;
+        schema.key_columns().iter().try_for_each(is_integer)?;
         let columns = schema.columns().iter().map(|column| column.column_type());
         let types = columns.zip(storage).zip(values).map(|((ty, storage), value)| Kind::of(ty, storage.form, value));
         let types = types.collect::<Option<Vec<Kind>>>()?;

@@ -248,6 +248,30 @@ async fn row_security_rejects_rows_and_not_the_table() {
     }
 }
 
+/// The numbers of rows are returned without a column of the table.
+#[tokio::test]
+async fn a_user_who_may_only_insert_is_told_which_rows_a_trigger_drops() {
+    let user = unique("user");
+    let _user = user_until_end(&user);
+    let sink = fresh(&format!(
+        "CREATE USER {user} PASSWORD 'x'; CREATE TABLE t (id bigint, note text);
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t FOR INSERT WITH CHECK (true);
+         GRANT INSERT ON t TO {user};
+         CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS
+             'BEGIN IF new.id % 3 = 0 THEN RETURN NULL; END IF; RETURN new; END';
+         CREATE TRIGGER drops BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION drops();
+         DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {user}', current_schema); END $$"
+    ))
+    .await;
+    let options = (*sink.pg_pool().connect_options()).clone().username(&user).password("x");
+    let user_sink = PostgresSink::new(batchsql_postgres::sqlx::PgPool::connect_lazy_with(options));
+    let schema = schema(Conflict::none());
+    let told = write(&user_sink, (0..50).map(|id| row(&schema, id, "a"))).await;
+    for (id, outcome) in told.into_iter().enumerate() {
+        assert_eq!(outcome, if id % 3 == 0 { "ignored" } else { "written" }, "row {id}");
+    }
+}
+
 #[tokio::test]
 async fn a_table_that_changes_under_the_pipeline_is_looked_at_again() {
     for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging] {
