@@ -9,12 +9,17 @@ use std::{
 };
 
 use crate::{
+    active::keys_size,
     completion::{self, Completion, Ticket},
     engine::Engine,
     error::{LogError, LogErrorKind},
     folder,
-    format::record,
-    model::{Block, SchemaId, Stream, TableId},
+    format::{
+        keys::{self, KeyRecord},
+        record,
+        segment::VERSION,
+    },
+    model::{Block, Key, SchemaId, StoredKey, Stream, TableId},
     options::Options,
     reader::{From, Reader},
     recover::{self, Mode, Recovered},
@@ -27,6 +32,9 @@ use crate::{
 
 /// The longest name of a table, in bytes.
 const LONGEST_NAME: usize = 64 << 10;
+
+/// The longest key, and the longest value of a key, in bytes.
+const LONGEST_KEY: usize = 1 << 10;
 
 /// A segment log. Clones are handles of the same log; when the last one is dropped, it is closed.
 #[derive(Clone)]
@@ -80,6 +88,30 @@ impl std::error::Error for Refused {
     }
 }
 
+/// A group that was not accepted, and why. Nothing of it is stored.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RefusedGroup {
+    /// The blocks, unchanged.
+    pub blocks: Vec<Block>,
+    /// The keys, unchanged.
+    pub keys: Vec<Key>,
+    /// Why.
+    pub error: LogError,
+}
+
+impl fmt::Display for RefusedGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for RefusedGroup {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
 impl Log {
     /// Opens the log of a folder, and creates it if the folder is missing or empty. After an unclean end it reads all
     /// segments; see [`Options::on_progress`]. Blocks the thread.
@@ -112,10 +144,15 @@ impl Log {
         options.check()?;
         let lock = folder::lock(&options)?;
         let (mut identity, is_new) = folder::identity(&options)?;
-        let Recovered { catalog, start, mut recovery } =
+        let Recovered { catalog, keys, start, mut recovery } =
             recover::recover(&options, identity.incarnation, Mode::Repair)?;
         recovery.is_new = is_new;
-        let shared = Arc::new(Shared::new(options, identity.incarnation, catalog));
+        if identity.version < VERSION {
+            // Before the first segment of this version: an older program would not know its groups.
+            identity.version = VERSION;
+            folder::write(&options, &identity)?;
+        }
+        let shared = Arc::new(Shared::new(options, identity.incarnation, catalog, keys));
         {
             let mut stats = shared.stats();
             stats.recovered_blocks = recovery.blocks;
@@ -212,12 +249,109 @@ impl Log {
             let (sender, ticket) = completion::pair(lost);
             intake.bytes += bytes;
             intake.refused = None;
-            intake.blocks.push_back(Queued { block, ticket: sender, since });
+            intake.blocks.push_back(Queued { block, rest: 0, keys: Vec::new(), ticket: sender, since });
             tickets.push(ticket);
         }
         drop(intake);
         self.shared.work.notify_one();
         (tickets, refused)
+    }
+
+    /// Hands blocks to the writer thread that are stored all or none, and with them keys, in the order of the calls: also after
+    /// a crash, and after a failure of the disk, either every block is in the log or none. The blocks may be of several tables
+    /// and partitions; their tickets have one outcome. A key is known when the tickets are complete, to [`key`](Self::key).
+    ///
+    /// A group is in one segment: blocks and keys together have at most [`Options::segment_bytes`], with 72 bytes for each
+    /// and 16 bytes for each key. Damage on the disk to rows that had been stored is a loss of the damaged blocks alone, as
+    /// for other blocks; it is reported.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// use batchsql_log::{Block, Key, Log, Options};
+    ///
+    /// let (log, _) = Log::open(Options::new(folder.path().join("log")).min_free_bytes(0))?;
+    /// let (table, schema) = (log.table("events")?, log.schema(b"id, note")?);
+    /// let block = |partition| Block { table, partition, schema, count: 1, bytes: b"a row".to_vec() };
+    /// let key = Key { key: b"request 7".to_vec(), value: b"2 rows".to_vec() };
+    /// for ticket in log.append_group(vec![block(0), block(1)], vec![key])? {
+    ///     ticket.wait()?;
+    /// }
+    /// assert_eq!(log.key(b"request 7").map(|key| key.value), Some(b"2 rows".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append), for all blocks together. Without a block, and with a key that is empty or too long, it is
+    /// refused too. Nothing was stored.
+    pub fn append_group(&self, blocks: Vec<Block>, keys: Vec<Key>) -> Result<Vec<Ticket>, RefusedGroup> {
+        let bytes = match self.check_group(&blocks, &keys) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(RefusedGroup { blocks, keys, error }),
+        };
+        let mut tickets = Vec::with_capacity(blocks.len());
+        let since = Instant::now();
+        let mut intake = self.shared.intake();
+        if let Err(error) = self.shared.check_space(&intake, bytes) {
+            intake.wants_space |= error.is_full();
+            intake.refused = error.is_full().then_some(bytes);
+            drop(intake);
+            self.shared.work.notify_one();
+            return Err(RefusedGroup { blocks, keys, error });
+        }
+        intake.bytes += bytes;
+        intake.refused = None;
+        let mut keys: Vec<KeyRecord> = keys
+            .into_iter()
+            .map(|Key { key, value }| KeyRecord { key: key.into(), value: value.into(), time: 0 })
+            .collect();
+        let numbered = blocks.into_iter().rev().zip(0..).collect::<Vec<_>>();
+        for (block, rest) in numbered.into_iter().rev() {
+            let (sender, ticket) = completion::pair(lost);
+            intake.blocks.push_back(Queued { block, rest, keys: std::mem::take(&mut keys), ticket: sender, since });
+            tickets.push(ticket);
+        }
+        drop(intake);
+        self.shared.work.notify_one();
+        Ok(tickets)
+    }
+
+    /// The bytes of a group.
+    fn check_group(&self, blocks: &[Block], of_group: &[Key]) -> Result<u64, LogError> {
+        let invalid = |message: String| Err(LogError::new(LogErrorKind::Invalid, message));
+        if blocks.is_empty() {
+            return invalid("a group has no blocks; give it at least one".to_owned());
+        }
+        if let Some(key) = of_group
+            .iter()
+            .find(|key| key.key.is_empty() || key.key.len() > LONGEST_KEY || key.value.len() > LONGEST_KEY)
+        {
+            let (bytes, value) = (key.key.len(), key.value.len());
+            return invalid(format!(
+                "a key has {bytes} bytes and a value of {value}; use 1 to {LONGEST_KEY}, and a value of at most {LONGEST_KEY}"
+            ));
+        }
+        blocks.iter().try_for_each(|block| self.check(block))?;
+        let bytes = blocks.iter().map(|block| record::size(block.bytes.len())).sum::<u64>()
+            + keys_size(of_group.iter().map(|key| keys::size(&key.key, &key.value)));
+        let limit = self.shared.options.segment_bytes;
+        if bytes > limit || u32::try_from(blocks.len()).is_err() {
+            return invalid(format!(
+                "a group has {bytes} bytes; a group is in one segment, which has {limit}; split it"
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The key of a group that was stored, as long as [`Options::keys`] says, also after a restart. It is known as soon as a
+    /// ticket of the group is complete.
+    pub fn key(&self, key: &[u8]) -> Option<StoredKey> {
+        let now = self.shared.options.file_system.now();
+        let keys = self.shared.keys();
+        let known = keys.get(key, now)?;
+        Some(StoredKey { value: known.value.to_vec(), time: UNIX_EPOCH + Duration::from_millis(known.time) })
     }
 
     fn check(&self, block: &Block) -> Result<(), LogError> {
@@ -368,6 +502,7 @@ impl Log {
             };
             stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
         }
+        stats.keys = self.shared.keys().len() as u64;
         let intake = self.shared.intake();
         // What was refused may have space by now.
         let is_refused = intake.refused.is_some_and(|bytes| self.shared.check_space(&intake, bytes).is_err());
