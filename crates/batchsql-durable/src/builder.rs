@@ -139,6 +139,7 @@ impl<S: Sink> DurableBuilder<S> {
             acknowledged,
             is_exact,
             gather,
+            in_flight: Arc::default(),
             entries: Default::default(),
             recovered,
             when_full,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use batchsql_core::Schema;
 use batchsql_log::{Options, Progress, SyncPolicy};
@@ -133,6 +134,15 @@ impl DurableOptions {
     /// checked at the start. Other rows are written with the rule that they were submitted with.
     pub fn schema(mut self, schema: &Schema) -> Self {
         self.schemas.push(schema.clone());
+        self
+    }
+
+    /// How many keys of requests are known, and for how long: see
+    /// [`submit_group_once`](crate::DurableBatchSql::submit_group_once). Default: 10,000, and an hour. The oldest ones make room for new
+    /// ones. They are in memory, and a copy of them is at the start of each file of the log: about 100 bytes each, with the longest
+    /// keys 360. They have a quarter of [`segment_bytes`](Self::segment_bytes) at most.
+    pub fn keys(mut self, most: usize, keep_for: Duration) -> Self {
+        self.log = self.log.keys(most, keep_for);
         self
     }
 

@@ -17,6 +17,7 @@ use crate::error::DurableSubmitError;
 use crate::feed::partitions::Partitions;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
+use crate::intake::in_flight::InFlight;
 use crate::monitor::Monitor;
 use crate::refusals::refuse_schema;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) acknowledged: Arc<AtomicU64>,
     pub(crate) is_exact: bool,
     pub(crate) gather: Arc<Gather>,
+    pub(crate) in_flight: Arc<InFlight>,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
     pub(crate) recovered: Recovered,

@@ -12,6 +12,9 @@ mod monitor;
 mod outage;
 #[cfg(unix)]
 mod process;
+#[cfg(unix)]
+mod requests;
 mod sqlite;
 mod support;
+mod together;
 mod tool;
