@@ -2,13 +2,14 @@
 //!
 //! `cli` has the command line, `config` the file. Each command has a module: `check`, `run` (with
 //! `http` and `sources`), `load`, and `tools` for what is on disk. They share `database` and
-//! `table` (what is written), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
+//! `table` (what is written), `intake` (the pipeline, in memory or durable) and `deadline`. `exit` has the exit codes.
 
 mod check;
 mod cli;
 mod coding;
 mod config;
 mod database;
+mod deadline;
 mod exit;
 mod http;
 mod intake;

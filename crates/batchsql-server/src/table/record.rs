@@ -3,28 +3,31 @@
 
 use std::fmt;
 
-use batchsql::DynRow;
+use batchsql::{ColumnType, DynRow};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
+use crate::table::document;
 use crate::table::target::Target;
 
-/// The fields of an object in their order; a field may be there twice, which the row refuses.
-struct Record(Vec<(String, serde_json::Value)>);
+/// The fields of an object in their order; a field may be there twice, which the row refuses. Values are text, so that numbers keep
+/// all of their digits.
+struct Record<'a>(Vec<(String, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Record {
+impl<'de> Deserialize<'de> for Record<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = Record;
+            type Value = Record<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
@@ -39,7 +42,7 @@ impl<'de> Deserialize<'de> for Record {
 
 /// A record with the names of columns, and with the defaults.
 struct Mapped<'a> {
-    record: &'a Record,
+    record: &'a Record<'a>,
     target: &'a Target,
 }
 
@@ -65,13 +68,21 @@ impl Target {
     /// # Errors
     /// Why it is not a row of this table, without values.
     pub(crate) fn row_of_json(&self, text: &[u8]) -> Result<DynRow, String> {
-        let record: Record = serde_json::from_slice(text).map_err(|error| match error.classify() {
+        let record: Record<'_> = serde_json::from_slice(text).map_err(|error| match error.classify() {
             // Its message has the value.
             Category::Data => "it is not a JSON object".to_owned(),
             _ if std::str::from_utf8(text).is_err() => "it is not UTF-8".to_owned(),
             Category::Eof => "it is not JSON: the text ends too early".to_owned(),
             Category::Syntax | Category::Io => format!("it is not JSON: {}", without_line(&error)),
         })?;
+        for (field, value) in &record.0 {
+            let column = self.schema.column_index(self.column(field)).map(|index| &self.schema.columns()[index]);
+            if let Some(column) = column.filter(|column| column.column_type() == ColumnType::Json)
+                && let Some(problem) = document::problem(value.get())
+            {
+                return Err(format!("column {:?}: not a JSON document that can be stored: {problem}", column.name()));
+            }
+        }
         let mapped = Mapped { record: &record, target: self };
         self.schema.row_from_with(&mapped, self.rules).map_err(|error| error.to_string())
     }

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod databases;
 mod guides;
+mod http_durable;
 mod http_limits;
 mod http_rows;
 mod load;
