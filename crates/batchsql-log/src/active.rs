@@ -44,6 +44,11 @@ pub(crate) struct PendingBlock {
 }
 
 impl PendingBlock {
+    /// The block of an entry, if it is one.
+    pub(crate) fn of(entry: &Entry) -> Option<&Self> {
+        if let Entry::Block(block) = entry { Some(block) } else { None }
+    }
+
     pub(crate) fn appended(&self) -> Appended {
         let last = self.first + u64::from(self.block.count) - 1;
         Appended { first: self.first, last, time: UNIX_EPOCH + Duration::from_millis(self.time) }

@@ -2,19 +2,19 @@
 //! Must not know threads and queues, and what is done after a failure (`failure`).
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     io,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
-    active::{Active, Beginning, Entry, PendingBlock, Serials},
+    active::{Active, Entry, PendingBlock, Serials},
     catalog::Added,
     error::LogError,
     format::{
         keys::KeyRecord,
-        snapshot::{Place, Settled, Snapshot, StreamSnapshot},
+        snapshot::{Place, Settled},
     },
     fs::Lock,
     model::{FileKey, Stream},
@@ -358,11 +358,8 @@ impl Engine {
         }
         catalog.files.entry(active.key).or_default().length = active.length;
         drop(catalog);
-        let of_group = |entry: &Entry| match entry {
-            Entry::Block(block) => block.keys.clone(),
-            _ => Vec::new(),
-        };
-        let new: Vec<KeyRecord> = self.pending[from..to].iter().flat_map(of_group).collect();
+        let written = self.pending[from..to].iter().filter_map(PendingBlock::of);
+        let new: Vec<KeyRecord> = written.flat_map(|block| block.keys.clone()).collect();
         if !new.is_empty() {
             let now = self.shared.options.file_system.now();
             let mut keys = self.shared.keys();
@@ -382,34 +379,6 @@ impl Engine {
         let mut stats = self.shared.stats();
         stats.appended_blocks += blocks;
         stats.appended_bytes += bytes;
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let catalog = self.shared.catalog();
-        let tables = catalog.tables.iter().map(|(id, name)| (id, Arc::clone(name))).collect();
-        let stream = |(stream, state): (&Stream, &StreamState)| StreamSnapshot {
-            stream: *stream,
-            next: state.durable_next,
-            settled: state.durable_settled.clone(),
-        };
-        Snapshot { tables, streams: self.streams.iter().map(stream).collect() }
-    }
-
-    /// The keys that are known and on disk.
-    pub(crate) fn durable_keys(&self) -> Vec<KeyRecord> {
-        let blocks = self.pending.iter().filter_map(|entry| match entry {
-            Entry::Block(block) => Some(&block.keys),
-            _ => None,
-        });
-        // With `SyncPolicy::Os` they are known before they are synced.
-        let pending: HashSet<Arc<[u8]>> = blocks.flatten().map(|key| Arc::clone(&key.key)).collect();
-        let mut keys = self.shared.keys();
-        keys.expire(self.shared.options.file_system.now());
-        keys.all_but(&pending)
-    }
-
-    fn beginning(&self) -> Beginning {
-        Beginning { snapshot: self.snapshot(), keys: self.durable_keys() }
     }
 
     pub(crate) fn remove_segment(&mut self, key: FileKey) -> io::Result<()> {

@@ -14,12 +14,14 @@
 //!
 //! # Modules
 //!
-//! `log` and `reader` are what callers hold. `writer` is the thread: it takes what waits (`shared`, `group`) and gives it to
-//! `engine`, which writes and syncs, and `failure`, which handles failed calls; `active` makes bytes of it. `upkeep` frees space. `recover` reads a
+//! `log` (with `append`) and `reader` are what callers hold. `writer` is the thread: it takes what waits (`shared`, `group`) and gives it to
+//! `engine`, which writes and syncs, and `failure`, which handles failed calls; `active` makes bytes of it, and `beginning` what a segment starts with. `upkeep` frees space. `recover` reads a
 //! folder at the start, with `scan` and `quarantine`; `folder` has its lock and identity. `catalog` is what is known in
 //! memory: numbers per stream and segment; `keys`, the keys. `format` has the bytes, `fs` the file system.
 
 mod active;
+mod append;
+mod beginning;
 mod catalog;
 mod completion;
 mod engine;
@@ -48,10 +50,11 @@ mod upkeep;
 mod watch;
 mod writer;
 
+pub use append::{Refused, RefusedGroup};
 pub use completion::{Completion, Ticket};
 pub use error::{LogError, LogErrorKind};
 pub use fs::{Access, File, FileSystem, Lock, RealFileSystem};
-pub use log::{Log, Refused, RefusedGroup};
+pub use log::Log;
 pub use model::{Appended, Block, Key, SchemaId, StoredBlock, StoredKey, TableId};
 pub use options::{Options, SyncPolicy};
 pub use partition::partition_of;

@@ -122,7 +122,9 @@ fn numbers_of_any_precision_keep_it() {
 fn raw_values_lose_nothing() {
     let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
     let json = |text: &str| Value::Json(text.parse().unwrap());
-    for text in ["1e400", "0.1000000000000000055", "12345678901234567890", r#"{"b": 1.10, "a": [1e400]}"#, r#""\u00e9""#] {
+    for text in
+        ["1e400", "0.1000000000000000055", "12345678901234567890", r#"{"b": 1.10, "a": [1e400]}"#, r#""\u00e9""#]
+    {
         good(ColumnType::Json, &raw(text), json(text));
         good(ColumnType::Json, &text.parse::<Json>().unwrap(), json(text));
     }

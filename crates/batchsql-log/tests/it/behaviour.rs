@@ -197,7 +197,8 @@ fn an_idle_reader_leaves_no_removed_file_open() {
     let sim = Sim::new(1);
     let opened = open(options(&sim));
     let mut idle = opened.log.reader(opened.table, 3, From::Unsettled).expect("a reader");
-    let block = || Block { table: opened.table, partition: 3, schema: opened.schema, count: 1, bytes: payload(1, 1_000) };
+    let block =
+        || Block { table: opened.table, partition: 3, schema: opened.schema, count: 1, bytes: payload(1, 1_000) };
     opened.log.append(block()).expect("space").wait().expect("stored");
     assert!(matches!(idle.next().expect("the disk works"), Next::Block(_)));
     assert_eq!(idle.next().expect("the disk works"), Next::End);

@@ -8,9 +8,9 @@ use crate::http::progress::Progress;
 /// One request.
 pub(crate) enum Reading<'a> {
     /// In memory.
-    AsTheyCome(Ingest<'a>),
+    AsTheyCome(Box<Ingest<'a>>),
     /// With a durable intake.
-    Together(Held<'a>),
+    Together(Box<Held<'a>>),
 }
 
 impl Reading<'_> {

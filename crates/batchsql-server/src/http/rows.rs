@@ -198,12 +198,12 @@ fn reading<'a>(shared: &'a Shared, target: &'a Target, wait: Wait, key: Option<K
                 rejections: limits.rejections,
             };
             let key = key.and_then(|key| if let Key::Durable(key) = key { Some(key) } else { None });
-            Reading::Together(Held::new(intake, target, limits, &shared.held, key))
+            Reading::Together(Box::new(Held::new(intake, target, limits, &shared.held, key)))
         }
         (intake @ Intake::Memory(_), key) => {
             let key = key.and_then(|key| if let Key::InMemory(key) = key { Some(key) } else { None });
             let limits = (limits.capacity_time, limits.rejections);
-            Reading::AsTheyCome(Ingest::new((intake, target), wait, limits, key))
+            Reading::AsTheyCome(Box::new(Ingest::new((intake, target), wait, limits, key)))
         }
     }
 }
