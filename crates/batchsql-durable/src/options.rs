@@ -31,6 +31,9 @@ pub struct DurableOptions {
     pub(crate) sabotage: Option<Sabotage>,
 }
 
+/// What waits for the writer of the log, at least.
+const LEAST_QUEUE_BYTES: u64 = 16 << 20;
+
 /// A defect on purpose: tests must find it.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl DurableOptions {
         let folder = folder.into();
         let log = Options::new(folder.join("log")).partitions(PARTITIONS).segment_bytes(SEGMENT_BYTES);
         // The intake gathers rows by itself. Partitions are many, so the window of each is small.
-        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(WINDOW_BYTES as u64);
+        let log = log.group_delay(Duration::ZERO).window_bytes(WINDOW_BYTES as u64).queue_bytes(SEGMENT_BYTES);
         Self {
             folder,
             log,
@@ -114,7 +117,8 @@ impl DurableOptions {
     /// The size of the files of the log, in bytes; default 64 MiB. A row must fit into half of one.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
-        self.log = self.log.segment_bytes(bytes);
+        // One group after the other, of half a segment at most, waits for the writer of the log.
+        self.log = self.log.segment_bytes(bytes).queue_bytes(bytes.max(LEAST_QUEUE_BYTES));
         self
     }
 

@@ -144,10 +144,13 @@ impl Gather {
         if state.is_closed {
             return Err(NotGathered::Closed);
         }
-        if state.bytes > 0 && state.bytes + bytes > self.group_bytes {
+        let is_together = matches!(unit, Unit::Together(_));
+        // A large group must not wait until nothing waits: between small ones that would never be.
+        let held = if is_together { state.bytes } else { state.bytes + bytes };
+        if state.bytes > 0 && held > self.group_bytes {
             return Err(NotGathered::Full);
         }
-        if matches!(unit, Unit::Together(_)) || state.together.is_some() {
+        if is_together || state.together.is_some() {
             let size = state.bytes + bytes + BLOCK_OVERHEAD * (state.blocks.len() + rows.len());
             if !state.blocks.is_empty() && size > self.together_bytes {
                 return Err(NotGathered::Full);
