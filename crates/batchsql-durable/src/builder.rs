@@ -140,6 +140,7 @@ impl<S: Sink> DurableBuilder<S> {
             is_exact,
             source: options.exactly_once,
             gather,
+            in_flight: Arc::default(),
             entries: Default::default(),
             recovered,
             when_full,

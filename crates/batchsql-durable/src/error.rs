@@ -83,6 +83,14 @@ enum SubmitKind {
     Closed,
     #[error("too many rows wait for the log; try again, or submit from fewer tasks")]
     Busy,
+    #[error(
+        "{rows} rows with {bytes} bytes are more than can be stored together; submit them in parts, or raise segment_bytes"
+    )]
+    TooMany { rows: usize, bytes: usize },
+    #[error("the key of this request was used for other content; use another key")]
+    OtherContent,
+    #[error("another call with the key of this request has not ended; try again")]
+    InUse,
     #[error("the runtime of the durable intake ended; it is not known whether the row is stored")]
     Lost,
     #[error(transparent)]
@@ -104,6 +112,33 @@ impl DurableSubmitError {
 
     pub(crate) fn busy() -> Self {
         Self(SubmitKind::Busy)
+    }
+
+    pub(crate) fn too_many(rows: usize, bytes: usize) -> Self {
+        Self(SubmitKind::TooMany { rows, bytes })
+    }
+
+    pub(crate) fn other_content() -> Self {
+        Self(SubmitKind::OtherContent)
+    }
+
+    pub(crate) fn in_use() -> Self {
+        Self(SubmitKind::InUse)
+    }
+
+    /// The rows never fit into the log together. No row was stored.
+    pub fn is_too_many(&self) -> bool {
+        matches!(self.0, SubmitKind::TooMany { .. })
+    }
+
+    /// The key was used for a request with other content. No row was stored.
+    pub fn is_other_content(&self) -> bool {
+        matches!(self.0, SubmitKind::OtherContent)
+    }
+
+    /// Another call with the key is storing its rows. No row was stored by this one.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self.0, SubmitKind::InUse)
     }
 
     /// The row itself is at fault.
@@ -177,6 +212,26 @@ impl DurableSubmitAllError {
     }
 
     /// Why the next row was not accepted.
+    pub fn submit_error(&self) -> &DurableSubmitError {
+        &self.source
+    }
+}
+
+/// `try_submit_all` stored no row.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}{source}", row.map(|row| format!("row {row}: ")).unwrap_or_default())]
+pub struct DurableTrySubmitAllError {
+    pub(crate) row: Option<usize>,
+    pub(crate) source: DurableSubmitError,
+}
+
+impl DurableTrySubmitAllError {
+    /// The number, from 0, of the row that does not fit its table; `None` if no single row is at fault.
+    pub fn row(&self) -> Option<usize> {
+        self.row
+    }
+
+    /// Why no row was stored. All of them may be if it is [undetermined](DurableSubmitError::is_undetermined).
     pub fn submit_error(&self) -> &DurableSubmitError {
         &self.source
     }

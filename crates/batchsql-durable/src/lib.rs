@@ -35,13 +35,15 @@
 //!    is the same; a plain insert may be there twice. With [`DurableOptions::exactly_once`] it is written once.
 //! 3. Rows of a key are written in the order in which they were stored, across starts too. After a repeat the last row of a
 //!    key is the last one that is written.
-//! 4. Nothing is skipped silently: missing or unreadable rows stop their partition ([`DurableHealth::stopped`]).
+//! 4. Rows that are submitted together are stored all or none ([`DurableBatchSql::submit_group`]), and a request with a key once
+//!    ([`DurableBatchSql::submit_group_once`]).
+//! 5. Nothing is skipped silently: missing or unreadable rows stop their partition ([`DurableHealth::stopped`]).
 //!
 //! # Modules
 //!
 //! `intake` gathers rows into blocks and appends them to the log (`batchsql-log`); `feed` is the log as a source, from which
-//! `batchsql-feed` writes the rows. `builder`, `handle`, `submit` and `close` are what
-//! callers hold; `shared` and `ending` are under them; `monitor` reports to the observers of the pipeline. [`tools`] looks into
+//! `batchsql-feed` writes the rows. `builder`, `handle`, `submit`, `together` (all rows or
+//! none, and requests with keys), `request` and `close` are what callers hold; `shared` and `ending` are under them; `monitor` reports to the observers of the pipeline. [`tools`] looks into
 //! a folder that no program uses.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -58,19 +60,25 @@ mod monitor;
 mod options;
 mod positions;
 mod refusals;
+mod request;
 mod shared;
 mod submit;
+mod together;
 pub mod tools;
 
 pub use batchsql_feed::StoppedPartition;
 pub use batchsql_log::{LogError, LogErrorKind, LogStats, Progress, SyncLatency, SyncPolicy};
 pub use builder::{DurableBuilder, DurableExt};
-pub use error::{DurableFlushError, DurableStartError, DurableSubmitAllError, DurableSubmitError};
+pub use error::{
+    DurableFlushError, DurableStartError, DurableSubmitAllError, DurableSubmitError, DurableTrySubmitAllError,
+};
 pub use handle::DurableBatchSql;
 pub use health::{DurableCloseReport, DurableHealth, DurableStats, Recovered};
 pub use options::DurableOptions;
 #[doc(hidden)]
 pub use options::Sabotage;
+pub use request::{Once, RequestKey};
+pub use together::RowGroup;
 
 /// The README is a test.
 #[cfg(doctest)]

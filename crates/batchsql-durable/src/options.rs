@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use batchsql_core::Schema;
 use batchsql_log::{Options, Progress, SyncPolicy};
@@ -29,6 +30,9 @@ pub struct DurableOptions {
     pub(crate) exactly_once: Option<String>,
     pub(crate) sabotage: Option<Sabotage>,
 }
+
+/// What waits for the writer of the log, at least.
+const LEAST_QUEUE_BYTES: u64 = 16 << 20;
 
 /// A defect on purpose: tests must find it.
 #[doc(hidden)]
@@ -66,7 +70,7 @@ impl DurableOptions {
         let folder = folder.into();
         let log = Options::new(folder.join("log")).partitions(PARTITIONS).segment_bytes(SEGMENT_BYTES);
         // The intake gathers rows by itself. Partitions are many, so the window of each is small.
-        let log = log.group_delay(std::time::Duration::ZERO).window_bytes(WINDOW_BYTES as u64);
+        let log = log.group_delay(Duration::ZERO).window_bytes(WINDOW_BYTES as u64).queue_bytes(SEGMENT_BYTES);
         Self {
             folder,
             log,
@@ -113,7 +117,8 @@ impl DurableOptions {
     /// The size of the files of the log, in bytes; default 64 MiB. A row must fit into half of one.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
-        self.log = self.log.segment_bytes(bytes);
+        // One group after the other, of half a segment at most, waits for the writer of the log.
+        self.log = self.log.segment_bytes(bytes).queue_bytes(bytes.max(LEAST_QUEUE_BYTES));
         self
     }
 
@@ -133,6 +138,15 @@ impl DurableOptions {
     /// checked at the start. Other rows are written with the rule that they were submitted with.
     pub fn schema(mut self, schema: &Schema) -> Self {
         self.schemas.push(schema.clone());
+        self
+    }
+
+    /// How many keys of requests are known, and for how long: see
+    /// [`submit_group_once`](crate::DurableBatchSql::submit_group_once). Default: 10,000, and an hour. The oldest ones make room for new
+    /// ones. They are in memory, and a copy of them is at the start of each file of the log: about 100 bytes each, with the longest
+    /// keys 360. They have a quarter of [`segment_bytes`](Self::segment_bytes) at most.
+    pub fn keys(mut self, most: usize, keep_for: Duration) -> Self {
+        self.log = self.log.keys(most, keep_for);
         self
     }
 

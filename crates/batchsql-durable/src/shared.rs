@@ -17,6 +17,7 @@ use crate::error::DurableSubmitError;
 use crate::feed::partitions::Partitions;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
+use crate::intake::in_flight::InFlight;
 use crate::monitor::Monitor;
 use crate::refusals::refuse_schema;
 
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     /// The name of the source, if rows are written exactly once.
     pub(crate) source: Option<String>,
     pub(crate) gather: Arc<Gather>,
+    pub(crate) in_flight: Arc<InFlight>,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
     pub(crate) recovered: Recovered,

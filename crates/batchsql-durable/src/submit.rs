@@ -6,12 +6,13 @@ use std::time::Duration;
 use batchsql_core::{Row, WhenFull};
 use batchsql_feed::block::MAX_ROWS;
 use batchsql_feed::key::{self, KeyOrder};
+use batchsql_log::partition_of;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{DurableSubmitAllError, DurableSubmitError};
 use crate::handle::DurableBatchSql;
-use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored};
+use crate::intake::gather::{Encoded, NotGathered, NotStored, Stored, Unit};
 use crate::shared::Shared;
 
 /// Rows and bytes of one call that are stored together, at most.
@@ -92,13 +93,13 @@ impl DurableBatchSql {
 
 /// How long a call waits for space.
 #[derive(Debug, Clone, Copy)]
-enum Wait {
+pub(crate) enum Wait {
     Never,
     Until(Instant),
 }
 
 impl Wait {
-    fn of(when_full: WhenFull) -> Self {
+    pub(crate) fn of(when_full: WhenFull) -> Self {
         match when_full {
             WhenFull::Reject => Self::Never,
             WhenFull::WaitAtMost(limit) => Self::Until(Instant::now() + limit.min(FAR)),
@@ -122,7 +123,7 @@ enum Attempt {
 
 impl Shared {
     /// Checks a row as the pipeline does.
-    fn encode<R: Row + ?Sized>(&self, row: &R) -> Result<Encoded, DurableSubmitError> {
+    pub(crate) fn encode<R: Row + ?Sized>(&self, row: &R) -> Result<Encoded, DurableSubmitError> {
         let entry = self.entry(row.schema())?;
         let mut rows = entry.empty.another();
         rows.push(row)?;
@@ -135,7 +136,8 @@ impl Shared {
             )));
         }
         let key = key::of_row(&rows, 0, &entry.order);
-        Ok(Encoded { entry, rows, key })
+        let partition = key.map(|key| partition_of(&key, self.gather.partitions));
+        Ok(Encoded { entry, rows, partition })
     }
 
     /// Checks a row as the pipeline does, and adds it to rows of one call; returns its bytes. Neighbours without a key go to one
@@ -202,24 +204,36 @@ impl Shared {
                 }
                 Err(space) => (DurableSubmitError::busy(), 0, Some(space)),
             };
-            let Wait::Until(until) = wait else { return Err((left, full)) };
-            let waited = async {
-                match space {
-                    Some(mut space) => {
-                        // Its sender is here.
-                        let _ = space.changed().await;
-                        Ok(())
-                    }
-                    None => self.log.space(bytes).await.map_err(DurableSubmitError::from),
-                }
-            };
-            match timeout_at(until, waited).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err((left, error)),
-                Err(_) => return Err((left, full)),
+            if let Err(error) = self.wait_for_space(wait, full, bytes, space).await {
+                return Err((left, error));
             }
         }
         Ok(())
+    }
+
+    /// Waits until a group was taken, or the log has space for a block of so many bytes.
+    ///
+    /// # Errors
+    /// `full` if the time is over.
+    pub(crate) async fn wait_for_space(
+        &self,
+        wait: Wait,
+        full: DurableSubmitError,
+        bytes: usize,
+        space: Option<watch::Receiver<()>>,
+    ) -> Result<(), DurableSubmitError> {
+        let Wait::Until(until) = wait else { return Err(full) };
+        let waited = async {
+            match space {
+                Some(mut space) => {
+                    // Its sender is here.
+                    let _ = space.changed().await;
+                    Ok(())
+                }
+                None => self.log.space(bytes).await.map_err(DurableSubmitError::from),
+            }
+        };
+        timeout_at(until, waited).await.unwrap_or(Err(full))
     }
 
     /// Hands rows to the next group, and waits for the log. The error resolves when a group was taken.
@@ -227,7 +241,7 @@ impl Shared {
         let space = self.gather.space.subscribe();
         let gathered = {
             let rows: Vec<&Encoded> = left.iter().map(|row| &rows[*row]).collect();
-            match self.gather.push(&rows) {
+            match self.gather.push(&rows, Unit::Rows) {
                 Ok(gathered) => gathered,
                 Err(NotGathered::Full) => return Err(space),
                 Err(NotGathered::Closed) => return Ok(Attempt::Failed(left.to_vec(), DurableSubmitError::closed())),
@@ -258,7 +272,7 @@ impl Shared {
 }
 
 /// What the log says about a block. The error has the bytes of the block.
-async fn stored(mut block: watch::Receiver<Stored>) -> Result<(), (DurableSubmitError, usize)> {
+pub(crate) async fn stored(mut block: watch::Receiver<Stored>) -> Result<(), (DurableSubmitError, usize)> {
     match block.wait_for(Option::is_some).await.map(|stored| stored.clone()) {
         Ok(Some(Err(NotStored { error, bytes }))) => Err((error.into(), bytes)),
         Ok(_) => Ok(()),

@@ -11,6 +11,7 @@ use crate::{
     catalog::Catalog,
     completion::Sender,
     format::{
+        keys::{self, KeyRecord},
         record::{self, Context, Header, Kind},
         segment::{self, SegmentHeader},
         snapshot::{Moved, Settled, Snapshot, encode_settled},
@@ -32,6 +33,10 @@ pub(crate) struct PendingBlock {
     pub(crate) block: Block,
     pub(crate) first: u64,
     pub(crate) time: u64,
+    /// Blocks of its group behind it, which are the next entries.
+    pub(crate) rest: u32,
+    /// Those of the group, with its first block.
+    pub(crate) keys: Vec<KeyRecord>,
     /// The caller that waits; `None` once the block was acknowledged.
     pub(crate) ticket: Option<Sender<Appended>>,
     /// Where it was written.
@@ -39,6 +44,11 @@ pub(crate) struct PendingBlock {
 }
 
 impl PendingBlock {
+    /// The block of an entry, if it is one.
+    pub(crate) fn of(entry: &Entry) -> Option<&Self> {
+        if let Entry::Block(block) = entry { Some(block) } else { None }
+    }
+
     pub(crate) fn appended(&self) -> Appended {
         let last = self.first + u64::from(self.block.count) - 1;
         Appended { first: self.first, last, time: UNIX_EPOCH + Duration::from_millis(self.time) }
@@ -47,16 +57,34 @@ impl PendingBlock {
     pub(crate) fn size(&self) -> u64 {
         record::size(self.block.bytes.len())
     }
+
+    /// With the record of its keys.
+    fn size_with_keys(&self) -> u64 {
+        self.size() + keys_size(self.keys.iter().map(KeyRecord::size))
+    }
 }
 
 impl Entry {
     /// About how many bytes it needs, so that a segment ends in time.
     pub(crate) fn size(&self) -> u64 {
         match self {
-            Entry::Block(block) => block.size(),
+            Entry::Block(block) => block.size_with_keys(),
             Entry::Settled(_) | Entry::Moved(_) => record::HEADER as u64,
         }
     }
+}
+
+/// The bytes of a record of keys that have these sizes; none without keys.
+pub(crate) fn keys_size(sizes: impl Iterator<Item = usize>) -> u64 {
+    let bytes: usize = sizes.sum();
+    if bytes == 0 { 0 } else { record::size(4 + bytes) }
+}
+
+/// What a segment starts with: the state as it is on disk.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) keys: Vec<KeyRecord>,
 }
 
 #[derive(Debug)]
@@ -101,22 +129,25 @@ impl Active {
         Active { key, file, length: 0, synced: 0, is_folder_synced: false, has_blocks: false, known: Known::default() }
     }
 
-    /// The bytes that follow those of the segment. A new segment starts with its header and `snapshot`.
+    /// The bytes that follow those of the segment. A new segment starts with its header and `beginning`.
     pub(crate) fn encode(
         &self,
         context: Context,
         entries: &[Entry],
         catalog: &Catalog,
-        snapshot: Option<&Snapshot>,
+        beginning: Option<&Beginning>,
         serials: Serials,
     ) -> Encoded {
         let mut group = Group { context, start: self.length, serials, bytes: Vec::new(), known: self.known.clone() };
-        if let Some(snapshot) = snapshot {
+        if let Some(Beginning { snapshot, keys }) = beginning {
             let Context { incarnation, tag } = context;
             let header = SegmentHeader { version: segment::VERSION, incarnation, tag, base: serials.next };
             group.bytes.extend(header.encode());
             group.known.tables.extend(snapshot.tables.iter().map(|(id, _)| *id));
             group.record(Kind::Snapshot, &snapshot.encode(), |_| {});
+            if !keys.is_empty() {
+                group.record(Kind::Keys, &keys::encode(keys), |_| {});
+            }
         }
         let offsets = entries.iter().map(|entry| group.entry(entry, catalog)).collect();
         Encoded { bytes: group.bytes, next_serial: group.serials.next, offsets, known: group.known }
@@ -140,7 +171,10 @@ struct Group {
 impl Group {
     fn entry(&mut self, entry: &Entry, catalog: &Catalog) -> u64 {
         match entry {
-            Entry::Block(PendingBlock { block, first, time, .. }) => {
+            Entry::Block(PendingBlock { block, first, time, rest, keys, .. }) => {
+                if !keys.is_empty() {
+                    self.record(Kind::Keys, &keys::encode(keys), |header| header.rest = *rest + 1);
+                }
                 self.table(block.table.0, catalog);
                 let schema = block.schema.0;
                 if let (true, Some(bytes)) = (self.known.schemas.insert(schema), catalog.schemas.get(schema)) {
@@ -152,6 +186,7 @@ impl Group {
                     header.schema = schema;
                     header.first = *first;
                     header.count = block.count;
+                    header.rest = *rest;
                     header.time = *time;
                 })
             }

@@ -12,7 +12,10 @@ use crate::{
     active::{Active, Entry, PendingBlock, Serials},
     catalog::Added,
     error::LogError,
-    format::snapshot::{Place, Settled, Snapshot, StreamSnapshot},
+    format::{
+        keys::KeyRecord,
+        snapshot::{Place, Settled},
+    },
     fs::Lock,
     model::{FileKey, Stream},
     options::SyncPolicy,
@@ -125,11 +128,13 @@ impl Engine {
         let now = self.shared.options.file_system.now();
         self.add_settled(settled);
         let has_blocks = !blocks.is_empty();
-        for Queued { block, ticket, .. } in blocks {
+        for Queued { block, ticket, rest, mut keys, .. } in blocks {
+            keys.iter_mut().for_each(|key| key.time = now);
             let state = self.streams.entry(block.stream()).or_default();
             let first = state.next;
             state.next += u64::from(block.count);
-            self.pending.push(Entry::Block(PendingBlock { block, first, time: now, ticket: Some(ticket), offset: 0 }));
+            let ticket = Some(ticket);
+            self.pending.push(Entry::Block(PendingBlock { block, first, time: now, rest, keys, ticket, offset: 0 }));
         }
         // Settled ranges alone wait for the next sync; only trimming needs them on disk.
         let sync = has_blocks && self.policy() == SyncPolicy::Always;
@@ -209,7 +214,13 @@ impl Engine {
             self.give_up_segment();
             return Err(LogError::io("start a segment in", &self.shared.options.folder, error));
         }
-        self.flush(true)
+        self.flush(true)?;
+        // If its sync has failed, there was nothing to write to another one.
+        if self.active.as_ref().is_none_or(|active| active.synced == 0) {
+            let error = io::Error::other("the segment could not be synced");
+            return Err(LogError::io("start a segment in", &self.shared.options.folder, error));
+        }
+        Ok(())
     }
 
     fn write_pending(&mut self) -> Result<(), Failure> {
@@ -250,13 +261,13 @@ impl Engine {
 
     /// Writes the next `entries` pending entries behind the active segment.
     fn write_group(&mut self, entries: usize) -> Result<(), Failure> {
-        let snapshot = self.active.as_ref().is_some_and(|active| active.length == 0).then(|| self.snapshot());
+        let beginning = self.active.as_ref().is_some_and(|active| active.length == 0).then(|| self.beginning());
         let Some(active) = &mut self.active else { return Ok(()) };
         let group = &mut self.pending[self.written..self.written + entries];
         let options = &self.shared.options;
         let serials = Serials { next: self.next_serial, synced: self.synced_serial, now: options.file_system.now() };
         let context = self.shared.context(active.key);
-        let encoded = active.encode(context, group, &self.shared.catalog(), snapshot.as_ref(), serials);
+        let encoded = active.encode(context, group, &self.shared.catalog(), beginning.as_ref(), serials);
         if let Err(error) = active.file.write_at(&encoded.bytes, active.length) {
             return Err(self.undo_write(error));
         }
@@ -347,6 +358,13 @@ impl Engine {
         }
         catalog.files.entry(active.key).or_default().length = active.length;
         drop(catalog);
+        let written = self.pending[from..to].iter().filter_map(PendingBlock::of);
+        let new: Vec<KeyRecord> = written.flat_map(|block| block.keys.clone()).collect();
+        if !new.is_empty() {
+            let now = self.shared.options.file_system.now();
+            let mut keys = self.shared.keys();
+            new.into_iter().for_each(|key| keys.insert(key, now));
+        }
         self.shared.readable.notify();
         for entry in &mut self.pending[from..to] {
             if let Entry::Block(block) = entry {
@@ -361,17 +379,6 @@ impl Engine {
         let mut stats = self.shared.stats();
         stats.appended_blocks += blocks;
         stats.appended_bytes += bytes;
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        let catalog = self.shared.catalog();
-        let tables = catalog.tables.iter().map(|(id, name)| (id, Arc::clone(name))).collect();
-        let stream = |(stream, state): (&Stream, &StreamState)| StreamSnapshot {
-            stream: *stream,
-            next: state.durable_next,
-            settled: state.durable_settled.clone(),
-        };
-        Snapshot { tables, streams: self.streams.iter().map(stream).collect() }
     }
 
     pub(crate) fn remove_segment(&mut self, key: FileKey) -> io::Result<()> {

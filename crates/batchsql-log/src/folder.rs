@@ -56,7 +56,7 @@ pub(crate) fn identity(options: &Options) -> Result<(Identity, bool), LogError> 
         return Err(LogError::new(LogErrorKind::Foreign, message));
     }
     let hash = partition::HASH.to_owned();
-    let identity = Identity { incarnation: random_id(options), partitions: options.partitions, hash };
+    let identity = Identity { version: VERSION, incarnation: random_id(options), partitions: options.partitions, hash };
     write(options, &identity)?;
     Ok((identity, true))
 }
@@ -84,7 +84,7 @@ pub(crate) fn read(options: &Options) -> Result<Option<Identity>, LogError> {
         }
         Err(NotAnIdentity::Newer(version)) => {
             let advice = format!(
-                "has version {version} of the format, this program reads version {VERSION}; use a newer program"
+                "has version {version} of the format, this program reads up to version {VERSION}; use a newer program"
             );
             Err(refused(LogErrorKind::NewerFormat, advice))
         }

@@ -3,6 +3,8 @@
 //!
 //! - [`Log::append`] returns a [`Ticket`]: a future that completes when the block is on disk. One thread writes: all that
 //!   waits shares one write and one `fdatasync`.
+//! - [`Log::append_group`] stores several blocks all or none, also across a crash, and with them keys that say that this was
+//!   done: [`Log::key`] knows them for a limited time, also after a restart.
 //! - [`Log::reader`] reads a partition back, through a window of bounded size.
 //! - [`Log::settle`] says which rows have ended. Segments without other rows are removed.
 //! - [`Recovery`] and [`LogStats`] report damage: a torn tail is cut, damaged bytes that were on disk are kept aside and
@@ -12,12 +14,14 @@
 //!
 //! # Modules
 //!
-//! `log` and `reader` are what callers hold. `writer` is the thread: it takes what waits (`shared`, `group`) and gives it to
-//! `engine`, which writes and syncs, and `failure`, which handles failed calls; `active` makes bytes of it. `upkeep` frees space. `recover` reads a
+//! `log` (with `append`) and `reader` are what callers hold. `writer` is the thread: it takes what waits (`shared`, `group`) and gives it to
+//! `engine`, which writes and syncs, and `failure`, which handles failed calls; `active` makes bytes of it, and `beginning` what a segment starts with. `upkeep` frees space. `recover` reads a
 //! folder at the start, with `scan` and `quarantine`; `folder` has its lock and identity. `catalog` is what is known in
-//! memory: numbers per stream and segment. `format` has the bytes, `fs` the file system.
+//! memory: numbers per stream and segment; `keys`, the keys. `format` has the bytes, `fs` the file system.
 
 mod active;
+mod append;
+mod beginning;
 mod catalog;
 mod completion;
 mod engine;
@@ -27,6 +31,7 @@ mod folder;
 mod format;
 mod fs;
 mod group;
+mod keys;
 mod log;
 mod model;
 mod options;
@@ -45,11 +50,12 @@ mod upkeep;
 mod watch;
 mod writer;
 
+pub use append::{Refused, RefusedGroup};
 pub use completion::{Completion, Ticket};
 pub use error::{LogError, LogErrorKind};
 pub use fs::{Access, File, FileSystem, Lock, RealFileSystem};
-pub use log::{Log, Refused};
-pub use model::{Appended, Block, SchemaId, StoredBlock, TableId};
+pub use log::Log;
+pub use model::{Appended, Block, Key, SchemaId, StoredBlock, StoredKey, TableId};
 pub use options::{Options, SyncPolicy};
 pub use partition::partition_of;
 pub use reader::{From, Next, Reader, Ready};

@@ -1,5 +1,5 @@
-//! Owns the handle of a log: opening it, appending, settling and closing.
-//! Must not know how bytes are written and read.
+//! Owns the handle of a log: opening it, settling and closing.
+//! Must not know how bytes are written and read, or how blocks are accepted (`append`).
 
 use std::{
     fmt,
@@ -9,17 +9,17 @@ use std::{
 };
 
 use crate::{
-    completion::{self, Completion, Ticket},
+    completion::{self, Completion},
     engine::Engine,
     error::{LogError, LogErrorKind},
     folder,
-    format::record,
-    model::{Block, SchemaId, Stream, TableId},
+    format::{record, segment::VERSION},
+    model::{SchemaId, Stream, TableId},
     options::Options,
     reader::{From, Reader},
     recover::{self, Mode, Recovered},
     recovery::Recovery,
-    shared::{Intake, Queued, Shared},
+    shared::{Intake, Shared},
     space::Space,
     stats::LogStats,
     writer,
@@ -31,7 +31,7 @@ const LONGEST_NAME: usize = 64 << 10;
 /// A segment log. Clones are handles of the same log; when the last one is dropped, it is closed.
 #[derive(Clone)]
 pub struct Log {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     thread: Arc<Thread>,
 }
 
@@ -55,28 +55,6 @@ impl Drop for Thread {
             // A panic of the thread has been printed; no caller is left that could get it.
             let _ = handle.join();
         }
-    }
-}
-
-/// A block that was not accepted, and why.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Refused {
-    /// The block, unchanged.
-    pub block: Block,
-    /// Why.
-    pub error: LogError,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl std::error::Error for Refused {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
     }
 }
 
@@ -112,10 +90,15 @@ impl Log {
         options.check()?;
         let lock = folder::lock(&options)?;
         let (mut identity, is_new) = folder::identity(&options)?;
-        let Recovered { catalog, start, mut recovery } =
+        let Recovered { catalog, keys, start, mut recovery } =
             recover::recover(&options, identity.incarnation, Mode::Repair)?;
         recovery.is_new = is_new;
-        let shared = Arc::new(Shared::new(options, identity.incarnation, catalog));
+        if identity.version < VERSION {
+            // Before the first segment of this version: an older program would not know its groups.
+            identity.version = VERSION;
+            folder::write(&options, &identity)?;
+        }
+        let shared = Arc::new(Shared::new(options, identity.incarnation, catalog, keys));
         {
             let mut stats = shared.stats();
             stats.recovered_blocks = recovery.blocks;
@@ -169,71 +152,6 @@ impl Log {
             return Err(LogError::new(LogErrorKind::Invalid, message));
         }
         Ok(SchemaId(self.shared.catalog().schemas.intern(bytes)))
-    }
-
-    /// Hands a block to the writer thread. Blocks of a partition are stored in the order of the calls.
-    ///
-    /// If the ticket fails with an error that [is undetermined](LogError::is_undetermined), or is dropped, the rows may be
-    /// in the log or not.
-    ///
-    /// # Errors
-    ///
-    /// If there is no space ([`LogError::is_full`]; [`space`](Self::space) waits for it), the log is closed, or the block
-    /// cannot be stored: no rows, an unknown partition, or more bytes than a segment. Nothing was stored.
-    pub fn append(&self, block: Block) -> Result<Ticket, Refused> {
-        let (mut tickets, refused) = self.append_all(vec![block]);
-        match (tickets.pop(), refused) {
-            (Some(ticket), None) => Ok(ticket),
-            (_, Some((mut blocks, error))) => match blocks.pop() {
-                Some(block) => Err(Refused { block, error }),
-                None => unreachable!("a block that has no ticket is given back"),
-            },
-            (None, None) => unreachable!("a block has a ticket or is given back"),
-        }
-    }
-
-    /// Hands blocks to the writer thread together, so that they need not wait for one another. Returns the tickets of those
-    /// that were accepted, and from the first one that was not, the blocks with the error of [`append`](Self::append).
-    pub fn append_all(&self, blocks: Vec<Block>) -> (Vec<Ticket>, Option<(Vec<Block>, LogError)>) {
-        let mut tickets = Vec::with_capacity(blocks.len());
-        let mut refused = None;
-        let mut blocks = blocks.into_iter();
-        let since = Instant::now();
-        let mut intake = self.shared.intake();
-        while let Some(block) = blocks.next() {
-            let bytes = record::size(block.bytes.len());
-            let accepted = self.check(&block).and_then(|()| self.shared.check_space(&intake, bytes));
-            if let Err(error) = accepted {
-                intake.wants_space |= error.is_full();
-                intake.refused = error.is_full().then_some(bytes);
-                refused = Some((std::iter::once(block).chain(blocks).collect(), error));
-                break;
-            }
-            let (sender, ticket) = completion::pair(lost);
-            intake.bytes += bytes;
-            intake.refused = None;
-            intake.blocks.push_back(Queued { block, ticket: sender, since });
-            tickets.push(ticket);
-        }
-        drop(intake);
-        self.shared.work.notify_one();
-        (tickets, refused)
-    }
-
-    fn check(&self, block: &Block) -> Result<(), LogError> {
-        let invalid = |message: String| Err(LogError::new(LogErrorKind::Invalid, message));
-        let Options { partitions, segment_bytes, .. } = self.shared.options;
-        if block.count == 0 {
-            return invalid("a block has no rows; give it at least one".to_owned());
-        }
-        if block.partition >= partitions {
-            return invalid(format!("partition {} is not below {partitions}; see partition_of", block.partition));
-        }
-        if record::size(block.bytes.len()) > segment_bytes {
-            let bytes = block.bytes.len();
-            return invalid(format!("a block has {bytes} bytes; split it, a segment has {segment_bytes}"));
-        }
-        Ok(())
     }
 
     /// Reads one partition of a table back. Several readers are independent of each other.
@@ -368,6 +286,7 @@ impl Log {
             };
             stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
         }
+        stats.keys = self.shared.keys().len() as u64;
         let intake = self.shared.intake();
         // What was refused may have space by now.
         let is_refused = intake.refused.is_some_and(|bytes| self.shared.check_space(&intake, bytes).is_err());
@@ -406,10 +325,4 @@ fn request_close(shared: &Shared) -> Completion<()> {
     shared.work.notify_one();
     shared.space.notify();
     completion
-}
-
-/// What a ticket reports whose block was lost on the way.
-fn lost() -> LogError {
-    let message = "the writer thread of the log has ended; it is not known whether the rows are stored";
-    LogError::new(LogErrorKind::Undetermined, message)
 }

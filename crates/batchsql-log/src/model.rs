@@ -58,6 +58,26 @@ impl Block {
     }
 }
 
+/// Bytes that are stored with a group of blocks, and known for as long as [`Options::keys`](crate::Options::keys) says; for
+/// [`Log::append_group`](crate::Log::append_group). The log does not look into them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What it is found by, 1 to 1,024 bytes. A later group with the same key takes its place.
+    pub key: Vec<u8>,
+    /// What is returned, up to 1,024 bytes.
+    pub value: Vec<u8>,
+}
+
+/// A key that is known; from [`Log::key`](crate::Log::key).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredKey {
+    /// As it was given.
+    pub value: Vec<u8>,
+    /// When it was stored.
+    pub time: SystemTime,
+}
+
 /// Where the rows of a block are in their partition. Sequences start at 1 and have no holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

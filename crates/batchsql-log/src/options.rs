@@ -6,6 +6,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     error::{LogError, LogErrorKind},
     fs::{FileSystem, RealFileSystem},
+    keys::KeyLimits,
     recovery::Progress,
 };
 
@@ -53,6 +54,8 @@ pub struct Options {
     pub(crate) settle_delay: Duration,
     pub(crate) keep_for: Duration,
     pub(crate) window_bytes: u64,
+    pub(crate) most_keys: usize,
+    pub(crate) keep_keys_for: Duration,
     pub(crate) file_system: Arc<dyn FileSystem>,
     pub(crate) on_progress: Option<OnProgress>,
     pub(crate) on_sync: Option<OnSync>,
@@ -93,6 +96,8 @@ impl Options {
             settle_delay: Duration::from_millis(100),
             keep_for: Duration::ZERO,
             window_bytes: 4 * MIB,
+            most_keys: 10_000,
+            keep_keys_for: Duration::from_secs(3_600),
             file_system: Arc::new(RealFileSystem),
             on_progress: None,
             on_sync: None,
@@ -164,6 +169,14 @@ impl Options {
         self
     }
 
+    /// How many keys of groups are known, and for how long: [`Log::append_group`](crate::Log::append_group). Default: 10,000, and
+    /// an hour. The oldest ones make room for new ones. Each segment starts with a copy of them, and they are in memory, so
+    /// they may have a quarter of [`segment_bytes`](Self::segment_bytes) together.
+    pub fn keys(mut self, most: usize, keep_for: Duration) -> Self {
+        (self.most_keys, self.keep_keys_for) = (most, keep_for);
+        self
+    }
+
     /// Is called while [`Log::open`](crate::Log::open) reads the segments after an unclean end, on its thread.
     pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
         self.on_progress = Some(Arc::new(callback));
@@ -187,6 +200,11 @@ impl Options {
     /// What only the records of the log itself may use of `disk_bytes`.
     pub(crate) fn reserve(&self) -> u64 {
         (self.disk_bytes / 16).min(16 * MIB)
+    }
+
+    pub(crate) fn key_limits(&self) -> KeyLimits {
+        let bytes = usize::try_from(self.segment_bytes / 4).unwrap_or(usize::MAX);
+        KeyLimits { most: self.most_keys, bytes, keep_for: self.keep_keys_for }
     }
 
     pub(crate) fn check(&self) -> Result<(), LogError> {

@@ -12,10 +12,12 @@ use std::{
 };
 
 use crate::{
+    active::keys_size,
     catalog::Catalog,
     completion::Sender,
     error::{LogError, LogErrorKind},
-    format::{names, record, snapshot::Settled},
+    format::{keys::KeyRecord, names, record, snapshot::Settled},
+    keys::Keys,
     model::{Appended, Block, FileKey, Stream},
     options::Options,
     stats::LogStats,
@@ -30,6 +32,8 @@ pub(crate) struct Shared {
     intake: Mutex<Intake>,
     pub(crate) work: Condvar,
     catalog: Mutex<Catalog>,
+    /// Of groups that were acknowledged.
+    keys: Mutex<Keys>,
     /// Rows may be read, were settled, or files changed.
     pub(crate) readable: Watch,
     /// Bytes were freed, or the queue is shorter.
@@ -67,14 +71,18 @@ pub(crate) struct Intake {
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) block: Block,
+    /// Blocks of its group behind it in the queue: they are taken together.
+    pub(crate) rest: u32,
+    /// Those of the group, with its first block.
+    pub(crate) keys: Vec<KeyRecord>,
     pub(crate) ticket: Sender<Appended>,
     pub(crate) since: Instant,
 }
 
 impl Queued {
-    /// With the header.
+    /// With the header, and the keys.
     pub(crate) fn bytes(&self) -> u64 {
-        record::size(self.block.bytes.len())
+        record::size(self.block.bytes.len()) + keys_size(self.keys.iter().map(KeyRecord::size))
     }
 }
 
@@ -98,13 +106,14 @@ impl Full {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, incarnation: [u8; 16], catalog: Catalog) -> Self {
+    pub(crate) fn new(options: Options, incarnation: [u8; 16], catalog: Catalog, keys: Keys) -> Self {
         Shared {
             options,
             incarnation,
             intake: Mutex::default(),
             work: Condvar::new(),
             catalog: Mutex::new(catalog),
+            keys: Mutex::new(keys),
             readable: Watch::default(),
             space: Watch::default(),
             stats: Mutex::default(),
@@ -118,6 +127,10 @@ impl Shared {
 
     pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn keys(&self) -> MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stats(&self) -> MutexGuard<'_, LogStats> {

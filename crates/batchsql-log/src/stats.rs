@@ -34,6 +34,8 @@ pub struct LogStats {
     pub quarantined: u64,
     /// Bytes of these parts.
     pub quarantined_bytes: u64,
+    /// Keys of groups that are known, some of which may be too old.
+    pub keys: u64,
     /// Blocks that were found at the start.
     pub recovered_blocks: u64,
     /// Files that were removed because all their rows were settled.

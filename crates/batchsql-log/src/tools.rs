@@ -110,7 +110,7 @@ pub fn verify(options: &Options) -> Result<Recovery, LogError> {
 ///
 /// As [`inspect`], and the first error of `write`.
 pub fn export(options: &Options, mut write: impl FnMut(Exported) -> io::Result<()>) -> Result<Recovery, LogError> {
-    let (_, incarnation, Recovered { catalog, start, recovery }) = look(options)?;
+    let (_, incarnation, Recovered { catalog, start, recovery, .. }) = look(options)?;
     let failed = |error| LogError::io("export", &options.folder, error);
     for (stream, view) in &catalog.streams {
         let exported = |first, count, schema, time, bytes: &[u8]| {

@@ -252,7 +252,8 @@ fn copy_aside(
     let mut copied: Option<Place> = None;
     let mut put = |bytes: &mut Vec<u8>, written: u64, header: Header, payload: &[u8]| {
         let offset = written + bytes.len() as u64;
-        record::append(bytes, &context, offset, &Header { serial, synced: 0, ..header }, payload);
+        // It is never torn, so its blocks are no groups.
+        record::append(bytes, &context, offset, &Header { serial, synced: 0, rest: 0, ..header }, payload);
         serial += 1;
         offset
     };
@@ -319,7 +320,7 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
     if engine.active.is_none() {
         engine.start_segment()?;
     }
-    let snapshot = engine.snapshot();
+    let (snapshot, keys) = (engine.snapshot(), engine.durable_keys());
     let Some(active) = &engine.active else { return Ok(()) };
     let catalog = engine.shared.catalog();
     let file = |(key, file): (&FileKey, &FileView)| FileSnapshot {
@@ -333,6 +334,7 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
         schemas: catalog.schemas.iter().map(|(id, bytes)| (id, Arc::clone(bytes))).collect(),
         files: catalog.files.iter().map(file).collect(),
         lost: catalog.streams.iter().map(|(stream, view)| (*stream, view.lost.clone())).collect(),
+        keys,
     };
     drop(catalog);
     let context = engine.shared.context(active.key);

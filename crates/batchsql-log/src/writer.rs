@@ -111,14 +111,17 @@ fn take(intake: &mut Intake, limit: u64) -> Work {
     intake.settled_at = None;
     work.is_urgent = mem::take(&mut intake.wants_space) | mem::take(&mut intake.wants_upkeep);
     while let Some(next) = intake.blocks.front() {
-        let size = next.bytes();
+        // A group is one write, so that it is never in two segments.
+        let group = next.rest as usize + 1;
+        let size: u64 = intake.blocks.iter().take(group).map(Queued::bytes).sum();
         if work.bytes > 0 && work.bytes + size > limit {
             break;
         }
         work.bytes += size;
-        let stream = next.block.stream();
-        intake.begun.insert(stream);
-        work.blocks.extend(intake.blocks.pop_front());
+        for queued in intake.blocks.drain(..group) {
+            intake.begun.insert(queued.block.stream());
+            work.blocks.push(queued);
+        }
     }
     if intake.blocks.is_empty() {
         // All that came before a sync, or before the end, is part of this work.

@@ -19,7 +19,7 @@ use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
 use crate::plan::RedisPlan;
-use crate::pool::{Lease, Pool, with_host};
+use crate::pool::{LONGEST, Lease, Pool, with_host};
 use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
 use crate::write::{ServerBatch, ask_again, given_up, must_wait, not_sent, number, settle};
@@ -259,7 +259,7 @@ impl Cluster {
             }
         }
         let now = Instant::now();
-        let deadline = *deadline.get_or_insert(now + lease.pool.options().node_timeout);
+        let deadline = *deadline.get_or_insert(now + lease.pool.options().node_timeout.min(LONGEST));
         if now >= deadline {
             // Nothing of these was sent, and there is no time left for the answer.
             results.failed.extend(by_address.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));

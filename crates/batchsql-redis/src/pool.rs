@@ -20,7 +20,7 @@ use crate::options::RedisOptions;
 use crate::sentinel;
 
 /// A duration that fits every clock.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// The connections of a sink.
 pub(crate) struct Pool {

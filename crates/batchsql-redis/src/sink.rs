@@ -20,7 +20,7 @@ use crate::command_info::{self, KeyPosition};
 use crate::lookup::is_float;
 use crate::options::RedisOptions;
 use crate::plan::{RedisPlan, is_repeatable, refused_at_admission};
-use crate::pool::{self, Lease, Pool};
+use crate::pool::{self, LONGEST, Lease, Pool};
 use crate::session;
 use crate::shape::Shape;
 use crate::write::write_to_server;
@@ -71,7 +71,7 @@ impl RedisSink {
         let Inner { pool, cluster } = &*sink.0;
         // It has its own timeout; that of the server starts afterwards.
         pool.ask_for_password().await.map_err(|error| OpenError::new(error.to_string()))?;
-        let deadline = Instant::now() + options.connect_timeout;
+        let deadline = Instant::now() + options.connect_timeout.min(LONGEST);
         pool::check(pool, deadline).await?;
         if let Some(cluster) = cluster {
             let mut lease = pool.lease().await;

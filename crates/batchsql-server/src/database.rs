@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::sections::{RedisCommand, Table};
 use crate::config::settings::Database;
+use crate::deadline::deadline;
 use crate::table::target::table_name;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -22,7 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # Cancel safety
 /// When it is cancelled, connections that were opened are closed.
 pub(crate) async fn open(database: &Database, tables: &[Table]) -> Result<DynSink, OpenError> {
-    let end = Instant::now() + database.connect_for;
+    let end = deadline(database.connect_for);
     let mut pause = FIRST_PAUSE;
     loop {
         let error = match open_now(database, tables).await {

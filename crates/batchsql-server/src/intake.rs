@@ -71,6 +71,10 @@ impl Intake {
         }
         let builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));
         let options = schemas.iter().fold(options(durable), DurableOptions::schema);
+        let options = match &settings.http {
+            Some(http) => options.keys(http.idempotency.keys, http.idempotency.keep_for),
+            None => options,
+        };
         let options = match &settings.dead_letters {
             Some(path) => options.dead_letters(path),
             None => options,

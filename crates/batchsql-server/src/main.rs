@@ -2,7 +2,7 @@
 //!
 //! `cli` has the command line, `config` the file. Each command has a module: `check`, `run` (with
 //! `http` and `sources`), `load`, and `tools` for what is on disk. They share `database` and
-//! `table` (what is written), `nats` (streams), and `intake` (the pipeline, in memory or durable). `exit` has the exit codes.
+//! `table` (what is written), `nats` (streams), `intake` (the pipeline, in memory or durable) and `deadline`. `exit` has the exit codes.
 
 #![cfg_attr(
     not(feature = "nats"),
@@ -14,6 +14,7 @@ mod cli;
 mod coding;
 mod config;
 mod database;
+mod deadline;
 mod exit;
 mod http;
 mod intake;

@@ -84,10 +84,15 @@ pub(crate) fn from_digits(digits: &str, ty: ColumnType) -> Result<Value, NoNumbe
             let number = without_exponent(digits).and_then(|digits| digits.parse().ok());
             number.map(Value::Decimal).ok_or(NoNumber::Range)
         }
-        _ => match digits.parse() {
-            Ok(number) => from_integer(number, ty),
-            Err(_) => digits.parse().map_err(|_| NoNumber::Range).and_then(|number| from_float(number, ty)),
+        ColumnType::F32 | ColumnType::F64 => match digits.parse::<i128>() {
+            Ok(number) if number != 0 => from_integer(number, ty),
+            // Also `-0`, which is no integer.
+            _ => match digits.parse::<f64>() {
+                Ok(number) if number.is_finite() => from_float(number, ty),
+                _ => Err(NoNumber::Range),
+            },
         },
+        _ => Err(NoNumber::Type),
     }
 }
 

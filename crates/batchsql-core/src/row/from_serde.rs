@@ -22,11 +22,12 @@ impl Schema {
     /// |---|---|
     /// | integer | integers, decimals and floats that hold it exactly |
     /// | float | floats with the same number or text; integers if it is whole; decimals if it has at most 15 digits |
+    /// | `RawValue` of `serde_json` | as what its text is; a number has all of its digits: for decimals, and for integers of any size |
     /// | text | text; decimal, UUID, date, time, timestamp (ISO 8601), timestamptz (RFC 3339); bytes from `\x00ff` |
     /// | bytes, a list of bytes | bytes |
     /// | an enum variant without fields | as text |
     /// | `None`, `()`, `null` | `NULL` in a nullable column |
-    /// | anything | JSON: text is a JSON string, `null` is `NULL` |
+    /// | anything | JSON: text is a JSON string, `null` is `NULL`; `RawValue` as it was given |
     ///
     /// ```
     /// use batchsql_core::{ColumnType, Schema, ValueRef};

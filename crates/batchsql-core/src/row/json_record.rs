@@ -5,11 +5,11 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 /// The fields of a JSON object in their order, for example of a line of NDJSON. A field may be there twice, which
-/// [`Schema::row_from`](crate::Schema::row_from) refuses.
+/// [`Schema::row_from`](crate::Schema::row_from) refuses. Values stay as text, so that numbers keep all of their digits.
 ///
 /// ```
 /// use batchsql_core::{ColumnType, JsonRecord, Schema, ValueRef};
@@ -18,8 +18,8 @@ use serde_json::error::Category;
 /// assert_eq!(row.get("id"), Some(ValueRef::I64(7)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct JsonRecord(Vec<(String, Value)>);
+#[derive(Debug, Clone)]
+pub struct JsonRecord<'a>(Vec<(String, &'a RawValue)>);
 
 /// A text is not a JSON object. The message has no value of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,12 +28,12 @@ pub struct InvalidJsonRecord {
     text: String,
 }
 
-impl JsonRecord {
+impl<'a> JsonRecord<'a> {
     /// Reads one object, with nothing but white space around it.
     ///
     /// # Errors
     /// The text is not UTF-8, not JSON, or not an object.
-    pub fn parse(text: &[u8]) -> Result<Self, InvalidJsonRecord> {
+    pub fn parse(text: &'a [u8]) -> Result<Self, InvalidJsonRecord> {
         serde_json::from_slice(text).map_err(|error| {
             let text = match error.classify() {
                 // Its message has the value.
@@ -46,9 +46,9 @@ impl JsonRecord {
         })
     }
 
-    /// The fields, in their order.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(field, value)| (&**field, value))
+    /// The fields, in their order, with the text of their values.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(field, value)| (&**field, *value))
     }
 }
 
@@ -59,18 +59,18 @@ fn without_line(error: &serde_json::Error) -> String {
     format!("{reason} at column {}", error.column())
 }
 
-impl<'de> Deserialize<'de> for JsonRecord {
+impl<'de> Deserialize<'de> for JsonRecord<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
 
         impl<'de> Visitor<'de> for Fields {
-            type Value = JsonRecord;
+            type Value = JsonRecord<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonRecord, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonRecord<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for JsonRecord {
     }
 }
 
-impl Serialize for JsonRecord {
+impl Serialize for JsonRecord<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (field, value) in &self.0 {

@@ -7,7 +7,7 @@ use serde::ser::{Error, Impossible, Serialize, SerializeSeq, SerializeStruct, Se
 
 use crate::model::column::Column;
 use crate::model::hex;
-use crate::model::json::Json;
+use crate::model::json::{Json, RAW};
 use crate::model::schema::Schema;
 use crate::model::value::{ColumnType, Value};
 use crate::row::error::RowError;
@@ -48,7 +48,7 @@ impl From<RowError> for NoRow {
 pub(crate) fn value_of<T: Serialize + ?Sized>(schema: &Schema, column: &Column, field: &T) -> Result<Value, RowError> {
     let value = match column.column_type() {
         ColumnType::Json => document(field).ok_or(NoRow::Serialize),
-        _ => field.serialize(Field { schema, column, is_number: false }),
+        _ => field.serialize(Field { schema, column, text: Text::Plain }),
     };
     value.map_err(|error| match error {
         NoRow::Row(error) => error,
@@ -65,12 +65,19 @@ fn document<T: Serialize + ?Sized>(field: &T) -> Option<Value> {
 /// What `serde_json` calls a number that it keeps as text (its feature `arbitrary_precision`).
 const NUMBER: &str = "$serde_json::private::Number";
 
+/// What the text is that comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Plain,
+    Number,
+    Json,
+}
+
 #[derive(Clone, Copy)]
 struct Field<'a> {
     schema: &'a Schema,
     column: &'a Column,
-    /// The text that comes is a number.
-    is_number: bool,
+    text: Text,
 }
 
 impl Field<'_> {
@@ -98,8 +105,10 @@ impl Field<'_> {
 
     fn text(self, text: &str) -> Result<Value, NoRow> {
         let ty = self.column.column_type();
-        if self.is_number {
-            return self.number(exact_number::from_digits(text, ty), ColumnType::Decimal);
+        match self.text {
+            Text::Plain => {}
+            Text::Number => return self.number(exact_number::from_digits(text, ty), ColumnType::Decimal),
+            Text::Json => return Field { text: Text::Plain, ..self }.json(text),
         }
         match ty {
             ColumnType::Text => Ok(Value::Text(text.to_owned())),
@@ -117,6 +126,26 @@ impl Field<'_> {
                 bytes.ok_or_else(|| self.unreadable("not bytes: expected \\x and pairs of hexadecimal digits"))
             }
             _ => Err(self.mismatch(ColumnType::Text.name())),
+        }
+    }
+}
+
+impl Field<'_> {
+    /// A part of a document, which is given as text: numbers keep all of their digits.
+    fn json(self, text: &str) -> Result<Value, NoRow> {
+        let text = text.trim();
+        match text.bytes().next() {
+            Some(b'-' | b'0'..=b'9') => {
+                let got = if text.contains(['.', 'e', 'E']) { ColumnType::F64 } else { ColumnType::I64 };
+                self.number(exact_number::from_digits(text, self.column.column_type()), got)
+            }
+            Some(b'{') => Err(self.mismatch(OBJECT)),
+            Some(b'[') if self.column.column_type() != ColumnType::Bytes => Err(self.mismatch(LIST)),
+            _ => {
+                // A text may have escapes that mean nothing.
+                let value: serde_json::Value = serde_json::from_str(text).map_err(|_| NoRow::Serialize)?;
+                value.serialize(self)
+            }
         }
     }
 }
@@ -259,11 +288,12 @@ impl<'a> Serializer for Field<'a> {
     }
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Number<'a>, NoRow> {
-        if name == NUMBER {
-            Ok(Number { field: Field { is_number: true, ..self }, value: Value::Null })
-        } else {
-            Err(self.mismatch(OBJECT))
-        }
+        let text = match name {
+            NUMBER => Text::Number,
+            RAW => Text::Json,
+            _ => return Err(self.mismatch(OBJECT)),
+        };
+        Ok(Number { field: Field { text, ..self }, value: Value::Null })
     }
 
     fn serialize_struct_variant(
@@ -318,7 +348,7 @@ impl SerializeTuple for Bytes<'_> {
     }
 }
 
-/// A number of `serde_json` that is given as text.
+/// A number, or any value, of `serde_json` that is given as text.
 struct Number<'a> {
     field: Field<'a>,
     value: Value,

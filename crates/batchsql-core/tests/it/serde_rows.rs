@@ -117,6 +117,46 @@ fn numbers_of_any_precision_keep_it() {
     assert!(error.is_type_mismatch(), "{error}");
 }
 
+/// A part of a document that `serde_json` keeps as text.
+#[test]
+fn raw_values_lose_nothing() {
+    let raw = |text: &str| serde_json::value::RawValue::from_string(text.to_owned()).unwrap();
+    let json = |text: &str| Value::Json(text.parse().unwrap());
+    for text in
+        ["1e400", "0.1000000000000000055", "12345678901234567890", r#"{"b": 1.10, "a": [1e400]}"#, r#""\u00e9""#]
+    {
+        good(ColumnType::Json, &raw(text), json(text));
+        good(ColumnType::Json, &text.parse::<Json>().unwrap(), json(text));
+    }
+    let decimal = |digits: &str| Value::Decimal(digits.parse().unwrap());
+    good(ColumnType::Decimal, &raw("12345678901234567890.123456789"), decimal("12345678901234567890.123456789"));
+    good(ColumnType::Decimal, &raw("1.10"), decimal("1.10"));
+    good(ColumnType::Decimal, &raw("\"1.10\""), decimal("1.10"));
+    good(ColumnType::U64, &raw("18446744073709551615"), Value::U64(u64::MAX));
+    good(ColumnType::I64, &raw("-9223372036854775808"), i64::MIN);
+    good(ColumnType::I32, &raw("2e3"), 2000);
+    good(ColumnType::F64, &raw("0.1000000000000000055"), 0.1);
+    good(ColumnType::F32, &raw("0.1"), 0.1_f32);
+    good(ColumnType::Text, &raw(r#""a\u00e9\n""#), "a\u{e9}\n");
+    good(ColumnType::Bool, &raw("true"), true);
+    good(ColumnType::Bytes, &raw("[1, 2]"), vec![1_u8, 2]);
+    good(ColumnType::Bytes, &raw(r#""\\x01ff""#), vec![1_u8, 0xff]);
+    let zero = one(ColumnType::F64).row_from(&BTreeMap::from([("v", raw("-0"))])).unwrap();
+    assert!(matches!(zero.get("v"), Some(batchsql_core::ValueRef::F64(zero)) if zero.is_sign_negative()));
+    let null = one(ColumnType::F64).row_from(&BTreeMap::from([("v", raw("null"))])).unwrap();
+    assert!(null.get("v").is_some_and(|value| value.is_null()));
+    bad(ColumnType::F64, &raw("12345e400"), "cannot hold exactly");
+    bad(ColumnType::F32, &raw("12345e300"), "cannot hold exactly");
+    bad(ColumnType::I64, &raw("12345678901234567890"), "cannot hold exactly");
+    bad(ColumnType::I64, &raw("12345.5"), "cannot hold exactly");
+    bad(ColumnType::Text, &raw("12345"), "expects text but got i64");
+    bad(ColumnType::Text, &raw("12345e1"), "expects text but got f64");
+    bad(ColumnType::I64, &raw("\"12345\""), "expects i64 but got text");
+    bad(ColumnType::Text, &raw("[12345]"), "expects text but got a list");
+    bad(ColumnType::Text, &raw("{\"a\": 12345}"), "expects text but got an object");
+    bad(ColumnType::Text, &raw(r#""12345\ud800""#), "Serialize");
+}
+
 fn three() -> Schema {
     let builder = Schema::builder("serde_rows").column("id", ColumnType::I64);
     builder.nullable("note", ColumnType::Text).nullable("size", ColumnType::I32).build().unwrap()

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchsql_core::{Rows, SharedRows};
 use batchsql_feed::block::encode;
-use batchsql_log::{Block, Log, LogError};
+use batchsql_log::{Block, Key, Log, LogError, Ticket};
 use tokio::sync::watch;
 
 use crate::feed::partitions::Partitions;
 use crate::feed::recent::RecentBlock;
-use crate::intake::gather::{Entry, GROUP_BYTES, Gather, NotStored, OpenBlock, Stored};
+use crate::intake::gather::{Entry, GROUP_BYTES, Gather, Group, NotStored, OpenBlock, Stored};
+use crate::intake::in_flight::KeyInFlight;
 
 /// A block that is being appended.
 struct Pending {
@@ -47,7 +48,7 @@ pub(crate) async fn run(gather: Arc<Gather>, log: Log, partitions: Arc<Partition
                 }
                 break;
             }
-            append(group.blocks, &log, &partitions, &acknowledged).await;
+            append(group, &log, &partitions, &acknowledged).await;
         }
     }
 }
@@ -70,23 +71,69 @@ async fn gathered(gather: &Gather) {
 }
 
 /// Appends a group, and reports each of its blocks.
-async fn append(blocks: Vec<OpenBlock>, log: &Log, partitions: &Partitions, acknowledged: &AtomicU64) {
+async fn append(group: Group, log: &Log, partitions: &Partitions, acknowledged: &AtomicU64) {
     let (mut pending, mut encoded) = (VecDeque::new(), Vec::new());
-    for OpenBlock { entry, partition, rows, stored } in blocks {
+    for OpenBlock { entry, partition, rows, stored } in group.blocks {
         let rows = rows.into_rows();
         encoded.push(block(&entry, partition, rows.rows()));
         pending.push_back(Pending { entry, partition, rows, stored });
     }
-    let mut tickets = Vec::new();
-    while !encoded.is_empty() {
-        let (accepted, refused) = log.append_all(encoded);
-        tickets.extend(pending.drain(..accepted.len()).zip(accepted));
-        encoded = match refused {
-            None => Vec::new(),
-            Some((blocks, error)) => refuse(&mut pending, blocks, error),
-        };
+    match group.together {
+        None => {
+            let mut tickets = Vec::new();
+            while !encoded.is_empty() {
+                let (accepted, refused) = log.append_all(encoded);
+                tickets.extend(pending.drain(..accepted.len()).zip(accepted));
+                encoded = match refused {
+                    None => Vec::new(),
+                    Some((blocks, error)) => refuse(&mut pending, blocks, error),
+                };
+            }
+            for (pending, ticket) in tickets {
+                let (stored, result) = pending.appended(ticket, partitions, acknowledged).await;
+                // Nobody waits if all calls were cancelled.
+                stored.send_replace(Some(result));
+            }
+        }
+        Some(keys) => {
+            let results = append_together(encoded, pending, &keys, (log, partitions, acknowledged)).await;
+            // The log knows them now, or they were not stored: whoever is told may use them again.
+            drop(keys);
+            results.into_iter().for_each(|(stored, result)| drop(stored.send_replace(Some(result))));
+        }
     }
-    for (Pending { entry, partition, rows, stored }, ticket) in tickets {
+}
+
+type Reported = (watch::Sender<Stored>, Result<(), NotStored>);
+
+/// All blocks or none.
+async fn append_together(
+    blocks: Vec<Block>,
+    pending: VecDeque<Pending>,
+    keys: &[KeyInFlight],
+    (log, partitions, acknowledged): (&Log, &Partitions, &AtomicU64),
+) -> Vec<Reported> {
+    let keys = keys.iter().map(|key| Key { key: key.key.clone(), value: key.value.clone() }).collect();
+    match log.append_group(blocks, keys) {
+        Ok(tickets) => {
+            let mut results = Vec::with_capacity(tickets.len());
+            for (pending, ticket) in pending.into_iter().zip(tickets) {
+                results.push(pending.appended(ticket, partitions, acknowledged).await);
+            }
+            results
+        }
+        Err(refused) => {
+            let bytes = refused.blocks.iter().map(|block| block.bytes.len()).sum();
+            let error = NotStored { error: refused.error, bytes };
+            pending.into_iter().map(|pending| (pending.stored, Err(error.clone()))).collect()
+        }
+    }
+}
+
+impl Pending {
+    /// Waits for the log, and gives the rows to their feed.
+    async fn appended(self, ticket: Ticket, partitions: &Partitions, acknowledged: &AtomicU64) -> Reported {
+        let Pending { entry, partition, rows, stored } = self;
         let result = match ticket.await {
             Ok(appended) => {
                 // Before the acknowledgement, so that a flush that follows knows of these rows.
@@ -97,8 +144,7 @@ async fn append(blocks: Vec<OpenBlock>, log: &Log, partitions: &Partitions, ackn
             }
             Err(error) => Err(NotStored { error, bytes: 0 }),
         };
-        // Nobody waits if all calls were cancelled.
-        stored.send_replace(Some(result));
+        (stored, result)
     }
 }
 

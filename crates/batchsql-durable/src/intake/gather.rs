@@ -7,14 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use batchsql_core::{RowBuffer, Schema};
 use batchsql_feed::block::MAX_ROWS;
 use batchsql_feed::key::KeyOrder;
-use batchsql_log::{LogError, SchemaId, TableId, partition_of};
+use batchsql_log::{LogError, SchemaId, TableId};
 use tokio::sync::{Notify, watch};
+
+use crate::intake::in_flight::KeyInFlight;
 
 /// A block is full with this many bytes: some blocks fit into the window of a reader.
 const BLOCK_BYTES: usize = 256 << 10;
 
 /// Bytes of rows that wait for the next group; as many are being written. The queue of the log takes several groups.
 pub(crate) const GROUP_BYTES: usize = 4 << 20;
+
+/// What a block takes in the log beside the bytes of its rows, at most.
+const BLOCK_OVERHEAD: usize = 128;
 
 /// What the log has said about a block.
 pub(crate) type Stored = Option<Result<(), NotStored>>;
@@ -44,7 +49,8 @@ pub(crate) struct Entry {
 pub(crate) struct Encoded {
     pub(crate) entry: Arc<Entry>,
     pub(crate) rows: RowBuffer,
-    pub(crate) key: Option<Vec<u8>>,
+    /// That of the key; `None`: any.
+    pub(crate) partition: Option<u32>,
 }
 
 /// Rows of one schema and partition.
@@ -54,6 +60,15 @@ pub(crate) struct OpenBlock {
     pub(crate) partition: u32,
     pub(crate) rows: RowBuffer,
     pub(crate) stored: watch::Sender<Stored>,
+}
+
+/// Whether rows that are gathered together are stored all or none.
+#[derive(Debug)]
+pub(crate) enum Unit {
+    /// Some of them may be stored without the others.
+    Rows,
+    /// All or none, perhaps with a key.
+    Together(Option<KeyInFlight>),
 }
 
 /// Why rows cannot be gathered now.
@@ -73,9 +88,11 @@ pub(crate) struct Gathered {
 
 #[derive(Debug)]
 pub(crate) struct Gather {
-    partitions: u32,
+    pub(crate) partitions: u32,
     block_bytes: usize,
     group_bytes: usize,
+    /// Of rows that are stored all or none.
+    together_bytes: usize,
     state: Mutex<State>,
     /// There are rows, or the end.
     pub(crate) work: Notify,
@@ -89,6 +106,8 @@ struct State {
     /// The last block of each partition: its rows come before all that follow.
     last: HashMap<(TableId, u32), usize>,
     bytes: usize,
+    /// All of them are stored or none, and with them these keys.
+    together: Option<Vec<KeyInFlight>>,
     /// Rows without a key of one group are in one partition, of the next group in the next one.
     group: u32,
     is_closed: bool,
@@ -98,6 +117,8 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) blocks: Vec<OpenBlock>,
+    /// All blocks are stored or none, and with them these keys.
+    pub(crate) together: Option<Vec<KeyInFlight>>,
     pub(crate) is_last: bool,
 }
 
@@ -108,21 +129,35 @@ impl Gather {
             partitions,
             block_bytes: BLOCK_BYTES.min(segment / 8),
             group_bytes: GROUP_BYTES,
+            together_bytes: segment / 2,
             state: Mutex::default(),
             work: Notify::new(),
             space: watch::Sender::new(()),
         }
     }
 
-    /// Adds rows in their order, all or none of them. One call may exceed the bound while nothing waits.
-    pub(crate) fn push(&self, rows: &[&Encoded]) -> Result<Gathered, NotGathered> {
+    /// Adds rows in their order, all or none of them. One call may exceed the bound while nothing waits. Rows that are stored all
+    /// or none are at most `together_bytes`, and so is what is gathered with them: the log stores all of it or none.
+    pub(crate) fn push(&self, rows: &[&Encoded], unit: Unit) -> Result<Gathered, NotGathered> {
         let bytes: usize = rows.iter().map(|row| row.rows.bytes()).sum();
         let mut state = self.lock();
         if state.is_closed {
             return Err(NotGathered::Closed);
         }
-        if state.bytes > 0 && state.bytes + bytes > self.group_bytes {
+        let is_together = matches!(unit, Unit::Together(_));
+        // A large group must not wait until nothing waits: between small ones that would never be.
+        let held = if is_together { state.bytes } else { state.bytes + bytes };
+        if state.bytes > 0 && held > self.group_bytes {
             return Err(NotGathered::Full);
+        }
+        if is_together || state.together.is_some() {
+            let size = state.bytes + bytes + BLOCK_OVERHEAD * (state.blocks.len() + rows.len());
+            if !state.blocks.is_empty() && size > self.together_bytes {
+                return Err(NotGathered::Full);
+            }
+        }
+        if let Unit::Together(key) = unit {
+            state.together.get_or_insert_default().extend(key);
         }
         state.bytes += bytes;
         let blocks: Vec<usize> = rows.iter().map(|row| self.add(&mut state, row)).collect();
@@ -142,10 +177,7 @@ impl Gather {
 
     /// Returns the number of its block.
     fn add(&self, state: &mut State, row: &Encoded) -> usize {
-        let partition = match &row.key {
-            Some(key) => partition_of(key, self.partitions),
-            None => state.group % self.partitions,
-        };
+        let partition = row.partition.unwrap_or(state.group % self.partitions);
         let place = (row.entry.table, partition);
         if let Some(&last) = state.last.get(&place) {
             let block = &mut state.blocks[last];
@@ -169,6 +201,11 @@ impl Gather {
         self.block_bytes / 4
     }
 
+    /// Whether so many rows of these bytes may be stored all or none.
+    pub(crate) fn fits_together(&self, bytes: usize, blocks: usize) -> bool {
+        bytes + BLOCK_OVERHEAD * blocks <= self.together_bytes
+    }
+
     /// Bytes of the rows that wait.
     pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
@@ -178,6 +215,7 @@ impl Gather {
     pub(crate) fn take(&self) -> Group {
         let mut state = self.lock();
         let blocks = std::mem::take(&mut state.blocks);
+        let together = state.together.take();
         state.last.clear();
         state.bytes = 0;
         state.group = state.group.wrapping_add(1);
@@ -186,7 +224,7 @@ impl Gather {
         if !blocks.is_empty() {
             self.space.send_replace(());
         }
-        Group { blocks, is_last }
+        Group { blocks, together, is_last }
     }
 
     /// Accepts no more rows.

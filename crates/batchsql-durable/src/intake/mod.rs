@@ -6,3 +6,4 @@
 
 pub(crate) mod appender;
 pub(crate) mod gather;
+pub(crate) mod in_flight;

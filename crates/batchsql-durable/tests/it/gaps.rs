@@ -164,7 +164,7 @@ async fn a_folder_that_cannot_be_used_is_named() {
     assert_eq!(kind(options(dir.path()).partitions(3)).await, LogErrorKind::Partitions);
     let identity = dir.path().join("log").join("IDENTITY");
     let text = fs::read_to_string(&identity).unwrap();
-    fs::write(&identity, text.replace("batchsql-log 1", "something 1")).unwrap();
+    fs::write(&identity, text.replace("batchsql-log 2", "something 1")).unwrap();
     assert_eq!(kind(options(dir.path())).await, LogErrorKind::Foreign);
     fs::write(&identity, text).unwrap();
     let file = dir.path().join("file");

@@ -27,7 +27,7 @@ fn keyed() -> Schema {
     table("keyed", Conflict::update(["id"]))
 }
 
-fn plain() -> Schema {
+pub(crate) fn plain() -> Schema {
     table("plain", Conflict::none())
 }
 
@@ -42,7 +42,7 @@ fn small(folder: &Path, sabotage: &str) -> DurableOptions {
     }
 }
 
-async fn start(path: &Path, sabotage: &str) -> DurableBatchSql {
+pub(crate) async fn start(path: &Path, sabotage: &str) -> DurableBatchSql {
     let config = PipelineConfig::default().flush_size(40).flush_interval(Duration::from_millis(2));
     open(path, config, small(&path.with_extension("intake"), sabotage)).await
 }
@@ -129,10 +129,10 @@ fn complaints(path: &Path, told: &BTreeMap<i64, Vec<i64>>) -> Vec<String> {
 }
 
 /// Random numbers that are the same for the same seed (SplitMix64).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -140,7 +140,7 @@ impl Random {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+pub(crate) fn number(variable: &str) -> Option<u64> {
     Some(std::env::var(variable).ok()?.parse().expect("a number"))
 }
 
@@ -163,7 +163,7 @@ fn run(path: &Path, kills: u64, random: &mut Random, sabotage: &str) -> BTreeMap
     told
 }
 
-fn drain_all(path: &Path, mode: &str) -> i64 {
+pub(crate) fn drain_all(path: &Path, mode: &str) -> i64 {
     let lines = Process::start(&mut command("kill::drain", &[path.to_str().unwrap(), mode])).unwrap().finish();
     lines.last().unwrap().parse().unwrap()
 }

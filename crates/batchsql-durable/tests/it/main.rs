@@ -12,6 +12,9 @@ mod monitor;
 mod outage;
 mod positions;
 #[cfg(unix)]
+mod requests;
+#[cfg(unix)]
 mod sqlite;
 mod support;
+mod together;
 mod tool;

@@ -161,7 +161,7 @@ async fn folders_that_are_no_log_are_named_and_left_alone() {
         ("missing", "has no log: there is no file IDENTITY in it"),
         ("empty", "has no log: there is no file IDENTITY in it"),
         ("foreign", "has no log: there is no file IDENTITY in it"),
-        ("newer", "has version 99 of the format, this program reads version 1; use a newer program"),
+        ("newer", "has version 99 of the format, this program reads up to version 2; use a newer program"),
         ("torn", "IDENTITY"),
     ] {
         for verb in ["inspect", "verify", "export"] {

@@ -43,8 +43,8 @@ async fn called_back(
     fed.until("all has ended", || state.settled() == count as u64).await;
     assert_eq!(fed.letters().lines().count(), got.lock().unwrap().len(), "each is in the file too");
     fed.end().await;
-    let got = got.lock().unwrap().clone();
-    got
+    let called = got.lock().unwrap();
+    called.clone()
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ const TITLE: &str = "batchsql-log";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
+    pub(crate) version: u32,
     pub(crate) incarnation: [u8; 16],
     pub(crate) partitions: u32,
     pub(crate) hash: String,
@@ -23,8 +24,8 @@ pub(crate) enum NotAnIdentity {
 
 impl Identity {
     pub(crate) fn encode(&self) -> String {
-        let Identity { incarnation, partitions, hash } = self;
-        let body = format!("{TITLE} {VERSION}\nid {}\npartitions {partitions}\nhash {hash}\n", hex(incarnation));
+        let Identity { version, incarnation, partitions, hash } = self;
+        let body = format!("{TITLE} {version}\nid {}\npartitions {partitions}\nhash {hash}\n", hex(incarnation));
         let checksum = crc32fast::hash(body.as_bytes());
         format!("{body}crc {checksum:08x}\n")
     }
@@ -37,13 +38,14 @@ impl Identity {
             return Err(NotAnIdentity::Damaged);
         }
         let field = |name: &str| body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        match field(TITLE).and_then(|version| version.parse().ok()) {
-            Some(VERSION) => {}
-            Some(version) => return Err(NotAnIdentity::Newer(version)),
-            None => return Err(NotAnIdentity::Damaged),
-        }
+        let version = match field(TITLE).and_then(|version| version.parse().ok()) {
+            Some(version @ 1..=VERSION) => version,
+            Some(version @ 1..) => return Err(NotAnIdentity::Newer(version)),
+            _ => return Err(NotAnIdentity::Damaged),
+        };
         let decoded = || {
             Some(Identity {
+                version,
                 incarnation: parse_hex(field("id")?)?,
                 partitions: field("partitions")?.parse().ok().filter(|&partitions| partitions > 0)?,
                 hash: field("hash")?.to_owned(),
@@ -78,7 +80,8 @@ mod tests {
 
     #[test]
     fn an_identity_comes_back_and_every_change_is_found() {
-        let identity = Identity { incarnation: [0xa5; 16], partitions: 8, hash: "fnv1a64-fold32".to_owned() };
+        let identity =
+            Identity { version: VERSION, incarnation: [0xa5; 16], partitions: 8, hash: "fnv1a64-fold32".to_owned() };
         let text = identity.encode();
         assert_eq!(Identity::decode(text.as_bytes()), Ok(identity));
         for index in 0..text.len() - 1 {
@@ -91,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let body = "batchsql-log 2\nsomething else\n";
+        let body = "batchsql-log 3\nsomething else\n";
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
-        assert_eq!(Identity::decode(text.as_bytes()), Err(NotAnIdentity::Newer(2)));
+        assert_eq!(Identity::decode(text.as_bytes()), Err(NotAnIdentity::Newer(3)));
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod codec;
 pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod names;
 pub(crate) mod record;
 pub(crate) mod segment;

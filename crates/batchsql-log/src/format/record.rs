@@ -19,9 +19,10 @@ pub(crate) enum Kind {
     Settled,
     Moved,
     Close,
+    Keys,
 }
 
-const KINDS: [(u8, Kind); 7] = [
+const KINDS: [(u8, Kind); 8] = [
     (1, Kind::Snapshot),
     (2, Kind::Table),
     (3, Kind::Schema),
@@ -29,6 +30,7 @@ const KINDS: [(u8, Kind); 7] = [
     (5, Kind::Settled),
     (6, Kind::Moved),
     (7, Kind::Close),
+    (8, Kind::Keys),
 ];
 
 /// Where a record belongs. It is part of every checksum: a record that was copied to another place is not one.
@@ -53,6 +55,8 @@ pub(crate) struct Header {
     pub(crate) synced: u64,
     pub(crate) first: u64,
     pub(crate) count: u32,
+    /// Blocks of the group behind this record: they count together, or not at all. 0 in version 1.
+    pub(crate) rest: u32,
     /// Milliseconds since 1970.
     pub(crate) time: u64,
 }
@@ -71,6 +75,7 @@ impl Header {
             synced,
             first: 0,
             count: 0,
+            rest: 0,
             time,
         }
     }
@@ -108,7 +113,7 @@ pub(crate) fn append(out: &mut Vec<u8>, context: &Context, offset: u64, header: 
     put_u64(&mut fields, header.synced);
     put_u64(&mut fields, header.first);
     put_u32(&mut fields, header.count);
-    put_u32(&mut fields, 0);
+    put_u32(&mut fields, header.rest);
     put_u64(&mut fields, header.time);
     put_u32(out, MAGIC);
     put_u32(out, checksum(context, offset, &fields));
@@ -136,9 +141,9 @@ pub(crate) fn parse(bytes: &[u8], context: &Context, offset: u64) -> Option<Head
     let synced = fields.u64()?;
     let first = fields.u64()?;
     let count = fields.u32()?;
-    fields.u32()?;
+    let rest = fields.u32()?;
     let time = fields.u64()?;
-    Some(Header { kind, length, payload_crc, table, partition, schema, serial, synced, first, count, time })
+    Some(Header { kind, length, payload_crc, table, partition, schema, serial, synced, first, count, rest, time })
 }
 
 /// Bytes of the mark at the end of a clean close.
@@ -204,7 +209,7 @@ mod tests {
         assert_eq!(sample().last(), Some(13));
     }
 
-    /// The bytes of version 1 never change: folders of older programs must stay readable.
+    /// The bytes of version 1 never change: folders of older programs must stay readable. A block alone has the same in version 2.
     #[test]
     fn the_bytes_of_a_record_are_pinned() {
         let mut bytes = Vec::new();
@@ -215,6 +220,15 @@ mod tests {
              0a0000000000000004000000000000000068e5cf8b0100006279746573000000"
         );
         assert_eq!(crate::format::identity::hex(&close_mark(&CONTEXT, 64)), "400000000000000042454e44743a5b3d");
+    }
+
+    #[test]
+    fn a_record_of_a_group_says_how_many_blocks_follow() {
+        let mut bytes = Vec::new();
+        let header = Header { rest: 7, ..sample() };
+        append(&mut bytes, &CONTEXT, 64, &header, b"bytes");
+        assert_eq!(parse(&bytes, &CONTEXT, 64), Some(header));
+        assert_eq!(bytes[60..64], [7, 0, 0, 0]);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use super::codec::{Decoder, put_u32, put_u64};
 
 /// Bytes of a segment's header.
 pub(crate) const HEADER: usize = 64;
-/// The version that this code writes, and the only one that it reads.
-pub(crate) const VERSION: u32 = 1;
+/// The version that this code writes. It reads this one and all before it: version 1 has no groups and no keys.
+pub(crate) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"BSQLLOG\n";
 /// The checksum has this offset in every version, so that a newer version is not taken for damage.
 const CHECKSUM_AT: usize = HEADER - 4;
@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_damage_is_found() {
-        let header = SegmentHeader { version: VERSION, incarnation: [5; 16], tag: 6, base: 7 };
+        assert_eq!(VERSION, 2, "pin the bytes of the new version too");
+        let header = SegmentHeader { version: 1, incarnation: [5; 16], tag: 6, base: 7 };
         let bytes = header.encode();
         assert_eq!(bytes.len(), HEADER);
         // The bytes of version 1 never change.

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::codec::{Decoder, put_length, put_slice, put_u32, put_u64};
+use super::{
+    codec::{Decoder, put_length, put_slice, put_u32, put_u64},
+    keys::{self, KeyRecord},
+};
 use crate::{
     model::{FileKey, Stream},
     ranges::Ranges,
@@ -55,6 +58,8 @@ pub(crate) struct CloseState {
     pub(crate) files: Vec<FileSnapshot>,
     /// Rows that were found missing.
     pub(crate) lost: Settled,
+    /// Since version 2.
+    pub(crate) keys: Vec<KeyRecord>,
 }
 
 /// Rows of one stream that are in a side segment now.
@@ -120,11 +125,12 @@ impl CloseState {
             }
         }
         put_settled(&mut out, &self.lost);
+        keys::put(&mut out, &self.keys);
         out
     }
 
-    /// The state may be followed by padding and the mark of the end.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// The state may be followed by padding and the mark of the end. `version` is that of its segment.
+    pub(crate) fn decode(bytes: &[u8], version: u32) -> Option<Self> {
         let mut decoder = Decoder::new(bytes);
         let snapshot = Snapshot::read(&mut decoder)?;
         let schemas = decoder.list(8, |d| Some((d.u32()?, d.slice()?.into())))?;
@@ -133,7 +139,9 @@ impl CloseState {
             let places = d.list(56, |d| Some((stream(d)?, place(d)?)))?;
             Some(FileSnapshot { key, length, newest, places })
         })?;
-        Some(CloseState { snapshot, schemas, files, lost: settled(&mut decoder)? })
+        let lost = settled(&mut decoder)?;
+        let keys = if version == 1 { Vec::new() } else { keys::read(&mut decoder)? };
+        Some(CloseState { snapshot, schemas, files, lost, keys })
     }
 }
 
@@ -249,13 +257,17 @@ mod tests {
                 FileSnapshot { key: FileKey::main(5), length: 64, newest: 8, places: vec![] },
             ],
             lost: Settled::from([(stream, Ranges::default())]),
+            keys: vec![KeyRecord { key: (*b"key").into(), value: (*b"value").into(), time: 7 }],
         }
     }
 
     #[test]
     fn payloads_come_back() {
         let state = sample();
-        assert_eq!(CloseState::decode(&state.encode()), Some(state.clone()));
+        assert_eq!(CloseState::decode(&state.encode(), 2), Some(state.clone()));
+        let before = CloseState { keys: Vec::new(), ..state.clone() };
+        let bytes = before.encode();
+        assert_eq!(CloseState::decode(&bytes[..bytes.len() - 4], 1), Some(before), "version 1 has no list of keys");
         assert_eq!(Snapshot::decode(&state.snapshot.encode()), Some(state.snapshot.clone()));
         let settled = Settled::from([(state.snapshot.streams[0].stream, state.snapshot.streams[0].settled.clone())]);
         assert_eq!(decode_settled(&encode_settled(&settled)), Some(settled));
@@ -266,6 +278,6 @@ mod tests {
     #[test]
     fn a_payload_that_ends_early_is_refused() {
         let bytes = sample().encode();
-        (0..bytes.len()).for_each(|length| assert_eq!(CloseState::decode(&bytes[..length]), None, "{length}"));
+        (0..bytes.len()).for_each(|length| assert_eq!(CloseState::decode(&bytes[..length], 2), None, "{length}"));
     }
 }

@@ -1,13 +1,12 @@
 //! Owns what records mean at a start, and which of them are written again.
 //! Must not know files, except to keep damaged bytes.
 
-use std::collections::BTreeSet;
-
 use super::{Mode, Recoverer, Segment};
 use crate::{
     active::{Entry, PendingBlock},
     catalog::Added,
     format::{
+        keys::{self, KeyRecord},
         record::{Header, Kind},
         snapshot::{CloseState, Moved, Snapshot, decode_settled},
     },
@@ -19,10 +18,16 @@ use crate::{
 
 impl Recoverer<'_> {
     /// What a record says. `None` if its payload makes no sense.
-    pub(super) fn apply(&mut self, key: FileKey, header: &Header, offset: u64, payload: &[u8]) -> Option<()> {
+    pub(super) fn apply(
+        &mut self,
+        (key, version): (FileKey, u32),
+        header: &Header,
+        offset: u64,
+        payload: &[u8],
+    ) -> Option<()> {
         match header.kind {
             Kind::Snapshot => self.apply_snapshot(Snapshot::decode(payload)?),
-            Kind::Close => self.apply_snapshot(CloseState::decode(payload)?.snapshot),
+            Kind::Close => self.apply_close(CloseState::decode(payload, version)?),
             Kind::Table => self.catalog.tables.define(header.table, str::from_utf8(payload).ok()?.into()),
             Kind::Schema => self.catalog.schemas.define(header.schema, payload.into()),
             Kind::Settled => {
@@ -32,6 +37,7 @@ impl Recoverer<'_> {
                 }
             }
             Kind::Moved => self.moved.push(Moved::decode(payload)?),
+            Kind::Keys => self.add_keys(keys::decode(payload)?),
             Kind::Block => {
                 let last = header.last()?;
                 self.catalog.schemas.reserve(header.schema);
@@ -52,7 +58,7 @@ impl Recoverer<'_> {
 
     /// What was written after the last known sync, and perhaps acknowledged, may be in the memory of the operating system
     /// only, where a failed sync may have marked it as clean: it is written again, to a new segment.
-    pub(super) fn write_again(&mut self, header: &Header, payload: &[u8]) -> Option<()> {
+    pub(super) fn write_again(&mut self, version: u32, header: &Header, payload: &[u8]) -> Option<()> {
         match header.kind {
             // Of what is on disk.
             Kind::Snapshot => self.apply_snapshot(Snapshot::decode(payload)?),
@@ -60,7 +66,10 @@ impl Recoverer<'_> {
             Kind::Schema => self.catalog.schemas.define(header.schema, payload.into()),
             Kind::Settled => self.uncertain.last_mut()?.push(Entry::Settled(decode_settled(payload)?)),
             Kind::Moved => self.uncertain.last_mut()?.push(Entry::Moved(Moved::decode(payload)?)),
-            Kind::Close => self.apply_snapshot(CloseState::decode(payload)?.snapshot),
+            Kind::Close => self.apply_close(CloseState::decode(payload, version)?),
+            // At the start of a segment, those that are on disk.
+            Kind::Keys if header.rest == 0 => self.add_keys(keys::decode(payload)?),
+            Kind::Keys => self.group_keys = Some((header.rest, keys::decode(payload)?)),
             Kind::Block => {
                 header.last()?;
                 self.catalog.schemas.reserve(header.schema);
@@ -71,47 +80,23 @@ impl Recoverer<'_> {
                     count: header.count,
                     bytes: payload.to_vec(),
                 };
-                let pending = PendingBlock { block, first: header.first, time: header.time, ticket: None, offset: 0 };
+                let (first, time, rest) = (header.first, header.time, header.rest);
+                let keys = self.group_keys.take().filter(|(blocks, _)| rest.checked_add(1) == Some(*blocks));
+                let keys = keys.map(|(_, keys)| keys).unwrap_or_default();
+                let pending = PendingBlock { block, first, time, rest, keys, ticket: None, offset: 0 };
                 self.uncertain.last_mut()?.push(Entry::Block(pending));
             }
         }
         Some(())
     }
 
-    /// Chooses what is written again. If a segment was being written again when the machine stopped, the segment before has
-    /// the same rows, and perhaps more of them. Where both have rows of a sequence, those of the newer segment count: the
-    /// others were given back to their caller.
-    pub(super) fn merge_uncertain(&mut self) {
-        let mut in_newer = BTreeSet::new();
-        for entries in std::mem::take(&mut self.uncertain).into_iter().rev() {
-            let mut here = BTreeSet::new();
-            for entry in entries {
-                match &entry {
-                    Entry::Block(pending) => {
-                        let stream = pending.block.stream();
-                        here.insert(stream);
-                        let placed = self.catalog.streams.get(&stream).map_or(0, |view| view.last_placed());
-                        let state = self.streams.entry(stream).or_default();
-                        let next = state.next.max(state.durable_next).max(placed + 1);
-                        // Behind lost rows there is a hole. Behind rows of a newer segment there must be none.
-                        if pending.first < next || (pending.first > next && in_newer.contains(&stream)) {
-                            continue;
-                        }
-                        state.next = pending.appended().last + 1;
-                        self.recovery.blocks += 1;
-                    }
-                    Entry::Settled(settled) => {
-                        for (stream, ranges) in settled {
-                            let state = self.streams.entry(*stream).or_default();
-                            state.next = state.next.max(ranges.last() + 1);
-                        }
-                    }
-                    Entry::Moved(_) => {}
-                }
-                self.pending.push(entry);
-            }
-            in_newer.append(&mut here);
-        }
+    pub(super) fn add_keys(&mut self, keys: Vec<KeyRecord>) {
+        keys.into_iter().for_each(|key| self.keys.insert(key, self.now));
+    }
+
+    fn apply_close(&mut self, state: CloseState) {
+        self.apply_snapshot(state.snapshot);
+        self.add_keys(state.keys);
     }
 
     pub(super) fn apply_snapshot(&mut self, snapshot: Snapshot) {

@@ -79,6 +79,6 @@ impl Recoverer<'_> {
             tails: self.tails,
             is_changed: !self.recovery.is_clean,
         };
-        Ok(Recovered { catalog: self.catalog, start, recovery: self.recovery })
+        Ok(Recovered { catalog: self.catalog, keys: self.keys, start, recovery: self.recovery })
     }
 }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod finish;
+mod groups;
 mod read;
 
 use std::{collections::BTreeMap, io, path::Path};
@@ -14,12 +15,14 @@ use crate::{
     error::{LogError, LogErrorKind},
     format::{
         identity::hex,
+        keys::KeyRecord,
         names::{self, QUARANTINE},
         record::{self, Context, Kind},
         segment::{self, SegmentHeader},
         snapshot::{CloseState, Moved},
     },
     fs::{Access, File, FileSystem},
+    keys::Keys,
     model::{FileKey, Stream},
     options::Options,
     ranges::Ranges,
@@ -40,6 +43,7 @@ struct Segment {
 
 pub(crate) struct Recovered {
     pub(crate) catalog: Catalog,
+    pub(crate) keys: Keys,
     pub(crate) start: Start,
     pub(crate) recovery: Recovery,
 }
@@ -60,6 +64,9 @@ pub(crate) fn recover(options: &Options, incarnation: [u8; 16], mode: Mode) -> R
         incarnation,
         mode,
         catalog: Catalog::default(),
+        keys: Keys::new(options.key_limits()),
+        now: options.file_system.now(),
+        group_keys: None,
         streams: BTreeMap::new(),
         present: BTreeMap::new(),
         moved: Vec::new(),
@@ -98,6 +105,11 @@ struct Recoverer<'a> {
     incarnation: [u8; 16],
     mode: Mode,
     catalog: Catalog,
+    /// Those that are on disk.
+    keys: Keys,
+    now: u64,
+    /// Of the group that follows, which may not be on disk, with the number of its blocks.
+    group_keys: Option<(u32, Vec<KeyRecord>)>,
     streams: BTreeMap<Stream, StreamState>,
     /// Rows that are in files.
     present: BTreeMap<Stream, Ranges>,
@@ -156,6 +168,10 @@ impl Recoverer<'_> {
         let Some((&key, &length)) = keys.iter().rfind(|(key, _)| key.side.is_none()) else { return Ok(false) };
         let file = self.file_system.open(&self.folder.join(names::segment(key)), Access::Read)?;
         let context = self.context(key);
+        let mut bytes = [0; segment::HEADER];
+        let read = file.read_at(&mut bytes, 0)?;
+        let Some(start) = SegmentHeader::decode(&bytes[..read]) else { return Ok(false) };
+        self.check(&start, key, &names::segment(key)).map_err(Problem::Log)?;
         let mut mark = [0; record::CLOSE_MARK];
         let mark_at = length.saturating_sub(mark.len() as u64);
         let read = file.read_at(&mut mark, mark_at)?;
@@ -167,7 +183,7 @@ impl Recoverer<'_> {
         if header.kind != Kind::Close || scanner.offset() != length {
             return Ok(false);
         }
-        let Some(state) = CloseState::decode(scanner.payload(offset, &header)) else { return Ok(false) };
+        let Some(state) = CloseState::decode(scanner.payload(offset, &header), start.version) else { return Ok(false) };
         let described: BTreeMap<FileKey, u64> = state.files.iter().map(|file| (file.key, file.length)).collect();
         let is_same = described.len() == keys.len()
             && described.iter().all(|(of, length)| {
@@ -178,6 +194,7 @@ impl Recoverer<'_> {
         }
         self.apply_snapshot(state.snapshot);
         state.schemas.into_iter().for_each(|(id, bytes)| self.catalog.schemas.define(id, bytes));
+        self.add_keys(state.keys);
         for (stream, lost) in state.lost {
             self.catalog.streams.entry(stream).or_default().lost = lost;
         }
@@ -231,10 +248,10 @@ impl Recoverer<'_> {
 
     fn check(&self, header: &SegmentHeader, key: FileKey, name: &str) -> Result<(), LogError> {
         let folder = self.folder.display();
-        if header.version != segment::VERSION {
+        if !(1..=segment::VERSION).contains(&header.version) {
             let message = format!(
-                "the segment {name} in {folder} has version {} of the format, this program reads version {}; use a newer \
-                 program",
+                "the segment {name} in {folder} has version {} of the format, this program reads up to version {}; use a \
+                 newer program",
                 header.version,
                 segment::VERSION
             );

@@ -52,6 +52,8 @@ impl Recoverer<'_> {
         // Without a record it should continue where the segments before it end.
         let mut expected = segment.base.unwrap_or(self.next_serial);
         let mut scanner = Scanner::new(self.context(segment.key), segment::HEADER as u64, segment.length);
+        let version = segment.header.map_or(segment::VERSION, |header| header.version);
+        self.group_keys = None;
         self.catalog.files.entry(segment.key).or_default();
         if segment.length == 0 {
             return Ok(());
@@ -85,10 +87,10 @@ impl Recoverer<'_> {
                     let is_certain = is_side || header.serial <= limits.synced;
                     let is_known = is_in_order
                         && if is_certain {
-                            self.apply(segment.key, &header, offset, payload).is_some()
+                            self.apply((segment.key, version), &header, offset, payload).is_some()
                         } else {
                             certain = certain.min(offset);
-                            self.write_again(&header, payload).is_some()
+                            self.write_again(version, &header, payload).is_some()
                         };
                     if is_known {
                         expected = header.serial + 1;

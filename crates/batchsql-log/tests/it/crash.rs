@@ -1,12 +1,13 @@
 //! Crashes: at random, at every call, and with faults; and that a disk that ignores syncs is found out.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use batchsql_log::SyncPolicy;
 use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use crate::{
-    model::{Action, STREAMS, config, run},
+    complaints::open,
+    model::{Action, STREAMS, config, options, run},
     sim::{Call, Fault, Sim},
 };
 
@@ -15,10 +16,16 @@ fn append() -> impl Strategy<Value = Action> {
     prop::collection::vec(block, 1..5).prop_map(Action::Append)
 }
 
+fn group() -> impl Strategy<Value = Vec<(usize, u32, usize)>> {
+    prop::collection::vec((0..STREAMS, 1_u32..4, 0_usize..1_500), 1..5)
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let fault = prop_oneof![Just(Fault::Crash), Just(Fault::Crash), Just(Fault::Io), Just(Fault::NoSpace)];
     prop_oneof![
-        10 => append(),
+        6 => append(),
+        5 => group().prop_map(Action::Group),
+        2 => group().prop_map(Action::GroupAgain),
         4 => (0..STREAMS, 1_usize..6).prop_map(|(stream, blocks)| Action::Settle(stream, blocks)),
         1 => (0..STREAMS, 0_usize..10).prop_map(|(stream, index)| Action::SettleLater(stream, index)),
         1 => (0..STREAMS, any::<bool>()).prop_map(|(stream, is_aside)| Action::SetAside(stream, is_aside)),
@@ -65,7 +72,8 @@ fn story() -> Vec<Action> {
     };
     let mut actions = Vec::new();
     for round in 0..6 {
-        actions.extend([group(0, 1_200), group(1, 900)]);
+        actions.extend([group(0, 1_200), Action::Group(vec![(1, 2, 700), (0, 1, 30), (2, 1, 500)]), group(1, 900)]);
+        actions.push(Action::GroupAgain(vec![(2, 1, 600), (0, 3, 40)]));
         actions.push(Action::SettleLater(0, round + 2));
         actions.extend([Action::Settle(0, 3), Action::Settle(1, 3)]);
         if round == 2 {
@@ -148,4 +156,34 @@ fn a_disk_that_ignores_syncs_is_found_out() {
 fn a_disk_that_ignores_syncs_of_folders_is_found_out() {
     let problem = find_problem(Sim::ignore_folder_syncs).expect("the test must find that no name was synced");
     assert!(["lost", "cannot open", "gap", "damage"].iter().any(|word| problem.contains(word)), "{problem}");
+}
+
+/// The segment that is to keep the state of the log cannot be synced: the older ones stay.
+#[test]
+fn the_state_survives_a_segment_that_cannot_be_synced() {
+    let mut hits = 0;
+    for fault in [Fault::Io, Fault::NoSpace, Fault::Crash] {
+        for number in 0..12 {
+            let sim = Sim::new(number as u64 + 1);
+            // The start finds settled rows that it removes, and has nothing to write.
+            let opened = open(options(&sim).keep_for(Duration::from_secs(60)));
+            opened.append_many(1..=3, 100);
+            opened.settle(1, 3);
+            let end = opened.log.close().wait();
+            drop(opened);
+            end.expect("closed");
+            let opened = open(options(&sim));
+            sim.fail_after(number, fault);
+            let _ = opened.log.sync().wait();
+            hits += sim.hits();
+            sim.stop();
+            drop(opened);
+            sim.lose_power();
+            sim.clear_faults();
+            let opened = open(options(&sim));
+            let first = opened.append(4, 100);
+            assert_eq!(first, 4, "{fault:?} at call {number}: rows 1 to 3 were given out before");
+        }
+    }
+    assert!(hits > 9, "{hits} faults");
 }

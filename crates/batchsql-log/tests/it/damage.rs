@@ -222,7 +222,7 @@ fn foreign_segments_and_folders_are_refused_and_nothing_is_lost() {
     check(&|sim| flip(sim, &folder().join("IDENTITY"), 20), LogErrorKind::Foreign, "damaged");
     let newer = |sim: &Sim| {
         let mut content = sim.content(&segment(3)).expect("a file");
-        content[8] = 2;
+        content[8] = 3;
         let checksum = crc32fast::hash(&content[..60]);
         content[60..64].copy_from_slice(&checksum.to_le_bytes());
         sim.set_content(&segment(3), content);

@@ -4,5 +4,7 @@ mod behaviour;
 mod complaints;
 mod crash;
 mod damage;
+mod golden;
+mod groups;
 mod model;
 mod sim;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use batchsql_log::{Block, From, Log, Next, Options, Recovery, SchemaId, SyncPolicy, TableId};
+use batchsql_log::{Block, From, Key, Log, Next, Options, Recovery, SchemaId, SyncPolicy, TableId};
 use proptest::test_runner::Config;
 
 use crate::sim::{Fault, Sim};
@@ -24,6 +24,10 @@ pub(crate) fn config() -> Config {
 pub(crate) enum Action {
     /// Blocks of one group: stream, rows, bytes.
     Append(Vec<(usize, u32, usize)>),
+    /// Blocks that are stored all or none, with a key: stream, rows, bytes.
+    Group(Vec<(usize, u32, usize)>),
+    /// What a client does that does not know whether its group was stored: the same key, in other streams.
+    GroupAgain(Vec<(usize, u32, usize)>),
     /// So many more blocks of a stream, from the first one that is not settled.
     Settle(usize, usize),
     /// One later block, so that there is a hole.
@@ -44,6 +48,22 @@ struct StreamModel {
     settled: BTreeSet<u64>,
 }
 
+/// A group that was handed to the log.
+#[derive(Debug)]
+struct GroupModel {
+    key: u64,
+    ids: BTreeSet<u64>,
+    state: GroupState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupState {
+    Stored,
+    Undetermined,
+    /// A start has not found it.
+    Gone,
+}
+
 /// The log with the streams of the model.
 type Opened = (Log, Vec<(TableId, u32)>, SchemaId);
 
@@ -54,6 +74,7 @@ pub(crate) struct Model {
     streams: Vec<StreamModel>,
     /// Blocks that may be in the log: stream, rows.
     undetermined: BTreeMap<u64, (usize, u32)>,
+    groups: Vec<GroupModel>,
     next_id: u64,
     pub(crate) acknowledged: usize,
     pub(crate) lives: usize,
@@ -88,6 +109,7 @@ pub(crate) fn run(sim: &Sim, policy: SyncPolicy, actions: &[Action]) -> Result<M
         log: None,
         streams: (0..STREAMS).map(|_| StreamModel::default()).collect(),
         undetermined: BTreeMap::new(),
+        groups: Vec::new(),
         next_id: 1,
         acknowledged: 0,
         lives: 0,
@@ -139,6 +161,18 @@ impl Model {
                     }
                 }
             }
+            Action::Group(blocks) => {
+                let key = self.groups.len() as u64;
+                self.append_group(key, blocks)?;
+            }
+            Action::GroupAgain(blocks) => {
+                let last = self.groups.last();
+                if let Some(key) = last.filter(|group| group.state != GroupState::Stored).map(|group| group.key)
+                    && !self.is_stored(key)
+                {
+                    self.append_group(key, blocks)?;
+                }
+            }
             Action::Settle(stream, blocks) => {
                 let model = &mut self.streams[*stream];
                 let open: Vec<u64> =
@@ -169,6 +203,82 @@ impl Model {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn is_stored(&self, key: u64) -> bool {
+        self.groups.iter().any(|group| group.key == key && group.state == GroupState::Stored)
+    }
+
+    fn append_group(&mut self, key: u64, blocks: &[(usize, u32, usize)]) -> Result<(), String> {
+        let Some((log, streams, schema)) = &self.log else { return Ok(()) };
+        let mut given = Vec::new();
+        let first_id = self.next_id;
+        for (stream, count, length) in blocks {
+            let (table, partition) = streams[*stream];
+            let bytes = payload(self.next_id, *length);
+            given.push(Block { table, partition, schema: *schema, count: *count, bytes });
+            self.next_id += 1;
+        }
+        check(log.key(&key.to_le_bytes()).is_none(), || format!("the key {key} is known and its group is not"))?;
+        let of_group = Key { key: key.to_le_bytes().to_vec(), value: first_id.to_le_bytes().to_vec() };
+        let tickets = match log.append_group(given, vec![of_group]) {
+            Ok(tickets) => tickets,
+            Err(refused) => {
+                return check(refused.error.is_full() || self.sim.is_stopped(), || format!("refused: {refused}"));
+            }
+        };
+        let outcomes: Vec<_> = tickets.into_iter().map(batchsql_log::Ticket::wait).collect();
+        let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        check(stored == 0 || stored == outcomes.len(), || format!("{stored} blocks of a group: {outcomes:?}"))?;
+        let is_known = log.key(&key.to_le_bytes()).is_some();
+        check(is_known == (stored > 0), || format!("the key of a group with {stored} blocks stored: {is_known}"))?;
+        if outcomes.iter().any(|outcome| outcome.as_ref().is_err_and(batchsql_log::LogError::is_full)) {
+            return Ok(());
+        }
+        for (id, ((stream, count, _), outcome)) in (first_id..).zip(blocks.iter().zip(outcomes)) {
+            match outcome {
+                Ok(appended) => {
+                    let known = self.streams[*stream].stored.insert(appended.first, (*count, id));
+                    check(known.is_none(), || format!("sequence {} was given twice", appended.first))?;
+                    self.acknowledged += 1;
+                }
+                Err(_) => drop(self.undetermined.insert(id, (*stream, *count))),
+            }
+        }
+        let state = if stored > 0 { GroupState::Stored } else { GroupState::Undetermined };
+        self.groups.push(GroupModel { key, ids: (first_id..self.next_id).collect(), state });
+        Ok(())
+    }
+
+    /// Every group that may be stored is there, or nothing of it is; and its key says which.
+    fn compare_groups(&mut self, log: &Log) -> Result<(), String> {
+        for group in &mut self.groups {
+            let missing = group.ids.iter().filter(|id| self.undetermined.contains_key(id)).count();
+            match group.state {
+                GroupState::Stored => {}
+                GroupState::Undetermined if missing == 0 => group.state = GroupState::Stored,
+                _ => {
+                    check(missing == group.ids.len(), || {
+                        format!(
+                            "{missing} of {} blocks of a group are missing, which was {:?}",
+                            group.ids.len(),
+                            group.state
+                        )
+                    })?;
+                    group.state = GroupState::Gone;
+                }
+            }
+        }
+        let keys: BTreeSet<u64> = self.groups.iter().map(|group| group.key).collect();
+        for key in keys {
+            let stored: Vec<&GroupModel> =
+                self.groups.iter().filter(|group| group.key == key && group.state == GroupState::Stored).collect();
+            check(stored.len() <= 1, || format!("the group with the key {key} is stored twice"))?;
+            let value = stored.first().and_then(|group| group.ids.first()).map(|id| id.to_le_bytes().to_vec());
+            let known = log.key(&key.to_le_bytes()).map(|key| key.value);
+            check(known == value, || format!("the value of the key {key} is {known:?} in place of {value:?}"))?;
         }
         Ok(())
     }
@@ -207,6 +317,7 @@ impl Model {
         for (index, stream) in streams.iter().enumerate() {
             self.compare(&log, index, *stream)?;
         }
+        self.compare_groups(&log)?;
         self.log = Some((log, streams, schema));
         Ok(Some(recovery))
     }

@@ -239,6 +239,15 @@ impl Sim {
         self.disk().is_stopped = true;
     }
 
+    /// Another disk with the same files.
+    pub(crate) fn fork(&self) -> Self {
+        let fork = Sim::new(1);
+        for path in self.files() {
+            fork.set_content(&path, self.content(&path).unwrap_or_default());
+        }
+        fork
+    }
+
     /// The power was off: what was not synced may be lost. The log must be dropped before.
     pub(crate) fn lose_power(&self) {
         let mut disk = self.disk();

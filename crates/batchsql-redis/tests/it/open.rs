@@ -44,6 +44,14 @@ async fn servers_that_are_not_there() {
     refused("redis://app:hunter2@127.0.0.1:1,127.0.0.1:2?cluster=true", "127.0.0.1:2").await;
 }
 
+/// A time that no clock has is one without an end.
+#[tokio::test]
+async fn the_longest_connect_timeout_is_no_overflow() {
+    let options: RedisOptions = "redis://127.0.0.1:1".parse().unwrap();
+    let error = RedisSink::with_options(&options.connect_timeout(Duration::MAX)).await.unwrap_err();
+    assert!(error.to_string().contains("no server listens"), "{error}");
+}
+
 #[tokio::test]
 async fn servers_that_do_not_answer_as_redis() {
     let closing = listen(|stream| async move { drop(stream) }).await;

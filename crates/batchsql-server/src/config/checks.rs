@@ -16,6 +16,9 @@ use crate::config::settings::{Database, Destination, Http, Metrics, Settings, To
 use crate::config::source_checks::{self, Around};
 use crate::config::table_checks::{self, Catalogue};
 
+/// A group of rows is in half of a segment of the log, with what it takes beside the rows.
+const MOST_TOGETHER: u64 = 24 << 20;
+
 /// # Errors
 /// All mistakes that are found.
 pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Problems> {
@@ -147,13 +150,27 @@ fn http_settings(
         }
     }
     let limits = section.limits;
-    let positive = [("connections", limits.connections as u64), ("line", limits.line), ("body", limits.body)];
+    let positive = [
+        ("connections", limits.connections as u64),
+        ("line", limits.line),
+        ("body", limits.body),
+        ("together", limits.together),
+    ];
     for (name, _) in positive.iter().filter(|(_, value)| *value == 0) {
         checks.problem(span.clone(), format!("`limits.{name}` is 0, so nothing could be sent; raise it"));
     }
     if section.idempotency.keys == 0 {
         let text = "`idempotency.keys` is 0, so every request with a key would be refused; raise it, or leave it out";
         checks.problem(span.clone(), text);
+    }
+    if limits.together > MOST_TOGETHER {
+        let text = format!(
+            "`limits.together` is above {MOST_TOGETHER} bytes, which is what fits into a file of the log; lower it"
+        );
+        checks.problem(span.clone(), text);
+    }
+    if limits.together > limits.held {
+        checks.problem(span.clone(), "`limits.together` is above `limits.held`; lower it");
     }
     if limits.line > limits.decompressed {
         checks.problem(span.clone(), "`limits.line` is above `limits.decompressed`; lower it");

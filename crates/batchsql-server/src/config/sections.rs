@@ -168,6 +168,12 @@ pub(crate) struct Limits {
     /// Bytes of a body after it was decompressed.
     #[serde(deserialize_with = "bytes")]
     pub(crate) decompressed: u64,
+    /// Bytes of the rows of a request that a durable intake stores all or none.
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) together: u64,
+    /// Bytes of the rows of all requests that are held for it.
+    #[serde(deserialize_with = "bytes")]
+    pub(crate) held: u64,
     /// Bytes of one line, or of one element of an array.
     #[serde(deserialize_with = "bytes")]
     pub(crate) line: u64,
@@ -196,6 +202,8 @@ impl Default for Limits {
         Self {
             body: 256 << 20,
             decompressed: 1 << 30,
+            together: 16 << 20,
+            held: 128 << 20,
             line: 1 << 20,
             connections: 1024,
             header_time: Duration::from_secs(10),

@@ -1,8 +1,8 @@
 //! Owns the keys of requests: how far a request came, so that a repeat of it skips the lines that were accepted.
 //! Must not know HTTP or rows.
 //!
-//! Keys live in this process, as the rows in its buffer do: after the end of the process neither is there. So a key never
-//! says of a row that it was accepted when it was lost.
+//! These keys are for rows in memory: they live in this process, as the rows in its buffer do, and after its end neither is there. So
+//! a key never says of a row that it was accepted when it was lost. A durable intake stores keys with the rows (`held`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Owns how the lines of a request become rows that are submitted, and what is answered about each.
-//! Must not know HTTP.
+//! Owns how the lines of a request become rows in memory as they come, and what is answered about each.
+//! Must not know HTTP, or the durable intake, which stores the lines of a request together (`held`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +11,8 @@ use crate::http::progress::{Progress, Rejection};
 use crate::intake::{Intake, Refusal};
 use crate::table::target::Target;
 
-/// Rows that are submitted together: with a durable intake they share one sync.
-const TOGETHER: usize = 1000;
-/// In memory a row costs no sync.
-const TOGETHER_IN_MEMORY: usize = 64;
+/// Rows that are submitted together.
+const TOGETHER: usize = 64;
 /// Text of the rows that are submitted together.
 const TOGETHER_BYTES: usize = 1 << 20;
 /// Rows of a request that wait for their outcome.
@@ -33,12 +31,14 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     Full,
-    /// As many rows behind the next line are stored.
-    FullBefore(usize),
     Closed,
     Undetermined(String),
     /// The key was used for another body.
     OtherBody,
+    /// Another request with the key is being stored.
+    InUse,
+    /// A request with a key has rows with more bytes than this, and they are stored together.
+    TooLarge(usize),
 }
 
 impl From<OtherBody> for Stop {
@@ -115,8 +115,7 @@ impl<'a> Ingest<'a> {
             Err(reason) => Some(reason),
         };
         self.pending.push_back(Pending { line, refused, mark });
-        let together = if self.intake.is_durable() { TOGETHER } else { TOGETHER_IN_MEMORY };
-        if self.pending.len() >= together || self.bytes >= TOGETHER_BYTES {
+        if self.pending.len() >= TOGETHER || self.bytes >= TOGETHER_BYTES {
             self.flush().await?;
         }
         Ok(())
@@ -153,7 +152,7 @@ impl<'a> Ingest<'a> {
                     self.settle();
                 }
                 Err(Refusal::Full) => return Err(Stop::Full),
-                Err(Refusal::FullBefore(stored)) => return Err(Stop::FullBefore(stored.len())),
+                Err(Refusal::FullBefore(_)) => unreachable!("rows in memory are accepted in their order"),
                 Err(Refusal::Closed) => return Err(Stop::Closed),
                 Err(Refusal::Undetermined(why)) => return Err(Stop::Undetermined(why)),
             }
@@ -226,6 +225,11 @@ impl<'a> Ingest<'a> {
         self.progress.end(outcome.kind(), rejection, self.most_rejections);
     }
 
+    /// An earlier request with the key has accepted lines.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.before().lines > 0)
+    }
+
     /// What became of the lines so far.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
@@ -245,7 +249,6 @@ fn rejection(line: u64, outcome: &Outcome) -> Rejection {
 /// A request that ends early has still accepted what it has accepted.
 impl Drop for Ingest<'_> {
     fn drop(&mut self) {
-        // Of a durable intake it is not known which rows of a cancelled call are stored; it has no keys.
         if self.key.is_some() {
             self.settle();
         }

@@ -1,14 +1,18 @@
 //! Rows over HTTP. `server` accepts connections (`tls`, `write_limit`), `routes` has the paths, `rows` answers a request with
-//! rows: `coding` decompresses and `items` splits what is sent, `ingest` makes rows of it and submits them, `progress` is what became of
-//! them, `answer` the response. `access` knows tokens, `idempotency` keys of requests, `openapi` describes all of it.
+//! rows: `coding` decompresses and `items` splits what is sent, `reading` makes rows of it: `ingest` submits them to memory as they
+//! come, with keys in `idempotency`; `held` keeps them, within `held_bytes`, and stores them with their key in the durable intake. `progress`
+//! is what became of them, `answer` the response. `access` knows tokens, `openapi` describes all of it.
 
 mod access;
 mod answer;
+mod held;
+mod held_bytes;
 mod idempotency;
 mod ingest;
 pub(crate) mod items;
 mod openapi;
 mod progress;
+mod reading;
 pub(crate) mod routes;
 mod rows;
 pub(crate) mod server;

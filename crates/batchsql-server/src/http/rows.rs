@@ -13,17 +13,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::coding::part::Coding;
 use crate::config::problem::closest;
+use crate::deadline::deadline;
 use crate::http::access::Granted;
 use crate::http::answer;
+use crate::http::held::{DurableKey, Held, HeldLimits};
 use crate::http::idempotency::{Begin, Guard};
 use crate::http::ingest::{Ingest, Stop, Wait};
 use crate::http::items::{Form, Items, Unsplit};
+use crate::http::reading::Reading;
 use crate::http::shared::Shared;
+use crate::intake::Intake;
 use crate::table::target::Target;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const LONGEST_KEY: usize = 255;
+const IN_USE: &str = "a request with this Idempotency-Key is being answered; send it again later";
 
 /// A request that is not answered by what its lines are.
 type Refused = (StatusCode, String);
@@ -46,7 +51,13 @@ struct Asked<'a> {
     wait: Wait,
     form: Form,
     coding: Coding,
-    key: Option<Box<Guard>>,
+    key: Option<Key>,
+}
+
+/// The key of a request.
+enum Key {
+    InMemory(Box<Guard>),
+    Durable(DurableKey),
 }
 
 fn begin<'a>(shared: &'a Shared, table: &str, uri: &Uri, headers: &HeaderMap) -> Result<Asked<'a>, Refused> {
@@ -134,25 +145,20 @@ fn form(headers: &HeaderMap) -> Result<Form, String> {
     }
 }
 
-fn key(shared: &Shared, client: &str, table: &str, headers: &HeaderMap) -> Result<Option<Box<Guard>>, Refused> {
+fn key(shared: &Shared, client: &str, table: &str, headers: &HeaderMap) -> Result<Option<Key>, Refused> {
     let mut sent = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(key) = sent.next() else { return Ok(None) };
-    let Some(keys) = &shared.keys else {
-        let text = "Idempotency-Key is not possible with a durable intake, which does not store it with the rows; choose a rule \
-                    with a key for the table, so that a repeat changes nothing";
-        return Err((StatusCode::BAD_REQUEST, text.to_owned()));
-    };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= LONGEST_KEY && sent.next().is_none());
     let Some(key) = key else {
         let text = format!("send one Idempotency-Key of 1 to {LONGEST_KEY} characters of ASCII");
         return Err((StatusCode::BAD_REQUEST, text));
     };
-    match keys.begin(client, table, key, std::time::Instant::now()) {
-        Begin::Go(guard) => Ok(Some(guard)),
-        Begin::InUse => {
-            let text = "a request with this Idempotency-Key is being answered; send it again later";
-            Err((StatusCode::CONFLICT, text.to_owned()))
-        }
+    if shared.intake.is_durable() {
+        return Ok(Some(Key::Durable(DurableKey::new(client, table, key))));
+    }
+    match shared.keys.begin(client, table, key, std::time::Instant::now()) {
+        Begin::Go(guard) => Ok(Some(Key::InMemory(guard))),
+        Begin::InUse => Err((StatusCode::CONFLICT, IN_USE.to_owned())),
         Begin::Full => {
             let text = "too many requests with an Idempotency-Key are being answered; send it again later";
             Err((StatusCode::TOO_MANY_REQUESTS, text.to_owned()))
@@ -167,33 +173,51 @@ fn too_large(limit: u64, name: &str) -> String {
 impl Asked<'_> {
     async fn answer(self, shared: &Shared, body: BodyDataStream) -> Response<Body> {
         let Self { target, wait, form, coding, key } = self;
-        let was_sent = key.as_ref().is_some_and(|key| key.before().lines > 0);
-        let limits = (shared.limits.capacity_time, shared.limits.rejections);
-        let mut ingest = Ingest::new((&shared.intake, target), wait, limits, key);
-        let stopped = read(shared, &mut ingest, form, coding, body).await.err();
-        ingest.await_outcomes().await;
-        if let Some((StatusCode::UNPROCESSABLE_ENTITY, text)) = stopped {
-            // The progress is that of another body.
-            return answer::unread(StatusCode::UNPROCESSABLE_ENTITY, text);
+        let mut reading = reading(shared, target, wait, key);
+        let stopped = read(shared, &mut reading, form, coding, body).await.err();
+        reading.await_outcomes().await;
+        if let Some((status @ (StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT), text)) = stopped {
+            // The progress is that of another body, or of another request.
+            return answer::unread(status, text);
         }
-        let mut response = answer::rows(ingest.progress(), wait, stopped);
-        if was_sent {
+        let mut response = answer::rows(reading.progress(), wait, stopped);
+        if reading.is_repeated() {
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
         }
         response
     }
 }
 
+fn reading<'a>(shared: &'a Shared, target: &'a Target, wait: Wait, key: Option<Key>) -> Reading<'a> {
+    let limits = &shared.limits;
+    match (&shared.intake, key) {
+        (Intake::Durable(intake), key) => {
+            let limits = HeldLimits {
+                together: usize::try_from(limits.together).unwrap_or(usize::MAX),
+                capacity_time: limits.capacity_time,
+                rejections: limits.rejections,
+            };
+            let key = key.and_then(|key| if let Key::Durable(key) = key { Some(key) } else { None });
+            Reading::Together(Box::new(Held::new(intake, target, limits, &shared.held, key)))
+        }
+        (intake @ Intake::Memory(_), key) => {
+            let key = key.and_then(|key| if let Key::InMemory(key) = key { Some(key) } else { None });
+            let limits = (limits.capacity_time, limits.rejections);
+            Reading::AsTheyCome(Box::new(Ingest::new((intake, target), wait, limits, key)))
+        }
+    }
+}
+
 async fn read(
     shared: &Shared,
-    ingest: &mut Ingest<'_>,
+    reading: &mut Reading<'_>,
     form: Form,
     mut coding: Coding,
     mut body: BodyDataStream,
 ) -> Result<(), Refused> {
     let limits = &shared.limits;
     let mut items = Items::new(form, usize::try_from(limits.line).unwrap_or(usize::MAX));
-    let deadline = Instant::now() + limits.body_time;
+    let deadline = deadline(limits.body_time);
     let (mut received, mut decompressed) = (0_u64, 0_u64);
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let mut result = Ok(());
@@ -203,7 +227,7 @@ async fn read(
         let part = match ready {
             Some(part) => part,
             None => {
-                ingest.flush().await.map_err(stopped)?;
+                reading.flush().await.map_err(stopped)?;
                 awaited(&mut body, limits.body_pause, deadline).await?
             }
         };
@@ -224,7 +248,7 @@ async fn read(
             if decompressed > limits.decompressed {
                 result = Err((StatusCode::PAYLOAD_TOO_LARGE, too_large(limits.decompressed, "decompressed")));
             }
-            take(ingest, &mut items, false).await?;
+            take(reading, &mut items, false).await?;
             if result.is_err() {
                 break;
             }
@@ -235,10 +259,10 @@ async fn read(
     }
     if result.is_ok() {
         result = coding.end(items.buffer()).map_err(bad);
-        take(ingest, &mut items, result.is_ok()).await?;
+        take(reading, &mut items, result.is_ok()).await?;
     }
-    // What was read before a mistake counts.
-    let ended = if result.is_ok() { ingest.end().await } else { ingest.flush().await };
+    // In memory, what was read before a mistake counts.
+    let ended = if result.is_ok() { reading.end().await } else { reading.flush().await };
     ended.map_err(stopped)?;
     result
 }
@@ -257,13 +281,13 @@ async fn awaited(body: &mut BodyDataStream, pause: Duration, deadline: Instant) 
 }
 
 /// Submits the items that are complete.
-async fn take(ingest: &mut Ingest<'_>, items: &mut Items, is_end: bool) -> Result<(), Refused> {
+async fn take(reading: &mut Reading<'_>, items: &mut Items, is_end: bool) -> Result<(), Refused> {
     loop {
         match items.next(is_end) {
-            Ok(Some((number, item))) => ingest.line(number, item).await.map_err(stopped)?,
+            Ok(Some((number, item))) => reading.line(number, item).await.map_err(stopped)?,
             Ok(None) => return Ok(()),
             Err(unsplit) => {
-                ingest.flush().await.map_err(stopped)?;
+                reading.flush().await.map_err(stopped)?;
                 return Err(match unsplit {
                     Unsplit::TooLong(number) => {
                         let text = format!("line {number} is above the limit of a line (http.limits.line)");
@@ -282,24 +306,28 @@ fn stopped(stop: Stop) -> Refused {
             let text = "there is no capacity now; send the rest, from `next_line` on, again later";
             (StatusCode::TOO_MANY_REQUESTS, text.to_owned())
         }
-        Stop::FullBefore(rows) => {
-            let text = format!(
-                "there is no capacity for line `next_line`, but {rows} rows behind it are stored: if the rest is sent again, they \
-                 are written again; with a rule with a key that changes nothing"
-            );
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
         Stop::Closed => {
             let text = "the server is about to end; send the rest, from `next_line` on, to another server or later";
             (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
         }
         Stop::Undetermined(why) => {
-            let text = format!("it is not known whether some lines from `next_line` on are stored: {why}");
+            let text = format!(
+                "it is not known whether the lines from `next_line` on are stored: {why}; with an Idempotency-Key the request can be \
+                 sent again"
+            );
             (StatusCode::SERVICE_UNAVAILABLE, text)
         }
         Stop::OtherBody => {
             let text = "this Idempotency-Key was used for a body with other lines; use a new one";
             (StatusCode::UNPROCESSABLE_ENTITY, text.to_owned())
+        }
+        Stop::InUse => (StatusCode::CONFLICT, IN_USE.to_owned()),
+        Stop::TooLarge(limit) => {
+            let text = format!(
+                "the rows of a request with an Idempotency-Key are stored together, and these have more than {limit} bytes \
+                 (http.limits.together); nothing of it is stored, send it in parts, each with a key of its own"
+            );
+            (StatusCode::PAYLOAD_TOO_LARGE, text)
         }
     }
 }

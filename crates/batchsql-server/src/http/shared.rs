@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::sections::Limits;
 use crate::config::settings::Http;
 use crate::http::access::Access;
+use crate::http::held_bytes::HeldBytes;
 use crate::http::idempotency::Keys;
 use crate::intake::Intake;
 use crate::table::target::Target;
@@ -23,20 +24,22 @@ pub(crate) struct Inner {
     pub(crate) tables: BTreeMap<String, Arc<Target>>,
     pub(crate) access: Access,
     pub(crate) limits: Limits,
-    /// `None` with a durable intake: keys in memory would not fit rows that survive the process.
-    pub(crate) keys: Option<Arc<Keys>>,
+    /// Of rows in memory. A durable intake has its own, which are stored with the rows.
+    pub(crate) keys: Arc<Keys>,
+    /// Of rows that wait for the end of their body.
+    pub(crate) held: HeldBytes,
     is_draining: AtomicBool,
 }
 
 impl Shared {
     pub(crate) fn new(intake: Intake, tables: BTreeMap<String, Arc<Target>>, http: &Http) -> Self {
-        let keys = (!intake.is_durable()).then(|| Keys::new(http.idempotency.keep_for, http.idempotency.keys));
         Self(Arc::new(Inner {
             intake,
             tables,
             access: Access::new(&http.tokens),
             limits: http.limits.clone(),
-            keys,
+            keys: Keys::new(http.idempotency.keep_for, http.idempotency.keys),
+            held: HeldBytes::new(http.limits.held),
             is_draining: AtomicBool::new(false),
         }))
     }

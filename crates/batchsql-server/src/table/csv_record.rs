@@ -3,8 +3,10 @@
 
 use batchsql::{ColumnType, DynRow};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use crate::config::problem::closest;
+use crate::table::document;
 use crate::table::target::Target;
 
 /// The columns of a file, by its header.
@@ -108,9 +110,10 @@ impl Serialize for Field<'_> {
                 Ok(number) if is_in_range(text, number) => serializer.serialize_f64(number),
                 _ => serializer.serialize_str(text),
             },
-            ColumnType::Json => match serde_json::from_str::<serde_json::Value>(text) {
-                Ok(document) => document.serialize(serializer),
-                Err(_) => serializer.serialize_str(text),
+            // As it was given: numbers keep all of their digits.
+            ColumnType::Json => match serde_json::from_str::<&RawValue>(text) {
+                Ok(document) if document::problem(document.get()).is_none() => document.serialize(serializer),
+                _ => serializer.serialize_str(text),
             },
             _ => serializer.serialize_str(text),
         }

@@ -1,14 +1,15 @@
 //! Owns how a JSON object becomes a row of a table.
 //! Must not know where it comes from.
 
-use batchsql::{DynRow, JsonRecord};
+use batchsql::{ColumnType, DynRow, JsonRecord};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::table::document;
 use crate::table::target::Target;
 
 /// A record with the names of columns, and with the defaults.
 struct Mapped<'a> {
-    record: &'a JsonRecord,
+    record: &'a JsonRecord<'a>,
     target: &'a Target,
 }
 
@@ -35,6 +36,14 @@ impl Target {
     /// Why it is not a row of this table, without values.
     pub(crate) fn row_of_json(&self, text: &[u8]) -> Result<DynRow, String> {
         let record = JsonRecord::parse(text).map_err(|error| error.to_string())?;
+        for (field, value) in record.fields() {
+            let column = self.schema.column_index(self.column(field)).map(|index| &self.schema.columns()[index]);
+            if let Some(column) = column.filter(|column| column.column_type() == ColumnType::Json)
+                && let Some(problem) = document::problem(value.get())
+            {
+                return Err(format!("column {:?}: not a JSON document that can be stored: {problem}", column.name()));
+            }
+        }
         let mapped = Mapped { record: &record, target: self };
         self.schema.row_from_with(&mapped, self.rules).map_err(|error| error.to_string())
     }

@@ -7,10 +7,14 @@ use serde_json::json;
 use sqlx::Row as _;
 
 use crate::client::{NDJSON, post};
+use crate::http_durable::DOCUMENT;
 use crate::load::kill_and_go_on;
 use crate::program::Place;
 
 const RECORDS: u64 = 25_000;
+
+/// Beyond every `f64`.
+const HUGE: &str = r#"{"v":1e400}"#;
 
 /// The shared server of the run.
 struct Shared(String);
@@ -31,7 +35,7 @@ fn csv() -> String {
 
 /// The same test for the SQL servers: `$connect` opens a connection, on which `$query` runs.
 macro_rules! sql_server {
-    ($name:ident, $server:expr, $connection:ty, $types:expr) => {
+    ($name:ident, $server:expr, $connection:ty, $types:expr, $json:expr, $as_text:expr) => {
         #[test]
         fn $name() {
             use sqlx::Connection;
@@ -66,6 +70,27 @@ macro_rules! sql_server {
             assert_eq!(code, 0, "{log}");
             assert_eq!(number(&format!("SELECT count(*) FROM {keyed} WHERE total = 19.90")), 1);
 
+            // Documents and decimals keep all digits of their numbers, where the database has a type that does.
+            let exact = format!("{table}_x");
+            execute(&format!("CREATE TABLE {exact} (id BIGINT NOT NULL, doc {}, total DECIMAL(40, 10))", $json));
+            let config = format!(
+                "[database]\ndsn = \"{dsn}\"\n[[tables]]\nname = \"exact\"\ntable = \"{exact}\"\ncolumns = [{{ name = \"id\", type = \"i64\" }}, {{ name = \"doc\", type = \"json\" }}, {{ name = \"total\", type = \"decimal\", nullable = true }}]\n[http]\nlisten = \"127.0.0.1:0\"\n"
+            );
+            let program = place.start(&config);
+            let body = format!("{{\"id\":1,\"doc\":{DOCUMENT},\"total\":12345678901234567890.0123456789}}\n{{\"id\":2,\"doc\":{HUGE}}}\n");
+            let response = post(program.address(), "exact/rows?wait=written", &[NDJSON], body);
+            assert_eq!(response.json()["outcomes"]["written"], 2, "{response:?}");
+            assert_eq!(program.stop().0, 0);
+            let text = |sql: String| -> String {
+                let mut connection = connection.borrow_mut();
+                runtime.block_on(sqlx::query(&sql).fetch_one(&mut *connection)).unwrap().get(0)
+            };
+            let found = |id: u64| text(format!("SELECT {} FROM {exact} WHERE id = {id}", $as_text));
+            assert_eq!(found(1), DOCUMENT);
+            assert_eq!(found(2), HUGE);
+            assert_eq!(number(&format!("SELECT count(*) FROM {exact} WHERE total = 12345678901234567890.0123456789")), 1);
+            execute(&format!("DROP TABLE {exact}"));
+
             place.write("a.csv", csv());
             let rows = || number(&format!("SELECT count(*) FROM {plain}"));
             let kills = kill_and_go_on(&place, &["load", "a.csv", "--database", dsn, "--table", &plain], &rows);
@@ -78,13 +103,15 @@ macro_rules! sql_server {
     };
 }
 
-sql_server!(postgres, Shared(dsn(Kind::Postgres)), sqlx::PgConnection, "TIMESTAMPTZ");
+sql_server!(postgres, Shared(dsn(Kind::Postgres)), sqlx::PgConnection, "TIMESTAMPTZ", "JSON", "doc::text");
 // Exactly once needs a server that keeps what it has committed.
 sql_server!(
     mysql,
     Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1"]),
     sqlx::MySqlConnection,
-    "TIMESTAMP"
+    "TIMESTAMP",
+    "JSON",
+    "CAST(doc AS CHAR)"
 );
 
 /// A server that is killed takes replies with it: the position says whether their rows were committed.

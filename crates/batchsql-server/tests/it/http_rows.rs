@@ -262,8 +262,6 @@ fn a_durable_row_is_written_after_a_kill() {
     assert_eq!((response.status, response.number("accepted")), (200, 500), "{response:?}");
     let refused = post(at, "orders/rows?wait=written", &[NDJSON], lines(0..1));
     assert!(refused.status == 400 && refused.error().contains("use wait=logged"), "{refused:?}");
-    let refused = post(at, "orders/rows", &[NDJSON, ("Idempotency-Key", "k")], lines(0..1));
-    assert!(refused.status == 400 && refused.error().contains("not possible with a durable intake"), "{refused:?}");
     program.kill();
     db.execute_batch("ROLLBACK").unwrap();
     assert_eq!(place.number("SELECT count(*) FROM orders"), 0);

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod databases;
 mod guides;
+mod http_durable;
 mod http_limits;
 mod http_rows;
 mod load;
