@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
-
-use super::load_peers::python;
 
 /// The columns of the files and of the table, with types that every database knows.
 pub(super) const COLUMNS: &str =
@@ -53,6 +52,11 @@ impl Files {
     pub(super) fn parquet(&self) -> Option<PathBuf> {
         self.has_parquet.then(|| self.folder.path().join("orders.parquet"))
     }
+}
+
+/// Python, or the one of a virtual environment.
+pub(super) fn python() -> Command {
+    Command::new(std::env::var_os("BATCHSQL_PYTHON").unwrap_or_else(|| "python3".into()))
 }
 
 fn write_csv(path: &Path, rows: usize) -> std::io::Result<()> {

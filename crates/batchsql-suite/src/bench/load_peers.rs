@@ -9,7 +9,7 @@ use batchsql::sqlite::rusqlite;
 use sqlx::{Executor, MySqlPool, PgPool};
 use url::Url;
 
-use super::load_files::{COLUMNS, Files};
+use super::load_files::{COLUMNS, Files, python};
 
 const TABLE: &str = "batchsql_suite_load";
 
@@ -177,11 +177,6 @@ impl Tool {
         command.stdin(Stdio::null());
         command
     }
-}
-
-/// Python, or the one of a virtual environment.
-pub(super) fn python() -> Command {
-    Command::new(std::env::var_os("BATCHSQL_PYTHON").unwrap_or_else(|| "python3".into()))
 }
 
 fn checked(program: &str, arguments: &[&str]) -> Command {
