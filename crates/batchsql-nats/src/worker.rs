@@ -28,6 +28,8 @@ use crate::source::Guarantee;
 use crate::stats::WorkerStats;
 use crate::stream::StreamCheck;
 
+/// A limit that is never reached; more is no moment of the clock.
+const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How often a worker without leases looks for new tables, and removes written messages.
 const LOOK: Duration = Duration::from_secs(2);
 /// For giving away what has ended.
@@ -173,6 +175,7 @@ impl Worker {
     /// The worker ends without giving its partitions away, which others get when its leases are over.
     pub async fn close(&self, limit: Duration) -> CloseReport {
         self.inner.ending.send_replace(true);
+        let limit = limit.min(FAR);
         let end = tokio::time::Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task {
