@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 
 /// The columns of the files and of the table, with types that every database knows.
 pub(super) const COLUMNS: &str =
-    "id BIGINT NOT NULL, customer VARCHAR(40) NOT NULL, amount DECIMAL(12, 2), quantity INTEGER, note VARCHAR(80)";
+    "id BIGINT NOT NULL, customer VARCHAR(40) NOT NULL, amount DOUBLE PRECISION, quantity INTEGER, note VARCHAR(80)";
 
 /// What makes the Parquet file of the CSV file.
 const TO_PARQUET: &str = "\
 import sys, pyarrow as pa, pyarrow.csv as csv, pyarrow.parquet as parquet
-types = {'id': pa.int64(), 'customer': pa.string(), 'amount': pa.decimal128(12, 2), 'quantity': pa.int32(),
+types = {'id': pa.int64(), 'customer': pa.string(), 'amount': pa.float64(), 'quantity': pa.int32(),
          'note': pa.string()}
 parquet.write_table(csv.read_csv(sys.argv[1], convert_options=csv.ConvertOptions(column_types=types)), sys.argv[2],
                     compression='zstd', row_group_size=200_000)
