@@ -42,6 +42,24 @@ pub(crate) enum Probe {
     Running,
 }
 
+/// Why a group is no longer parked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resumption {
+    /// A row of it was written.
+    Written,
+    /// All its rows have ended, and none was written.
+    NoRowsLeft,
+    /// The pipeline drains: its rows get a last try.
+    Draining,
+}
+
+/// A group that is no longer parked.
+pub(crate) struct Resumed {
+    pub(crate) table: Arc<Table>,
+    pub(crate) parked_for: Duration,
+    pub(crate) why: Resumption,
+}
+
 impl Park {
     pub(crate) fn new(table: Arc<Table>, error: SinkError, now: Instant) -> Self {
         let delays = RetrySchedule::new(Duration::MAX);

@@ -3,14 +3,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::dispatch::park::Park;
+use crate::dispatch::park::{Park, Resumed, Resumption};
 use crate::dispatch::schedule::{Schedule, Start};
 use crate::error::SinkError;
-use crate::intake::table::Table;
 use crate::write::ids::GroupId;
 use crate::write::job::Job;
 
@@ -21,24 +19,6 @@ pub(crate) struct Parked {
     pub(crate) is_of_rows: bool,
     /// Whether other rows of the batch were written.
     pub(crate) has_written: bool,
-}
-
-/// Why a group is no longer parked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resumption {
-    /// A row of it was written.
-    Written,
-    /// All its rows have ended, and none was written.
-    NoRowsLeft,
-    /// The pipeline drains: its rows get a last try.
-    Draining,
-}
-
-/// A group that is no longer parked.
-pub(crate) struct Resumed {
-    pub(crate) table: Arc<Table>,
-    pub(crate) parked_for: Duration,
-    pub(crate) why: Resumption,
 }
 
 impl Schedule {

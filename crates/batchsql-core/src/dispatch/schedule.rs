@@ -25,8 +25,7 @@ use tokio::task::Id;
 use tokio::time::Instant;
 
 use crate::dispatch::lane_state::LaneState;
-use crate::dispatch::park::{Park, Probe};
-use crate::dispatch::parked::{Resumed, Resumption};
+use crate::dispatch::park::{Park, Probe, Resumed, Resumption};
 use crate::dispatch::turns::{Turn, Turns};
 use crate::intake::lane::LaneStatus;
 use crate::intake::table::Table;
