@@ -2,7 +2,7 @@
 //! once, in the order of its partition.
 //!
 //! A [`Source`] is one partition: it gives blocks of rows in order, and hears up to where all rows have ended. [`Feeds`] runs a
-//! task for each partition. `batchsql-durable` is a source on local disk; [`file`] has a file of JSON lines as a source, with
+//! task for each partition. `batchsql-durable` is a source on local disk; [`mod@file`] has a file of JSON lines as a source, with
 //! all that it needs ([`FileFeed`](file::FileFeed)).
 //!
 //! # What is promised
@@ -39,7 +39,7 @@
 //!
 //! # Modules
 //!
-//! [`file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
+//! [`mod@file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
 //! the contract with a source; `feeds` has the tasks: `at_least_once` with `window`, `exactly` with `search`, and `partition`,
 //! which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them.
 
