@@ -11,6 +11,7 @@ use batchsql_feed::key::KeyOrder;
 use batchsql_log::{StoredKey, TableId};
 
 use crate::error::{DurableSubmitError, DurableTrySubmitAllError};
+use crate::feed::recent::block_bytes;
 use crate::handle::DurableBatchSql;
 use crate::intake::gather::{Encoded, NotGathered, Unit};
 use crate::intake::in_flight::Taken;
@@ -49,6 +50,7 @@ impl RowGroup {
                 && place.rows.bytes() + bytes <= shared.gather.shared_bytes()
                 && place.rows.len() < MAX_ROWS
         };
+        let blocks = rows.len();
         if entry.order == KeyOrder::None {
             // Without a buffer of its own.
             match last.get(&(entry.table, None)).map(|last| &mut rows[*last]).filter(|place| fits(place)) {
@@ -69,8 +71,10 @@ impl RowGroup {
                 }
             }
         }
+        // Rows with other columns than those before have a block of their own, which takes more than a small row.
+        let block = if rows.len() > blocks { block_bytes(schema) } else { 0 };
         self.count += 1;
-        self.bytes += bytes;
+        self.bytes += bytes + block;
         Ok(())
     }
 
@@ -84,7 +88,8 @@ impl RowGroup {
         self.count == 0
     }
 
-    /// Bytes of the rows, as in the byte budget of a pipeline.
+    /// Bytes that it takes in memory, about: those of the rows, as in the byte budget of a pipeline, and of each block of rows with
+    /// the same columns 256, and 128 for each column.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use batchsql_core::SharedRows;
+use batchsql_core::{Schema, SharedRows};
 
 /// What a block takes in memory beside its values, and each of its columns: a lone submitter makes blocks of one row.
 const BLOCK_BYTES: usize = 256;
@@ -41,8 +41,13 @@ impl RecentBlock {
     /// What it takes in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         let rows = self.rows.rows();
-        rows.bytes() + BLOCK_BYTES + COLUMN_BYTES * rows.schema().columns().len()
+        rows.bytes() + block_bytes(rows.schema())
     }
+}
+
+/// What a block of this schema takes in memory beside its values, about.
+pub(crate) fn block_bytes(schema: &Schema) -> usize {
+    BLOCK_BYTES + COLUMN_BYTES * schema.columns().len()
 }
 
 impl Blocks {

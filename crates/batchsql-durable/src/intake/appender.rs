@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchsql_core::{Rows, SharedRows};
 use batchsql_feed::block::encode;
-use batchsql_log::{Block, Key, Log, LogError, Ticket};
+use batchsql_log::{Block, Key, Log, LogError, RefusedGroup, Ticket};
 use tokio::sync::watch;
 
 use crate::feed::partitions::Partitions;
 use crate::feed::recent::RecentBlock;
-use crate::intake::gather::{Entry, GROUP_BYTES, Gather, Group, NotStored, OpenBlock, Stored};
-use crate::intake::in_flight::KeyInFlight;
+use crate::intake::gather::{Entry, GROUP_BYTES, Gather, Group, NotStored, OpenBlock, Stored, bytes_together};
+use crate::intake::in_flight::{KeyInFlight, key_bytes};
 
 /// A block that is being appended.
 struct Pending {
@@ -123,11 +123,19 @@ async fn append_together(
             results
         }
         Err(refused) => {
-            let bytes = refused.blocks.iter().map(|block| block.bytes.len()).sum();
+            let bytes = space_for(&refused);
             let error = NotStored { error: refused.error, bytes };
             pending.into_iter().map(|pending| (pending.stored, Err(error.clone()))).collect()
         }
     }
+}
+
+/// The bytes that a group waits for which was refused for want of space. Not less than it takes: there might be space for that at
+/// once, and the group would be refused again without end.
+fn space_for(refused: &RefusedGroup) -> usize {
+    let rows = refused.blocks.iter().map(|block| block.bytes.len()).sum();
+    let keys = refused.keys.iter().map(|Key { key, value }| key_bytes(key, value)).sum();
+    bytes_together(rows, refused.blocks.len(), keys)
 }
 
 impl Pending {
@@ -162,4 +170,41 @@ fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) 
 fn block(entry: &Entry, partition: u32, rows: Rows<'_>) -> Block {
     let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
     Block { table: entry.table, partition, schema: entry.schema_id, count, bytes: encode(rows) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use batchsql_log::Options;
+
+    use super::*;
+
+    /// If there were space for what a refused group waits for, it would be refused again at once, and so on without end.
+    #[tokio::test]
+    async fn a_group_that_is_refused_waits_for_space_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options::new(folder.path()).min_free_bytes(0).segment_bytes(16 << 10).disk_bytes(64 << 10);
+        let (log, _) = Log::open(options).unwrap();
+        let (table, schema) = (log.table("notes").unwrap(), log.schema(b"note").unwrap());
+        let block = |length| Block { table, partition: 0, schema, count: 1, bytes: vec![0; length] };
+        while let Ok(ticket) = log.append(block(4_000)) {
+            ticket.await.unwrap();
+            // Nothing is in the queue any more.
+            log.sync().await.unwrap();
+        }
+        let mut refused = 0;
+        // Until it fits: each group takes a little less than the one before.
+        for length in (0..1_100).rev() {
+            let keys = vec![Key { key: vec![1; 100], value: vec![2; 100] }];
+            let Err(group) = log.append_group((0..4).map(|_| block(length)).collect(), keys) else { break };
+            assert!(group.error.is_full(), "{group}");
+            let bytes = space_for(&group);
+            let space = pin!(log.space(bytes)).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(space.is_pending(), "there is space for {bytes} bytes, and none for 4 rows of {length}");
+            refused += 1;
+        }
+        assert!((1..1_100).contains(&refused), "{refused}");
+    }
 }

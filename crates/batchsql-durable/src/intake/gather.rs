@@ -10,7 +10,7 @@ use batchsql_feed::key::KeyOrder;
 use batchsql_log::{LogError, SchemaId, TableId};
 use tokio::sync::{Notify, watch};
 
-use crate::intake::in_flight::KeyInFlight;
+use crate::intake::in_flight::{KeyInFlight, key_bytes};
 
 /// A block is full with this many bytes: some blocks fit into the window of a reader.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -21,6 +21,12 @@ pub(crate) const GROUP_BYTES: usize = 4 << 20;
 /// What a block takes in the log beside the bytes of its rows, at most.
 const BLOCK_OVERHEAD: usize = 128;
 
+/// What rows that are stored all or none take in the log, at most: their bytes, their blocks, and the bytes of their keys.
+pub(crate) fn bytes_together(rows: usize, blocks: usize, keys: usize) -> usize {
+    // The keys have a record of their own.
+    rows + BLOCK_OVERHEAD * (blocks + 1) + keys
+}
+
 /// What the log has said about a block.
 pub(crate) type Stored = Option<Result<(), NotStored>>;
 
@@ -28,7 +34,8 @@ pub(crate) type Stored = Option<Result<(), NotStored>>;
 #[derive(Debug, Clone)]
 pub(crate) struct NotStored {
     pub(crate) error: LogError,
-    /// Of the block. Whoever waits for space waits for this much: with less, the next block would be refused again.
+    /// Of the block, or of all that is stored with it. Whoever waits for space waits for this much: with less, the next block
+    /// would be refused again.
     pub(crate) bytes: usize,
 }
 
@@ -108,6 +115,8 @@ struct State {
     bytes: usize,
     /// All of them are stored or none, and with them these keys.
     together: Option<Vec<KeyInFlight>>,
+    /// Of these keys.
+    key_bytes: usize,
     /// Rows without a key of one group are in one partition, of the next group in the next one.
     group: u32,
     is_closed: bool,
@@ -137,7 +146,7 @@ impl Gather {
     }
 
     /// Adds rows in their order, all or none of them. One call may exceed the bound while nothing waits. Rows that are stored all
-    /// or none are at most `together_bytes`, and so is what is gathered with them: the log stores all of it or none.
+    /// or none are at most `together_bytes`, and so is what is gathered with them, and their keys: the log stores all of it or none.
     pub(crate) fn push(&self, rows: &[&Encoded], unit: Unit) -> Result<Gathered, NotGathered> {
         let bytes: usize = rows.iter().map(|row| row.rows.bytes()).sum();
         let mut state = self.lock();
@@ -145,13 +154,15 @@ impl Gather {
             return Err(NotGathered::Closed);
         }
         let is_together = matches!(unit, Unit::Together(_));
+        let bytes_of_key = if let Unit::Together(Some(key)) = &unit { key_bytes(&key.key, &key.value) } else { 0 };
         // A large group must not wait until nothing waits: between small ones that would never be.
         let held = if is_together { state.bytes } else { state.bytes + bytes };
         if state.bytes > 0 && held > self.group_bytes {
             return Err(NotGathered::Full);
         }
         if is_together || state.together.is_some() {
-            let size = state.bytes + bytes + BLOCK_OVERHEAD * (state.blocks.len() + rows.len());
+            let (blocks, keys) = (state.blocks.len() + rows.len(), state.key_bytes + bytes_of_key);
+            let size = bytes_together(state.bytes + bytes, blocks, keys);
             if !state.blocks.is_empty() && size > self.together_bytes {
                 return Err(NotGathered::Full);
             }
@@ -160,6 +171,7 @@ impl Gather {
             state.together.get_or_insert_default().extend(key);
         }
         state.bytes += bytes;
+        state.key_bytes += bytes_of_key;
         let blocks: Vec<usize> = rows.iter().map(|row| self.add(&mut state, row)).collect();
         let mut gathered = Gathered { blocks: Vec::new(), of_row: Vec::with_capacity(rows.len()) };
         let mut numbers: HashMap<usize, usize> = HashMap::new();
@@ -217,7 +229,7 @@ impl Gather {
         let blocks = std::mem::take(&mut state.blocks);
         let together = state.together.take();
         state.last.clear();
-        state.bytes = 0;
+        (state.bytes, state.key_bytes) = (0, 0);
         state.group = state.group.wrapping_add(1);
         let is_last = state.is_closed;
         drop(state);

@@ -16,6 +16,13 @@ pub(crate) struct KeyInFlight {
     pub(crate) value: Vec<u8>,
 }
 
+/// The bytes of a key and its value in the log.
+pub(crate) fn key_bytes(key: &[u8], value: &[u8]) -> usize {
+    /// Two lengths and a time.
+    const OVERHEAD: usize = 16;
+    OVERHEAD + key.len() + value.len()
+}
+
 /// Why a key cannot be stored now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken<K> {

@@ -252,3 +252,43 @@ async fn rows_of_a_key_keep_their_order() {
     assert!(versions.is_sorted(), "{versions:?}");
     assert_eq!(in_table(&sink, "keyed"), [(1, 299)]);
 }
+
+/// Their keys take more than their rows, and the log has a limit for all that it stores together.
+#[tokio::test]
+async fn calls_with_long_keys_do_not_refuse_each_other() {
+    const CALLS: i64 = 100;
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    let db = start(&sink, options(dir.path()).segment_bytes(16 << 10)).await.unwrap();
+    let mut calls = tokio::task::JoinSet::new();
+    for call in 0..CALLS {
+        let db = db.clone();
+        calls.spawn(async move { once(&db, &format!("{call:0255}"), &"c".repeat(64), &rows(call, 1)).await });
+    }
+    // On one thread, all of them are gathered before the first ones are written.
+    for result in calls.join_all().await {
+        assert_eq!(result, Ok(Once::Stored(1)));
+    }
+    db.flush().await.unwrap();
+    assert_eq!(applied(&sink).len() as i64, CALLS);
+}
+
+/// Rows with other columns than those before take a block each, which is larger than they are.
+#[tokio::test]
+async fn blocks_of_few_rows_count_in_the_bytes_of_a_group() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    let db = start(&sink, options(dir.path())).await.unwrap();
+    let schema = batchsql_core::Schema::builder("texts").column("id", ColumnType::I64).nullable("n", ColumnType::I64);
+    let schema = schema.build().unwrap();
+    let row = |id: i64, has_n: bool| {
+        let row = schema.row().set("id", id).unwrap();
+        if has_n { row.set("n", 1_i64).unwrap().finish().unwrap() } else { row.finish().unwrap() }
+    };
+    let (mut alike, mut mixed) = (db.group(), db.group());
+    for id in 0..1_000 {
+        alike.push(&row(id, true)).unwrap();
+        mixed.push(&row(id, id % 2 == 0)).unwrap();
+    }
+    assert!(alike.bytes() < 32_000, "{alike:?}");
+    assert!(mixed.bytes() >= 1_000 * (256 + 128), "{mixed:?}");
+    assert_eq!(db.submit_group(&mixed).await.unwrap(), 1_000);
+}

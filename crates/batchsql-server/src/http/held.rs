@@ -114,11 +114,12 @@ impl<'a> Held<'a> {
             // The intake has checks that need no database.
             Err(error) => self.read.refuse(line, error.to_string(), self.limits.rejections),
         }
+        // First, so that a request never waits for more memory than there is.
+        if self.group.bytes() > self.limits.together {
+            return self.store_part().await;
+        }
         if !self.reserved.grow(self.group.bytes(), self.limits.capacity_time).await {
             return Err(Stop::Full);
-        }
-        if self.group.bytes() > self.limits.together {
-            self.store_part().await?;
         }
         Ok(())
     }

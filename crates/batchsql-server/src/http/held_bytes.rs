@@ -23,7 +23,8 @@ pub(crate) struct Reserved {
 
 impl HeldBytes {
     pub(crate) fn new(bytes: u64) -> Self {
-        let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT;
+        // Rounded as what is reserved: one request may have all of it.
+        let units = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(UNIT);
         Self(Arc::new(Semaphore::new(units.clamp(1, Semaphore::MAX_PERMITS))))
     }
 
@@ -74,5 +75,7 @@ mod tests {
         assert!(one.grow(UNIT + 1, second).await);
         drop(one);
         assert!(two.grow(3 * UNIT, second).await);
+        let bytes = 2 * UNIT + 1;
+        assert!(HeldBytes::new(bytes as u64).none().grow(bytes, second).await, "one request may have all");
     }
 }

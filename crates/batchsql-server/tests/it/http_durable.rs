@@ -220,6 +220,20 @@ fn a_request_above_the_limit_is_stored_in_parts_without_a_key() {
     check_rows(&place, 3000);
 }
 
+/// All memory for rows that are held is for one request, and a part of it is no multiple of what is reserved at once.
+#[test]
+fn one_request_may_hold_all_that_may_be_held() {
+    let place = place();
+    let program = place.start(&config(&place, "", "limits = { together = \"20000B\", held = \"20000B\" }\n"));
+    let at = program.address();
+    let all = post(at, "orders/rows", &[NDJSON], lines(0..3000));
+    assert_eq!((all.status, all.number("accepted")), (200, 3000), "{all:?}");
+    let refused = send(at, "k", lines(3000..6000));
+    assert_eq!((refused.status, refused.number("accepted")), (413, 0), "{refused:?}");
+    assert_eq!(program.stop().0, 0);
+    check_rows(&place, 3000);
+}
+
 /// Numbers that no `f64` has.
 pub(crate) const DOCUMENT: &str = r#"{"tiny":0.1000000000000000055,"large":12345678901234567890,"n":[1.10,-0.0]}"#;
 
