@@ -409,6 +409,6 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     runtime.block_on(async { cluster.context().await.delete_stream(&cluster.stream).await.unwrap() });
     let offline = cluster.place.run(&["check", "a.toml", "--offline"]);
     assert!(offline.code() == 0 && offline.out().contains("not asked (--offline)"), "{}", offline.all());
-    let away = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://u:hunter2@127.0.0.1:1\"\n");
+    let away = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://127.0.0.1:1\"\n");
     check("b.toml", &away, 3, &["nats           127.0.0.1:1: 127.0.0.1:1 cannot be reached"]);
 }
