@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::DiscardPolicy;
 use batchsql::nats::StreamCheck;
-use batchsql::{BatchSql, DynSink, StoredPosition};
+use batchsql::{BatchSql, StoredPosition};
 use bytesize::ByteSize;
 use tokio::time::timeout;
 
@@ -16,7 +16,7 @@ use crate::check::finding::{Finding, Status};
 use crate::config::nats_options;
 use crate::config::nats_sections::{Guarantee, Stream};
 use crate::config::settings::{JetStream, Nats, Publish, Settings, SourceKind};
-use crate::nats::{connect, publish, stream};
+use crate::nats::{connect, stream};
 use crate::table::target::table_name;
 
 /// For an answer. A check does not wait for what is away.
@@ -28,15 +28,13 @@ const OLDEST: (u32, u32) = (2, 11);
 /// Positions of one message; `FORMAT.md` of `batchsql-nats` has the numbers.
 const ROWS_OF_A_MESSAGE: i64 = 1 << 20;
 
-/// The stream of `[publish]`, and the sink if rows could be published now.
-pub(super) async fn of_publish(publish: &Publish, settings: &Settings) -> (Vec<Finding>, Option<DynSink>) {
+/// The stream of `[publish]`.
+pub(super) async fn of_publish(publish: &Publish) -> Vec<Finding> {
     let (mut findings, context) = server(&publish.nats).await;
-    let Some(context) = context else { return (findings, None) };
-    if one_stream(&context, &publish.stream, &mut findings).await.is_none() {
-        return (findings, None);
+    if let Some(context) = context {
+        one_stream(&context, &publish.stream, &mut findings).await;
     }
-    let sink = timeout(LIMIT, publish::publisher(publish, settings)).await;
-    (findings, sink.ok().and_then(Result::ok).map(|publisher| publisher.sink))
+    findings
 }
 
 /// The streams of sources. `db` is for their positions; `None` if the database cannot be asked.
