@@ -16,6 +16,8 @@ use crate::config::settings::{Database, Destination, Publish, Settings, Source, 
 use crate::database;
 use crate::http::tls;
 use crate::intake;
+use crate::nats::publish;
+use crate::nats::publisher::Publisher;
 use crate::table::target::{self, Target};
 
 /// All checks, in the order in which `run` would meet what they find.
@@ -43,7 +45,7 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
                 findings.extend(settings.table_names().into_iter().map(skipped));
                 findings.extend(match &settings.destination {
                     Destination::Database(_) => streams::of_sources(settings, None).await,
-                    Destination::Stream(publish) => streams::of_publish(publish, settings).await.0,
+                    Destination::Stream(publish) => streams::of_publish(publish).await,
                 });
                 return findings;
             }
@@ -225,11 +227,13 @@ async fn written(settings: &Settings, sink: Option<DynSink>, findings: &mut Vec<
 /// Tables that are published. Their columns are those of the catalogue, or declared.
 async fn published(settings: &Settings, publish: &Publish, catalogue: Option<&DynSink>, findings: &mut Vec<Finding>) {
     let targets = tables(settings, catalogue, None, findings).await;
-    let (found, sink) = streams::of_publish(publish, settings).await;
-    findings.extend(found);
-    if let Some(sink) = sink {
+    // With a log the stream is opened later, so it need not be there yet.
+    if settings.durable.is_some()
+        && let Ok(Publisher { sink, .. }) = publish::publisher(publish, settings).await
+    {
         findings.extend(durable_settings(settings, &sink, &targets));
     }
+    findings.extend(streams::of_publish(publish).await);
 }
 
 async fn tables(

@@ -2,12 +2,13 @@
 //! Must not know how findings are shown.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::DiscardPolicy;
 use batchsql::nats::StreamCheck;
-use batchsql::{BatchSql, DynSink, StoredPosition};
+use batchsql::{BatchSql, StoredPosition};
 use bytesize::ByteSize;
 use tokio::time::timeout;
 
@@ -15,7 +16,7 @@ use crate::check::finding::{Finding, Status};
 use crate::config::nats_options;
 use crate::config::nats_sections::{Guarantee, Stream};
 use crate::config::settings::{JetStream, Nats, Publish, Settings, SourceKind};
-use crate::nats::{connect, publish, stream};
+use crate::nats::{connect, stream};
 use crate::table::target::table_name;
 
 /// For an answer. A check does not wait for what is away.
@@ -27,15 +28,13 @@ const OLDEST: (u32, u32) = (2, 11);
 /// Positions of one message; `FORMAT.md` of `batchsql-nats` has the numbers.
 const ROWS_OF_A_MESSAGE: i64 = 1 << 20;
 
-/// The stream of `[publish]`, and the sink if rows could be published now.
-pub(super) async fn of_publish(publish: &Publish, settings: &Settings) -> (Vec<Finding>, Option<DynSink>) {
+/// The stream of `[publish]`.
+pub(super) async fn of_publish(publish: &Publish) -> Vec<Finding> {
     let (mut findings, context) = server(&publish.nats).await;
-    let Some(context) = context else { return (findings, None) };
-    if one_stream(&context, &publish.stream, &mut findings).await.is_none() {
-        return (findings, None);
+    if let Some(context) = context {
+        one_stream(&context, &publish.stream, &mut findings).await;
     }
-    let sink = timeout(LIMIT, publish::publisher(publish, settings)).await;
-    (findings, sink.ok().and_then(Result::ok).map(|publisher| publisher.sink))
+    findings
 }
 
 /// The streams of sources. `db` is for their positions; `None` if the database cannot be asked.
@@ -55,7 +54,8 @@ pub(super) async fn of_sources(settings: &Settings, db: Option<&BatchSql>) -> Ve
         if source.guarantee == Guarantee::ExactlyOnce
             && let Some(db) = db
         {
-            findings.push(positions(db, source, &checked).await);
+            let end = end(&context, &source.stream.name);
+            findings.push(positions(source, &checked, db.positions(&source.source), end).await);
         }
     }
     findings
@@ -91,7 +91,6 @@ fn numbers(version: &str) -> Option<(u32, u32)> {
 /// A stream as it is; `None` if it cannot be used now.
 struct Checked {
     incarnation: String,
-    last: u64,
 }
 
 async fn one_stream(context: &Context, stream: &Stream, findings: &mut Vec<Finding>) -> Option<Checked> {
@@ -132,7 +131,7 @@ async fn one_stream(context: &Context, stream: &Stream, findings: &mut Vec<Findi
     );
     findings.push(Finding::new(check, name, Status::Ok, detail));
     findings.extend(warnings.into_iter().map(|warning| Finding::new(check, name, Status::Warning, warning)));
-    Some(Checked { incarnation, last: info.state.last_sequence })
+    Some(Checked { incarnation })
 }
 
 /// Tables that the stream has and no source writes: their rows stay there.
@@ -155,29 +154,46 @@ fn written(settings: &Settings, stream: &str) -> BTreeSet<String> {
     tables.map(|table| table_name(table).to_string()).collect()
 }
 
-async fn positions(db: &BatchSql, source: &JetStream, stream: &Checked) -> Finding {
-    let check = "positions";
-    match db.positions(&source.source).await {
-        Ok(stored) => {
-            let (status, detail) = fit(&stored, source.stream.partitions, stream);
-            Finding::new(check, &source.source, status, detail)
+/// The number of the last message of a stream.
+async fn end(context: &Context, name: &str) -> Result<u64, String> {
+    let found = context.get_stream(name).await;
+    let found = found.map_err(|error| format!("the server does not show the stream {name}: {error}"))?;
+    Ok(found.cached_info().state.last_sequence)
+}
+
+/// The end of the stream is asked for when the positions are known: workers write meanwhile, and the positions of now would be
+/// behind an end of before.
+async fn positions<E: fmt::Display>(
+    source: &JetStream,
+    stream: &Checked,
+    stored: impl Future<Output = Result<Vec<StoredPosition>, E>>,
+    end: impl Future<Output = Result<u64, String>>,
+) -> Finding {
+    let (check, name) = ("positions", &source.source);
+    let stored = match stored.await {
+        Ok(stored) => stored,
+        Err(error) => return Finding::new(check, name, Status::Failed, error.to_string()),
+    };
+    match end.await {
+        Ok(end) => {
+            let (status, detail) = fit(&stored, source.stream.partitions, stream, end);
+            Finding::new(check, name, status, detail)
         }
-        Err(error) => Finding::new(check, &source.source, Status::Failed, error.to_string()),
+        Err(text) => Finding::unavailable(check, name, text),
     }
 }
 
 /// Whether the positions are of this stream.
-fn fit(stored: &[StoredPosition], partitions: u32, stream: &Checked) -> (Status, String) {
+fn fit(stored: &[StoredPosition], partitions: u32, stream: &Checked, end: u64) -> (Status, String) {
     let stored: Vec<&StoredPosition> = stored.iter().filter(|stored| !stored.key.is_seat()).collect();
     let of_stream: Vec<&&StoredPosition> =
         stored.iter().filter(|stored| stored.key.incarnation == stream.incarnation).collect();
     let message = |stored: &&&StoredPosition| u64::try_from(stored.position.sequence / ROWS_OF_A_MESSAGE).unwrap_or(0);
     let furthest = of_stream.iter().map(message).max().unwrap_or(0);
-    if furthest > stream.last {
+    if furthest > end {
         let detail = format!(
-            "message {furthest} is written, but the stream ends at {}: it was restored from a backup, or a server has lost what \
-             it had not synced; make a new stream",
-            stream.last
+            "message {furthest} is written, but the stream ends at {end}: it was restored from a backup, or a server has lost \
+             what it had not synced; make a new stream"
         );
         return (Status::Failed, detail);
     }
@@ -201,9 +217,19 @@ fn fit(stored: &[StoredPosition], partitions: u32, stream: &Checked) -> (Status,
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::path::PathBuf;
+
     use batchsql::{PartitionKey, Position};
 
     use super::*;
+    use crate::config::nats_sections::KeepFor;
+    use crate::config::settings::Login;
+
+    fn at(incarnation: &str, partition: u32, message: i64) -> StoredPosition {
+        let position = Position { id: 1, epoch: 1, sequence: message * ROWS_OF_A_MESSAGE + 3 };
+        StoredPosition::new(PartitionKey::new("orders", incarnation, "\"orders\"", partition), position)
+    }
 
     #[test]
     fn versions_are_compared() {
@@ -214,13 +240,9 @@ mod tests {
 
     #[test]
     fn positions_are_compared_with_the_stream() {
-        let stream = Checked { incarnation: "7".to_owned(), last: 50 };
-        let at = |incarnation: &str, partition: u32, message: i64| {
-            let position = Position { id: 1, epoch: 1, sequence: message * ROWS_OF_A_MESSAGE + 3 };
-            StoredPosition::new(PartitionKey::new("orders", incarnation, "\"orders\"", partition), position)
-        };
+        let stream = Checked { incarnation: "7".to_owned() };
         let check = |stored: &[StoredPosition], status: Status, part: &str| {
-            let found = fit(stored, 8, &stream);
+            let found = fit(stored, 8, &stream, 50);
             assert!(found.0 == status && found.1.contains(part), "{found:?}");
         };
         check(&[], Status::Ok, "0 partitions");
@@ -228,5 +250,36 @@ mod tests {
         check(&[at("7", 0, 51)], Status::Failed, "message 51 is written, but the stream ends at 50");
         check(&[at("7", 8, 1)], Status::Failed, "partition 8");
         check(&[at("6", 0, 90)], Status::Warning, "another stream of this name");
+    }
+
+    /// Message 51 is published and written during the check.
+    #[tokio::test]
+    async fn workers_may_write_during_a_check() {
+        let source = source();
+        let end = Cell::new(50);
+        let stored = async {
+            end.set(51);
+            Ok::<_, String>(vec![at("7", 0, 51)])
+        };
+        let found = positions(&source, &Checked { incarnation: "7".to_owned() }, stored, async { Ok(end.get()) }).await;
+        assert_eq!(found.status, Status::Ok, "{found:?}");
+    }
+
+    fn source() -> JetStream {
+        let nats = Nats { servers: Vec::new(), login: Login::Open, tls: None };
+        let stream = Stream { name: "orders".to_owned(), prefix: "ingest".to_owned(), partitions: 8, create: None };
+        let second = Duration::from_secs(1);
+        JetStream {
+            nats,
+            stream,
+            tables: Vec::new(),
+            guarantee: Guarantee::ExactlyOnce,
+            source: "orders".to_owned(),
+            worker: None,
+            lease: second,
+            ack_wait: second,
+            keep_for: KeepFor::Forever,
+            dead_letters: PathBuf::new(),
+        }
     }
 }

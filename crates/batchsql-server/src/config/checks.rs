@@ -78,6 +78,7 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         folder: &folder,
         tables: &tables,
         destination: destination.as_ref(),
+        durable: durable.as_ref().map(|(_, durable)| durable),
         pipeline: &config.pipeline.value,
         nats: nats.as_ref(),
         dead_letters: dead_letters.as_deref(),
@@ -85,6 +86,9 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
     let sources = source_checks::check(&mut checks, config.sources, &around);
     if http.is_none() {
         source_checks::without_fields(&mut checks, &tables, &sources);
+        if let Some((span, _)) = &durable {
+            source_checks::without_log(&mut checks, span.clone(), &sources);
+        }
     }
     match (destination, metrics) {
         (Some(destination), Some(metrics)) if checks.found.is_empty() => Ok(Settings {

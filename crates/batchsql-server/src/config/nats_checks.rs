@@ -67,23 +67,30 @@ pub(super) fn nats(checks: &mut Mistakes<'_>, section: Spanned<nats_sections::Na
 /// The URLs of a text with commas between them.
 ///
 /// # Errors
-/// One of them is none. The text does not show it: it may have a password.
-fn urls(text: &str) -> Result<Vec<Secret>, String> {
+/// One of them is none, or has a login, which the client of NATS does not use and writes to its log. The text shows none of them.
+fn urls(text: &str) -> Result<Vec<String>, String> {
     let urls: Vec<&str> = text.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
     if urls.is_empty() {
         return Err(NO_SERVERS.to_owned());
     }
+    // Before anything else: a comma in a password makes two of one URL.
+    if text.contains('@') {
+        return Err(
+            "`servers` has a URL with a login, which is not used there; write `user` with `password`, or `token`, \
+                    and only the hosts in `servers`"
+                .to_owned(),
+        );
+    }
     for (number, url) in (1..).zip(&urls) {
         let scheme = url.split_once("://").map_or("nats", |(scheme, _)| scheme);
-        let rest = url.split_once("://").map_or(*url, |(_, rest)| rest);
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let host = url.split_once("://").map_or(*url, |(_, rest)| rest);
         if !["nats", "tls"].contains(&scheme) || host.is_empty() || host.contains(char::is_whitespace) {
             return Err(format!(
                 "URL {number} of `servers` is none; write for example \"nats://host:4222\" or \"tls://host\""
             ));
         }
     }
-    Ok(urls.into_iter().map(Secret::new).collect())
+    Ok(urls.into_iter().map(str::to_owned).collect())
 }
 
 /// `[publish]` with the section that it needs.

@@ -14,7 +14,7 @@ use crate::config::secret::Secret;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Nats {
-    /// One URL, or several with commas between. A URL may have a password.
+    /// One URL, or several with commas between. Hidden, as a URL with a password by mistake is.
     pub(crate) servers: Option<Secret>,
     pub(crate) servers_file: Option<PathBuf>,
     pub(crate) token: Option<Secret>,

@@ -87,6 +87,14 @@ fn each_mistake_of_a_worker_has_its_message() {
         "b.toml:12:11: there is no table `ordres`; did you mean `orders`?",
     );
     check(
+        "tables = []\n[sources.jetstream]\nstream = { name = \"a\" }",
+        "b.toml:10:1: `tables` is empty, so nothing would be written; name a table, or leave it out for all",
+    );
+    check(
+        "tables = [\"orders\", \"orders\"]\n[sources.jetstream]\nstream = { name = \"a\" }",
+        "b.toml:12:21: `orders` is in `tables` twice; remove one",
+    );
+    check(
         "stdin = true\n[sources.jetstream]\nstream = { name = \"a\" }",
         "b.toml:10:1: a source has one of `files`, `stdin` and `jetstream`; make two sources of it",
     );
@@ -125,6 +133,12 @@ fn what_does_not_fit_together_is_refused() {
         "name = \"orders\"\nfields = { orderId = \"id\" }\n",
         "b.toml:9:8: table `orders` has rows of a stream only, which have columns and no fields; move `fields` to the \
          configuration that publishes them",
+    );
+    worker(
+        "[nats]",
+        "[durable]\nfolder = \"d\"\n[nats]",
+        "b.toml:4:1: all rows come from streams, which keep them until they are written, so [durable] would store none; remove it, \
+         when `batchsql log inspect` shows that no rows wait in its folder",
     );
     let redis = "redis://h\"\n[[tables]]\nname = \"r\"\nkey = [\"id\"]\ncolumns = [{ name = \"id\", type = \"i64\" }]";
     let text = format!("[database]\ndsn = \"{redis}\nrule = \"update\"\n{}", &WORKER[WORKER.find("[nats]").unwrap()..]);
@@ -175,15 +189,31 @@ fn each_mistake_of_a_publisher_has_its_message() {
     );
     check(
         "[[tables]]",
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\nat_least_once = true\n[durable]\nfolder = \
+         \"d\"\nexactly_once = \"front\"\n[[tables]]",
+        "b.toml:6:1: a log that is published exactly once has its subjects for itself, and files are published beside it; remove \
+         `exactly_once`, or publish the files to another stream with a program of their own",
+    );
+    check(
+        "[[tables]]",
         "[[sources]]\nid = \"a\"\njetstream = { stream = { name = \"b\" } }\n[[tables]]",
         "b.toml:8:13: a worker writes to a [database], and [publish] to a stream; make two files of this one",
     );
     check("\"nats://a\"", "\"\"", "b.toml:2:1: `servers` is empty; give it a value or remove it");
     check(
         "\"nats://a\"",
-        "\"nats://a,http://u:hunter2@b\"",
+        "\"nats://a,http://b\"",
         "b.toml:2:1: URL 2 of `servers` is none; write for example \"nats://host:4222\" or \"tls://host\"",
     );
+    // The second one is cut in two by its comma.
+    for url in ["nats://u:hunter2@a", "nats://u:hun,ter2@a", "s3cret@a"] {
+        check(
+            "nats://a",
+            url,
+            "b.toml:2:1: `servers` has a URL with a login, which is not used there; write `user` with `password`, or `token`, and \
+             only the hosts in `servers`",
+        );
+    }
     check(
         "\"nats://a\"",
         "\"nats://a\"\nuser = \"u\"",

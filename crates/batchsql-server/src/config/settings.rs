@@ -84,8 +84,8 @@ pub(crate) struct Publish {
 /// The servers of NATS, and how to log in.
 #[derive(Debug, Clone)]
 pub(crate) struct Nats {
-    /// At least one. A URL may have a password.
-    pub(crate) servers: Vec<Secret>,
+    /// URLs, at least one, without a login.
+    pub(crate) servers: Vec<String>,
     pub(crate) login: Login,
     /// With absolute paths.
     pub(crate) tls: Option<NatsTls>,
@@ -93,7 +93,7 @@ pub(crate) struct Nats {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Login {
-    /// With what the URLs have, if anything.
+    /// Without a login.
     Open,
     Token(Secret),
     Password(String, Secret),

@@ -11,7 +11,7 @@ use toml::Spanned;
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_checks;
 use crate::config::nats_sections::{self, Guarantee};
-use crate::config::sections::{self, Missing, SetTo, Table, Unknown};
+use crate::config::sections::{self, Durable, Missing, SetTo, Table, Unknown};
 use crate::config::settings::{Destination, Files, JetStream, Nats, Source, SourceKind};
 
 /// The rest of the configuration, as far as it has no mistake.
@@ -19,6 +19,7 @@ pub(super) struct Around<'a> {
     pub(super) folder: &'a Path,
     pub(super) tables: &'a [Table],
     pub(super) destination: Option<&'a Destination>,
+    pub(super) durable: Option<&'a Durable>,
     pub(super) pipeline: &'a PipelineConfig,
     pub(super) nats: Option<&'a Nats>,
     pub(super) dead_letters: Option<&'a Path>,
@@ -31,6 +32,11 @@ impl Around<'_> {
 
     fn publishes(&self) -> bool {
         matches!(self.destination, Some(Destination::Stream(_)))
+    }
+
+    /// Whether the log writes its own subjects, and nobody else does.
+    fn publishes_exactly_once(&self) -> bool {
+        self.publishes() && self.durable.is_some_and(|durable| durable.exactly_once.is_some())
     }
 
     fn is_redis(&self) -> bool {
@@ -83,7 +89,7 @@ fn kind(
                 );
                 return None;
             }
-            let tables = tables(checks, section.tables, around);
+            let tables = tables(checks, span, section.tables, around)?;
             jetstream(checks, stream, tables, around, before).map(|stream| SourceKind::JetStream(Box::new(stream)))
         }
         (Some(pattern), false, None) => {
@@ -91,6 +97,13 @@ fn kind(
             let pattern = around.folder.join(pattern).to_string_lossy().into_owned();
             if let Err(error) = glob::Pattern::new(&pattern) {
                 checks.problem(span, format!("`files` is not a pattern of paths: {}", error.msg));
+                return None;
+            }
+            if around.publishes_exactly_once() {
+                // They do not go through the log, which finds its position in the last message of a subject at the next start.
+                let text = "a log that is published exactly once has its subjects for itself, and files are published beside \
+                            it; remove `exactly_once`, or publish the files to another stream with a program of their own";
+                checks.problem(span, text);
                 return None;
             }
             if around.publishes() && !section.at_least_once {
@@ -147,13 +160,26 @@ fn table(
 }
 
 /// The tables of a stream; default: all.
-fn tables(checks: &mut Mistakes<'_>, given: Option<Vec<Spanned<String>>>, around: &Around<'_>) -> Vec<String> {
+fn tables(
+    checks: &mut Mistakes<'_>,
+    span: Range<usize>,
+    given: Option<Vec<Spanned<String>>>,
+    around: &Around<'_>,
+) -> Option<Vec<String>> {
     let known = around.table_names();
-    let Some(given) = given else { return known.into_iter().map(str::to_owned).collect() };
+    let Some(given) = given else { return Some(known.into_iter().map(str::to_owned).collect()) };
+    if given.is_empty() {
+        checks.problem(span, "`tables` is empty, so nothing would be written; name a table, or leave it out for all");
+        return None;
+    }
+    let mut before = BTreeSet::new();
     for table in &given {
         checks.known_table(table.span(), table.get_ref(), &known);
+        if !before.insert(table.get_ref()) {
+            checks.problem(table.span(), format!("`{}` is in `tables` twice; remove one", table.get_ref()));
+        }
     }
-    given.into_iter().map(Spanned::into_inner).collect()
+    Some(given.into_iter().map(Spanned::into_inner).collect())
 }
 
 fn jetstream(
@@ -229,6 +255,16 @@ fn jetstream(
         checks.ok(span, checked.map_err(|error| error.to_string()))?;
     }
     Some(stream)
+}
+
+/// Rows of streams are written from there. So a log would not be opened, and rows that an earlier configuration has stored in it
+/// would wait without a word.
+pub(super) fn without_log(checks: &mut Mistakes<'_>, durable: Range<usize>, sources: &[Source]) {
+    if !sources.is_empty() && !sources.iter().any(|source| source.kind.needs_intake()) {
+        let text = "all rows come from streams, which keep them until they are written, so [durable] would store none; remove \
+                    it, when `batchsql log inspect` shows that no rows wait in its folder";
+        checks.problem(durable, text);
+    }
 }
 
 /// Rows of a stream have columns already. So a table that has no other rows has no use for settings of fields.

@@ -159,7 +159,11 @@ impl Sources {
         while let Some(ended) = self.workers.join_next().await {
             match ended {
                 Ok(Ok(Exit::Done)) => {}
-                Ok(Ok(exit) | Err(Failure { exit, .. })) => self.exit = exit,
+                Ok(Ok(exit)) => self.exit = exit,
+                Ok(Err(Failure { exit, text })) => {
+                    tracing::error!("{text}");
+                    self.exit = exit;
+                }
                 Err(error) => self.defect(&error),
             }
         }

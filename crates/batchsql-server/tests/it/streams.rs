@@ -383,6 +383,10 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     let missing = "it is missing; `run` makes it with 1 replicas";
     check("a.toml", &worker, 0, &["exactly once, tables orders", "accepts the login; version 2.", missing]);
     check("front.toml", &front, 0, &["insert in orders, 2 columns", missing]);
+    // What would end `run` is found before the stream is made.
+    let adds = front.replace("columns =", "rule = \"update\"\nkey = [\"note\"]\nset = { id = \"add\" }\ncolumns =");
+    let adds = adds.replace(", nullable = true", "");
+    check("b.toml", &adds, 1, &["DurableOptions::exactly_once, accept it", missing]);
     let program = cluster.start("front.toml", &front);
     let writer = cluster.start("a.toml", &worker);
     put(program.address(), 0..ROWS);
@@ -409,6 +413,6 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     runtime.block_on(async { cluster.context().await.delete_stream(&cluster.stream).await.unwrap() });
     let offline = cluster.place.run(&["check", "a.toml", "--offline"]);
     assert!(offline.code() == 0 && offline.out().contains("not asked (--offline)"), "{}", offline.all());
-    let away = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://u:hunter2@127.0.0.1:1\"\n");
+    let away = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://127.0.0.1:1\"\n");
     check("b.toml", &away, 3, &["nats           127.0.0.1:1: 127.0.0.1:1 cannot be reached"]);
 }
