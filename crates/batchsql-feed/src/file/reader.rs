@@ -41,11 +41,12 @@ pub(super) enum Read {
 }
 
 impl Opened {
-    /// The next lines. `before_end`: the fingerprint of the bytes before them, if the end of the file was seen there.
-    pub(super) fn read(&self, lines: &mut Lines, before_end: Option<u128>) -> io::Result<Read> {
+    /// The next lines. `before_next`: the fingerprint of the bytes before them, as they were when it was read up to there;
+    /// `None`: it was truncated just then.
+    pub(super) fn read(&self, lines: &mut Lines, before_next: Option<u128>) -> io::Result<Read> {
         let offset = lines.at().offset;
         // It may have been truncated and written anew while nobody looked.
-        if before_end.is_some() && of_bytes_before(&mut lines.file, offset)? != before_end {
+        if of_bytes_before(&mut lines.file, offset)? != before_next {
             return Ok(Read::Other);
         }
         // Before the lines: it may grow meanwhile.
