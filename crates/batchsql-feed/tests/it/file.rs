@@ -277,9 +277,10 @@ async fn a_file_that_is_written_anew_while_its_lines_wait_is_found() {
         let stopped = feed.stopped().unwrap();
         assert!(stopped.reason.contains("was replaced or truncated"), "{stopped}");
         feed.close(LONG).await;
-        let written = made.written();
-        assert_eq!(written, (1_000..1_000 + written.len() as i64).collect::<Vec<_>>(), "guarantee {guarantee}");
-        assert!(written.len() < 3_000);
+        let mut written = made.written();
+        // At least once, batches of rows without a key have no order.
+        written.sort_unstable();
+        assert_eq!(written, (1_000..2_000).collect::<Vec<_>>(), "guarantee {guarantee}");
         assert!(made.start(options()).await.unwrap_err().is_replaced());
     }
 }
