@@ -44,16 +44,17 @@ impl Opened {
     /// The next lines. `before_next`: the fingerprint of the bytes before them, as they were when it was read up to there;
     /// `None`: it was truncated just then.
     pub(super) fn read(&self, lines: &mut Lines, before_next: Option<u128>) -> io::Result<Read> {
-        let offset = lines.at().offset;
-        // It may have been truncated and written anew while nobody looked.
-        if of_bytes_before(&mut lines.file, offset)? != before_next {
-            return Ok(Read::Other);
-        }
+        let begin = lines.at();
         // Before the lines: it may grow meanwhile.
         let length = lines.file.metadata()?.len();
         let read = lines.read(MOST_LINES, MOST_BYTES)?;
         let offset = lines.at().offset;
         let before = of_bytes_before(&mut lines.file, offset)?;
+        // After the lines: it may have been truncated and written anew, also while they were read.
+        if of_bytes_before(&mut lines.file, begin.offset)? != before_next {
+            lines.go_to(begin);
+            return Ok(Read::Other);
+        }
         if read.is_empty() {
             return Ok(Read::End(length, before));
         }
