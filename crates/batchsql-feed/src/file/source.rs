@@ -72,6 +72,8 @@ pub(super) struct SeenEnd {
     pub(super) line: u64,
     /// The length of the file, in bytes, not less than this.
     pub(super) length: u64,
+    /// The file, while it is open. `None` before its end was seen.
+    pub(super) file: Option<(u64, u64)>,
 }
 
 impl FileSource {
@@ -191,7 +193,7 @@ impl FileSource {
             (lines, read)
         })
         .await?;
-        let line = lines.at().line;
+        let (line, open) = (lines.at().line, lines.file.metadata());
         self.lines = Some(lines);
         match read? {
             Read::Parts(parts) => {
@@ -200,7 +202,7 @@ impl FileSource {
             }
             Read::End(length, before) => {
                 (self.length, self.before_next) = (length, before);
-                self.ends.send_replace(SeenEnd { line, length });
+                self.ends.send_replace(SeenEnd { line, length, file: Some(identity(&open?)) });
             }
             Read::Other => return Ok(false),
         }

@@ -260,7 +260,22 @@ async fn a_file_that_is_written_anew_between_two_looks_is_found() {
     }
 }
 
-/// The same in its middle, while the database is away and the window is full.
+/// A shorter file has its name before the feed has looked again.
+#[tokio::test]
+async fn a_flush_does_not_take_another_file_for_one_that_is_written() {
+    for guarantee in 0..2 {
+        let made = Made::new(&lines(0..10));
+        let feed = made.start(both(&made)[guarantee].clone().look_every(Duration::from_millis(200))).await.unwrap();
+        feed.flush().await.unwrap();
+        fs::rename(made.path(), made.folder.path().join("old")).unwrap();
+        fs::write(made.path(), lines([20])).unwrap();
+        let error = tokio::time::timeout(LONG, feed.flush()).await.expect("it ends").unwrap_err();
+        assert!(error.is_stopped(), "{error}");
+        feed.close(LONG).await;
+    }
+}
+
+/// A file is written anew while it is read up to its middle, the database is away and the window is full.
 #[tokio::test]
 async fn a_file_that_is_written_anew_while_its_lines_wait_is_found() {
     for guarantee in 0..2 {
