@@ -9,7 +9,7 @@ use batchsql_core::BatchSql;
 
 use super::bad_lines::{BadLines, letter};
 use super::identity::of_bytes_before;
-use super::lines::Lines;
+use super::lines::{At, Lines};
 use super::mark::MarkFile;
 use super::options::FileOptions;
 use super::rows::{Part, parts};
@@ -75,4 +75,23 @@ impl Opened {
         }
         Ok(Read::Parts(parts))
     }
+}
+
+/// Goes from `start` behind a line, and returns the fingerprint of the bytes before the next one. `None`: there is no such line,
+/// or the bytes before the known place are other ones: it may have been truncated and written anew since the start.
+pub(super) fn go_behind(
+    lines: &mut Lines,
+    start: At,
+    line: u64,
+    (known, before): (At, u128),
+) -> io::Result<Option<u128>> {
+    if known.offset > 0 && of_bytes_before(&mut lines.file, known.offset)? != Some(before) {
+        return Ok(None);
+    }
+    lines.go_to(start);
+    if !lines.skip_to(line)? {
+        return Ok(None);
+    }
+    let offset = lines.at().offset;
+    of_bytes_before(&mut lines.file, offset)
 }

@@ -18,13 +18,12 @@ use tokio::time::sleep;
 use super::bad_lines::BadLines;
 use super::blocking::{lost_thread, run};
 use super::error::FileError;
-use super::identity::of_bytes_before;
 use super::lines::{At, Lines};
 use super::mark::{Mark, Place};
 use super::name::{identity, is_other};
 use super::opening::{Found, find};
 use super::options::{FileOptions, TakeOver};
-use super::reader::{Opened, Read};
+use super::reader::{Opened, Read, go_behind};
 use super::rows::Part;
 use crate::source::{Begin, Next, NotClaimed, Refusal, Source, SourceError};
 use crate::state::{PartitionState, quoted_table};
@@ -384,20 +383,6 @@ impl FileSource {
             Refusal::Wait(format!("the mark {mark} cannot be written: {error}; trying again"))
         })
     }
-}
-
-/// Goes from `start` behind a line, and returns the fingerprint of the bytes before the next one. `None`: there is no such line,
-/// or the bytes before the known place are other ones: it may have been truncated and written anew since the start.
-fn go_behind(lines: &mut Lines, start: At, line: u64, (known, before): (At, u128)) -> io::Result<Option<u128>> {
-    if known.offset > 0 && of_bytes_before(&mut lines.file, known.offset)? != Some(before) {
-        return Ok(None);
-    }
-    lines.go_to(start);
-    if !lines.skip_to(line)? {
-        return Ok(None);
-    }
-    let offset = lines.at().offset;
-    of_bytes_before(&mut lines.file, offset)
 }
 
 /// Another process has another id or another time; another source of this process, another number.
