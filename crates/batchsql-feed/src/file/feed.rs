@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::error::FileError;
+use super::name::identity;
 use super::options::FileOptions;
 use super::source::{FileSource, SeenEnd};
 use crate::feeds::Feeds;
@@ -177,7 +178,8 @@ impl FileFeed {
         let found = spawn_blocking(move || std::fs::metadata(path)).await.map_err(std::io::Error::other);
         let found = found.and_then(|found| found);
         let what = || format!("cannot look at {}", self.options.path.display());
-        let length = found.map_err(|error| FileError::io(&what(), error))?.len();
+        let found = found.map_err(|error| FileError::io(&what(), error))?;
+        let (length, file) = (found.len(), Some(identity(&found)));
         let (mut ends, mut progress) = (self.ends.clone(), self.feeds.progress());
         loop {
             progress.mark_unchanged();
@@ -185,7 +187,8 @@ impl FileFeed {
             if let Some(stopped) = self.state.stopped() {
                 return Err(FileError::stopped(stopped.to_string()));
             }
-            if end.length >= length && self.lines() >= end.line {
+            // If the name leads to another file, the source finds it too, and stops.
+            if end.file == file && end.length >= length && self.lines() >= end.line {
                 return Ok(end.line);
             }
             tokio::select! {

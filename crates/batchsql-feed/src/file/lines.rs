@@ -75,7 +75,7 @@ impl Lines {
             }
             let end = part.iter().position(|byte| *byte == b'\n');
             let taken = end.unwrap_or(part.len());
-            let room = (self.longest + 1).saturating_sub(beginning.len());
+            let room = self.longest.saturating_add(1).saturating_sub(beginning.len());
             beginning.extend_from_slice(&part[..taken.min(room)]);
             length += taken as u64;
             if length > self.longest as u64 {
@@ -181,6 +181,12 @@ mod tests {
         let read = lines.read(9, 9_999).unwrap();
         assert_eq!(read[0].text, Text::TooLong(vec![b'x'; BEGINNING]));
         assert_eq!(read[1], whole(2, 4 * PART as u64 + 1, "ok"));
+    }
+
+    #[test]
+    fn lines_without_a_limit_are_whole() {
+        let (mut lines, _file) = lines(b"one\ntwo\n", usize::MAX);
+        assert_eq!(lines.read(9, 99).unwrap(), [whole(1, 0, "one"), whole(2, 4, "two")]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use batchsql_core::BatchSql;
 
 use super::bad_lines::{BadLines, letter};
 use super::identity::of_bytes_before;
-use super::lines::Lines;
+use super::lines::{At, Lines};
 use super::mark::MarkFile;
 use super::options::FileOptions;
 use super::rows::{Part, parts};
@@ -41,18 +41,20 @@ pub(super) enum Read {
 }
 
 impl Opened {
-    /// The next lines. `before_end`: the fingerprint of the bytes before them, if the end of the file was seen there.
-    pub(super) fn read(&self, lines: &mut Lines, before_end: Option<u128>) -> io::Result<Read> {
-        let offset = lines.at().offset;
-        // It may have been truncated and written anew while nobody looked.
-        if before_end.is_some() && of_bytes_before(&mut lines.file, offset)? != before_end {
-            return Ok(Read::Other);
-        }
+    /// The next lines. `before_next`: the fingerprint of the bytes before them, as they were when it was read up to there;
+    /// `None`: it was truncated just then.
+    pub(super) fn read(&self, lines: &mut Lines, before_next: Option<u128>) -> io::Result<Read> {
+        let begin = lines.at();
         // Before the lines: it may grow meanwhile.
         let length = lines.file.metadata()?.len();
         let read = lines.read(MOST_LINES, MOST_BYTES)?;
         let offset = lines.at().offset;
         let before = of_bytes_before(&mut lines.file, offset)?;
+        // After the lines: it may have been truncated and written anew, also while they were read.
+        if of_bytes_before(&mut lines.file, begin.offset)? != before_next {
+            lines.go_to(begin);
+            return Ok(Read::Other);
+        }
         if read.is_empty() {
             return Ok(Read::End(length, before));
         }
@@ -73,4 +75,23 @@ impl Opened {
         }
         Ok(Read::Parts(parts))
     }
+}
+
+/// Goes from `start` behind a line, and returns the fingerprint of the bytes before the next one. `None`: there is no such line,
+/// or the bytes before the known place are other ones: it may have been truncated and written anew since the start.
+pub(super) fn go_behind(
+    lines: &mut Lines,
+    start: At,
+    line: u64,
+    (known, before): (At, u128),
+) -> io::Result<Option<u128>> {
+    if known.offset > 0 && of_bytes_before(&mut lines.file, known.offset)? != Some(before) {
+        return Ok(None);
+    }
+    lines.go_to(start);
+    if !lines.skip_to(line)? {
+        return Ok(None);
+    }
+    let offset = lines.at().offset;
+    of_bytes_before(&mut lines.file, offset)
 }

@@ -95,9 +95,17 @@ impl Parts {
         pushed
     }
 
-    /// The line needs no write.
+    /// The line needs no write. Those that follow each other are one part: each part may be a transaction, and is held in memory.
     fn skip(&mut self, line: &Line, now: SystemTime) {
         self.close(now);
+        if let Some(last) = self.done.last_mut()
+            && let Next::Skip(lines) = &mut last.next
+        {
+            *lines = *lines.start()..=line.number;
+            last.bytes += bytes(line);
+            last.behind = behind(line);
+            return;
+        }
         let next = Next::Skip(line.number..=line.number);
         self.done.push(Part { next, bytes: bytes(line), behind: behind(line), before: None });
     }
@@ -153,10 +161,10 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        let expected =
-            [(1, 2, true), (3, 3, true), (4, 4, false), (5, 5, false), (6, 6, false), (7, 8, true), (9, 9, false)];
+        let expected = [(1, 2, true), (3, 3, true), (4, 6, false), (7, 8, true), (9, 9, false)];
         assert_eq!((kinds, bad), (expected.to_vec(), vec![5, 6, 9]));
         assert_eq!(parts[0].behind, At { line: 2, offset: 200 });
+        assert_eq!((parts[2].behind, parts[2].bytes), (At { line: 6, offset: 600 }, 300));
     }
 
     fn line(number: u64, text: &[u8]) -> Line {

@@ -18,13 +18,12 @@ use tokio::time::sleep;
 use super::bad_lines::BadLines;
 use super::blocking::{lost_thread, run};
 use super::error::FileError;
-use super::identity::of_bytes_before;
 use super::lines::{At, Lines};
 use super::mark::{Mark, Place};
 use super::name::{identity, is_other};
 use super::opening::{Found, find};
 use super::options::{FileOptions, TakeOver};
-use super::reader::{Opened, Read};
+use super::reader::{Opened, Read, go_behind};
 use super::rows::Part;
 use crate::source::{Begin, Next, NotClaimed, Refusal, Source, SourceError};
 use crate::state::{PartitionState, quoted_table};
@@ -52,8 +51,9 @@ pub struct FileSource {
     ends: watch::Sender<SeenEnd>,
     /// The length of the file when its end was seen.
     length: u64,
-    /// The fingerprint of the bytes before the next line, if the end was seen there.
-    before_end: Option<u128>,
+    /// The fingerprint of the bytes before the next line that is read, when the place is known; `None` if the file was truncated
+    /// just then.
+    before_next: Option<u128>,
 }
 
 /// Lines that were returned and are not settled.
@@ -71,6 +71,8 @@ pub(super) struct SeenEnd {
     pub(super) line: u64,
     /// The length of the file, in bytes, not less than this.
     pub(super) length: u64,
+    /// The file, while it is open. `None` before its end was seen.
+    pub(super) file: Option<(u64, u64)>,
 }
 
 impl FileSource {
@@ -107,7 +109,7 @@ impl FileSource {
             owner: owner(),
             ends: watch::Sender::default(),
             length: 0,
-            before_end: None,
+            before_next: None,
         })
     }
 
@@ -153,19 +155,15 @@ impl FileSource {
         Ok(())
     }
 
-    /// Goes behind this line. False: the file has not so many.
+    /// Goes behind this line. False: the file has not so many, or other ones before the place of the mark.
     async fn place_behind(&mut self, line: u64) -> io::Result<bool> {
         let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
         let known = At { line: self.mark.place.line, offset: self.mark.place.offset };
         let start = if known.line <= line { known } else { At::default() };
+        let known_before = self.mark.place.before;
         let (lines, found) = run(move || {
-            lines.go_to(start);
-            let found = lines.skip_to(line);
-            let before = found.and_then(|found| {
-                let offset = lines.at().offset;
-                if found { of_bytes_before(&mut lines.file, offset) } else { Ok(None) }
-            });
-            (lines, before)
+            let found = go_behind(&mut lines, start, line, (known, known_before));
+            (lines, found)
         })
         .await?;
         let at = lines.at();
@@ -176,17 +174,17 @@ impl FileSource {
         self.window_bytes = 0;
         self.mark.settled = line;
         self.mark.place = Place { line, offset: at.offset, before };
-        (self.is_placed, self.before_end) = (true, None);
+        (self.is_placed, self.before_next) = (true, Some(before));
         Ok(true)
     }
 
     /// Reads more lines. Those that are no rows are in their file when it returns. False: the file is another one by now.
     async fn read(&mut self) -> io::Result<bool> {
-        let (of, before_end) = (Arc::clone(&self.of), self.before_end);
+        let (of, before_next) = (Arc::clone(&self.of), self.before_next);
         let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
         let (lines, read) = run(move || {
             let begin = lines.at();
-            let read = of.read(&mut lines, before_end);
+            let read = of.read(&mut lines, before_next);
             if read.is_err() {
                 // The lines come again.
                 lines.go_to(begin);
@@ -194,16 +192,16 @@ impl FileSource {
             (lines, read)
         })
         .await?;
-        let line = lines.at().line;
+        let (line, open) = (lines.at().line, lines.file.metadata());
         self.lines = Some(lines);
         match read? {
             Read::Parts(parts) => {
-                self.before_end = None;
+                self.before_next = parts.last().and_then(|last| last.before);
                 self.parts.extend(parts);
             }
             Read::End(length, before) => {
-                (self.length, self.before_end) = (length, before);
-                self.ends.send_replace(SeenEnd { line, length });
+                (self.length, self.before_next) = (length, before);
+                self.ends.send_replace(SeenEnd { line, length, file: Some(identity(&open?)) });
             }
             Read::Other => return Ok(false),
         }
@@ -240,14 +238,14 @@ impl Source for FileSource {
             return Err(SourceError::stop(
                 StopReason::OtherSource,
                 format!(
-                    "{} has fewer lines than were written: it was truncated; restore it, or remove the mark {} to write it from its \
-                 beginning",
+                    "{} has fewer lines than were written, or other ones: it was truncated; restore it, or remove the mark {} to \
+                 write it from its beginning",
                     path.display(),
                     self.of.mark_file.path().display()
                 ),
             ));
         }
-        if self.window_bytes >= self.of.options.window_bytes {
+        if !self.window.is_empty() && self.window_bytes >= self.of.options.window_bytes {
             return Ok(Next::Nothing);
         }
         let mut is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
@@ -320,7 +318,8 @@ impl Source for FileSource {
         };
         let mut claim = Claim::of(&*self.owner).from(from);
         if !self.mark.has_position {
-            claim = claim.or_begin_at(0);
+            // Not 0: it may have been written at least once until now.
+            claim = claim.or_begin_at(i64::try_from(self.mark.settled).unwrap_or(i64::MAX));
         }
         if !self.mark.owners.contains(&self.owner) {
             self.mark.owners.push(self.owner.clone());
@@ -360,8 +359,8 @@ impl Source for FileSource {
             return Err(Refusal::Stop(
                 StopReason::OtherSource,
                 format!(
-                    "the position in the database is line {position}, but {path} has fewer lines: it was truncated or is another file; \
-                 restore it, or give it another name with FileOptions::exactly_once"
+                    "the position in the database is line {position}, but {path} has fewer lines, or other ones: it was truncated or \
+                 is another file; restore it, or give it another name with FileOptions::exactly_once"
                 ),
             ));
         }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, ColumnType, Conflict, DynRow, Expr, PartitionKey, PipelineConfig, Removed, Schema, ValueRef,
+    BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Expr, PartitionKey, PipelineConfig, Removed, Schema, ValueRef,
 };
 use batchsql_feed::file::{FileError, FileFeed, FileOptions, TakeOver, WhenReplaced};
-use batchsql_testkit::ScriptedSink;
+use batchsql_testkit::{ScriptedSink, Step};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -72,7 +72,7 @@ impl Made {
     /// Writes what is in the file, and closes the feed.
     async fn drain(&self, options: FileOptions) -> u64 {
         let feed = self.start(options).await.unwrap();
-        let line = feed.flush().await.unwrap();
+        let line = tokio::time::timeout(LONG, feed.flush()).await.expect("all lines end").unwrap();
         let report = feed.close(LONG).await;
         assert_eq!((report.lines, report.mark_error), (line, None));
         line
@@ -260,6 +260,94 @@ async fn a_file_that_is_written_anew_between_two_looks_is_found() {
     }
 }
 
+/// A shorter file has its name before the feed has looked again.
+#[tokio::test]
+async fn a_flush_does_not_take_another_file_for_one_that_is_written() {
+    for guarantee in 0..2 {
+        let made = Made::new(&lines(0..10));
+        let feed = made.start(both(&made)[guarantee].clone().look_every(Duration::from_millis(200))).await.unwrap();
+        feed.flush().await.unwrap();
+        fs::rename(made.path(), made.folder.path().join("old")).unwrap();
+        fs::write(made.path(), lines([20])).unwrap();
+        let error = tokio::time::timeout(LONG, feed.flush()).await.expect("it ends").unwrap_err();
+        assert!(error.is_stopped(), "{error}");
+        feed.close(LONG).await;
+    }
+}
+
+/// A file is written anew while it is read up to its middle, the database is away and the window is full.
+#[tokio::test]
+async fn a_file_that_is_written_anew_while_its_lines_wait_is_found() {
+    for guarantee in 0..2 {
+        let made = Made::new(&lines(1_000..4_000));
+        made.sink.break_table("t", ErrorClass::Transient);
+        let options = || both(&made)[guarantee].clone().window_bytes(1);
+        let feed = made.start(options()).await.unwrap();
+        // One read is 1,000 lines at most.
+        until("some lines are read", || made.sink.prepares() + made.sink.writes() > 0).await;
+        let mut open = OpenOptions::new().write(true).open(made.path()).unwrap();
+        open.write_all(lines(5_000..9_000).as_bytes()).unwrap();
+        made.sink.mend_table("t");
+        until("it has stopped", || feed.stopped().is_some()).await;
+        let stopped = feed.stopped().unwrap();
+        assert!(stopped.reason.contains("was replaced or truncated"), "{stopped}");
+        feed.close(LONG).await;
+        let mut written = made.written();
+        // At least once, batches of rows without a key have no order.
+        written.sort_unstable();
+        assert_eq!(written, (1_000..2_000).collect::<Vec<_>>(), "guarantee {guarantee}");
+        assert!(made.start(options()).await.unwrap_err().is_replaced());
+    }
+}
+
+/// The same between the start and the claim, which waits for the database.
+#[tokio::test]
+async fn a_file_that_is_written_anew_before_the_claim_is_found() {
+    let made = Made::new(&lines(0..10));
+    made.drain(made.exactly()).await;
+    made.sink.script_claim([Step::Hang]);
+    let feed = made.start(made.exactly()).await.unwrap();
+    let mut open = OpenOptions::new().write(true).open(made.path()).unwrap();
+    open.write_all(lines(50..70).as_bytes()).unwrap();
+    made.sink.release(1);
+    until("it has stopped", || feed.stopped().is_some()).await;
+    let stopped = feed.stopped().unwrap();
+    assert!(stopped.reason.contains("or other ones"), "{stopped}");
+    feed.close(LONG).await;
+    assert_eq!(made.written(), (0..10).collect::<Vec<_>>());
+}
+
+/// What was written at least once is not written again when it is to be exactly once from now on.
+#[tokio::test]
+async fn a_file_that_was_written_at_least_once_goes_on_exactly_once() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.options()).await;
+    made.append(&lines(5..7));
+    assert_eq!(made.drain(made.exactly()).await, 7);
+    assert_eq!(made.written(), (0..7).collect::<Vec<_>>());
+    assert_eq!(made.sink.position("t", 0), Some(7));
+}
+
+/// A window that has no room for a line: each part is read alone.
+#[tokio::test]
+async fn a_window_without_room_does_not_stop_a_feed() {
+    for guarantee in 0..2 {
+        let made = Made::new(&lines(0..5));
+        let limits = both(&made)[guarantee].clone().window_bytes(0).max_line_bytes(usize::MAX);
+        assert_eq!(made.drain(limits).await, 5);
+        assert_eq!(made.written(), (0..5).collect::<Vec<_>>());
+    }
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.unwrap_or_else(|_| panic!("not so after {LONG:?}: {what}"));
+}
+
 /// The mark is lost, as when the file is moved to another machine.
 #[tokio::test]
 async fn a_file_without_its_mark_is_taken_over_only_on_request() {
@@ -358,7 +446,7 @@ async fn settings_that_cannot_work_are_refused() {
 #[tokio::test]
 async fn a_lost_reply_doubles_nothing() {
     let made = Made::new(&lines(0..3_000));
-    made.sink.script([batchsql_testkit::Step::Late, batchsql_testkit::Step::LoseReply]);
+    made.sink.script([Step::Late, Step::LoseReply]);
     made.drain(made.exactly()).await;
     assert_eq!(made.written(), (0..3_000).collect::<Vec<_>>());
 }
