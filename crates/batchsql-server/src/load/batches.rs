@@ -75,10 +75,17 @@ fn parquet(
         let done = stripes.first.saturating_sub(1) as f64 / total.max(1) as f64;
         let read = (input.bytes as f64 * done) as u64;
         if !stripes.send(fields.projected(batch.map_err(refused)?)?, read) {
-            break;
+            return Ok(total);
         }
     }
-    Ok(total)
+    // The reader ends without an error where the pages of a column end.
+    match stripes.first - 1 {
+        found if found == total => Ok(total),
+        found => {
+            let text = format!("its content is not readable: it says that it has {total} rows, but it has {found}");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
 }
 
 fn arrow(
@@ -240,6 +247,8 @@ mod tests {
     use arrow_array::{ArrayRef, Int64Array, StringViewArray};
     use arrow_ipc::writer::FileWriter;
     use batchsql::{ColumnType, FieldRules};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
 
     use super::*;
     use crate::table::record::tests::orders;
@@ -283,5 +292,33 @@ mod tests {
             Arc::new((0..100).map(|_| Some("x".repeat(STRIPE_BYTES / 50))).collect::<StringViewArray>());
         let long = stripes(ColumnType::Text, vec![long]);
         assert!((2..=4).contains(&long.len()), "{long:?}");
+    }
+
+    /// Rows that the file says it has, and has not, are not told as loaded.
+    #[test]
+    fn a_parquet_file_with_fewer_rows_than_it_says_is_damaged() {
+        let ids: ArrayRef = Arc::new((0..100).map(Some).collect::<Int64Array>());
+        let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        let file = writer.into_inner().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, &file).unwrap();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+        let more = |group: &RowGroupMetaData| group.clone().into_builder().set_num_rows(110).build().unwrap();
+        let groups = metadata.row_groups().iter().map(more).collect();
+        let metadata = metadata.into_builder().set_row_groups(groups).build();
+        let footer = u32::from_le_bytes(file[file.len() - 8..file.len() - 4].try_into().unwrap()) as usize;
+        let mut damaged = file[..file.len() - 8 - footer].to_vec();
+        ParquetMetaDataWriter::new(&mut damaged, &metadata).finish().unwrap();
+        std::fs::write(&path, &damaged).unwrap();
+        let mut found = 0;
+        let result =
+            rows(&Input::open(&path, None, |_| {}).unwrap(), &orders(FieldRules::default()), 0, drop, |stripe| {
+                found += stripe.len();
+                true
+            });
+        assert!(result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData), "{found}: {result:?}");
     }
 }
