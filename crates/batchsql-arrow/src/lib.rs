@@ -10,7 +10,7 @@
 //! |---|---|
 //! | Boolean | bool |
 //! | Int8 to Int64, UInt8 to UInt64 | integers, floats and decimals; a number that does not fit is refused |
-//! | Float16, Float32, Float64 | f64; f32 for numbers that it holds exactly |
+//! | Float16, Float32, Float64 | f64; f32 for numbers that it holds exactly, or that have the same shortest digits (0.1) |
 //! | Decimal32, 64, 128, 256 | decimal; with scale 0 also integers, if the number fits |
 //! | Utf8, LargeUtf8, Utf8View, a dictionary of them | text; the others by their text: decimal, uuid, json, date, time, timestamp (ISO 8601), timestamptz (RFC 3339) |
 //! | Binary, LargeBinary, BinaryView, FixedSizeBinary | bytes; FixedSizeBinary(16) also uuid |

@@ -45,13 +45,17 @@ impl FromStr for Decimal {
     type Err = InvalidDecimal;
 
     fn from_str(text: &str) -> Result<Self, InvalidDecimal> {
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        let unsigned = text.strip_prefix('-').unwrap_or(text);
-        let valid = match unsigned.split_once('.') {
-            Some((whole, fraction)) => digits(whole) && digits(fraction),
-            None => digits(unsigned),
-        };
-        if valid { Ok(Self(text.into())) } else { Err(InvalidDecimal) }
+        if is_decimal(text) { Ok(Self(text.into())) } else { Err(InvalidDecimal) }
+    }
+}
+
+/// Whether a text is that of a [`Decimal`].
+pub(crate) fn is_decimal(text: &str) -> bool {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    match unsigned.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(unsigned),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::model::batch::{Batch, SharedRows};
 use crate::model::column::Column;
 use crate::model::columns::ColumnBuffer;
+use crate::model::decimal::is_decimal;
 use crate::model::schema::Schema;
 use crate::model::value::ValueRef;
 use crate::model::views::{ColumnValues, ColumnView};
@@ -54,7 +55,7 @@ impl ColumnBuilder {
     /// Appends a value to a column.
     ///
     /// # Errors
-    /// The column has another type, or `NULL` is not allowed in it.
+    /// The column has another type, `NULL` is not allowed in it, or the text of a decimal is none.
     ///
     /// # Panics
     /// When there is no such column, or the variable values of one column take more than 4 GiB.
@@ -68,6 +69,12 @@ impl ColumnBuilder {
                 return Err(RowError::type_mismatch(&self.schema, declared, ty.name()));
             }
             _ => {}
+        }
+        // Drivers encode its digits without a look at them.
+        if let ValueRef::Decimal(text) = value
+            && !is_decimal(text)
+        {
+            return Err(RowError::unreadable(&self.schema, declared.name(), &"no decimal"));
         }
         buffer.push(value);
         self.lengths[column] += 1;
@@ -172,5 +179,17 @@ mod tests {
         let row = schema.row().set("id", 1_i64).unwrap().set("note", "one").unwrap().finish().unwrap();
         assert_eq!(rows.rows().to_row(0), row);
         assert_eq!(rows.rows().bytes(), schema.fixed_row_len() + 3);
+    }
+
+    #[test]
+    fn a_text_that_is_no_decimal_is_refused() {
+        let schema = Schema::builder("t").column("price", ColumnType::Decimal).build().unwrap();
+        let mut rows = ColumnBuilder::new(&schema, 1);
+        for text in ["1e5", "", "+1", "1.", "NaN"] {
+            let refused = rows.push(0, ValueRef::Decimal(text)).unwrap_err();
+            assert!(refused.is_type_mismatch() && refused.column() == Some("price"), "{text:?}: {refused}");
+        }
+        rows.push(0, ValueRef::Decimal("-1.50")).unwrap();
+        assert_eq!(rows.finish().unwrap().rows().column(0).get(0), ValueRef::Decimal("-1.50"));
     }
 }

@@ -75,10 +75,17 @@ fn parquet(
         let done = stripes.first.saturating_sub(1) as f64 / total.max(1) as f64;
         let read = (input.bytes as f64 * done) as u64;
         if !stripes.send(fields.projected(batch.map_err(refused)?)?, read) {
-            break;
+            return Ok(total);
         }
     }
-    Ok(total)
+    // The reader ends without an error where the pages of a column end.
+    match stripes.first - 1 {
+        found if found == total => Ok(total),
+        found => {
+            let text = format!("its content is not readable: it says that it has {total} rows, but it has {found}");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+    }
 }
 
 fn arrow(
@@ -184,7 +191,7 @@ struct Stripes<N> {
 
 impl<N: FnMut(Stripe) -> bool> Stripes<N> {
     fn send(&mut self, batch: RecordBatch, read: u64) -> bool {
-        let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
+        let row_bytes = bytes(&batch) / batch.num_rows().max(1);
         let most = (STRIPE_BYTES / row_bytes.max(1)).clamp(1, STRIPE);
         for begin in (0..batch.num_rows()).step_by(most) {
             let part = batch.slice(begin, most.min(batch.num_rows() - begin));
@@ -196,6 +203,19 @@ impl<N: FnMut(Stripe) -> bool> Stripes<N> {
         }
         true
     }
+}
+
+/// The bytes of the buffers of a batch. Not their capacity: the arrays of an Arrow file are parts of one allocation, which would
+/// count for each of them.
+fn bytes(batch: &RecordBatch) -> usize {
+    let mut left: Vec<_> = batch.columns().iter().map(|column| column.to_data()).collect();
+    let mut bytes = 0;
+    while let Some(array) = left.pop() {
+        let nulls = array.nulls().map_or(0, |nulls| nulls.buffer().len());
+        bytes += nulls + array.buffers().iter().map(|buffer| buffer.len()).sum::<usize>();
+        left.extend_from_slice(array.child_data());
+    }
+    bytes
 }
 
 fn invalid(text: String) -> io::Error {
@@ -219,5 +239,86 @@ fn refused(error: ArrowError) -> io::Error {
     match error {
         ArrowError::IoError(_, error) if error.raw_os_error().is_some() => error,
         other => io::Error::new(io::ErrorKind::InvalidData, format!("its content is not readable: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, Int64Array, StringViewArray};
+    use arrow_ipc::writer::FileWriter;
+    use batchsql::{ColumnType, FieldRules};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
+
+    use super::*;
+    use crate::table::record::tests::orders;
+
+    /// The lengths of the stripes of an Arrow file with these columns, which have the names `c0` and so on.
+    fn stripes(ty: ColumnType, columns: Vec<ArrayRef>) -> Vec<usize> {
+        let names = (0..columns.len()).map(|number| format!("c{number}"));
+        let batch = RecordBatch::try_from_iter(names.clone().zip(columns)).unwrap();
+        let mut target = orders(FieldRules::default());
+        let table = batchsql::Schema::builder("t").nullable("region", ColumnType::Text);
+        let table = names.fold(table, |table, name| table.nullable(name, ty));
+        target.schema = table.build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.arrow");
+        let mut writer = FileWriter::try_new(File::create(&path).unwrap(), batch.schema_ref()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        let mut found = Vec::new();
+        let total = rows(&Input::open(&path, None, |_| {}).unwrap(), &target, 0, drop, |stripe| {
+            found.push(stripe.len());
+            true
+        });
+        assert_eq!(total.unwrap(), batch.num_rows() as u64);
+        found
+    }
+
+    /// Many columns do not make many small stripes, each of which is a transaction.
+    #[test]
+    fn a_stripe_is_as_long_as_its_rows_allow() {
+        let numbers: Vec<ArrayRef> =
+            (0..60).map(|_| Arc::new((0..10_000).map(Some).collect::<Int64Array>()) as ArrayRef).collect();
+        assert_eq!(stripes(ColumnType::I64, numbers), [STRIPE, STRIPE]);
+        let texts: Vec<ArrayRef> = (0..20)
+            .map(|_| {
+                Arc::new((0..5_000).map(|id| Some(format!("a text of some length {id}"))).collect::<StringViewArray>())
+            })
+            .map(|array| array as ArrayRef)
+            .collect();
+        assert_eq!(stripes(ColumnType::Text, texts), [STRIPE]);
+        let long: ArrayRef =
+            Arc::new((0..100).map(|_| Some("x".repeat(STRIPE_BYTES / 50))).collect::<StringViewArray>());
+        let long = stripes(ColumnType::Text, vec![long]);
+        assert!((2..=4).contains(&long.len()), "{long:?}");
+    }
+
+    /// Rows that the file says it has, and has not, are not told as loaded.
+    #[test]
+    fn a_parquet_file_with_fewer_rows_than_it_says_is_damaged() {
+        let ids: ArrayRef = Arc::new((0..100).map(Some).collect::<Int64Array>());
+        let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        let file = writer.into_inner().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, &file).unwrap();
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&File::open(&path).unwrap()).unwrap();
+        let more = |group: &RowGroupMetaData| group.clone().into_builder().set_num_rows(110).build().unwrap();
+        let groups = metadata.row_groups().iter().map(more).collect();
+        let metadata = metadata.into_builder().set_row_groups(groups).build();
+        let footer = u32::from_le_bytes(file[file.len() - 8..file.len() - 4].try_into().unwrap()) as usize;
+        let mut damaged = file[..file.len() - 8 - footer].to_vec();
+        ParquetMetaDataWriter::new(&mut damaged, &metadata).finish().unwrap();
+        std::fs::write(&path, &damaged).unwrap();
+        let mut found = 0;
+        let result =
+            rows(&Input::open(&path, None, |_| {}).unwrap(), &orders(FieldRules::default()), 0, drop, |stripe| {
+                found += stripe.len();
+                true
+            });
+        assert!(result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData), "{found}: {result:?}");
     }
 }
