@@ -40,6 +40,7 @@ const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sy
 const NO_TABLE: u16 = 1146;
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
+const NO_COLUMN: u16 = 1054;
 const LOCK_TIMEOUT: u16 = 1205;
 
 /// Claims a partition. `abandoned`: whether a session that holds the position and stands still is ended.
@@ -122,6 +123,11 @@ async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {
 
 /// A server tells a user without rights whether a table exists only if the user may know it.
 fn with_advice(failed: Failed) -> Failed {
+    if failed.code == NO_COLUMN {
+        let text = "the table batchsql_positions is that of an earlier version; add its column: \
+                    ALTER TABLE batchsql_positions ADD COLUMN holder VARCHAR(400) NULL";
+        return Failed { error: SinkError::with_code(ErrorClass::Schema, NO_COLUMN, text), ..failed };
+    }
     if failed.code != NO_RIGHT {
         return failed;
     }

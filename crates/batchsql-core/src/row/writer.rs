@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::model::columns::{ColumnBuffer, TypedBuffer};
+use crate::model::decimal::is_decimal;
 use crate::model::schema::Schema;
 use crate::model::temporal::{Date, Time, Timestamp, TimestampTz};
 use crate::model::value::{ColumnType, Decimal, Json, ValueRef};
@@ -200,7 +201,8 @@ impl<'a> RowWriter<'a> {
     /// Writes a value of any type; it must be of the column's own type.
     ///
     /// # Errors
-    /// As the typed methods.
+    /// As the typed methods; also a text that is not that of a [`Decimal`] in a decimal column. The text of a JSON document is not
+    /// checked.
     pub fn value(&mut self, value: ValueRef<'_>) -> Result<(), RowError> {
         match value {
             ValueRef::Null => self.null(),
@@ -211,6 +213,9 @@ impl<'a> RowWriter<'a> {
             ValueRef::U64(v) => self.u64(v),
             ValueRef::F32(v) => self.f32(v),
             ValueRef::F64(v) => self.f64(v),
+            ValueRef::Decimal(v) if !is_decimal(v) => {
+                Err(self.refused("a text that is not a decimal number: expected [-]digits[.digits]"))
+            }
             ValueRef::Decimal(v) => self.raw_decimal(v),
             ValueRef::Text(v) => self.text(v),
             ValueRef::Bytes(v) => self.bytes(v),

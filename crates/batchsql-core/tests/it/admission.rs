@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchsql_core::{
     Attempt, BatchSql, ColumnType, Conflict, DynRow, Limits, Row, RowError, RowWriter, Rows, Schema, Sink, SinkError,
-    Value, ValueRules, Written,
+    Value, ValueRef, ValueRules, Written,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -159,13 +159,14 @@ impl Row for Liar {
 async fn a_row_that_breaks_off_leaves_nothing_behind() {
     let (db, sink) = pipeline(config());
     db.submit(&row(&plain(), 1)).await.unwrap();
-    let refusals: [(Liar, &str); 6] = [
+    let refusals: [(Liar, &str); 7] = [
         (Liar(|w| w.i64(9)), "\"note\" has no value"),
         (Liar(|w| w.text("9")), "expects i64 but got text"),
         (Liar(|w| w.null()), "\"id\" is NULL"),
         (Liar(|w| w.i64(9).and_then(|()| w.text("9")).and_then(|()| w.i64(9))), "more values than the 2"),
         (Liar(|w| w.i64(9).and_then(|()| w.text("999"))), "returned 1 bytes but write() wrote 3"),
         (Liar(|w| w.i64(9).and_then(|()| w.bytes(b"9"))), "expects text but got bytes"),
+        (Liar(|w| w.i64(9).and_then(|()| w.value(ValueRef::Decimal("1e5")))), "not a decimal number"),
     ];
     for (liar, part) in refusals {
         let error = db.submit(&liar).await.unwrap_err().to_string();

@@ -333,6 +333,19 @@ async fn only_the_session_that_holds_the_position_is_ended() {
 }
 
 #[tokio::test]
+async fn a_table_of_an_earlier_version_is_told_with_its_remedy() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY)", "").await;
+    let db = pipeline(&database.sink);
+    claim(&db).await;
+    database.pool().execute("ALTER TABLE batchsql_positions DROP COLUMN holder").await.unwrap();
+    let error = db.claim(&key(), &anyone("another")).await.unwrap_err();
+    assert!(error.to_string().contains("ALTER TABLE batchsql_positions ADD COLUMN holder"), "{error}");
+    database.pool().execute("ALTER TABLE batchsql_positions ADD COLUMN holder VARCHAR(400) NULL").await.unwrap();
+    db.claim(&key(), &anyone("another")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
     let server = durable_server();
     let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
