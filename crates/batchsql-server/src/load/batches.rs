@@ -15,7 +15,8 @@ use parquet::file::metadata::RowGroupMetaData;
 
 use crate::config::sections::Format;
 use crate::load::file::Input;
-use crate::load::stripes::{Records, STRIPE, STRIPE_BYTES, Stripe};
+use crate::load::layout::BLOCK;
+use crate::load::stripes::{Records, STRIPE_BYTES, Stripe};
 use crate::table::target::Target;
 
 /// What an Arrow file begins with.
@@ -64,7 +65,7 @@ fn parquet(
     }
     // Rows of one stripe are in memory together.
     let bytes: u64 = groups.iter().map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0)).sum();
-    let stripe = (STRIPE_BYTES as u64 / (bytes / total.max(1)).max(1)).clamp(1, STRIPE as u64);
+    let stripe = (STRIPE_BYTES as u64 / (bytes / total.max(1)).max(1)).clamp(1, BLOCK);
     let projection = ProjectionMask::roots(builder.parquet_schema(), fields.used.iter().copied());
     let reader = builder
         .with_row_groups((wanted..groups.len()).collect())
@@ -185,10 +186,13 @@ struct Stripes<N> {
 impl<N: FnMut(Stripe) -> bool> Stripes<N> {
     fn send(&mut self, batch: RecordBatch, read: u64) -> bool {
         let row_bytes = batch.get_array_memory_size() / batch.num_rows().max(1);
-        let most = (STRIPE_BYTES / row_bytes.max(1)).clamp(1, STRIPE);
-        for begin in (0..batch.num_rows()).step_by(most) {
-            let part = batch.slice(begin, most.min(batch.num_rows() - begin));
+        let most = (STRIPE_BYTES / row_bytes.max(1)).max(1);
+        let mut begin = 0;
+        while begin < batch.num_rows() {
             let first = self.first;
+            let of_block = (BLOCK - (first - 1) % BLOCK) as usize;
+            let part = batch.slice(begin, most.min(of_block).min(batch.num_rows() - begin));
+            begin += part.num_rows();
             self.first += part.num_rows() as u64;
             if !(self.next)(Stripe { first, records: Records::Rows(part), read }) {
                 return false;
