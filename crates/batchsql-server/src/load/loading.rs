@@ -278,7 +278,9 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use batchsql::{DynRow, DynSink, ErrorClass, FieldRules, ValueRef};
+    use batchsql::{
+        Claim, ClaimFrom, ColumnType, DynRow, DynSink, ErrorClass, FieldRules, PipelineConfig, Schema, ValueRef,
+    };
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
@@ -286,10 +288,15 @@ mod tests {
     use crate::table::record::tests::orders;
 
     async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
-        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        load_into(orders(FieldRules::default()), sink, path).await
+    }
+
+    async fn load_into(target: Target, sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
+        let config = PipelineConfig::default().flush_size(5_000).buffer_size(20_000);
+        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
         let job = Job {
             db,
-            target: Arc::new(orders(FieldRules::default())),
+            target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',
             rejects: path.with_extension("rejects"),
@@ -321,5 +328,71 @@ mod tests {
         sink.poison_as(ErrorClass::Schema, move |row| id(row) == 150);
         let loaded = load(&sink, &path).await.unwrap();
         assert_eq!((loaded.before, loaded.rejected, sink.applied().len()), (100, 1, 199));
+    }
+
+    /// A table without a key.
+    fn plain() -> Target {
+        let schema = Schema::builder("orders").column("id", ColumnType::I64).column("region", ColumnType::Text);
+        Target { schema: schema.build().unwrap(), has_no_key: true, ..orders(FieldRules::default()) }
+    }
+
+    fn ids(sink: &ScriptedSink) -> Vec<i64> {
+        let id = |row: &DynRow| match row.get("id") {
+            Some(ValueRef::I64(id)) => id,
+            other => panic!("{other:?}"),
+        };
+        let mut ids: Vec<i64> = sink.applied().iter().map(id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    const RECORDS: i64 = 150_000;
+
+    fn large(folder: &tempfile::TempDir) -> PathBuf {
+        let path = folder.path().join("large.csv");
+        let lines: String = (1..=RECORDS).map(|id| format!("{id},eu\n")).collect();
+        std::fs::write(&path, format!("id,region\n{lines}")).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > LEAST_BYTES);
+        path
+    }
+
+    /// An earlier version has one position, which this one goes on from.
+    #[tokio::test]
+    async fn a_load_of_an_earlier_version_goes_on() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = large(&folder);
+        sink.keep_positions();
+        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        let digest = Input::open(&path, None, |_| {}).unwrap().digest;
+        let key = PartitionKey::new(format!("load:{}", &digest[..16]), &*digest, "orders", 0);
+        db.claim(&key, &Claim::of("earlier").from(ClaimFrom::Anyone).or_begin_at(30_000)).await.unwrap();
+        let loaded = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!((loaded.records, loaded.before), (RECORDS as u64, 30_000));
+        assert_eq!(ids(&sink), (30_001..=RECORDS).collect::<Vec<_>>());
+        let again = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!((again.before, ids(&sink).len()), (RECORDS as u64, RECORDS as usize - 30_000));
+        let of_file = db.positions(&key.source).await.unwrap();
+        assert_eq!(of_file.len(), 5, "the whole file, and four partitions: {of_file:?}");
+    }
+
+    /// Partitions that are ahead of others would be written over by rows before them, if these have to keep an order now.
+    #[tokio::test]
+    async fn what_was_begun_without_an_order_needs_none_to_go_on() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = large(&folder);
+        sink.keep_positions();
+        sink.poison_as(ErrorClass::Schema, |row| matches!(row.get("id"), Some(ValueRef::I64(id)) if id >= 90_000));
+        load_into(plain(), &sink, &path).await.unwrap_err();
+        let written = ids(&sink).len();
+        assert!(written > 0);
+        sink.poison_as(ErrorClass::Schema, |_| false);
+        let keyed = load(&sink, &path).await.unwrap_err();
+        assert!(keyed.text.contains("without an order"), "{}", keyed.text);
+        assert_eq!(ids(&sink).len(), written, "nothing was written");
+        let loaded = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!(loaded.before, written as u64);
+        assert_eq!(ids(&sink), (1..=RECORDS).collect::<Vec<_>>());
+        // When it is complete, the order does not matter any more.
+        assert_eq!(load(&sink, &path).await.unwrap().before, RECORDS as u64);
     }
 }
