@@ -333,7 +333,10 @@ mod tests {
     /// A table without a key.
     fn plain() -> Target {
         let schema = Schema::builder("orders").column("id", ColumnType::I64).column("region", ColumnType::Text);
-        Target { schema: schema.build().unwrap(), has_no_key: true, ..orders(FieldRules::default()) }
+        let mut target = orders(FieldRules::default());
+        target.schema = schema.build().unwrap();
+        target.has_no_key = true;
+        target
     }
 
     fn ids(sink: &ScriptedSink) -> Vec<i64> {

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn stripes_have_the_numbers_of_records_and_lines() {
         let text: String =
-            (0..12_000).map(|id| format!("{{\"id\":{id}}}\n{}", if id % 2 == 0 { "\n" } else { "" })).collect();
+            (0..45_000).map(|id| format!("{{\"id\":{id}}}\n{}", if id % 2 == 0 { "\n" } else { "" })).collect();
         let mut stripes = Vec::new();
         lines(text.as_bytes(), &AtomicU64::new(0), |stripe| {
             stripes.push((stripe.first, stripe.len(), stripe.text(stripe.last())));
@@ -209,9 +209,9 @@ mod tests {
         assert_eq!(
             texts,
             [
-                (1, 5000, 7500, "{\"id\":4999}"),
-                (5001, 5000, 15_000, "{\"id\":9999}"),
-                (10_001, 2000, 18_000, "{\"id\":11999}")
+                (1, 20_000, 30_000, "{\"id\":19999}"),
+                (20_001, 20_000, 60_000, "{\"id\":39999}"),
+                (40_001, 5000, 67_500, "{\"id\":44999}")
             ]
         );
         let mut found = Vec::new();
@@ -227,6 +227,22 @@ mod tests {
         )
         .unwrap();
         assert_eq!(found, [(2, "1,\"a\nb\"".to_owned()), (4, "2,c".to_owned())]);
+    }
+
+    /// A stripe that was full before its block ended is followed by the rest of the block.
+    #[test]
+    fn a_stripe_has_records_of_one_block() {
+        let line = format!("{{\"note\":\"{}\"}}\n", "x".repeat(400));
+        let text = line.repeat(BLOCK as usize + 5);
+        let mut stripes = Vec::new();
+        lines(text.as_bytes(), &AtomicU64::new(0), |stripe| {
+            stripes.push((stripe.first, stripe.last()));
+            true
+        })
+        .unwrap();
+        let full = stripes[0].1;
+        assert!(full < BLOCK, "{stripes:?}");
+        assert_eq!(stripes, [(1, full), (full + 1, BLOCK), (BLOCK + 1, BLOCK + 5)]);
     }
 
     #[test]
