@@ -15,7 +15,8 @@ use parquet::file::metadata::RowGroupMetaData;
 
 use crate::config::sections::Format;
 use crate::load::file::Input;
-use crate::load::stripes::{Records, STRIPE, STRIPE_BYTES, Stripe};
+use crate::load::layout::BLOCK;
+use crate::load::stripes::{Records, STRIPE_BYTES, Stripe};
 use crate::table::target::Target;
 
 /// What an Arrow file begins with.
@@ -64,7 +65,7 @@ fn parquet(
     }
     // Rows of one stripe are in memory together.
     let bytes: u64 = groups.iter().map(|group| u64::try_from(group.total_byte_size()).unwrap_or(0)).sum();
-    let stripe = (STRIPE_BYTES as u64 / (bytes / total.max(1)).max(1)).clamp(1, STRIPE as u64);
+    let stripe = (STRIPE_BYTES as u64 / (bytes / total.max(1)).max(1)).clamp(1, BLOCK);
     let projection = ProjectionMask::roots(builder.parquet_schema(), fields.used.iter().copied());
     let reader = builder
         .with_row_groups((wanted..groups.len()).collect())
@@ -192,10 +193,13 @@ struct Stripes<N> {
 impl<N: FnMut(Stripe) -> bool> Stripes<N> {
     fn send(&mut self, batch: RecordBatch, read: u64) -> bool {
         let row_bytes = bytes(&batch) / batch.num_rows().max(1);
-        let most = (STRIPE_BYTES / row_bytes.max(1)).clamp(1, STRIPE);
-        for begin in (0..batch.num_rows()).step_by(most) {
-            let part = batch.slice(begin, most.min(batch.num_rows() - begin));
+        let most = (STRIPE_BYTES / row_bytes.max(1)).max(1);
+        let mut begin = 0;
+        while begin < batch.num_rows() {
             let first = self.first;
+            let of_block = (BLOCK - (first - 1) % BLOCK) as usize;
+            let part = batch.slice(begin, most.min(of_block).min(batch.num_rows() - begin));
+            begin += part.num_rows();
             self.first += part.num_rows() as u64;
             if !(self.next)(Stripe { first, records: Records::Rows(part), read }) {
                 return false;
@@ -279,15 +283,15 @@ mod tests {
     #[test]
     fn a_stripe_is_as_long_as_its_rows_allow() {
         let numbers: Vec<ArrayRef> =
-            (0..60).map(|_| Arc::new((0..10_000).map(Some).collect::<Int64Array>()) as ArrayRef).collect();
-        assert_eq!(stripes(ColumnType::I64, numbers), [STRIPE, STRIPE]);
-        let texts: Vec<ArrayRef> = (0..20)
+            (0..60).map(|_| Arc::new((0..8_000).map(Some).collect::<Int64Array>()) as ArrayRef).collect();
+        assert_eq!(stripes(ColumnType::I64, numbers), [8_000]);
+        let texts: Vec<ArrayRef> = (0..10)
             .map(|_| {
                 Arc::new((0..5_000).map(|id| Some(format!("a text of some length {id}"))).collect::<StringViewArray>())
             })
             .map(|array| array as ArrayRef)
             .collect();
-        assert_eq!(stripes(ColumnType::Text, texts), [STRIPE]);
+        assert_eq!(stripes(ColumnType::Text, texts), [5_000]);
         let long: ArrayRef =
             Arc::new((0..100).map(|_| Some("x".repeat(STRIPE_BYTES / 50))).collect::<StringViewArray>());
         let long = stripes(ColumnType::Text, vec![long]);

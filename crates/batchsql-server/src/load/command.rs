@@ -15,6 +15,7 @@ use crate::config::settings::Settings;
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
+use crate::load::layout::BLOCK;
 use crate::load::loading::{Job, Loaded};
 use crate::logging;
 use crate::signals::Signals;
@@ -67,7 +68,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
 
 /// A file has many rows at once, so the rows of a transaction are as many as the database likes.
 fn large_batches(config: PipelineConfig) -> PipelineConfig {
-    const ROWS: usize = 5_000;
+    const ROWS: usize = BLOCK as usize;
     let (flush_size, buffer) = (config.flush_size.max(ROWS), config.buffer_size.max(4 * ROWS));
     let rows = config.max_batch_rows.map(|rows| rows.max(flush_size));
     let config = config.flush_size(flush_size).buffer_size(buffer).flush_interval(Duration::from_millis(5));
@@ -136,6 +137,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
         most_rejects: load.max_rejects,
         at_least_once: load.at_least_once,
         name: load.again.clone(),
+        steps: db.max_steps(),
     };
     let loaded = job.run(|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();

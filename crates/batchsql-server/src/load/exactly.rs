@@ -50,14 +50,13 @@ enum Tried {
 }
 
 impl Exactly {
-    /// Claims the position of a file. Whoever loaded it before can write nothing any more.
+    /// Claims a position, which begins behind the record `begin` if it is not there. Whoever had it before can write nothing
+    /// with it any more.
     ///
     /// # Errors
     /// The table of positions cannot be used.
-    pub(crate) async fn claim(db: BatchSql, key: PartitionKey) -> Result<Self, Failure> {
-        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let owner = format!("load-{}-{nanos}", std::process::id());
-        let claim = Claim::of(&owner).from(ClaimFrom::Anyone).or_begin_at(0);
+    pub(crate) async fn claim(db: &BatchSql, key: PartitionKey, owner: &str, begin: u64) -> Result<Self, Failure> {
+        let claim = Claim::of(owner).from(ClaimFrom::Anyone).or_begin_at(signed(begin));
         let claimed = db.claim(&key, &claim).await;
         let claimed = claimed.map_err(|error| {
             let text = format!("the position of the file cannot be kept in the database: {error}");
@@ -73,14 +72,22 @@ impl Exactly {
         let Some(position) = claimed.position() else {
             return Err(Failure::failed("the position of the file cannot be claimed"));
         };
-        Ok(Self { db, key, owner, position, has_written: false, suspects: 0 })
+        Ok(Self { db: db.clone(), key, owner: owner.to_owned(), position, has_written: false, suspects: 0 })
+    }
+
+    /// Claims the position once more.
+    ///
+    /// # Errors
+    /// Another one has claimed it, or the database cannot be asked.
+    pub(crate) async fn claim_again(&mut self) -> Result<(), Failure> {
+        self.resolve(self.position.sequence).await.map(drop)
     }
 
     pub(crate) fn reached(&self) -> u64 {
         u64::try_from(self.position.sequence).unwrap_or(0)
     }
 
-    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &mut Tally) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
         for run in &parsed.runs {
             self.write_run(parsed, run, tally).await?;
         }
@@ -95,7 +102,7 @@ impl Exactly {
         Instant::now() + self.db.config().retry_for.min(FAR)
     }
 
-    async fn write_run(&mut self, parsed: &Parsed, run: &Run, tally: &mut Tally) -> Result<(), Failure> {
+    async fn write_run(&mut self, parsed: &Parsed, run: &Run, tally: &Tally) -> Result<(), Failure> {
         // The part at the end is the next one.
         let mut parts = vec![(0, run.records.len())];
         while let Some((begin, end)) = parts.pop() {
@@ -121,7 +128,7 @@ impl Exactly {
                     let record = run.records[begin];
                     let (line, text) = parsed.stripe.text(record);
                     self.db.reject_step(run.rows.rows(), begin, &error).await;
-                    tally.counts.add(OutcomeKind::Rejected, 1);
+                    tally.add(OutcomeKind::Rejected, 1);
                     tally.reject(&[(line, record, error.to_string(), text)])?;
                 }
                 Tried::Again(error) => return Err(given_up(&error)),
@@ -131,7 +138,7 @@ impl Exactly {
     }
 
     /// Tries until there is an answer, for `retry_for`.
-    async fn try_long(&mut self, run: &Run, begin: usize, end: usize, tally: &mut Tally) -> Result<Tried, Failure> {
+    async fn try_long(&mut self, run: &Run, begin: usize, end: usize, tally: &Tally) -> Result<Tried, Failure> {
         let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {
@@ -146,14 +153,14 @@ impl Exactly {
         }
     }
 
-    async fn try_once(&mut self, run: &Run, begin: usize, end: usize, tally: &mut Tally) -> Result<Tried, Failure> {
+    async fn try_once(&mut self, run: &Run, begin: usize, end: usize, tally: &Tally) -> Result<Tried, Failure> {
         let rows = run.rows.rows().slice(begin..end);
         let to = signed(run.records[end - 1]);
         match self.db.write_step(rows, &Step::new(self.position, to)).await {
             Ok(counts) => {
                 self.position.sequence = to;
                 for kind in [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded] {
-                    tally.counts.add(kind, counts.get(kind));
+                    tally.add(kind, counts.get(kind));
                 }
                 Ok(Tried::Written)
             }
@@ -165,7 +172,7 @@ impl Exactly {
                 ErrorClass::Transient | ErrorClass::Unknown => {
                     if self.resolve(to).await? {
                         self.db.step_was_written(rows);
-                        tally.counts.add(OutcomeKind::Written, rows.len() as u64);
+                        tally.add(OutcomeKind::Written, rows.len() as u64);
                         return Ok(Tried::Written);
                     }
                     Ok(Tried::Again(error))
@@ -199,7 +206,10 @@ impl Exactly {
     }
 
     /// Moves the position behind records that are no rows.
-    async fn advance(&mut self, to: u64) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// Another one has claimed it, or the database cannot be written.
+    pub(crate) async fn advance(&mut self, to: u64) -> Result<(), Failure> {
         let deadline = self.deadline();
         let mut pause = FIRST_PAUSE;
         loop {

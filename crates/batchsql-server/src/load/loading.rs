@@ -1,21 +1,23 @@
-//! Owns how one file is loaded: its records are read, parsed by several threads, and written in their order.
+//! Owns how one file is loaded: its records are read, parsed by several threads, and written by a task for each partition.
 //! Must not know the command line.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, OnceLock};
 
-use batchsql::{BatchSql, OutcomeCounts, PartitionKey};
+use batchsql::{BatchSql, Ordering, OutcomeCounts, PartitionKey};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::sections::Format;
 use crate::exit::Failure;
 #[cfg(feature = "arrow")]
 use crate::load::batches;
+use crate::load::claims::{Claims, Order, claim};
 use crate::load::exactly::Exactly;
 use crate::load::file::Input;
+use crate::load::layout::{Done, LEAST_BYTES};
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, Shape, parse};
 use crate::load::rejects::{Load, Rejects};
@@ -25,7 +27,7 @@ use crate::load::writer::Writer;
 use crate::table::csv_record::Header;
 use crate::table::target::Target;
 
-/// Stripes that are parsed while one is written.
+/// Stripes of a file with one partition that are parsed while one is written.
 const AHEAD: usize = 3;
 
 /// A file and its table.
@@ -41,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) at_least_once: bool,
     /// A name for a load of the same content beside the others.
     pub(crate) name: Option<String>,
+    /// Stripes that are written at once; at least 1.
+    pub(crate) steps: usize,
 }
 
 /// What a load has done.
@@ -65,33 +69,39 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name } = self;
-        let mut writer = writer(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name, steps } = self;
+        let Opened { writers, whole, done } = open(&db, &target, &input, (at_least_once, name.as_deref())).await?;
         if input.has_changed() {
             return Err(changed(&input));
         }
-        let before = writer.reached();
         let load = Load {
             file: input.digest[..16].to_owned(),
             table: target.schema.table_display().to_string(),
             again: name.clone(),
         };
-        let rejects = Rejects::open(&rejects, load, before).map_err(|error| {
+        let rejects = Rejects::open(&rejects, load, &done).map_err(|error| {
             Failure::unavailable(format!("the file of rejected records {} cannot be used: {error}", rejects.display()))
         })?;
-        let mut tally = Tally { rejects, most_rejects, counts: OutcomeCounts::default() };
-        let (stripes, mut parsed) = mpsc::channel::<JoinHandle<Parsed>>(AHEAD);
-        let reader = Reader { db, target, input: input.clone(), delimiter, after: before };
-        let handle = Handle::current();
-        let reading = tokio::task::spawn_blocking(move || reader.read(&handle, &stripes));
-        while let Some(parsed) = parsed.recv().await {
-            let parsed =
-                parsed.await.map_err(|error| Failure::failed(format!("records could not be parsed: {error}")))?;
-            writer.write(&parsed, &mut tally).await?;
-            written(parsed.stripe.read);
+        let tally = Arc::new(Tally::new(rejects, most_rejects));
+        let ahead = if writers.len() == 1 { AHEAD } else { 1 };
+        let steps = Arc::new(Semaphore::new(steps));
+        let (report, progress) = mpsc::channel(writers.len());
+        let (mut writing, mut partitions) = (JoinSet::new(), Vec::new());
+        for writer in writers {
+            let (stripes, parsed) = mpsc::channel(ahead);
+            partitions.push(stripes);
+            writing.spawn(write(writer, parsed, Arc::clone(&steps), Arc::clone(&tally), report.clone()));
         }
+        drop(report);
+        let reader = Reader { db, target, input: input.clone(), delimiter, done };
+        let handle = Handle::current();
+        let reading = tokio::task::spawn_blocking(move || reader.read(&handle, &partitions));
+        let ended = all(&mut writing, progress, written).await;
+        // After a failure, what the others do ends here; the reader ends when nobody takes its stripes.
+        writing.shutdown().await;
         let read = reading.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
-        let records = read.map_err(|error| {
+        ended?;
+        let Read { records, before } = read.map_err(|error| {
             let text = format!("{}: {error}", input.path.display());
             if error.kind() == std::io::ErrorKind::InvalidInput {
                 Failure::mistake(text)
@@ -105,8 +115,55 @@ impl Job {
         if input.has_changed() {
             return Err(changed(&input));
         }
-        Ok(Loaded { records, before, counts: tally.counts, rejected: tally.rejects.count })
+        if let Some(mut whole) = whole.filter(|whole| whole.reached() < records) {
+            whole.advance(records).await?;
+        }
+        Ok(Loaded { records, before, counts: tally.counts(), rejected: tally.rejected() })
     }
+}
+
+/// Waits until all partitions are written. `written` is told how far the file was read when a stripe was read that is written.
+///
+/// # Errors
+/// The first failure.
+async fn all(
+    writing: &mut JoinSet<Result<(), Failure>>,
+    mut progress: mpsc::Receiver<u64>,
+    written: impl Fn(u64),
+) -> Result<(), Failure> {
+    let mut furthest = 0;
+    loop {
+        tokio::select! {
+            Some(read) = progress.recv() => {
+                furthest = read.max(furthest);
+                written(furthest);
+            }
+            ended = writing.join_next() => match ended {
+                None => return Ok(()),
+                Some(Ok(ended)) => ended?,
+                Some(Err(error)) => return Err(Failure::failed(format!("records could not be written: {error}"))),
+            },
+        }
+    }
+}
+
+/// Writes the stripes of a partition in their order. `steps` are the stripes that may be written at once.
+async fn write(
+    mut writer: Writer,
+    mut stripes: mpsc::Receiver<JoinHandle<Parsed>>,
+    steps: Arc<Semaphore>,
+    tally: Arc<Tally>,
+    progress: mpsc::Sender<u64>,
+) -> Result<(), Failure> {
+    while let Some(parsing) = stripes.recv().await {
+        let parsed = parsing.await.map_err(|error| Failure::failed(format!("records could not be parsed: {error}")))?;
+        let step = steps.acquire().await.map_err(Failure::failed)?;
+        writer.write(&parsed, &tally).await?;
+        drop(step);
+        // Whoever shows it may have ended.
+        let _ = progress.send(parsed.stripe.read).await;
+    }
+    Ok(())
 }
 
 fn changed(input: &Input) -> Failure {
@@ -114,18 +171,29 @@ fn changed(input: &Input) -> Failure {
     Failure::failed(format!("{}: {text}", input.path.display()))
 }
 
-async fn writer(
+/// How a file is written.
+struct Opened {
+    /// Of each partition.
+    writers: Vec<Writer>,
+    /// The position that moves at the end.
+    whole: Option<Exactly>,
+    done: Done,
+}
+
+async fn open(
     db: &BatchSql,
     target: &Target,
     input: &Input,
     (at_least_once, name): (bool, Option<&str>),
-) -> Result<Writer, Failure> {
+) -> Result<Opened, Failure> {
     let table = target.schema.table_display();
     if db.keeps_positions() && !at_least_once {
         let name = name.map(|name| format!(":{name}")).unwrap_or_default();
         let source = format!("load:{}{name}", &input.digest[..16]);
         let key = PartitionKey::new(source, &*input.digest, table, 0);
-        return Ok(Writer::Exactly(Box::new(Exactly::claim(db.clone(), key).await?)));
+        let Claims { writers, whole, done } = claim(db, &key, order(db, target, input)).await?;
+        let writers = writers.into_iter().map(|writer| Writer::Exactly(Box::new(writer))).collect();
+        return Ok(Opened { writers, whole, done });
     }
     let mut path = input.path.as_os_str().to_owned();
     path.push(match name {
@@ -135,7 +203,16 @@ async fn writer(
     let path = PathBuf::from(path);
     let marked = Marked::open(db.clone(), &path, &input.digest, table);
     let marked = marked.map_err(|error| Failure::unavailable(format!("{} cannot be read: {error}", path.display())))?;
-    Ok(Writer::Marked(Box::new(marked)))
+    let done = Done::new(vec![marked.reached()]);
+    Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
+}
+
+/// Rows of one key keep their order, also where the later one is rejected. A small file has nothing to divide.
+fn order(db: &BatchSql, target: &Target, input: &Input) -> Order {
+    let (config, table) = (db.config(), target.schema.table_display());
+    let ordering = config.tables.get(table).and_then(|table| table.ordering).unwrap_or(config.ordering);
+    let has_no_order = target.has_no_key && target.schema.key_columns().is_empty() && ordering != Ordering::PerTable;
+    if has_no_order && input.bytes >= LEAST_BYTES { Order::Free } else { Order::Kept }
 }
 
 /// The thread that reads the file.
@@ -144,34 +221,46 @@ struct Reader {
     target: Arc<Target>,
     input: Input,
     delimiter: u8,
-    /// Records up to this one are done.
-    after: u64,
+    done: Done,
+}
+
+/// What was read.
+struct Read {
+    records: u64,
+    /// Records that were done before.
+    before: u64,
 }
 
 impl Reader {
-    /// Sends each stripe that has something to do, while it is parsed. Returns the number of records.
-    fn read(self, handle: &Handle, stripes: &mpsc::Sender<JoinHandle<Parsed>>) -> std::io::Result<u64> {
-        let Self { db, target, input, delimiter, after } = self;
+    /// Sends each stripe that has something to do to its partition, while it is parsed.
+    fn read(self, handle: &Handle, partitions: &[mpsc::Sender<JoinHandle<Parsed>>]) -> std::io::Result<Read> {
+        let Self { db, target, input, delimiter, done } = self;
         let read = Arc::new(AtomicU64::new(0));
         let shape: Arc<OnceLock<Shape>> = Arc::default();
-        let mut records = 0;
+        let front = done.front();
+        let (mut records, mut behind) = (0, 0);
         let next = |stripe: Stripe| {
             records = stripe.last();
-            if records <= after {
+            let reached = done.reached(stripe.first);
+            behind += records.min(reached).saturating_sub(front.max(stripe.first - 1));
+            if records <= reached {
                 return true;
             }
+            let partition = &partitions[done.partition(stripe.first)];
             let (db, target, shape) = (db.clone(), Arc::clone(&target), Arc::clone(&shape));
-            let parsing = handle.spawn_blocking(move || parse(stripe, &target, shape.get(), after, &db));
+            let parsing = handle.spawn_blocking(move || parse(stripe, &target, shape.get(), reached, &db));
             // Whoever writes the stripes has ended if nobody takes it.
-            stripes.blocking_send(parsing).is_ok()
+            partition.blocking_send(parsing).is_ok()
         };
         #[cfg(feature = "arrow")]
         if input.format.has_batches() {
-            return batches::rows(&input, &target, after, |mapping| drop(shape.set(Shape::Mapping(mapping))), next);
+            let mapped = |mapping| drop(shape.set(Shape::Mapping(mapping)));
+            let records = batches::rows(&input, &target, front, mapped, next)?;
+            return Ok(Read { records, before: front.min(records) + behind });
         }
         let counted = Arc::clone(&read);
         let content = input.read(move |bytes| {
-            counted.fetch_add(bytes, Ordering::Relaxed);
+            counted.fetch_add(bytes, AtomicOrdering::Relaxed);
         })?;
         if input.format == Format::Csv {
             let take = |names: &csv::StringRecord| {
@@ -183,13 +272,15 @@ impl Reader {
         } else {
             stripes::lines(content, &read, next)?;
         }
-        Ok(records)
+        Ok(Read { records, before: front.min(records) + behind })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use batchsql::{DynRow, DynSink, ErrorClass, FieldRules, ValueRef};
+    use batchsql::{
+        Claim, ClaimFrom, ColumnType, DynRow, DynSink, ErrorClass, FieldRules, PipelineConfig, Schema, ValueRef,
+    };
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
@@ -197,16 +288,22 @@ mod tests {
     use crate::table::record::tests::orders;
 
     async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
-        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        load_into(orders(FieldRules::default()), sink, path).await
+    }
+
+    async fn load_into(target: Target, sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
+        let config = PipelineConfig::default().flush_size(5_000).buffer_size(20_000);
+        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
         let job = Job {
             db,
-            target: Arc::new(orders(FieldRules::default())),
+            target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',
             rejects: path.with_extension("rejects"),
             most_rejects: 1000,
             at_least_once: false,
             name: None,
+            steps: 4,
         };
         job.run(|_| {}).await
     }
@@ -231,5 +328,74 @@ mod tests {
         sink.poison_as(ErrorClass::Schema, move |row| id(row) == 150);
         let loaded = load(&sink, &path).await.unwrap();
         assert_eq!((loaded.before, loaded.rejected, sink.applied().len()), (100, 1, 199));
+    }
+
+    /// A table without a key.
+    fn plain() -> Target {
+        let schema = Schema::builder("orders").column("id", ColumnType::I64).column("region", ColumnType::Text);
+        let mut target = orders(FieldRules::default());
+        target.schema = schema.build().unwrap();
+        target.has_no_key = true;
+        target
+    }
+
+    fn ids(sink: &ScriptedSink) -> Vec<i64> {
+        let id = |row: &DynRow| match row.get("id") {
+            Some(ValueRef::I64(id)) => id,
+            other => panic!("{other:?}"),
+        };
+        let mut ids: Vec<i64> = sink.applied().iter().map(id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    const RECORDS: i64 = 150_000;
+
+    fn large(folder: &tempfile::TempDir) -> PathBuf {
+        let path = folder.path().join("large.csv");
+        let lines: String = (1..=RECORDS).map(|id| format!("{id},eu\n")).collect();
+        std::fs::write(&path, format!("id,region\n{lines}")).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() > LEAST_BYTES);
+        path
+    }
+
+    /// An earlier version has one position, which this one goes on from.
+    #[tokio::test]
+    async fn a_load_of_an_earlier_version_goes_on() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = large(&folder);
+        sink.keep_positions();
+        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        let digest = Input::open(&path, None, |_| {}).unwrap().digest;
+        let key = PartitionKey::new(format!("load:{}", &digest[..16]), &*digest, "orders", 0);
+        db.claim(&key, &Claim::of("earlier").from(ClaimFrom::Anyone).or_begin_at(30_000)).await.unwrap();
+        let loaded = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!((loaded.records, loaded.before), (RECORDS as u64, 30_000));
+        assert_eq!(ids(&sink), (30_001..=RECORDS).collect::<Vec<_>>());
+        let again = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!((again.before, ids(&sink).len()), (RECORDS as u64, RECORDS as usize - 30_000));
+        let of_file = db.positions(&key.source).await.unwrap();
+        assert_eq!(of_file.len(), 5, "the whole file, and four partitions: {of_file:?}");
+    }
+
+    /// Partitions that are ahead of others would be written over by rows before them, if these have to keep an order now.
+    #[tokio::test]
+    async fn what_was_begun_without_an_order_needs_none_to_go_on() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = large(&folder);
+        sink.keep_positions();
+        sink.poison_as(ErrorClass::Schema, |row| matches!(row.get("id"), Some(ValueRef::I64(id)) if id >= 90_000));
+        load_into(plain(), &sink, &path).await.unwrap_err();
+        let written = ids(&sink).len();
+        assert!(written > 0);
+        sink.poison_as(ErrorClass::Schema, |_| false);
+        let keyed = load(&sink, &path).await.unwrap_err();
+        assert!(keyed.text.contains("without an order"), "{}", keyed.text);
+        assert_eq!(ids(&sink).len(), written, "nothing was written");
+        let loaded = load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!(loaded.before, written as u64);
+        assert_eq!(ids(&sink), (1..=RECORDS).collect::<Vec<_>>());
+        // When it is complete, the order does not matter any more.
+        assert_eq!(load(&sink, &path).await.unwrap().before, RECORDS as u64);
     }
 }

@@ -53,7 +53,7 @@ impl Marked {
         self.mark.record
     }
 
-    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &mut Tally) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
         for run in &parsed.runs {
             let outcomes = self.db.submit_rows_tracked([run.rows.clone()]).await;
             let outcomes = outcomes.map_err(|error| match error.submit_error() {
@@ -62,7 +62,7 @@ impl Marked {
                 error => Failure::unavailable(error),
             })?;
             for kind in [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded, OutcomeKind::Rejected] {
-                tally.counts.add(kind, outcomes.counts.get(kind));
+                tally.add(kind, outcomes.counts.get(kind));
             }
             let mut rejected = Vec::new();
             for (index, outcome) in &outcomes.failed {

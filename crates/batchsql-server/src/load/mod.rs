@@ -1,14 +1,18 @@
 //! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`batches` those of
 //! Parquet and Arrow files), `parse` makes rows of a stripe,
-//! `writer` writes the stripes in order, and says with each how far the file is written: `exactly` in the database in the
-//! transaction of the rows, `marked` in a file beside it where the database has no transactions. `rejects` has the records that
+//! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
+//! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
+//! is in which partition, `claims` takes their positions. `rejects` has the records that
 //! were not written, `tally` counts. `loading` puts them together, `command` is `batchsql load`.
 
 #[cfg(feature = "arrow")]
 mod batches;
+mod claims;
 pub(crate) mod command;
+mod csv_records;
 mod exactly;
 pub(crate) mod file;
+mod layout;
 pub(crate) mod loading;
 mod marked;
 mod parse;

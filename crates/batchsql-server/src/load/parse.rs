@@ -1,13 +1,11 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
-use batchsql::{BatchSql, Row, RowBuffer, SharedRows};
-use csv::StringRecord;
-
 use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
 use crate::table::csv_values::Like;
 use crate::table::target::Target;
+use batchsql::{BatchSql, Row, RowBuffer, SharedRows};
 
 /// A stripe with its rows.
 pub(crate) struct Parsed {
@@ -59,12 +57,12 @@ pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, afte
         Records::Csv(records) => {
             let header = header.expect("a CSV file has a header");
             let mut like: Option<Like> = None;
-            for (record, (_, fields)) in (first..).zip(records).filter(|(record, _)| *record > after) {
-                if let Some(row) = like.as_ref().and_then(|like| like.row(fields)) {
+            for (record, fields) in (first..).zip(records.iter()).filter(|(record, _)| *record > after) {
+                if let Some(row) = like.as_ref().and_then(|like| like.row(fields.fields())) {
                     refused.extend(runs.push(record, &row).err().map(|reason| (record, reason)));
                     continue;
                 }
-                let text = StringRecord::from_byte_record(fields.clone()).map_err(|_| "it is not UTF-8".to_owned());
+                let text = fields.to_text().ok_or_else(|| "it is not UTF-8".to_owned());
                 let row = text.and_then(|text| target.row_of_csv(header, &text));
                 let pushed = row.and_then(|row| {
                     runs.push(record, &row)?;

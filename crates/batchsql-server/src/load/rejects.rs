@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::load::layout::Done;
+
 /// One record that was not written.
 #[derive(Debug, Serialize, Deserialize)]
 struct Reject {
@@ -43,12 +45,12 @@ pub(crate) struct Rejects {
 }
 
 impl Rejects {
-    /// Opens the file. Of an earlier run of this load it keeps the records up to `passed`: those behind it are tried again.
-    /// Without an earlier run (`passed` is 0) there are none. Every line that is not of this load stays.
+    /// Opens the file. Of an earlier run of this load it keeps the records that have `passed`: the others are
+    /// tried again. Without an earlier run there are none. Every line that is not of this load stays.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn open(path: &Path, load: Load, passed: u64) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, load: Load, passed: &Done) -> io::Result<Self> {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             read => read?,
@@ -65,7 +67,7 @@ impl Rejects {
             }
             let own = serde_json::from_str::<Reject>(line).ok().filter(|reject| reject.load == load);
             match own {
-                Some(reject) if reject.record > passed => continue,
+                Some(reject) if !passed.has(reject.record) => continue,
                 Some(_) => count += 1,
                 None => {}
             }
@@ -136,6 +138,10 @@ mod tests {
         Load { file: file.to_owned(), table: "orders".to_owned(), again: again.map(str::to_owned) }
     }
 
+    fn passed(record: u64) -> Done {
+        Done::new(vec![record])
+    }
+
     fn record(number: u64) -> (u64, u64, String, String) {
         (number + 1, number, "why".to_owned(), "a\n\"b\"".to_owned())
     }
@@ -144,7 +150,7 @@ mod tests {
     fn records_behind_the_position_are_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let open = |passed| Rejects::open(&path, load("a", None), passed).unwrap();
+        let open = |record| Rejects::open(&path, load("a", None), &passed(record)).unwrap();
         let mut rejects = open(0);
         rejects.add(&[]).unwrap();
         assert!(!path.exists(), "no record, no file");
@@ -171,12 +177,12 @@ mod tests {
         std::fs::write(&path, "a file\nof a person").unwrap();
         let loads = [load("a", None), load("b", None), load("a", Some("second"))];
         for load in &loads {
-            let mut rejects = Rejects::open(&path, load.clone(), 0).unwrap();
+            let mut rejects = Rejects::open(&path, load.clone(), &passed(0)).unwrap();
             assert_eq!(rejects.count, 0, "those of others do not count");
             rejects.add(&[record(1), record(5)]).unwrap();
         }
-        assert_eq!(Rejects::open(&path, loads[1].clone(), 3).unwrap().count, 1);
-        assert_eq!(Rejects::open(&path, loads[0].clone(), 0).unwrap().count, 0);
+        assert_eq!(Rejects::open(&path, loads[1].clone(), &passed(3)).unwrap().count, 1);
+        assert_eq!(Rejects::open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("a file\nof a person\n"), "{text}");
         let left: Vec<(Load, u64)> = text
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(left, [(loads[1].clone(), 1), (loads[2].clone(), 1), (loads[2].clone(), 5)]);
         // An empty one is left alone too: it may be no file.
         std::fs::write(&path, "").unwrap();
-        assert_eq!(Rejects::open(&path, loads[0].clone(), 0).unwrap().count, 0);
+        assert_eq!(Rejects::open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         assert!(path.exists());
     }
 }

@@ -7,14 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 
-/// Records of a stripe: they are written together.
-pub(super) const STRIPE: usize = 5_000;
-/// Text of a stripe, after which it ends.
-pub(super) const STRIPE_BYTES: usize = 8 << 20;
+use crate::load::csv_records::CsvRecords;
+use crate::load::layout::BLOCK;
+
+/// Text of a stripe, after which it ends also within its block.
+pub(super) const STRIPE_BYTES: usize = 4 << 20;
 /// The longest record.
 const LONGEST: usize = 16 << 20;
 
-/// Records that follow each other in a file.
+/// Records of a block that follow each other: they are written together.
 #[derive(Debug)]
 pub(crate) struct Stripe {
     /// The number of the first record, from 1; the header of a CSV file is none.
@@ -28,7 +29,7 @@ pub(crate) struct Stripe {
 #[derive(Debug)]
 pub(crate) enum Records {
     Lines(Vec<(u64, Line)>),
-    Csv(Vec<(u64, ByteRecord)>),
+    Csv(CsvRecords),
     /// Rows of a Parquet or Arrow file, which has no lines.
     #[cfg(feature = "arrow")]
     Rows(arrow_array::RecordBatch),
@@ -66,10 +67,10 @@ impl Stripe {
                 (line, Line::TooLong) => (*line, String::new()),
             },
             Records::Csv(records) => {
-                let (line, record) = &records[index];
+                let record = records.get(index);
                 let mut writer = csv::Writer::from_writer(Vec::new());
-                let written = writer.write_byte_record(record).ok().and_then(|()| writer.into_inner().ok());
-                (*line, String::from_utf8_lossy(&written.unwrap_or_default()).trim_end().to_owned())
+                let written = writer.write_record(record.fields()).ok().and_then(|()| writer.into_inner().ok());
+                (record.line, String::from_utf8_lossy(&written.unwrap_or_default()).trim_end().to_owned())
             }
             #[cfg(feature = "arrow")]
             Records::Rows(batch) => (record, batchsql::arrow::Mapping::text(batch, index)),
@@ -97,7 +98,7 @@ pub(crate) fn lines(from: impl Read, read: &AtomicU64, mut next: impl FnMut(Stri
             bytes += text.len();
             records.push((line, Line::Text(text)));
         }
-        if records.len() >= STRIPE || bytes >= STRIPE_BYTES || (is_end && !records.is_empty()) {
+        if is_full(first, records.len(), bytes) || (is_end && !records.is_empty()) {
             let records = Records::Lines(std::mem::take(&mut records));
             let stripe = Stripe { first, records, read: read.load(Ordering::Relaxed) };
             (first, bytes) = (stripe.last() + 1, 0);
@@ -109,6 +110,12 @@ pub(crate) fn lines(from: impl Read, read: &AtomicU64, mut next: impl FnMut(Stri
             return Ok(());
         }
     }
+}
+
+/// Whether a stripe with this first record ends: with its block, or because it has enough text.
+fn is_full(first: u64, records: usize, bytes: usize) -> bool {
+    let next = first - 1 + records as u64;
+    records > 0 && (next.is_multiple_of(BLOCK) || bytes >= STRIPE_BYTES)
 }
 
 fn skip_line(from: &mut impl BufRead) -> io::Result<()> {
@@ -144,20 +151,17 @@ pub(crate) fn csv(
     let names = reader.headers()?;
     header(names).map_err(invalid)?;
     let mut first = 1;
-    let (mut records, mut bytes) = (Vec::new(), 0);
+    let (mut records, mut record) = (CsvRecords::default(), ByteRecord::new());
     loop {
-        let mut record = ByteRecord::new();
         since.store(0, Ordering::Relaxed);
         let has_more = reader.read_byte_record(&mut record)?;
         if has_more {
-            bytes += record.as_slice().len();
-            records.push((record.position().map_or(0, csv::Position::line), record));
+            records.push(&record);
         }
-        let is_full = records.len() >= STRIPE || bytes >= STRIPE_BYTES;
-        if is_full || (!has_more && !records.is_empty()) {
+        if is_full(first, records.len(), records.bytes()) || (!has_more && records.len() > 0) {
             let records = Records::Csv(std::mem::take(&mut records));
             let stripe = Stripe { first, records, read: read.load(Ordering::Relaxed) };
-            (first, bytes) = (stripe.last() + 1, 0);
+            first = stripe.last() + 1;
             if !next(stripe) {
                 return Ok(());
             }
@@ -193,7 +197,7 @@ mod tests {
     #[test]
     fn stripes_have_the_numbers_of_records_and_lines() {
         let text: String =
-            (0..12_000).map(|id| format!("{{\"id\":{id}}}\n{}", if id % 2 == 0 { "\n" } else { "" })).collect();
+            (0..45_000).map(|id| format!("{{\"id\":{id}}}\n{}", if id % 2 == 0 { "\n" } else { "" })).collect();
         let mut stripes = Vec::new();
         lines(text.as_bytes(), &AtomicU64::new(0), |stripe| {
             stripes.push((stripe.first, stripe.len(), stripe.text(stripe.last())));
@@ -205,9 +209,9 @@ mod tests {
         assert_eq!(
             texts,
             [
-                (1, 5000, 7500, "{\"id\":4999}"),
-                (5001, 5000, 15_000, "{\"id\":9999}"),
-                (10_001, 2000, 18_000, "{\"id\":11999}")
+                (1, 20_000, 30_000, "{\"id\":19999}"),
+                (20_001, 20_000, 60_000, "{\"id\":39999}"),
+                (40_001, 5000, 67_500, "{\"id\":44999}")
             ]
         );
         let mut found = Vec::new();
@@ -223,6 +227,22 @@ mod tests {
         )
         .unwrap();
         assert_eq!(found, [(2, "1,\"a\nb\"".to_owned()), (4, "2,c".to_owned())]);
+    }
+
+    /// A stripe that was full before its block ended is followed by the rest of the block.
+    #[test]
+    fn a_stripe_has_records_of_one_block() {
+        let line = format!("{{\"note\":\"{}\"}}\n", "x".repeat(400));
+        let text = line.repeat(BLOCK as usize + 5);
+        let mut stripes = Vec::new();
+        lines(text.as_bytes(), &AtomicU64::new(0), |stripe| {
+            stripes.push((stripe.first, stripe.last()));
+            true
+        })
+        .unwrap();
+        let full = stripes[0].1;
+        assert!(full < BLOCK, "{stripes:?}");
+        assert_eq!(stripes, [(1, full), (full + 1, BLOCK), (BLOCK + 1, BLOCK + 5)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Owns what a way of writing stripes does for a load.
+//! Owns what a way of writing the stripes of one partition does for a load.
 //! Must not know databases or files.
 
 use crate::exit::Failure;
@@ -16,19 +16,11 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    /// The last record that is known to be written or rejected.
-    pub(crate) fn reached(&self) -> u64 {
-        match self {
-            Self::Exactly(writer) => writer.reached(),
-            Self::Marked(writer) => writer.reached(),
-        }
-    }
-
     /// Writes a stripe. When it returns, a later run begins behind it.
     ///
     /// # Errors
     /// The load cannot go on. What was written is known to a later run.
-    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &mut Tally) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
         let record = |(record, reason): &(u64, String)| {
             let (line, text) = parsed.stripe.text(*record);
             (line, *record, reason.clone(), text)

@@ -117,6 +117,8 @@ async fn load(
         most_rejects: MOST_REJECTS,
         at_least_once: files.at_least_once,
         name: None,
+        // Rows of others are written too.
+        steps: (intake.pipeline().max_steps() / 2).max(1),
     };
     job.run(|_| {}).await
 }

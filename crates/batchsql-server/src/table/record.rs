@@ -72,6 +72,7 @@ pub(crate) mod tests {
             schema,
             fields: BTreeMap::from([("orderId".to_owned(), "id".to_owned())]),
             rules,
+            has_no_key: false,
             ignores_unknown: false,
             defaults: vec![("region".to_owned(), "eu".into())],
             left_out: Vec::new(),

@@ -17,6 +17,8 @@ pub(crate) struct Target {
     /// Field -> column, where the names differ.
     pub(super) fields: BTreeMap<String, String>,
     pub(super) rules: FieldRules,
+    /// The table is known to have no unique index, so rows that are inserted need no order.
+    pub(crate) has_no_key: bool,
     pub(crate) ignores_unknown: bool,
     /// Columns for rows that have no field for them.
     pub(super) defaults: Vec<(String, serde_json::Value)>,
@@ -39,7 +41,7 @@ pub(crate) fn table_name(table: &Table) -> TableName {
 /// The database cannot be asked, it has no such table, or the rule does not fit its columns. The text says what to do.
 pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<Target, String> {
     let name = table_name(table);
-    let (schema, left_out) = if table.columns.is_empty() {
+    let (schema, left_out, has_no_key) = if table.columns.is_empty() {
         let catalogue = catalogue.ok_or_else(|| "there is no database to read its columns from".to_owned())?;
         let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
@@ -50,7 +52,7 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
             ));
         }
         let left_out = found.left_out().map(|(column, why)| (column.to_owned(), why.to_owned())).collect();
-        (found.builder(conflict(table, &key)).build(), left_out)
+        (found.builder(conflict(table, &key)).build(), left_out, found.key().is_empty() && key.is_empty())
     } else {
         let key = table.key.clone().unwrap_or_default();
         let columns = table.columns.iter().fold(Schema::builder(name.clone()), |columns, column| {
@@ -60,7 +62,7 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
                 columns.column(column.name.as_str(), column.ty)
             }
         });
-        (columns.on_conflict(conflict(table, &key)).build(), Vec::new())
+        (columns.on_conflict(conflict(table, &key)).build(), Vec::new(), false)
     };
     let mut schema = schema.map_err(|error| error.to_string())?;
     if table.rule == Rule::Delete {
@@ -83,6 +85,7 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
         schema,
         fields,
         rules: FieldRules::default().unknown(unknown).missing(missing),
+        has_no_key,
         ignores_unknown: table.unknown_fields == Unknown::Ignore,
         defaults,
         left_out,

@@ -11,7 +11,8 @@ use crate::http_durable::DOCUMENT;
 use crate::load::kill_and_go_on;
 use crate::program::Place;
 
-const RECORDS: u64 = 25_000;
+/// All partitions have more than one block.
+const RECORDS: u64 = 190_000;
 
 /// Beyond every `f64`.
 const HUGE: &str = r#"{"v":1e400}"#;
@@ -30,7 +31,8 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn csv() -> String {
-    (0..RECORDS).fold("id,note,total\n".to_owned(), |text, id| format!("{text}{id},note {id},{}.25\n", id % 100))
+    let lines = (0..RECORDS).map(|id| format!("{id},note {id},{}.25\n", id % 100));
+    std::iter::once("id,note,total\n".to_owned()).chain(lines).collect()
 }
 
 /// The same test for the SQL servers: `$connect` opens a connection, on which `$query` runs.

@@ -12,8 +12,8 @@ use crate::program::{LONG, Place};
 const TABLE: &str = "CREATE TABLE orders (id INTEGER NOT NULL CHECK (id >= 0), note TEXT, total REAL);";
 
 fn csv(ids: std::ops::Range<u64>) -> String {
-    let header = "id,note,total\n".to_owned();
-    ids.fold(header, |text, id| format!("{text}{id},\"note, {id}\",{}.5\n", id % 100))
+    let lines = ids.map(|id| format!("{id},\"note, {id}\",{}.5\n", id % 100));
+    std::iter::once("id,note,total\n".to_owned()).chain(lines).collect()
 }
 
 fn gzip(text: &str) -> Vec<u8> {
@@ -202,8 +202,10 @@ pub(crate) fn kill_and_go_on(place: &Place, arguments: &[&str], rows: &dyn Fn() 
 fn a_killed_load_goes_on_and_writes_each_row_once() {
     let place = Place::new();
     place.sql(TABLE);
-    let mut text = csv(0..25_000);
-    text = text.replacen("\n20000,", "\n-1,", 1);
+    // All partitions have more than one block.
+    const RECORDS: i64 = 190_000;
+    let mut text = csv(0..RECORDS as u64);
+    text = text.replacen("\n170000,", "\n-1,", 1);
     place.write("a.csv", text);
     // A record is rejected, so the last run ends with 1; the file says which.
     let arguments = load(&place, &["a.csv"]);
@@ -234,9 +236,13 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     };
     assert_eq!(code, 1, "one record is rejected");
     assert!(kills >= 2, "it was killed {kills} times");
-    assert_eq!(rows(), 24_999);
-    assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), 24_999);
-    assert_eq!(place.number("SELECT sum(id) FROM orders"), (0..25_000).sum::<i64>() - 20_000);
+    assert_eq!(rows(), RECORDS - 1);
+    assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), RECORDS - 1);
+    assert_eq!(place.number("SELECT sum(id) FROM orders"), (0..RECORDS).sum::<i64>() - 170_000);
+    assert_eq!(place.number("SELECT count(*) FROM batchsql_positions WHERE partition_number > 0"), 4);
     let rejects = std::fs::read_to_string(place.path("a.csv.rejects.ndjson")).unwrap();
     assert_eq!(rejects.lines().count(), 1, "{rejects}");
+    let again = place.run(&arguments);
+    assert!(again.code() == 1 && again.out().contains("already loaded, 1 rejected"), "{}", again.all());
+    assert_eq!(rows(), RECORDS - 1);
 }
