@@ -24,7 +24,7 @@ pub(crate) fn text(findings: &[Finding], exit: Exit) {
     let result = match exit {
         Exit::Done if warnings == 0 => "everything is ready".to_owned(),
         Exit::Done => format!("ready, with {warnings} warnings"),
-        _ => format!("{failed} problems, {warnings} warnings"),
+        _ => format!("problems: {failed}, warnings: {warnings}"),
     };
     println!("\n{result}");
 }
