@@ -38,6 +38,7 @@ const LEFT_OUT: [(&str, &str, &str); 16] = [
     ("batchsql", "examples::dead_letters_are_corrected_and_replayed", EXAMPLE),
     ("batchsql", "examples::other_exporter_sends_the_metrics_to_an_agent", EXAMPLE),
     ("batchsql", "examples::failure_tests_is_a_program_too", EXAMPLE),
+    ("batchsql", "examples::file_feed_writes_each_line_once", EXAMPLE),
     ("batchsql", "examples::opentelemetry_shows_the_batch_linked_to_both_requests", EXAMPLE),
     ("batchsql", "examples::axum_ingest_serves_its_metrics_and_ends_with_every_row_written", EXAMPLE),
     ("batchsql", "examples::ingest_service_ends_with_every_row_written_and_replays_the_others", EXAMPLE),

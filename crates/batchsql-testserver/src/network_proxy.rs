@@ -145,14 +145,14 @@ impl NetworkProxy {
     /// Resets every open connection, on both sides (`RST`). Bytes in transit are lost.
     pub fn reset_connections(&self) {
         for link in self.links() {
+            // First, so that no writer ends the stream regularly when its reader is woken.
+            link.up.close();
+            link.down.close();
             for socket in [&link.client, &link.server] {
                 // The last owner of the socket closes it, which sends the reset.
                 let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
-                // Wakes the reader without a regular end of the stream.
                 let _ = socket.shutdown(Shutdown::Read);
             }
-            link.up.close();
-            link.down.close();
         }
     }
 
