@@ -1,8 +1,6 @@
 //! `batchsql load` of Parquet and Arrow files, with SQLite.
 
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow_array::{
     Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, StructArray, TimestampNanosecondArray,
@@ -15,7 +13,8 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
-use crate::program::{LONG, Place, Ran};
+use crate::load::kill_and_go_on;
+use crate::program::{Place, Ran};
 
 /// Without a key: a row that is written twice shows.
 const TABLE: &str = "CREATE TABLE orders (id INTEGER NOT NULL CHECK (id >= 0), note TEXT, total REAL);";
@@ -162,26 +161,7 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
         let arguments = load(&place, &[name]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let rows = || place.number("SELECT count(*) FROM orders");
-        let (mut kills, mut last, begin) = (0, 0, Instant::now());
-        'runs: loop {
-            let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            loop {
-                if let Some(status) = child.try_wait().unwrap() {
-                    assert!(status.success());
-                    break 'runs;
-                }
-                let now = rows();
-                if now > last && kills < 4 {
-                    last = now;
-                    child.kill().unwrap();
-                    child.wait().unwrap();
-                    kills += 1;
-                    break;
-                }
-                assert!(begin.elapsed() < LONG, "it does not end");
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
+        let kills = kill_and_go_on(&place, &arguments, &rows);
         assert!(kills >= 2, "{name}: it was killed {kills} times");
         assert_eq!(rows(), RECORDS, "{name}");
         assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), RECORDS, "{name}");
