@@ -227,20 +227,25 @@ impl ScriptedSink {
     }
 
     /// Applies the rows of late writes ([`Step::Late`], [`Step::LateAndSilent`]) whose sessions were not ended; returns
-    /// the number of rows.
+    /// the number of rows. A write with a poisoned row is refused, as it would have been in time.
     pub fn deliver(&self) -> usize {
         let mut state = self.lock();
         let late = std::mem::take(&mut state.late);
         let mut rows = 0;
         for (session, step, batch) in late {
-            let is_fenced = step.is_some_and(|step| state.positions.advance(&step).is_err());
-            if !is_fenced && !state.ended.contains(&session) {
-                rows += batch.len();
-                for row in &batch {
-                    state.model.apply(row);
-                }
-                state.batches.push(batch);
+            let is_bad = |row: &DynRow| state.poison.as_ref().is_some_and(|(_, is_bad)| is_bad(row));
+            let is_trial = step.is_some_and(|step| !step.commits);
+            if is_trial || state.ended.contains(&session) || batch.iter().any(is_bad) {
+                continue;
             }
+            if step.is_some_and(|step| state.positions.advance(&step).is_err()) {
+                continue;
+            }
+            rows += batch.len();
+            for row in &batch {
+                state.model.apply(row);
+            }
+            state.batches.push(batch);
         }
         rows
     }

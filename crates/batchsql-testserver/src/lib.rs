@@ -26,7 +26,7 @@ pub use late_proxy::LateProxy;
 pub use network_proxy::{Conditions, NetworkProxy};
 pub use promtool::promtool_objects_to_the_three_known_names_only;
 pub use scrape::{Sample, samples, sum};
-pub use warnings::Warnings;
+pub use warnings::{Warnings, subscribe};
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

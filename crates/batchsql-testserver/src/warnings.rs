@@ -1,14 +1,50 @@
-//! Owns the collection of a crate's warnings in a test.
-//! Must not know what they say.
+//! Owns the collection of what is logged on the thread of a test.
+//! Must not know what it says.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::subscriber::{DefaultGuard, Interest};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
-/// Collects the warnings of one crate; for `tracing::subscriber::set_default`.
+/// Makes a subscriber that of this thread, as `tracing::subscriber::set_default`, and keeps other threads from taking
+/// events away from it.
+///
+/// While a process has only one subscriber, tracing-core 0.1.36 asks the thread that logs an event for the first time
+/// whether anybody wants it, and stores the answer for all threads. That thread may belong to another test, without a
+/// subscriber. Two more subscribers, which have no opinion, make it ask each time.
+pub fn subscribe(subscriber: impl Into<Dispatch>) -> DefaultGuard {
+    static UNDECIDED: OnceLock<[Dispatch; 2]> = OnceLock::new();
+    UNDECIDED.get_or_init(|| [Dispatch::new(Undecided), Dispatch::new(Undecided)]);
+    tracing::dispatcher::set_default(&subscriber.into())
+}
+
+/// Wants no event, but does not say so in advance.
+struct Undecided;
+
+impl Subscriber for Undecided {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Collects the warnings of one crate; for [`subscribe`].
 #[derive(Debug, Clone)]
 pub struct Warnings {
     target: &'static str,
@@ -64,11 +100,23 @@ mod tests {
     #[test]
     fn warnings_of_one_crate_are_collected_once() {
         let warnings = Warnings::of("here");
-        let _guard = tracing::subscriber::set_default(warnings.clone());
+        let _guard = subscribe(warnings.clone());
         tracing::warn!(target: "here::inside", rows = 3, "slow");
         tracing::warn!(target: "elsewhere", "slow");
         tracing::info!(target: "here", "started");
         assert_eq!(warnings.taken(), ["message=slow rows=3 "]);
         assert_eq!(warnings.taken(), [""; 0]);
+    }
+    /// The threads log it for the first time while another one has the only subscriber.
+    #[test]
+    fn a_thread_without_a_subscriber_takes_no_event_away() {
+        fn log() {
+            tracing::warn!(target: "there", "logged");
+        }
+        let warnings = Warnings::of("there");
+        let _guard = subscribe(warnings.clone());
+        std::thread::spawn(log).join().unwrap();
+        log();
+        assert_eq!(warnings.taken().len(), 1);
     }
 }

@@ -86,7 +86,7 @@ async fn logged(work: impl Future<Output = ()>) -> Vec<String> {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone());
-    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let guard = batchsql_testserver::subscribe(subscriber.finish());
     work.await;
     drop(guard);
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -298,7 +298,7 @@ impl tracing::Subscriber for Log {
 #[tokio::test(start_paused = true)]
 async fn one_row_is_no_part_of_an_atomic_batch() {
     let log = Arc::new(Mutex::new(Vec::new()));
-    let _guard = tracing::subscriber::set_default(Log(Arc::clone(&log)));
+    let _guard = batchsql_testserver::subscribe(Log(Arc::clone(&log)));
     let config = config().isolation(Isolation::AtomicBatch);
     let check = async |rows: &[i64], expected| {
         let mut written = Written::default();

@@ -57,7 +57,7 @@ impl Spans {
     fn collect(level: Level) -> (Self, DefaultGuard) {
         let spans = Self::default();
         let layer = spans.clone().with_filter(LevelFilter::from_level(level));
-        (spans, tracing::subscriber::set_default(tracing_subscriber::registry().with(layer)))
+        (spans, batchsql_testserver::subscribe(tracing_subscriber::registry().with(layer)))
     }
 
     fn all(&self) -> Vec<Seen> {

@@ -178,7 +178,7 @@ async fn further_unique_indexes_are_warned_of_where_they_may_overwrite() {
     )
     .await;
     let warnings = Warnings::of("batchsql_mysql");
-    let guard = tracing::subscriber::set_default(warnings.clone());
+    let guard = batchsql_testserver::subscribe(warnings.clone());
     let pipeline = pipeline(&db.sink);
     for harmless in [Conflict::none(), Conflict::ignore(["id"])] {
         pipeline.prepare(&schema(harmless)).await.unwrap();

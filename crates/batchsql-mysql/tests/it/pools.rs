@@ -29,7 +29,7 @@ async fn users_pool(db: &Database) -> MySqlSink {
 async fn rows_never_join_a_transaction_that_somebody_left_open() {
     let db = Database::with(TABLE, "max_connections=1").await;
     let warnings = Warnings::of("batchsql_mysql");
-    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let _guard = batchsql_testserver::subscribe(warnings.clone());
     for sink in [users_pool(&db).await, db.sink.clone()] {
         let schema = schema(Conflict::none());
         let mut told = Vec::new();

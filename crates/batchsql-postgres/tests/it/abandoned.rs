@@ -329,7 +329,7 @@ async fn without_the_right_to_end_sessions_they_are_only_looked_at() {
     let (sink, admin) = without_rights(&name).await;
     let mut locker = locker(&admin.pg_pool().connect_options(), "UPDATE t SET note = 'locked' WHERE id = 1").await;
     let warnings = Warnings::of("batchsql_postgres");
-    let guard = tracing::subscriber::set_default(warnings.clone());
+    let guard = batchsql_testserver::subscribe(warnings.clone());
     let session = give_up(&sink, &admin, &name).await.unwrap();
     for _ in 0..2 {
         assert_eq!(end(&sink, &session).await, SessionEnd::Impossible);
@@ -359,7 +359,7 @@ async fn a_session_that_is_hidden_from_its_user_has_no_name() {
     let sink = PostgresSink::new(pool.connect_with(options).await.unwrap());
     let mut conn = sink.acquire().await.unwrap();
     let warnings = Warnings::of("batchsql_postgres");
-    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let _guard = batchsql_testserver::subscribe(warnings.clone());
     for _ in 0..2 {
         assert!(sink.session(&mut conn).await.unwrap().is_none());
     }
@@ -377,7 +377,7 @@ async fn a_pooler_that_was_not_declared_is_found_out_before_anything_is_ended() 
         // Without the startup parameter that it rejects, and without a hint that it is a pooler.
         let sink = users_pool(&options.extra_float_digits(None), 2).await;
         let warnings = Warnings::of("batchsql_postgres");
-        let _guard = tracing::subscriber::set_default(warnings.clone());
+        let _guard = batchsql_testserver::subscribe(warnings.clone());
         let (mut one, mut two) = (sink.acquire().await.unwrap(), sink.acquire().await.unwrap());
         let _ = sink.session(&mut one).await;
         let _ = sink.session(&mut two).await;

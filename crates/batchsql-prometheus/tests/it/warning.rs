@@ -4,12 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use batchsql_prometheus::{PrometheusMetrics, ServerOptions};
-use batchsql_testserver::Warnings;
-use tracing::subscriber::set_default;
+use batchsql_testserver::{Warnings, subscribe};
 
 async fn warnings_of(options: ServerOptions) -> Vec<String> {
     let warnings = Warnings::of("batchsql_prometheus");
-    let _guard = set_default(warnings.clone());
+    let _guard = subscribe(warnings.clone());
     let metrics = PrometheusMetrics::new().unwrap();
     metrics.start_server_with(options.port(0)).await.unwrap();
     metrics.stop_server().await.unwrap();
