@@ -33,13 +33,13 @@ impl Account {
         known.context("servers are not run as root, and this system has no user `nobody`; run this as another user")
     }
 
-    /// A program that runs as this user in a folder of this user. It inherits only the search paths from the
-    /// environment: variables such as `PGDATA` or `MYSQL_HOME` are for other servers.
+    /// A program that runs as this user, with a folder as its home, which need not exist yet. It inherits only the search
+    /// paths from the environment: variables such as `PGDATA` or `MYSQL_HOME` are for other servers.
     pub(crate) fn command(self, program: impl AsRef<OsStr>, folder: &Path) -> Command {
         use std::os::unix::process::CommandExt;
 
         let mut command = Command::new(program);
-        command.env_clear().current_dir(folder);
+        command.env_clear().current_dir("/");
         for variable in ["PATH", "LD_LIBRARY_PATH"] {
             if let Some(value) = std::env::var_os(variable) {
                 command.env(variable, value);

@@ -1,11 +1,10 @@
-# Keeps services of a compose file: starts, stops and kills them on command. When the input ends, in whatever way the
-# program at its other end has ended, it removes the containers and the folder.
+# Creates a folder and keeps services of a compose file: starts, stops and kills them on command. When the input ends, in
+# whatever way the program at its other end has ended, it removes the containers and the folder.
 #
 # The arguments are the folder, the services in one word, what becomes of their data at the end (`drop` or `keep`), and
 # the command that leads to the project: docker compose -p … -f …
 folder=$1 services=$2 data=$3
 shift 3
-cd "$folder" || exit 1
 
 # Only what is downloaded is told to a person.
 exec 3>&2 2>/dev/null
@@ -14,6 +13,10 @@ exec 3>&2 2>/dev/null
 trap '' PIPE
 # Whoever wants this script to end closes its input.
 trap : INT TERM HUP
+
+mkdir -m 700 "$folder" || exit 1
+cd "$folder" || exit 1
+echo created
 
 # shellcheck disable=SC2086 # a list of names
 while read -r command; do

@@ -3,9 +3,9 @@
 //! Must not know which server it is.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
+    fs::{self, OpenOptions},
     io::{BufRead, BufReader, ErrorKind, Write},
-    os::unix::{fs::DirBuilderExt, process::CommandExt},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Mutex, PoisonError},
@@ -50,9 +50,10 @@ impl Keeper {
         })
     }
 
-    /// A new folder with another keeper process, which understands the same commands.
+    /// A new folder with another keeper process, which understands the same commands. The process creates the folder and
+    /// says `created`: a folder without a process that removes it would stay if this program is killed.
     pub(crate) fn start(name: &str, account: Account, shell: impl Fn(&Path) -> Command) -> anyhow::Result<Self> {
-        let folder = new_folder(name, account)?;
+        let folder = account.temporary().join(format!("batchsql-{name}-{:08x}", random::number()?));
         // One at a time: on systems that cannot create a private pipe atomically (macOS), a keeper that is started
         // meanwhile would hold the input of this one open.
         static ONE: Mutex<()> = Mutex::new(());
@@ -64,9 +65,15 @@ impl Keeper {
             .spawn()
             .context("cannot start /bin/sh");
         drop(one);
-        let mut process = started.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
+        let mut process = started?;
         let commands = process.stdin.take();
-        let answers = BufReader::new(process.stdout.take().expect("it was piped"));
+        let mut answers = BufReader::new(process.stdout.take().expect("it was piped"));
+        let mut answer = String::new();
+        answers.read_line(&mut answer).context("the keeper of a server does not respond")?;
+        if answer.trim() != "created" {
+            process.wait().context("cannot wait for the keeper of a server")?;
+            anyhow::bail!("cannot create the folder {}", folder.display());
+        }
         Ok(Self { process, commands, answers, folder, account })
     }
 
@@ -244,15 +251,6 @@ impl Drop for Keeper {
     }
 }
 
-fn new_folder(name: &str, account: Account) -> anyhow::Result<PathBuf> {
-    let folder = account.temporary().join(format!("batchsql-{name}-{:08x}", random::number()?));
-    // Fails if it exists.
-    let made = DirBuilder::new().mode(0o700).create(&folder);
-    made.with_context(|| format!("cannot create the folder {}", folder.display()))?;
-    account.own(&folder).inspect_err(|_| drop(fs::remove_dir(&folder)))?;
-    Ok(folder)
-}
-
 /// A program and its arguments, for the shell.
 fn command_line(program: &Path, arguments: &[impl AsRef<str>]) -> anyhow::Result<String> {
     let program = program.to_str().with_context(|| format!("the path of {} is not UTF-8", program.display()))?;
@@ -292,6 +290,19 @@ mod tests {
         keeper.tell("launch").unwrap();
         wait_for("it ends", || keeper.has_ended());
         assert_eq!(keeper.log(), words.map(|word| format!("<{word}>")).join("\n"));
+    }
+
+    #[test]
+    fn a_folder_that_exists_is_not_taken() {
+        let other = keeper("");
+        let error = Keeper::start("test", Account::Caller, |_| {
+            let mut shell = Command::new("/bin/sh");
+            let script = include_str!("keeper.sh");
+            shell.args(["-c", script, "batchsql-keeper"]).arg(other.folder()).arg("TERM").stderr(Stdio::null());
+            shell
+        });
+        assert!(format!("{:#}", error.unwrap_err()).contains("cannot create the folder"));
+        assert!(other.folder().exists());
     }
 
     #[test]

@@ -1,15 +1,18 @@
-# Keeps the server of one folder: starts, stops and kills it on command. When the input ends, in whatever way the
-# program at its other end has ended, it stops the server and removes the folder.
+# Creates a folder and keeps the server in it: starts, stops and kills it on command. When the input ends, in whatever way
+# the program at its other end has ended, it stops the server and removes the folder.
 #
 # The folder has the file `run`, which starts the server in the foreground. This script writes `pid` and, when the
 # server has ended, `ended` with its exit status. The file `prepare`, which reads `input`, is run to its end.
 folder=$1 signal=$2 launched=no
-cd "$folder" || exit 1
 
 # An answer may find nobody: then the end of the input follows.
 trap '' PIPE
 # Whoever wants this script to end closes its input.
 trap : INT TERM HUP
+
+mkdir -m 700 "$folder" || exit 1
+cd "$folder" || exit 1
+echo created
 
 launch() {
   # A second server could not listen, and would hide the first one from `halt`.
