@@ -46,9 +46,15 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
         let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
         if key.is_empty() && table.rule != Rule::Insert {
+            let left_out: Vec<String> = found.left_out().map(|(column, why)| format!("{column}: {why}")).collect();
+            let remedy = match left_out.is_empty() {
+                true => "; add one, or use `insert`".to_owned(),
+                // Its key may be among them.
+                false => format!(" of columns that rows can carry ({})", left_out.join("; ")),
+            };
+            let rule = table.rule.name();
             return Err(format!(
-                "the rule `{}` needs a key, and {name} has no primary key and no unique index; add one, or use `insert`",
-                table.rule.name()
+                "the rule `{rule}` needs a key, and {name} has no primary key and no unique index{remedy}"
             ));
         }
         let left_out = found.left_out().map(|(column, why)| (column.to_owned(), why.to_owned())).collect();

@@ -9,7 +9,7 @@ use sqlx::Row as _;
 use crate::client::{NDJSON, post};
 use crate::http_durable::DOCUMENT;
 use crate::load::kill_and_go_on;
-use crate::program::Place;
+use crate::program::{LONG, Place};
 
 /// All partitions have more than one block.
 const RECORDS: u64 = 190_000;
@@ -35,9 +35,15 @@ fn csv() -> String {
     std::iter::once("id,note,total\n".to_owned()).chain(lines).collect()
 }
 
+/// The same server for another user, whose password is `x`.
+fn as_user(dsn: &str, user: &str) -> String {
+    let (scheme, rest) = dsn.split_once("://").unwrap();
+    format!("{scheme}://{user}:x@{}", rest.rsplit_once('@').unwrap().1)
+}
+
 /// The same test for the SQL servers: `$connect` opens a connection, on which `$query` runs.
 macro_rules! sql_server {
-    ($name:ident, $server:expr, $connection:ty, $types:expr, $json:expr, $as_text:expr) => {
+    ($name:ident, $server:expr, $connection:ty, $types:expr, $json:expr, $as_text:expr, $password:expr) => {
         #[test]
         fn $name() {
             use sqlx::Connection;
@@ -64,6 +70,17 @@ macro_rules! sql_server {
             place.write("b.toml", &config);
             let check = place.run(&["check", "b.toml"]);
             assert!(check.code() == 0 && check.out().contains("update in") && check.out().contains("4 columns by id"), "{}", check.all());
+            // A user who may only read.
+            let reader = unique("reader");
+            execute(&format!("CREATE USER {reader} {} 'x'", $password));
+            execute(&format!("GRANT SELECT ON {keyed} TO {reader}"));
+            place.write("reader.toml", config.replace(dsn, &as_user(dsn, &reader)));
+            let check = place.run(&["check", "reader.toml"]);
+            let line = |start: &str| check.out().lines().find(|line| line.starts_with(start)).map(str::to_owned).unwrap_or_default();
+            assert_eq!(check.code(), 1, "{}", check.all());
+            let reason = line("FAIL table");
+            assert!(reason.contains("this user may not insert") || reason.contains("INSERT command denied"), "{}", check.all());
+            assert!(line("FAIL positions").contains("batchsql_positions"), "{}", check.all());
             let program = place.start(&config);
             let row = json!({ "id": 1, "note": "a", "at": "2026-01-31T12:00:00Z", "total": "19.90" });
             let response = post(program.address(), "orders/rows?wait=logged", &[NDJSON], format!("{row}\n{{\"id\":2}}\n"));
@@ -101,11 +118,12 @@ macro_rules! sql_server {
             assert_eq!(number(&format!("SELECT count(DISTINCT id) FROM {plain}")), RECORDS as i64);
             execute(&format!("DROP TABLE {keyed}"));
             execute(&format!("DROP TABLE {plain}"));
+            execute(&format!("DROP USER {reader}"));
         }
     };
 }
 
-sql_server!(postgres, Shared(dsn(Kind::Postgres)), sqlx::PgConnection, "TIMESTAMPTZ", "JSON", "doc::text");
+sql_server!(postgres, Shared(dsn(Kind::Postgres)), sqlx::PgConnection, "TIMESTAMPTZ", "JSON", "doc::text", "PASSWORD");
 // Exactly once needs a server that keeps what it has committed.
 sql_server!(
     mysql,
@@ -113,7 +131,8 @@ sql_server!(
     sqlx::MySqlConnection,
     "TIMESTAMP",
     "JSON",
-    "CAST(doc AS CHAR)"
+    "CAST(doc AS CHAR)",
+    "IDENTIFIED BY"
 );
 
 /// A server that is killed takes replies with it: the position says whether their rows were committed.
@@ -172,6 +191,21 @@ fn redis() {
     let kills = kill_and_go_on(&place, &["load", "a.csv", "--config", "b.toml"], &mark);
     assert!(kills >= 2, "it was killed {kills} times");
     assert_eq!(mark(), RECORDS as i64);
+    // The first row was written before the file, and is in it.
+    let keys = runtime().block_on(async {
+        let client = redis::Client::open(dsn.as_str()).unwrap();
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(LONG));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await.unwrap();
+        let script = "local cursor, count = '0', 0
+            repeat
+                local part = redis.call('SCAN', cursor, 'MATCH', ARGV[1], 'COUNT', 10000)
+                cursor, count = part[1], count + #part[2]
+            until cursor == '0'
+            return count";
+        let mut count = redis::cmd("EVAL");
+        count.arg(script).arg(0).arg(format!("{table}*")).query_async::<u64>(&mut connection).await.unwrap()
+    });
+    assert_eq!(keys, RECORDS);
     let again = place.run(&["load", "a.csv", "--config", "b.toml"]);
     assert!(again.code() == 0 && again.out().contains("already loaded"), "{}", again.all());
 }

@@ -134,9 +134,13 @@ fn tokens_are_for_tables() {
     let check = |token: Option<&str>, table: &str, status: u16| {
         let mut headers = vec![NDJSON];
         headers.extend(token.map(|token| ("Authorization", token)));
-        let response = post(at, &format!("{table}/rows"), &headers, "{\"id\":1,\"note\":\"a\"}\n");
+        let body = if table == "orders" { "{\"id\":1,\"note\":\"a\"}\n" } else { "{\"id\":1}\n" };
+        let response = post(at, &format!("{table}/rows"), &headers, body);
         assert_eq!(response.status, status, "{token:?} {table}: {response:?}");
         assert_eq!(response.header("www-authenticate").is_some(), status == 401);
+        if status == 200 {
+            assert_eq!(response.number("accepted"), 1, "{response:?}");
+        }
     };
     check(Some("Bearer s3cret"), "orders", 200);
     check(Some("Bearer s3cret"), "events", 403);
@@ -145,8 +149,11 @@ fn tokens_are_for_tables() {
     check(None, "orders", 401);
     check(None, "no_such_table", 401);
     check(Some("Bearer everything"), "no_such_table", 404);
-    let (_, log) = program.stop();
+    let (code, log) = program.stop();
+    assert_eq!(code, 0, "{log}");
     assert!(!log.contains("s3cret") && !log.contains("everything"), "{log}");
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
+    assert_eq!(place.number("SELECT count(*) FROM events"), 1);
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub struct Options {
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1000..))]
     pub rows: Option<u32>,
 
+    /// How often each number of workers is measured, in turn; the report has the medians
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+
     /// How long there are faults. Default: 1m, with --quick 20s
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     pub faults: Option<Duration>,

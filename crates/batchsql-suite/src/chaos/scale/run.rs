@@ -43,10 +43,11 @@ pub async fn run(options: Options) -> Result<bool> {
     let names: Vec<_> = DatabaseChoice::names_of(&options.db).iter().map(|database| database.name()).collect();
     let workers: Vec<_> = options.workers.iter().map(u32::to_string).collect();
     let command = format!(
-        "cargo xtask scale --db {} --workers {} --rows {} --faults {}{} --seed {seed}",
+        "cargo xtask scale --db {} --workers {} --rows {} --rounds {} --faults {}{} --seed {seed}",
         names.join(","),
         workers.join(","),
         options.rows(),
+        options.rounds,
         humantime::format_duration(options.faults()),
         if options.quick { " --quick" } else { "" }
     );
@@ -62,34 +63,24 @@ pub async fn run(options: Options) -> Result<bool> {
 
 async fn of_database(servers: &Servers, options: &Options, seed: u64) -> Vec<Entry> {
     let (database, rows) = (servers.database, options.rows());
-    let mut entries = Vec::new();
-    let memory = match measure::from_memory(servers, rows).await {
-        Ok(rate) => {
-            tell(format_args!("{}: {rate:.0} rows/s from memory", database.name()));
-            entries.push(Entry {
-                rows: rows.into(),
-                rows_per_s: Some(rate),
-                guarantee: "in memory",
-                ..entry(database, 0)
-            });
-            Some(rate)
-        }
-        Err(error) => {
-            entries.push(failed(entry(database, 0), &error));
-            None
-        }
-    };
-    for workers in &options.workers {
-        let found = measure::of_workers(servers, *workers, rows).await;
-        let name = database.name();
-        entries.push(match found {
-            Ok(found) => {
-                tell(format_args!("{name}: {:.0} rows/s with {workers} workers", found.rate));
-                measured(entry(database, *workers), found, memory)
+    let workers = std::iter::once(0).chain(options.workers.iter().copied());
+    let mut series: Vec<Series> = workers.map(Series::new).collect();
+    // Interleaved, so that a slow minute of the machine does not hit one number of workers alone.
+    for round in 1..=options.rounds {
+        for series in series.iter_mut().filter(|series| series.error.is_none()) {
+            let found = match series.workers {
+                0 => measure::from_memory(servers, rows).await,
+                workers => measure::of_workers(servers, workers, rows).await,
+            };
+            if let Ok(Measured { rate, .. }) = &found {
+                let name = database.name();
+                tell(format_args!("{name}, round {round}: {rate:.0} rows/s {}", series.contender()));
             }
-            Err(error) => failed(entry(database, *workers), &error),
-        });
+            series.add(found);
+        }
     }
+    let memory = series[0].rounds.clone();
+    let mut entries: Vec<Entry> = series.into_iter().map(|series| series.entry(database, &memory)).collect();
     for workers in options.workers_with_faults() {
         let faults = faults::plan(options.faults(), seed.wrapping_add(workers.into()));
         let found = conductor::run(servers, workers, &faults, seed).await;
@@ -106,6 +97,62 @@ async fn of_database(servers: &Servers, options: &Options, seed: u64) -> Vec<Ent
         entries.push(done);
     }
     entries
+}
+
+/// What the rounds of one number of workers measured.
+#[derive(Debug)]
+struct Series {
+    /// 0: a pipeline in one process that is fed from memory.
+    workers: u32,
+    rounds: Vec<Measured>,
+    error: Option<anyhow::Error>,
+}
+
+impl Series {
+    fn new(workers: u32) -> Self {
+        Self { workers, rounds: Vec::new(), error: None }
+    }
+
+    fn contender(&self) -> String {
+        match self.workers {
+            0 => "from memory".to_owned(),
+            workers => format!("with {workers} workers"),
+        }
+    }
+
+    /// After an error there are no more rounds.
+    fn add(&mut self, round: anyhow::Result<Measured>) {
+        match round {
+            Ok(measured) => self.rounds.push(measured),
+            Err(error) => self.error = Some(error),
+        }
+    }
+
+    /// The sums of all rounds, the median of their rates, and that of the ratios to the round from memory beside it.
+    fn entry(&self, database: DatabaseName, memory: &[Measured]) -> Entry {
+        let sum = |of: fn(&Measured) -> u64| self.rounds.iter().map(of).sum();
+        let of_memory = self.rounds.iter().zip(memory).map(|(round, memory)| round.rate / memory.rate);
+        let entry = Entry {
+            rows: sum(|round| round.rows),
+            lost: sum(|round| round.lost),
+            doubled: sum(|round| round.doubled),
+            rows_per_s: median(self.rounds.iter().map(|round| round.rate)),
+            of_memory: median(of_memory).filter(|_| self.workers > 0),
+            ..entry(database, self.workers)
+        };
+        match (&self.error, self.workers) {
+            (Some(error), _) => failed(entry, error),
+            (None, 0) => Entry { guarantee: "in memory", ..entry },
+            (None, _) => entry,
+        }
+    }
+}
+
+/// Of an even number the upper one of the two in the middle.
+fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut numbers: Vec<f64> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied()
 }
 
 fn entry(database: DatabaseName, workers: u32) -> Entry {
@@ -127,11 +174,6 @@ fn entry(database: DatabaseName, workers: u32) -> Entry {
     }
 }
 
-fn measured(entry: Entry, found: Measured, memory: Option<f64>) -> Entry {
-    let Measured { rows, lost, doubled, rate } = found;
-    Entry { rows, lost, doubled, rows_per_s: Some(rate), of_memory: memory.map(|memory| rate / memory), ..entry }
-}
-
 fn compared(entry: Entry, checked: &Checked) -> Entry {
     let doubled = checked.doubled + checked.of(crate::chaos::check::Wrong::Doubled);
     Entry {
@@ -146,4 +188,32 @@ fn compared(entry: Entry, checked: &Checked) -> Entry {
 
 fn failed(entry: Entry, error: &anyhow::Error) -> Entry {
     Entry { error: Some(format!("not carried out: {error:#}")), ..entry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(workers: u32, rates: &[f64]) -> Series {
+        let rounds = rates.iter().map(|rate| Measured { rows: 10, lost: 0, doubled: 1, rate: *rate }).collect();
+        Series { workers, rounds, error: None }
+    }
+
+    #[test]
+    fn rounds_become_one_entry() {
+        let memory = series(0, &[100.0, 300.0, 200.0]);
+        let entry = series(2, &[50.0, 300.0, 120.0]).entry(DatabaseName::Postgres, &memory.rounds);
+        assert_eq!((entry.rows, entry.doubled, entry.rows_per_s, entry.of_memory), (30, 3, Some(120.0), Some(0.6)));
+        let entry = memory.entry(DatabaseName::Postgres, &memory.rounds);
+        assert_eq!((entry.guarantee, entry.rows_per_s, entry.of_memory), ("in memory", Some(200.0), None));
+    }
+
+    #[test]
+    fn a_round_that_fails_is_told_with_what_was_measured_before() {
+        let mut series = series(1, &[100.0]);
+        series.add(Err(anyhow::anyhow!("no connection")));
+        let entry = series.entry(DatabaseName::Mysql, &[]);
+        assert_eq!((entry.rows, entry.rows_per_s, entry.of_memory), (10, Some(100.0), None));
+        assert!(!entry.passed() && entry.error.unwrap().contains("no connection"));
+    }
 }

@@ -7,8 +7,11 @@ use std::process::Command;
 
 use super::program::ROOT;
 
-const TARGETS: [(&str, &str); 2] =
-    [("app", "docker/docker-compose.prod.yml"), ("suite", "docker/docker-compose.integration.yml")];
+const TARGETS: [(&str, &str); 3] = [
+    ("app", "docker/docker-compose.prod.yml"),
+    ("suite", "docker/docker-compose.integration.yml"),
+    ("server", "docker/docker-compose.cluster.yml"),
+];
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join(name)).unwrap()
