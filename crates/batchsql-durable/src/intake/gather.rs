@@ -2,6 +2,7 @@
 //! Must not know the log, or when a group is written.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::{RowBuffer, Schema};
@@ -80,6 +81,16 @@ pub(crate) enum Unit {
     Together(Option<KeyInFlight>),
 }
 
+/// Rows of a call that are stored all or none.
+#[derive(Debug)]
+pub(crate) struct Together {
+    /// Is stored with them.
+    pub(crate) key: Option<KeyInFlight>,
+    /// Which rows of which blocks they are.
+    pub(crate) rows: Vec<(usize, Range<usize>)>,
+    pub(crate) stored: watch::Sender<Stored>,
+}
+
 /// Why rows cannot be gathered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotGathered {
@@ -118,9 +129,9 @@ struct State {
     bytes: usize,
     /// What the blocks take in memory beside their rows: more than the rows, when neighbours have other columns.
     block_bytes: usize,
-    /// All of them are stored or none, and with them these keys.
-    together: Option<Vec<KeyInFlight>>,
-    /// Of these keys.
+    /// The calls whose rows are stored all or none. If there is one, the log stores the whole group or nothing of it.
+    together: Vec<Together>,
+    /// Of their keys.
     key_bytes: usize,
     /// Rows without a key of one group are in one partition, of the next group in the next one.
     group: u32,
@@ -137,8 +148,8 @@ impl State {
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) blocks: Vec<OpenBlock>,
-    /// All blocks are stored or none, and with them these keys.
-    pub(crate) together: Option<Vec<KeyInFlight>>,
+    /// The calls whose rows are stored all or none. If there is one, all blocks are stored or none, as long as there is space.
+    pub(crate) together: Vec<Together>,
     pub(crate) is_last: bool,
 }
 
@@ -171,27 +182,39 @@ impl Gather {
         if state.bytes > 0 && held > self.group_bytes {
             return Err(NotGathered::Full);
         }
-        if is_together || state.together.is_some() {
+        if is_together || !state.together.is_empty() {
             let (blocks, keys) = (state.blocks.len() + rows.len(), state.key_bytes + bytes_of_key);
             let size = bytes_together(state.bytes + bytes, blocks, keys);
             if !state.blocks.is_empty() && size > self.together_bytes {
                 return Err(NotGathered::Full);
             }
         }
-        if let Unit::Together(key) = unit {
-            state.together.get_or_insert_default().extend(key);
-        }
         state.bytes += bytes;
         state.key_bytes += bytes_of_key;
-        let blocks: Vec<usize> = rows.iter().map(|row| self.add(&mut state, row)).collect();
         let mut gathered = Gathered { blocks: Vec::new(), of_row: Vec::with_capacity(rows.len()) };
+        // Of the blocks that have rows of this call: these are neighbours.
+        let mut places: Vec<(usize, Range<usize>)> = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
-        for block in blocks {
+        for row in rows {
+            let block = self.add(&mut state, row);
+            let end = state.blocks[block].rows.len();
             let number = *numbers.entry(block).or_insert_with(|| {
-                gathered.blocks.push(state.blocks[block].stored.subscribe());
-                gathered.blocks.len() - 1
+                places.push((block, end - row.rows.len()..end));
+                places.len() - 1
             });
+            places[number].1.end = end;
             gathered.of_row.push(number);
+        }
+        match unit {
+            Unit::Rows => {
+                gathered.blocks.extend(places.iter().map(|(block, _)| state.blocks[*block].stored.subscribe()));
+            }
+            Unit::Together(key) => {
+                let stored = watch::Sender::new(None);
+                gathered.blocks.push(stored.subscribe());
+                gathered.of_row.fill(0);
+                state.together.push(Together { key, rows: places, stored });
+            }
         }
         drop(state);
         self.work.notify_one();
@@ -239,7 +262,7 @@ impl Gather {
     pub(crate) fn take(&self) -> Group {
         let mut state = self.lock();
         let blocks = std::mem::take(&mut state.blocks);
-        let together = state.together.take();
+        let together = std::mem::take(&mut state.together);
         state.last.clear();
         (state.bytes, state.block_bytes, state.key_bytes) = (0, 0, 0);
         state.group = state.group.wrapping_add(1);
