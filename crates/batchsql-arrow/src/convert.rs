@@ -13,10 +13,12 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::{DataType, TimeUnit};
 use batchsql_core::exhaustive::{uuid_of_text, value_of_text};
-use batchsql_core::{Column, ColumnType, Date, Decimal, RowError, Schema, Time, Timestamp, TimestampTz, ValueRef};
+use batchsql_core::{
+    Column, ColumnType, Date, Decimal, RowError, Schema, Time, Timestamp, TimestampTz, ValueRef, ValueRules,
+};
 
 use crate::decimal;
-use crate::element::push_json;
+use crate::element::{push_json, refused};
 use crate::types::{is_text, scalar};
 
 /// Why a value is not one of its column.
@@ -30,6 +32,8 @@ pub(crate) enum Problem {
     /// A date with a time of day.
     TimeOfDay,
     Unreadable,
+    /// An element of a list that the database cannot hold.
+    Element(&'static str),
 }
 
 impl Problem {
@@ -45,6 +49,7 @@ impl Problem {
             Self::OutsideCalendar => RowError::out_of_range(schema, name, "outside the years 1 to 9999, or the day"),
             Self::TimeOfDay => RowError::refused_value(schema, name, "a time of day, which a date cannot hold"),
             Self::Unreadable => RowError::unreadable(schema, name, &format!("no {ty}")),
+            Self::Element(what) => RowError::refused_value(schema, name, what),
         }
     }
 }
@@ -65,11 +70,12 @@ macro_rules! primitives {
     }};
 }
 
-/// Calls `put` with each value, in their order.
+/// Calls `put` with each value, in their order. `rules` are for the elements of lists, whose text does not show whether it was a
+/// number; other values are checked when they are submitted.
 ///
 /// # Panics
 /// When the type does not [fit](crate::types::fits).
-pub(crate) fn each(array: &dyn Array, to: ColumnType, put: Put<'_>) {
+pub(crate) fn each(array: &dyn Array, to: ColumnType, rules: ValueRules, put: Put<'_>) {
     let mut scratch = Scratch::default();
     match array.data_type() {
         DataType::Null => (0..array.len()).for_each(|row| put(row, Ok(ValueRef::Null))),
@@ -150,15 +156,15 @@ pub(crate) fn each(array: &dyn Array, to: ColumnType, put: Put<'_>) {
         }
         DataType::List(_) => {
             let lists = array.as_list::<i32>();
-            each_list(array, &|row| lists.value(row), put);
+            each_list(array, &|row| lists.value(row), rules, put);
         }
         DataType::LargeList(_) => {
             let lists = array.as_list::<i64>();
-            each_list(array, &|row| lists.value(row), put);
+            each_list(array, &|row| lists.value(row), rules, put);
         }
         DataType::FixedSizeList(..) => {
             let lists = array.as_fixed_size_list();
-            each_list(array, &|row| lists.value(row), put);
+            each_list(array, &|row| lists.value(row), rules, put);
         }
         other => panic!("the mapping has refused {other}"),
     }
@@ -310,7 +316,7 @@ fn bytes<'a>(array: &dyn Array, value: &dyn Fn(usize) -> &'a [u8], to: ColumnTyp
     }
 }
 
-fn each_list(array: &dyn Array, list: &dyn Fn(usize) -> ArrayRef, put: Put<'_>) {
+fn each_list(array: &dyn Array, list: &dyn Fn(usize) -> ArrayRef, rules: ValueRules, put: Put<'_>) {
     let mut json = String::new();
     for row in 0..array.len() {
         if array.is_null(row) {
@@ -322,12 +328,15 @@ fn each_list(array: &dyn Array, list: &dyn Fn(usize) -> ArrayRef, put: Put<'_>) 
         let mut problem = None;
         json.clear();
         json.push('[');
-        each(&elements, ty, &mut |index, element| {
+        each(&elements, ty, rules, &mut |index, element| {
             if index > 0 {
                 json.push(',');
             }
             match element {
-                Ok(element) => push_json(element, &mut json),
+                Ok(element) => {
+                    problem = problem.or(refused(element, rules).map(Problem::Element));
+                    push_json(element, &mut json);
+                }
                 Err(found) => problem = problem.or(Some(found)),
             }
         });
@@ -354,7 +363,7 @@ pub(crate) fn row_text(batch: &arrow_array::RecordBatch, row: usize) -> String {
                 continue;
             }
         };
-        each(&value, ty, &mut |_, value| match value {
+        each(&value, ty, ValueRules::default(), &mut |_, value| match value {
             Ok(value) => push_json(value, &mut out),
             Err(_) => out.push_str("null"),
         });

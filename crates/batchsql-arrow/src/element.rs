@@ -1,7 +1,7 @@
 //! Owns values as JSON text: elements of lists, and rows for people.
 //! Must not know arrays.
 
-use batchsql_core::{ArrayElement, ValueRef};
+use batchsql_core::{ArrayElement, ValueRef, ValueRules};
 
 /// Appends a value as JSON, in the form that lists of typed rows have.
 pub(crate) fn push_json(value: ValueRef<'_>, out: &mut String) {
@@ -22,5 +22,14 @@ pub(crate) fn push_json(value: ValueRef<'_>, out: &mut String) {
         ValueRef::Timestamp(v) => v.push_json(out),
         ValueRef::TimestampTz(v) => v.push_json(out),
         _ => out.push_str("null"),
+    }
+}
+
+/// What a database with these rules cannot hold in an element of a list, as for lists of typed rows.
+pub(crate) fn refused(value: ValueRef<'_>, rules: ValueRules) -> Option<&'static str> {
+    match value {
+        ValueRef::F32(v) => v.refused(rules),
+        ValueRef::F64(v) => v.refused(rules),
+        _ => None,
     }
 }

@@ -18,7 +18,7 @@
 //! | Time32, Time64 | time; nanoseconds that are not a whole microsecond are refused |
 //! | Timestamp without a zone, in every unit | timestamp; nanoseconds as above |
 //! | Timestamp with a zone, in every unit | timestamptz; nanoseconds as above |
-//! | List, LargeList, FixedSizeList of scalars | json, which array columns of PostgreSQL take too |
+//! | List, LargeList, FixedSizeList of scalars | json, which array columns of PostgreSQL take too; NaN and infinities are the texts `"NaN"`, `"Infinity"` and `"-Infinity"` there, and are refused where the database cannot hold them as a number |
 //! | Null | `NULL` in a nullable column |
 //!
 //! Structs, maps, unions, lists of lists, durations, intervals, run-end encoded columns and dictionaries of other values are

@@ -11,7 +11,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
 use batchsql_core::{
     ColumnBuilder, ColumnType, ColumnValues, Date, FieldRules, MissingFields, RefusedRow, Schema, SharedRows, Time,
-    Timestamp, TimestampTz, UnknownFields, Value, ValueRef,
+    Timestamp, TimestampTz, UnknownFields, Value, ValueRef, ValueRules,
 };
 
 use crate::convert::{Problem, each, row_text};
@@ -143,7 +143,8 @@ impl Mapping {
         &self.schema
     }
 
-    /// Makes rows of a part of a batch. They take as much memory as the part.
+    /// Makes rows of a part of a batch. They take as much memory as the part. Rules of a database are checked when the rows are
+    /// submitted, except for the elements of lists: see [`rows_for`](Self::rows_for).
     ///
     /// # Errors
     /// The batch has other fields than the mapping.
@@ -151,6 +152,24 @@ impl Mapping {
     /// # Panics
     /// When the range is not within the batch, or the texts of a column of it take more than 4 GiB.
     pub fn rows(&self, batch: &RecordBatch, range: Range<usize>) -> Result<MappedRows, MappingError> {
+        self.rows_for(batch, range, ValueRules::default())
+    }
+
+    /// As [`rows`](Self::rows), for a database with these rules ([`BatchSql::value_rules`](batchsql_core::BatchSql::value_rules)):
+    /// a list with an element that it cannot hold refuses its row. In the JSON of a list NaN and infinities are texts, which
+    /// show no more what they were.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    ///
+    /// # Panics
+    /// As [`rows`](Self::rows).
+    pub fn rows_for(
+        &self,
+        batch: &RecordBatch,
+        range: Range<usize>,
+        rules: ValueRules,
+    ) -> Result<MappedRows, MappingError> {
         self.check(batch)?;
         assert!(range.start <= range.end && range.end <= batch.num_rows(), "rows {range:?} of {}", batch.num_rows());
         let mut refused: Vec<RefusedRow> = Vec::new();
@@ -158,7 +177,7 @@ impl Mapping {
         for (index, source) in self.sources.iter().enumerate() {
             let mut column = Copied { schema: &self.schema, index, builder: &mut builder, refused: &mut refused };
             match source {
-                Source::Field(number) => column.array(&batch.column(*number).slice(range.start, range.len())),
+                Source::Field(number) => column.array(&batch.column(*number).slice(range.start, range.len()), rules),
                 Source::Value(value) => (0..range.len()).for_each(|row| column.put(row, Ok(value.as_ref()))),
             }
         }
@@ -210,7 +229,7 @@ struct Copied<'a> {
 }
 
 impl Copied<'_> {
-    fn array(&mut self, array: &ArrayRef) {
+    fn array(&mut self, array: &ArrayRef, rules: ValueRules) {
         let column = &self.schema.columns()[self.index];
         let ty = column.column_type();
         if column.is_nullable() || array.logical_null_count() == 0 {
@@ -220,7 +239,7 @@ impl Copied<'_> {
                 return extended.expect("the mapping has checked the type, and NULL is allowed or not there");
             }
         }
-        each(array, ty, &mut |row, value| self.put(row, value));
+        each(array, ty, rules, &mut |row, value| self.put(row, value));
     }
 
     fn put(&mut self, row: usize, value: Result<ValueRef<'_>, Problem>) {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::ops::Range;
 
 use arrow_array::RecordBatch;
-use batchsql_core::{BatchSql, RefusedRow, RowOutcomes, SharedRows};
+use batchsql_core::{BatchSql, RefusedRow, RowOutcomes, SharedRows, ValueRules};
 
 use crate::error::SubmitBatchError;
 use crate::mapping::Mapping;
@@ -91,16 +91,17 @@ fn checked<'a>(
     mapping: &'a Mapping,
     batch: &'a RecordBatch,
 ) -> Result<impl Iterator<Item = SharedRows> + Send + use<'a>, SubmitBatchError> {
+    let rules = db.value_rules(mapping.schema()).map_err(|error| RefusedRow::new(0, error))?;
     let mut known = None;
     for range in parts(batch.num_rows()) {
         let begin = range.start;
-        let rows = rows(mapping, batch, range)?;
+        let rows = rows(mapping, batch, range, rules)?;
         db.validate_rows(rows.rows()).map_err(|RefusedRow { row, error, .. }| RefusedRow::new(begin + row, error))?;
         known = Some(rows);
     }
     let known = known.filter(|_| batch.num_rows() <= PART);
     let others = if known.is_some() { 0 } else { batch.num_rows() };
-    let convert = |range| rows(mapping, batch, range).expect("the same rows were converted before");
+    let convert = move |range| rows(mapping, batch, range, rules).expect("the same rows were converted before");
     Ok(known.into_iter().chain(parts(others).map(convert)))
 }
 
@@ -108,8 +109,13 @@ fn parts(rows: usize) -> impl Iterator<Item = Range<usize>> + Send {
     (0..rows).step_by(PART).map(move |begin| begin..rows.min(begin + PART))
 }
 
-fn rows(mapping: &Mapping, batch: &RecordBatch, range: Range<usize>) -> Result<SharedRows, SubmitBatchError> {
-    let mapped = mapping.rows(batch, range)?;
+fn rows(
+    mapping: &Mapping,
+    batch: &RecordBatch,
+    range: Range<usize>,
+    rules: ValueRules,
+) -> Result<SharedRows, SubmitBatchError> {
+    let mapped = mapping.rows_for(batch, range, rules)?;
     match mapped.refused.into_iter().next() {
         Some(refused) => Err(refused.into()),
         None => Ok(mapped.rows),

@@ -4,7 +4,7 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{DeriveInput, Path, Result};
+use syn::{DeriveInput, Ident, Path, Result};
 
 use crate::attributes::{Common, Container, Returned};
 use crate::expression::Expression;
@@ -138,6 +138,13 @@ fn columns_impl(input: &DeriveInput, api: &Path, fields: &[Field<'_>]) -> TokenS
         u32::try_from(fields.iter().filter(|field| field.absent.is_some()).count()).expect("a struct has fewer fields"),
     );
     let declare = fields.iter().map(|field| declare(api, field));
+    let checks: Vec<_> = fields.iter().filter_map(|field| check(api, field)).collect();
+    // A constant item cannot name parameters, and one in a function is computed only where the function is used.
+    let (items, inner) = if input.generics.params.is_empty() {
+        (quote!(#(const _: () = #checks;)*), TokenStream::new())
+    } else {
+        (TokenStream::new(), quote!(#(const { #checks })*))
+    };
     let absent = fields.iter().filter_map(|field| {
         let ident = field.ident;
         match (&field.kind, field.absent) {
@@ -189,6 +196,8 @@ fn columns_impl(input: &DeriveInput, api: &Path, fields: &[Field<'_>]) -> TokenS
         quote!(|| #api::RowColumns::hash_column(&self.#ident, name, hasher))
     });
     quote! {
+        #items
+
         #[automatically_derived]
         impl #impl_generics #api::RowColumns for #name #type_generics #where_clause {
             const COLUMNS: usize = #own #(+ <#inlined_types as #api::RowColumns>::COLUMNS)*;
@@ -199,6 +208,7 @@ fn columns_impl(input: &DeriveInput, api: &Path, fields: &[Field<'_>]) -> TokenS
             };
 
             fn declare_columns(list: &mut #api::Declarations) {
+                #inner
                 #(#declare)*
             }
 
@@ -265,6 +275,31 @@ fn declare(api: &Path, field: &Field<'_>) -> TokenStream {
         quote!(list.set(#api::Expr::#expression);)
     });
     quote!(#declared #optional #expression)
+}
+
+/// A constant whose computation fails if the expression of a field does not fit its type.
+fn check(api: &Path, field: &Field<'_>) -> Option<TokenStream> {
+    let (_, expression) = field.expression.as_ref()?;
+    let (plain, with) = match expression {
+        Expression::Add => ("added", "added_with"),
+        Expression::Greatest | Expression::Least => ("compared", "compared_with"),
+        Expression::Keep | Expression::UnlessNull | Expression::Now | Expression::Raw(_) => return None,
+    };
+    let ty = field.ty;
+    let (plain, with) = (Ident::new(plain, ty.span()), Ident::new(with, ty.span()));
+    // The alias has the place of the field, so that the error shows the field.
+    Some(match &field.kind {
+        FieldKind::Plain(_) => quote_spanned! { ty.span() =>
+            { type Check = #api::Declarations; Check::#plain::<#ty>() }
+        },
+        FieldKind::With(_, path) => quote_spanned! { path.span() =>
+            { type Check = #api::Declarations; Check::#with::<#ty, _, _>(&#path) }
+        },
+        FieldKind::Json(_) => quote_spanned! { ty.span() =>
+            { type Check = #api::Declarations; Check::#plain::<#api::AsJson<&#ty>>() }
+        },
+        FieldKind::Flatten => return None,
+    })
 }
 
 /// The value of a field: an expression that `&` borrows.

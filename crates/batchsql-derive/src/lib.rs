@@ -47,7 +47,7 @@ use proc_macro::TokenStream;
 /// | `add`, `keep`, `unless_null`, `greatest`, `least`, `now`, `raw = "{old} * 2"` | what an update does with the column, instead of overwriting it: the functions of `Expr` |
 ///
 /// `only_if_newer`, `now`, `add` and so on are refinements of `Conflict`, whose docs say what they do. Whether the column has
-/// a type that can be added up or compared is checked when the schema is built, at the first use of the row type. Fields of
+/// a type that can be added up or compared is checked when the program is compiled. Fields of
 /// flattened structs may have expressions too; a row whose rule updates nothing (`none`, `ignore`) does not use them.
 ///
 /// A column that is left out takes the database's default on insert, and is not changed by an update. Rows that leave out

@@ -17,6 +17,7 @@ impl<'a> Digits<'a> {
     pub(crate) fn of(text: &'a str) -> Option<Self> {
         let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
         let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) if exponent.contains('_') => (mantissa, exponent.replace('_', "").parse().ok()?),
             Some((mantissa, exponent)) => (mantissa, exponent.parse().ok()?),
             None => (unsigned, 0),
         };
@@ -116,6 +117,8 @@ mod tests {
         check("1.5e3", Some((4, -2)));
         check("+150E-4", Some((-1, 3)));
         check("1_000.5", Some((4, 1)));
+        check("1.239e0_0", Some((1, 3)));
+        check("1.239E-1_0", Some((-9, 13)));
         check("1e99999999999", Some((100_000_000_000, -99_999_999_999)));
     }
 

@@ -36,6 +36,10 @@ pub(crate) enum PartLimit {
     },
     Real,
     Double,
+    /// `interval(digits)`
+    Interval {
+        digits: u32,
+    },
     /// A time with this many decimal digits of a second. The type may not store every part of a text.
     Time {
         digits: u32,
@@ -176,8 +180,9 @@ fn limited(ty: &CatalogType, modifier: i32) -> Option<Part> {
         "timetz" => time(Some(Keeps::TimeAndZone)),
         "timestamptz" => time(None),
         "interval" if modifier < 0 => PartLimit::Value(ValueLimit::Interval),
-        // `interval day` leaves out fields, `money` depends on a setting of the server, the others are cut.
-        "interval" | "money" | "name" | "char" => return None,
+        "interval" => PartLimit::Interval { digits: declared.interval_fraction()? },
+        // `money` depends on a setting of the server, the others are cut.
+        "money" | "name" | "char" => return None,
         _ => return Some(Part::Whole),
     };
     Some(Part::Limited(limit))
@@ -188,6 +193,8 @@ mod tests {
     use super::*;
 
     const NUMERIC_6_2: i32 = 393_222;
+    const INTERVAL_3: i32 = 0x7FFF_0003;
+    const INTERVAL_DAY: i32 = 0x0008_FFFF;
 
     fn ty(kind: char, name: &str, is_builtin: bool, parts: &[(Option<&str>, i64, i32)]) -> CatalogType {
         let part = |(attribute, ty, modifier): &(Option<&str>, i64, i32)| CatalogPart {
@@ -218,6 +225,9 @@ mod tests {
             (29, ty('d', "spans", false, &[(None, 5, -1)])),
             (30, ty('d', "list", false, &[(None, 28, -1)])),
             (31, ty('b', "_list", false, &[(None, 30, -1)])),
+            (32, ty('b', "interval", true, &[])),
+            (33, ty('c', "waits", false, &[(Some("wait"), 32, INTERVAL_3)])),
+            (34, ty('c', "days", false, &[(Some("days"), 32, INTERVAL_DAY)])),
         ])
     }
 
@@ -231,6 +241,7 @@ mod tests {
         check(22, Some(Part::Array(pair().into())));
         check(26, Some(Part::Range(amount().into())));
         check(27, Some(Part::Multirange(amount().into())));
+        check(33, Some(Part::Record([Part::Limited(PartLimit::Interval { digits: 3 })].into())));
         check(31, Some(Part::Array(Part::Array(amount().into()).into())));
         // Nothing changes, or the column itself is checked.
         for ty in [23, 25, 28, 29, 30, 1, 99] {
@@ -242,6 +253,8 @@ mod tests {
     fn a_part_that_cannot_be_checked_has_its_path() {
         let unchecked = parts(&types(), 24, -1).unwrap_err();
         assert_eq!(unchecked, Unchecked { path: vec!["sum".into()], ty: "money".into() });
+        let unchecked = parts(&types(), 34, -1).unwrap_err();
+        assert_eq!(unchecked, Unchecked { path: vec!["days".into()], ty: "interval".into() });
     }
 
     #[test]

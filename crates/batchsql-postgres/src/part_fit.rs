@@ -10,7 +10,7 @@ use crate::encode::Unfit;
 use crate::list::{Elements, quoted};
 use crate::part::{Part, PartLimit};
 use crate::text_parts::{array, multirange, range, record};
-use crate::times::{Keeps, is_element_kept};
+use crate::times::{Keeps, is_element_kept, is_interval_kept};
 use crate::value_fit::{check, fits};
 use crate::wire::Wire;
 
@@ -65,6 +65,7 @@ fn limited(text: &str, limit: PartLimit) -> Result<(), Unfit> {
         },
         PartLimit::Real => float(number, |memory| float_of::<f32>(number, memory).is_some()),
         PartLimit::Double => float(number, |memory| float_of::<f64>(number, memory).is_some()),
+        PartLimit::Interval { digits } => kept(is_interval_kept(text, digits)),
         PartLimit::Time { digits, keeps } => {
             kept(!has_fraction_beyond(text, digits) && (digits >= 6 || !text.to_ascii_lowercase().contains("now")))?;
             let is_whole = keeps.is_none_or(|keeps: Keeps| is_element_kept(text, keeps));
@@ -124,6 +125,10 @@ mod tests {
         check(PartLimit::Numeric { precision: 3, scale: -2 }, "0x7F", Err(Unfit::Rounded));
         check(PartLimit::Numeric { precision: 3, scale: 0 }, "0x7F", Ok(()));
         check(PartLimit::Numeric { precision: 3, scale: -2 }, "NaN", Ok(()));
+        // PostgreSQL 16 reads such exponents.
+        check(PartLimit::Numeric { precision: 6, scale: 2 }, "1.239e0_0", Err(Unfit::Rounded));
+        check(PartLimit::Numeric { precision: 6, scale: 2 }, "1.239e0_1", Ok(()));
+        check(PartLimit::Numeric { precision: 6, scale: 1 }, "1.239e+0_1", Err(Unfit::Rounded));
         check(PartLimit::Real, "0.1", Ok(()));
         check(PartLimit::Real, " -Infinity ", Ok(()));
         check(PartLimit::Real, "0.123456789", Err(Unfit::Rounded));

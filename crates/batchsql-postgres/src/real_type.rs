@@ -74,6 +74,15 @@ impl Modifier {
         usize::try_from(self.0).ok().and_then(|modifier| modifier.checked_sub(4))
     }
 
+    /// Decimal digits of a second of an `interval` with all fields; `None` for `interval day` and the like.
+    pub(crate) fn interval_fraction(self) -> Option<u32> {
+        const ALL_FIELDS: u32 = 0x7FFF;
+        const ALL_DIGITS: u32 = 0xFFFF;
+        let modifier = u32::try_from(self.0).ok()?;
+        let digits = modifier & 0xFFFF;
+        (modifier >> 16 == ALL_FIELDS).then_some(if digits == ALL_DIGITS { 6 } else { digits })
+    }
+
     /// Decimal digits of a second, if declared.
     pub(crate) fn fraction(self) -> Option<u32> {
         u32::try_from(self.0).ok()
@@ -103,5 +112,8 @@ mod tests {
         assert_eq!(of(((3 << 16) | (-2 & 0x7FF)) + 4).numeric(), Some((3, -2)));
         assert_eq!((of(14).characters(), of(-1).characters()), (Some(10), None));
         assert_eq!((of(0).fraction(), of(-1).fraction()), (Some(0), None));
+        let interval = |modifier| Modifier(modifier).interval_fraction();
+        assert_eq!((interval(0x7FFF_0003), interval(0x7FFF_FFFF)), (Some(3), Some(6)));
+        assert_eq!((interval(0x0008_FFFF), interval(-1)), (None, None));
     }
 }

@@ -207,8 +207,22 @@ fn is_weekday(lower: &str) -> bool {
     ["tues", "weds", "thur", "thurs"].contains(&lower) || DAYS.iter().any(|day| *day == lower || day[..3] == *lower)
 }
 
-/// Whether an interval is stored to the last digit: whole microseconds, or whole months if years have a fraction.
-pub(crate) fn is_interval_kept(text: &str) -> bool {
+/// Whether an interval with so many digits of a second, at most 6, is stored to the last digit; or whole months, if years have a
+/// fraction.
+pub(crate) fn is_interval_kept(text: &str, digits: u32) -> bool {
+    let step = 10_i128.pow(6_u32.saturating_sub(digits));
+    // Whole numbers of these may be less than a step.
+    let is_small = |word: &str| {
+        let word = word.to_ascii_lowercase();
+        ["us", "ms", "micros", "millis", "msec"].iter().any(|unit| word.starts_with(unit))
+    };
+    if step > 1 && text.split(|c: char| !c.is_ascii_alphabetic()).any(is_small) {
+        return false;
+    }
+    // ISO 8601 with an exponent: `PT1e-7S`.
+    if text.match_indices(|c: char| c.is_ascii_digit()).any(|(digit, _)| has_exponent(&text[digit + 1..])) {
+        return false;
+    }
     let mut rest = text;
     while let Some(point) = rest.find('.') {
         rest = &rest[point + 1..];
@@ -220,7 +234,10 @@ pub(crate) fn is_interval_kept(text: &str) -> bool {
             return false;
         }
         let fraction: i128 = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(1) };
-        if fraction * smallest_parts(unit) % 10_i128.pow(digits.len() as u32) != 0 {
+        let parts = smallest_parts(unit);
+        let are_months = matches!(parts, 12 | 120 | 1_200 | 12_000);
+        let step = if are_months { 1 } else { step };
+        if fraction * parts % (10_i128.pow(digits.len() as u32) * step) != 0 {
             return false;
         }
     }
@@ -342,11 +359,49 @@ mod tests {
     fn the_fraction_of_an_interval_counts_in_its_unit() {
         for text in ["1.1234567 days", "1.5 years", "00:00:01.1234560", "P1.5DT2.123456S", "1.0000001h", "{1.5 weeks}"]
         {
-            assert!(is_interval_kept(text), "{text}");
+            assert!(is_interval_kept(text, 6), "{text}");
         }
-        for text in ["0.1234567 seconds", "00:00:00.1234567", "1.05 years", "1.0000001 ms", "1.1e-7 s", "PT0.1234567S"]
-        {
-            assert!(!is_interval_kept(text), "{text}");
+        for text in [
+            "0.1234567 seconds",
+            "00:00:00.1234567",
+            "1.05 years",
+            "1.0000001 ms",
+            "1.1e-7 s",
+            "PT0.1234567S",
+            "PT1e-7S",
+        ] {
+            assert!(!is_interval_kept(text, 6), "{text}");
         }
+    }
+
+    #[test]
+    fn an_interval_keeps_fewer_digits() {
+        let kept = [
+            "1.5 days",
+            "1.5 years",
+            "00:00:01.123",
+            "P1.5DT2.120S",
+            "1.005 secs",
+            "0.001 min",
+            "12 mins",
+            "1 millennium",
+        ];
+        let cut = [
+            "00:00:01.1234",
+            "1.0001 secs",
+            "1.000001 min",
+            "1500 us",
+            "3 ms",
+            "7 microseconds",
+            "1e-4 s",
+            "1.05 years",
+        ];
+        for text in kept {
+            assert!(is_interval_kept(text, 3), "{text}");
+        }
+        for text in cut {
+            assert!(!is_interval_kept(text, 3), "{text}");
+        }
+        assert!(is_interval_kept("1 day 00:00:02", 0) && !is_interval_kept("00:00:02.5", 0));
     }
 }

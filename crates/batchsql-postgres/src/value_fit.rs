@@ -79,7 +79,7 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
         }
         ValueLimit::TextFraction | ValueLimit::Times(_) if has_long_fraction(text) => Err(Unfit::Rounded),
         ValueLimit::Times(keeps) if !is_kept_whole(text, keeps) => Err(Unfit::PartLeftOut),
-        ValueLimit::Interval if !is_interval_kept(text) => Err(Unfit::Rounded),
+        ValueLimit::Interval if !is_interval_kept(text, 6) => Err(Unfit::Rounded),
         _ => Ok(()),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    AbandonedWrites, Attempt, ErrorClass, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd, Sink,
-    SinkError, ValueRules, Written,
+    AbandonedWrites, Attempt, ColumnType, ErrorClass, Limits, OpenError, PoolState, Rows, Schema, Session, SessionEnd,
+    Sink, SinkError, ValueRules, Written,
 };
 
 use tokio::time::{Instant, timeout_at};
@@ -167,7 +167,7 @@ impl Sink for RedisSink {
         "redis"
     }
 
-    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity. Everything else is text. A row that
+    /// Scores cannot be `NaN`; JSON documents have neither `NaN` nor infinity, also not in lists. Everything else is text. A row that
     /// leaves out every field of a hash or of an entry is rejected.
     fn limits(&self, schema: &Schema) -> Limits {
         let floats = |name: Option<&str>| {
@@ -176,7 +176,9 @@ impl Sink for RedisSink {
         let values = match self.command(schema) {
             Some(Command::ZAdd(zadd)) => ValueRules { refuse_nan: floats(Some(&zadd.score)), ..ValueRules::default() },
             Some(Command::Document(_)) => {
-                ValueRules { refuse_nan: floats(None), refuse_infinity: floats(None), ..ValueRules::default() }
+                let has_lists = schema.columns().iter().any(|column| column.column_type() == ColumnType::Json);
+                let refused = floats(None) || has_lists;
+                ValueRules { refuse_nan: refused, refuse_infinity: refused, ..ValueRules::default() }
             }
             _ => ValueRules::default(),
         };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::builder::{Float32Builder, ListBuilder};
+use arrow_array::{ArrayRef, FixedSizeListArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field};
 use batchsql_arrow::{Mapping, SubmitBatch, SubmitBatchError};
 use batchsql_core::{
     BatchSql, ColumnType, DynRow, FieldRules, MissingFields, OutcomeKind, PipelineConfig, Schema, UnknownFields, Value,
@@ -11,7 +13,7 @@ use batchsql_core::{
 };
 use batchsql_testkit::ScriptedSink;
 
-use crate::support::batch;
+use crate::support::{Strict, batch};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -128,4 +130,46 @@ fn rows_that_do_not_fit_are_taken_out() {
     assert_eq!(mapped.refused.iter().map(|refused| refused.row).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(Mapping::text(&batch, 0), r#"{"note":"note 1","id":1}"#);
     assert_eq!(Mapping::text(&batch, 1), r#"{"note":null,"id":null}"#);
+}
+
+/// As numbers in a column, and as in lists of typed rows; where they are accepted, they are texts.
+#[tokio::test]
+async fn lists_with_numbers_that_the_database_cannot_hold_are_refused() {
+    let schema = Schema::builder("t").column("v", ColumnType::Json).build().unwrap();
+    let strict = BatchSql::builder(Strict).start().unwrap();
+    let (other, sink) = pipeline();
+    let check = async |lists: ArrayRef, refused: Option<usize>, texts: &[&str]| {
+        let batch = batch(vec![("v", lists)]);
+        let mapping = Mapping::new(&schema, batch.schema_ref(), FieldRules::default()).unwrap();
+        match (strict.submit_batch(&mapping, &batch).await, refused) {
+            (Ok(rows), None) => assert_eq!(rows, texts.len()),
+            (Err(error), Some(row)) => {
+                let text = error.to_string();
+                assert!(error.accepted() == 0 && text.contains("\"v\"") && text.contains("in a list"), "{text}");
+                assert!(text.contains(&format!("row {row}")), "{text}");
+            }
+            (result, _) => panic!("{result:?}, expected {refused:?}"),
+        }
+        assert_eq!(other.submit_batch(&mapping, &batch).await.unwrap(), texts.len());
+        other.flush().await.unwrap();
+        let applied = sink.applied();
+        let written: Vec<_> = applied.iter().rev().take(texts.len()).rev().map(|row| row.get("v").unwrap()).collect();
+        assert_eq!(written, texts.iter().map(|text| ValueRef::Json(text)).collect::<Vec<_>>());
+    };
+    let lists = |elements: &[Option<f32>]| {
+        let mut lists = ListBuilder::new(Float32Builder::new());
+        lists.append_value([Some(0.5)]);
+        lists.append_value(elements.iter().copied());
+        Arc::new(lists.finish()) as ArrayRef
+    };
+    check(lists(&[Some(1.0), None]), None, &["[0.5]", "[1.0,null]"]).await;
+    check(lists(&[None, Some(f32::NAN)]), Some(1), &["[0.5]", "[null,\"NaN\"]"]).await;
+    let field = Arc::new(Field::new_list_field(DataType::Float64, true));
+    let numbers = Arc::new(Float64Array::from(vec![f64::NEG_INFINITY, 1.0]));
+    let fixed = FixedSizeListArray::new(field, 2, numbers, None);
+    check(Arc::new(fixed), Some(0), &["[\"-Infinity\",1.0]"]).await;
+    // A text is a text.
+    let mut texts = ListBuilder::new(arrow_array::builder::StringBuilder::new());
+    texts.append_value([Some("NaN")]);
+    check(Arc::new(texts.finish()), None, &["[\"NaN\"]"]).await;
 }

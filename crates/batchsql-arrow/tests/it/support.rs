@@ -1,11 +1,13 @@
-//! Owns what the tests share: batches and tables of one column.
+//! Owns what the tests share: batches and tables of one column, and a database that refuses some values.
 
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::{Field, SchemaRef};
 use batchsql_arrow::{MappedRows, Mapping, MappingError};
-use batchsql_core::{ColumnType, FieldRules, Schema, Value};
+use batchsql_core::{
+    Attempt, ColumnType, FieldRules, Limits, Rows, Schema, Sink, SinkError, Value, ValueRules, Written,
+};
 
 /// A batch of named columns.
 pub(crate) fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
@@ -27,4 +29,33 @@ pub(crate) fn values(array: ArrayRef, ty: ColumnType) -> (Vec<Value>, Vec<(usize
     let mapped = map(array, ty).unwrap();
     let values = mapped.rows.rows().iter().map(|row| row.get(0).to_value()).collect();
     (values, mapped.refused.into_iter().map(|refused| (refused.row, refused.error.to_string())).collect())
+}
+
+/// A database that has neither NaN nor infinities.
+pub(crate) struct Strict;
+
+impl Sink for Strict {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "strict"
+    }
+
+    fn limits(&self, _: &Schema) -> Limits {
+        let rules = ValueRules { refuse_nan: true, refuse_infinity: true, ..ValueRules::default() };
+        Limits::default().with_values(rules)
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), _: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        Ok(Written::default())
+    }
 }

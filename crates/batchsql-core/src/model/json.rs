@@ -104,7 +104,14 @@ impl<'de> Visitor<'de> for Document {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let Some(first) = map.next_key::<String>()? else { return Ok(Json::of("{}")) };
         if first == RAW {
-            return map.next_value::<String>().map(|text| Json(text.into()));
+            // Any format may have an object with this key, and then its text may be anything.
+            let json: Json = map.next_value::<String>()?.parse().map_err(de::Error::custom)?;
+            return match map.next_key::<de::IgnoredAny>()? {
+                None => Ok(json),
+                Some(_) => {
+                    Err(de::Error::custom("an object with a key of serde_json beside others is no JSON document"))
+                }
+            };
         }
         let mut object = serde_json::Map::from_iter([(first, map.next_value()?)]);
         while let Some((key, value)) = map.next_entry()? {
@@ -206,6 +213,20 @@ mod tests {
                 assert_eq!(Json::deserialize(map).unwrap().as_str(), document);
             }
         }
+        // An object of another format that looks like a part that `serde_json` keeps as text.
+        let read = |entries: &[(&str, &str)]| {
+            let entries = entries.iter().map(|(key, value)| (*key, serde_json::Value::from(*value)));
+            Json::deserialize(serde::de::value::MapDeserializer::<_, serde_json::Error>::new(entries))
+        };
+        assert_eq!(read(&[(RAW, "[1]")]).unwrap().as_str(), "[1]");
+        for text in ["", "no json", "1 2", "{"] {
+            assert!(read(&[(RAW, text)]).is_err(), "{text:?} is no document");
+            let outer = serde_json::json!({"details": {RAW: text}}).to_string();
+            assert!(serde_json::from_str::<Outer>(&outer).is_err(), "{text:?}");
+        }
+        assert!(read(&[(RAW, "[1]"), ("b", "2")]).is_err(), "a part of the object would be lost");
+        let text = format!("{{\"{RAW}\":\"no json\"}}");
+        assert_eq!(serde_json::from_str::<Json>(&text).unwrap().as_str(), text, "serde_json gives the text");
         let value: serde_json::Value = serde_json::to_value("[1,2]".parse::<Json>().unwrap()).unwrap();
         assert_eq!(value, serde_json::json!([1, 2]));
         assert!(serde_json::to_value("1e999".parse::<Json>().unwrap()).is_err(), "a `Value` has no such number");

@@ -97,7 +97,7 @@ pub(crate) fn projected(rule: &Conflict, all: &[Column], present: &[Column]) -> 
 }
 
 /// Whether two values of this type are ordered in the same way here and in every database that stores them.
-pub(crate) fn is_ordered(ty: ColumnType) -> bool {
+pub(crate) const fn is_ordered(ty: ColumnType) -> bool {
     match ty {
         ColumnType::I16 | ColumnType::I32 | ColumnType::I64 | ColumnType::U64 => true,
         ColumnType::F32 | ColumnType::F64 | ColumnType::Decimal => true,
@@ -107,7 +107,7 @@ pub(crate) fn is_ordered(ty: ColumnType) -> bool {
     }
 }
 
-fn is_number(ty: ColumnType) -> bool {
+pub(crate) const fn is_number(ty: ColumnType) -> bool {
     use ColumnType::{Decimal, F32, F64, I16, I32, I64, U64};
     matches!(ty, I16 | I32 | I64 | U64 | F32 | F64 | Decimal)
 }

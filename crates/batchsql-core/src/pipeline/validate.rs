@@ -43,6 +43,15 @@ impl BatchSql {
         };
         write_checked(row, bytes, &mut empty_columns(schema), limits.values)
     }
+
+    /// Values that the database cannot hold in rows of `schema`: a submit refuses them.
+    ///
+    /// # Errors
+    /// The schema has more columns than the database can take.
+    pub fn value_rules(&self, schema: &Schema) -> Result<ValueRules, RowError> {
+        Ok(self.limits(schema)?.values)
+    }
+
     /// An empty buffer for rows of `schema` that are encoded and checked as a submit does, without accepting them: for what
     /// stores or sends rows before they are submitted.
     ///

@@ -20,6 +20,10 @@ use crate::row::writer::{RowWriter, ValueRules};
 /// decimals, bytes and UUIDs are texts there, other numbers are numbers. A column of any other type is refused when the
 /// table is prepared.
 ///
+/// JSON has no number for NaN and infinities, so they are the texts `"NaN"`, `"Infinity"` and `"-Infinity"` in a JSON column
+/// of PostgreSQL and in a field of Redis, and infinities are in one of SQLite. Databases that refuse them as numbers refuse them in
+/// lists too: MySQL, MariaDB and JSON documents of Redis all of them, SQLite NaN. An array column of PostgreSQL stores the numbers.
+///
 /// ```
 /// use batchsql_core::{ColumnType, Encode, Schema};
 /// fn column_type<T: Encode>(_: &T) -> ColumnType {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use crate::model::conflict::{Action, Conflict};
 use crate::model::expr::Expr;
+use crate::model::rules::{is_number, is_ordered};
 use crate::model::schema::Schema;
 use crate::model::schema_error::SchemaError;
 use crate::model::table_name::TableName;
@@ -89,6 +90,39 @@ impl Declarations {
     pub fn set(&mut self, expr: Expr) {
         let (name, ..) = self.columns.last().expect("an expression follows its column");
         self.expressions.push((name, expr));
+    }
+
+    /// Checks a field whose column is added up, when the program is compiled.
+    pub const fn added<T: Encode + ?Sized>() {
+        assert!(is_number(T::TYPE), "#[row(add)] is for numbers: integers, floats and decimals");
+    }
+
+    /// As [`added`](Self::added), for a field that a function converts.
+    pub const fn added_with<'a, T, V, F>(_: &F)
+    where
+        T: ?Sized + 'a,
+        V: Encode,
+        F: FnOnce(&'a T) -> V,
+    {
+        Self::added::<V>();
+    }
+
+    /// Checks a field whose column is compared, when the program is compiled.
+    pub const fn compared<T: Encode + ?Sized>() {
+        assert!(
+            is_ordered(T::TYPE),
+            "#[row(greatest)] and #[row(least)] are for numbers, dates and times: databases order other values differently"
+        );
+    }
+
+    /// As [`compared`](Self::compared), for a field that a function converts.
+    pub const fn compared_with<'a, T, V, F>(_: &F)
+    where
+        T: ?Sized + 'a,
+        V: Encode,
+        F: FnOnce(&'a T) -> V,
+    {
+        Self::compared::<V>();
     }
 
     /// Values of identity columns are written.

@@ -2,24 +2,33 @@
 //! Must not know how rows are gathered.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use batchsql_core::{Rows, SharedRows};
+use batchsql_core::SharedRows;
 use batchsql_feed::block::encode;
 use batchsql_log::{Block, Key, Log, LogError, RefusedGroup, Ticket};
 use tokio::sync::watch;
 
 use crate::feed::partitions::Partitions;
 use crate::feed::recent::RecentBlock;
-use crate::intake::gather::{Entry, GROUP_BYTES, Gather, Group, NotStored, OpenBlock, Stored, bytes_together};
+use crate::intake::gather::{
+    Entry, GROUP_BYTES, Gather, Group, NotStored, OpenBlock, Stored, Together, bytes_together,
+};
 use crate::intake::in_flight::{KeyInFlight, key_bytes};
 
-/// A block that is being appended.
-struct Pending {
+/// A block that is being appended, or a part of one.
+#[derive(Clone)]
+struct Appending {
     entry: Arc<Entry>,
     partition: u32,
     rows: SharedRows,
+}
+
+/// A block, and who waits for it.
+struct Pending {
+    rows: Appending,
     stored: watch::Sender<Stored>,
 }
 
@@ -48,7 +57,7 @@ pub(crate) async fn run(gather: Arc<Gather>, log: Log, partitions: Arc<Partition
                 }
                 break;
             }
-            append(group, &log, &partitions, &acknowledged).await;
+            append(group, To { log: &log, partitions: &partitions, acknowledged: &acknowledged }).await;
         }
     }
 }
@@ -70,64 +79,116 @@ async fn gathered(gather: &Gather) {
     }
 }
 
-/// Appends a group, and reports each of its blocks.
-async fn append(group: Group, log: &Log, partitions: &Partitions, acknowledged: &AtomicU64) {
-    let (mut pending, mut encoded) = (VecDeque::new(), Vec::new());
-    for OpenBlock { entry, partition, rows, stored } in group.blocks {
-        let rows = rows.into_rows();
-        encoded.push(block(&entry, partition, rows.rows()));
-        pending.push_back(Pending { entry, partition, rows, stored });
-    }
-    match group.together {
-        None => {
-            let mut tickets = Vec::new();
-            while !encoded.is_empty() {
-                let (accepted, refused) = log.append_all(encoded);
-                tickets.extend(pending.drain(..accepted.len()).zip(accepted));
-                encoded = match refused {
-                    None => Vec::new(),
-                    Some((blocks, error)) => refuse(&mut pending, blocks, error),
-                };
-            }
-            for (pending, ticket) in tickets {
-                let (stored, result) = pending.appended(ticket, partitions, acknowledged).await;
-                // Nobody waits if all calls were cancelled.
-                stored.send_replace(Some(result));
-            }
-        }
-        Some(keys) => {
-            let results = append_together(encoded, pending, &keys, (log, partitions, acknowledged)).await;
-            // The log knows them now, or they were not stored: whoever is told may use them again.
-            drop(keys);
-            results.into_iter().for_each(|(stored, result)| drop(stored.send_replace(Some(result))));
-        }
+/// Where rows go.
+#[derive(Clone, Copy)]
+struct To<'a> {
+    log: &'a Log,
+    partitions: &'a Partitions,
+    acknowledged: &'a AtomicU64,
+}
+
+/// Appends a group, and reports each of its blocks and calls.
+async fn append(group: Group, to: To<'_>) {
+    let pending = group.blocks.into_iter().map(|OpenBlock { entry, partition, rows, stored }| Pending {
+        rows: Appending { entry, partition, rows: rows.into_rows() },
+        stored,
+    });
+    let pending: VecDeque<Pending> = pending.collect();
+    if group.together.is_empty() {
+        append_rows(pending, to).await;
+    } else {
+        append_together(pending, group.together, to).await;
     }
 }
 
-type Reported = (watch::Sender<Stored>, Result<(), NotStored>);
+/// Some may be stored without the others.
+async fn append_rows(mut pending: VecDeque<Pending>, to: To<'_>) {
+    let mut encoded: Vec<Block> = pending.iter().map(|pending| pending.rows.block()).collect();
+    let mut tickets = Vec::new();
+    while !encoded.is_empty() {
+        let (accepted, refused) = to.log.append_all(encoded);
+        tickets.extend(pending.drain(..accepted.len()).zip(accepted));
+        encoded = match refused {
+            None => Vec::new(),
+            Some((blocks, error)) => refuse(&mut pending, blocks, error),
+        };
+    }
+    for (Pending { rows, stored }, ticket) in tickets {
+        let result = rows.appended(ticket, to).await;
+        // Nobody waits if all calls were cancelled.
+        stored.send_replace(Some(result));
+    }
+}
 
-/// All blocks or none.
-async fn append_together(
-    blocks: Vec<Block>,
-    pending: VecDeque<Pending>,
-    keys: &[KeyInFlight],
-    (log, partitions, acknowledged): (&Log, &Partitions, &AtomicU64),
-) -> Vec<Reported> {
-    let keys = keys.iter().map(|key| Key { key: key.key.clone(), value: key.value.clone() }).collect();
-    match log.append_group(blocks, keys) {
+/// All blocks or none. If there is no space for all of them, there may be for some calls.
+async fn append_together(pending: VecDeque<Pending>, calls: Vec<Together>, to: To<'_>) {
+    let blocks = pending.iter().map(|pending| pending.rows.block()).collect();
+    let keys = calls.iter().filter_map(|call| call.key.as_ref()).map(stored_key).collect();
+    let results = match to.log.append_group(blocks, keys) {
         Ok(tickets) => {
             let mut results = Vec::with_capacity(tickets.len());
-            for (pending, ticket) in pending.into_iter().zip(tickets) {
-                results.push(pending.appended(ticket, partitions, acknowledged).await);
+            for (pending, ticket) in pending.iter().zip(tickets) {
+                results.push(pending.rows.clone().appended(ticket, to).await);
             }
             results
         }
         Err(refused) => {
-            let bytes = space_for(&refused);
-            let error = NotStored { error: refused.error, bytes };
-            pending.into_iter().map(|pending| (pending.stored, Err(error.clone()))).collect()
+            let rows = |pending: &Pending| pending.rows.rows.rows().len();
+            let of_calls = calls.iter().flat_map(|call| &call.rows).map(|(_, rows)| rows.len()).sum::<usize>();
+            if refused.error.is_full() && (calls.len() > 1 || of_calls < pending.iter().map(rows).sum()) {
+                return append_one_by_one(pending, calls, to).await;
+            }
+            vec![Err(not_stored(&refused)); pending.len()]
         }
+    };
+    for Together { key, rows, stored } in calls {
+        // The log knows it now, or it was not stored: whoever is told may use it again.
+        drop(key);
+        let result = rows.iter().map(|(block, _)| &results[*block]).find(|result| result.is_err());
+        stored.send_replace(Some(result.map_or(Ok(()), Clone::clone)));
     }
+    for (pending, result) in pending.into_iter().zip(results) {
+        pending.stored.send_replace(Some(result));
+    }
+}
+
+/// Each call gets its own answer: it must not wait for space that only the others need.
+async fn append_one_by_one(pending: VecDeque<Pending>, calls: Vec<Together>, to: To<'_>) {
+    let mut others: Vec<Vec<bool>> = pending.iter().map(|pending| vec![true; pending.rows.rows.rows().len()]).collect();
+    for Together { key, rows, stored } in calls {
+        let part = |(block, rows): (usize, Range<usize>)| {
+            others[block][rows.clone()].fill(false);
+            pending[block].rows.part(rows)
+        };
+        let parts: Vec<Appending> = rows.into_iter().map(part).collect();
+        let blocks = parts.iter().map(Appending::block).collect();
+        let mut result = Ok(());
+        match to.log.append_group(blocks, key.iter().map(stored_key).collect()) {
+            Ok(tickets) => {
+                for (part, ticket) in parts.into_iter().zip(tickets) {
+                    result = result.and(part.appended(ticket, to).await);
+                }
+            }
+            Err(refused) => result = Err(not_stored(&refused)),
+        }
+        drop(key);
+        stored.send_replace(Some(result));
+    }
+    let rest = pending.into_iter().zip(others).filter_map(|(Pending { rows, stored }, others)| {
+        let numbers: Vec<u32> = (0..).zip(others).filter_map(|(row, is_other)| is_other.then_some(row)).collect();
+        // Nobody waits for a block with rows of calls only.
+        let rows = (!numbers.is_empty()).then(|| rows.gathered(&numbers))?;
+        Some(Pending { rows, stored })
+    });
+    append_rows(rest.collect(), to).await;
+}
+
+fn stored_key(key: &KeyInFlight) -> Key {
+    Key { key: key.key.clone(), value: key.value.clone() }
+}
+
+fn not_stored(refused: &RefusedGroup) -> NotStored {
+    NotStored { error: refused.error.clone(), bytes: space_for(refused) }
 }
 
 /// The bytes that a group waits for which was refused for want of space. Not less than it takes: there might be space for that at
@@ -138,21 +199,30 @@ fn space_for(refused: &RefusedGroup) -> usize {
     bytes_together(rows, refused.blocks.len(), keys)
 }
 
-impl Pending {
+impl Appending {
+    fn block(&self) -> Block {
+        let rows = self.rows.rows();
+        let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
+        let (table, schema) = (self.entry.table, self.entry.schema_id);
+        Block { table, partition: self.partition, schema, count, bytes: encode(rows) }
+    }
+
+    fn part(&self, rows: Range<usize>) -> Self {
+        Self { rows: self.rows.rows().slice(rows).to_shared(), ..self.clone() }
+    }
+
+    fn gathered(&self, rows: &[u32]) -> Self {
+        Self { rows: self.rows.rows().gather(rows), ..self.clone() }
+    }
+
     /// Waits for the log, and gives the rows to their feed.
-    async fn appended(self, ticket: Ticket, partitions: &Partitions, acknowledged: &AtomicU64) -> Reported {
-        let Pending { entry, partition, rows, stored } = self;
-        let result = match ticket.await {
-            Ok(appended) => {
-                // Before the acknowledgement, so that a flush that follows knows of these rows.
-                let block = RecentBlock { first: appended.first, rows, time: appended.time };
-                partitions.appended(entry.table, partition, block);
-                acknowledged.fetch_add(appended.last - appended.first + 1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => Err(NotStored { error, bytes: 0 }),
-        };
-        (stored, result)
+    async fn appended(self, ticket: Ticket, to: To<'_>) -> Result<(), NotStored> {
+        let appended = ticket.await.map_err(|error| NotStored { error, bytes: 0 })?;
+        // Before the acknowledgement, so that a flush that follows knows of these rows.
+        let block = RecentBlock { first: appended.first, rows: self.rows, time: appended.time };
+        to.partitions.appended(self.entry.table, self.partition, block);
+        to.acknowledged.fetch_add(appended.last - appended.first + 1, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -165,11 +235,6 @@ fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) 
         refused.stored.send_replace(Some(Err(NotStored { error: error.clone(), bytes })));
     }
     blocks.into_iter().skip(count).collect()
-}
-
-fn block(entry: &Entry, partition: u32, rows: Rows<'_>) -> Block {
-    let count = u32::try_from(rows.len()).expect("a block has at most MAX_ROWS rows");
-    Block { table: entry.table, partition, schema: entry.schema_id, count, bytes: encode(rows) }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! Must not know the log, or when a group is written.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::{RowBuffer, Schema};
@@ -10,12 +11,14 @@ use batchsql_feed::key::KeyOrder;
 use batchsql_log::{LogError, SchemaId, TableId};
 use tokio::sync::{Notify, watch};
 
+use crate::feed::recent::block_bytes;
 use crate::intake::in_flight::{KeyInFlight, key_bytes};
 
 /// A block is full with this many bytes: some blocks fit into the window of a reader.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// Bytes of rows that wait for the next group; as many are being written. The queue of the log takes several groups.
+/// Bytes of rows that wait for the next group, with what their blocks take in memory; as many are being written. The queue of the
+/// log takes several groups.
 pub(crate) const GROUP_BYTES: usize = 4 << 20;
 
 /// What a block takes in the log beside the bytes of its rows, at most.
@@ -78,6 +81,16 @@ pub(crate) enum Unit {
     Together(Option<KeyInFlight>),
 }
 
+/// Rows of a call that are stored all or none.
+#[derive(Debug)]
+pub(crate) struct Together {
+    /// Is stored with them.
+    pub(crate) key: Option<KeyInFlight>,
+    /// Which rows of which blocks they are.
+    pub(crate) rows: Vec<(usize, Range<usize>)>,
+    pub(crate) stored: watch::Sender<Stored>,
+}
+
 /// Why rows cannot be gathered now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotGathered {
@@ -112,22 +125,31 @@ struct State {
     blocks: Vec<OpenBlock>,
     /// The last block of each partition: its rows come before all that follow.
     last: HashMap<(TableId, u32), usize>,
+    /// Of rows.
     bytes: usize,
-    /// All of them are stored or none, and with them these keys.
-    together: Option<Vec<KeyInFlight>>,
-    /// Of these keys.
+    /// What the blocks take in memory beside their rows: more than the rows, when neighbours have other columns.
+    block_bytes: usize,
+    /// The calls whose rows are stored all or none. If there is one, the log stores the whole group or nothing of it.
+    together: Vec<Together>,
+    /// Of their keys.
     key_bytes: usize,
     /// Rows without a key of one group are in one partition, of the next group in the next one.
     group: u32,
     is_closed: bool,
 }
 
+impl State {
+    fn memory(&self) -> usize {
+        self.bytes + self.block_bytes
+    }
+}
+
 /// What is written next.
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     pub(crate) blocks: Vec<OpenBlock>,
-    /// All blocks are stored or none, and with them these keys.
-    pub(crate) together: Option<Vec<KeyInFlight>>,
+    /// The calls whose rows are stored all or none. If there is one, all blocks are stored or none, as long as there is space.
+    pub(crate) together: Vec<Together>,
     pub(crate) is_last: bool,
 }
 
@@ -156,31 +178,43 @@ impl Gather {
         let is_together = matches!(unit, Unit::Together(_));
         let bytes_of_key = if let Unit::Together(Some(key)) = &unit { key_bytes(&key.key, &key.value) } else { 0 };
         // A large group must not wait until nothing waits: between small ones that would never be.
-        let held = if is_together { state.bytes } else { state.bytes + bytes };
+        let held = state.memory() + if is_together { 0 } else { bytes };
         if state.bytes > 0 && held > self.group_bytes {
             return Err(NotGathered::Full);
         }
-        if is_together || state.together.is_some() {
+        if is_together || !state.together.is_empty() {
             let (blocks, keys) = (state.blocks.len() + rows.len(), state.key_bytes + bytes_of_key);
             let size = bytes_together(state.bytes + bytes, blocks, keys);
             if !state.blocks.is_empty() && size > self.together_bytes {
                 return Err(NotGathered::Full);
             }
         }
-        if let Unit::Together(key) = unit {
-            state.together.get_or_insert_default().extend(key);
-        }
         state.bytes += bytes;
         state.key_bytes += bytes_of_key;
-        let blocks: Vec<usize> = rows.iter().map(|row| self.add(&mut state, row)).collect();
         let mut gathered = Gathered { blocks: Vec::new(), of_row: Vec::with_capacity(rows.len()) };
+        // Of the blocks that have rows of this call: these are neighbours.
+        let mut places: Vec<(usize, Range<usize>)> = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
-        for block in blocks {
+        for row in rows {
+            let block = self.add(&mut state, row);
+            let end = state.blocks[block].rows.len();
             let number = *numbers.entry(block).or_insert_with(|| {
-                gathered.blocks.push(state.blocks[block].stored.subscribe());
-                gathered.blocks.len() - 1
+                places.push((block, end - row.rows.len()..end));
+                places.len() - 1
             });
+            places[number].1.end = end;
             gathered.of_row.push(number);
+        }
+        match unit {
+            Unit::Rows => {
+                gathered.blocks.extend(places.iter().map(|(block, _)| state.blocks[*block].stored.subscribe()));
+            }
+            Unit::Together(key) => {
+                let stored = watch::Sender::new(None);
+                gathered.blocks.push(stored.subscribe());
+                gathered.of_row.fill(0);
+                state.together.push(Together { key, rows: places, stored });
+            }
         }
         drop(state);
         self.work.notify_one();
@@ -203,6 +237,7 @@ impl Gather {
         let mut rows = row.entry.empty.another();
         rows.append(&row.rows);
         let stored = watch::Sender::new(None);
+        state.block_bytes += block_bytes(&row.entry.schema);
         state.blocks.push(OpenBlock { entry: Arc::clone(&row.entry), partition, rows, stored });
         state.last.insert(place, state.blocks.len() - 1);
         state.blocks.len() - 1
@@ -218,18 +253,18 @@ impl Gather {
         bytes + BLOCK_OVERHEAD * blocks <= self.together_bytes
     }
 
-    /// Bytes of the rows that wait.
+    /// Bytes in memory of the rows that wait.
     pub(crate) fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.lock().memory()
     }
 
     /// Takes all that waits.
     pub(crate) fn take(&self) -> Group {
         let mut state = self.lock();
         let blocks = std::mem::take(&mut state.blocks);
-        let together = state.together.take();
+        let together = std::mem::take(&mut state.together);
         state.last.clear();
-        (state.bytes, state.key_bytes) = (0, 0);
+        (state.bytes, state.block_bytes, state.key_bytes) = (0, 0, 0);
         state.group = state.group.wrapping_add(1);
         let is_last = state.is_closed;
         drop(state);
@@ -248,5 +283,46 @@ impl Gather {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, Value, ValueRules};
+    use batchsql_log::{Log, Options};
+
+    use super::*;
+
+    /// Each row has other columns than the one before, and so a block of its own, which takes more than the row.
+    #[test]
+    fn blocks_of_few_rows_are_in_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(Options::new(folder.path()).min_free_bytes(0)).unwrap();
+        let full = Schema::builder("notes").column("id", ColumnType::I64);
+        let full = (0..20).fold(full, |full, n| full.nullable(format!("c{n}"), ColumnType::I64)).build().unwrap();
+        let encoded = |columns: Vec<&str>| {
+            let schema = full.with_columns(columns).unwrap();
+            let empty = RowBuffer::new(&schema, ValueRules::default());
+            let mut rows = empty.another();
+            let names: Vec<_> = schema.columns().iter().map(|column| column.name().to_owned()).collect();
+            let row = names.iter().fold(schema.row(), |row, name| row.set(name, Value::I64(1)).unwrap());
+            rows.push(&row.finish().unwrap()).unwrap();
+            let schema_id = log.schema(names.concat().as_bytes()).unwrap();
+            let table = log.table("notes").unwrap();
+            let entry = Entry { schema, table, schema_id, order: KeyOrder::None, empty };
+            Encoded { entry: Arc::new(entry), rows, partition: Some(0) }
+        };
+        let shapes = [encoded(vec!["id"]), encoded(vec!["id", "c3"]), encoded(vec!["id", "c3", "c7"])];
+        let gather = Gather::new(1, 64 << 20);
+        let pushed = shapes.iter().cycle().take_while(|row| gather.push(&[row], Unit::Rows).is_ok()).count();
+        let group = gather.take();
+        assert_eq!(group.blocks.len(), pushed, "each row has a block");
+        let bytes = |block: &OpenBlock| block.rows.bytes() + block_bytes(&block.entry.schema);
+        let bytes: usize = group.blocks.iter().map(bytes).sum();
+        assert!((GROUP_BYTES / 2..=GROUP_BYTES + 1024).contains(&bytes), "{pushed} blocks take {bytes} bytes");
+        // Rows with the same columns share one, as before.
+        let pushed = std::iter::repeat(&shapes[0]).take_while(|row| gather.push(&[row], Unit::Rows).is_ok()).count();
+        assert!(pushed > 100_000, "{pushed}");
+        assert!(gather.take().blocks.len() < 100);
     }
 }

@@ -83,6 +83,43 @@ async fn a_full_log_has_all_rows_of_a_call_or_none() {
     }
 }
 
+/// Calls are gathered together; there is space for a small one, and none for a large one.
+#[tokio::test]
+async fn a_call_is_not_refused_for_want_of_space_that_another_one_needs() {
+    const MANY: i64 = 150;
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    let tables = ["keyed", "plain"];
+    tables.iter().for_each(|table| sink.break_table(*table, ErrorClass::Schema));
+    let small = options(dir.path()).segment_bytes(16 << 10).disk_bytes(96 << 10).partitions(1);
+    let builder = BatchSql::builder(sink.clone()).config(config().when_full(WhenFull::Reject));
+    let db = builder.durable(small).start().await.unwrap();
+    let mut stored = 0;
+    while once(&db, &format!("many {stored}"), "", &rows(stored, MANY)).await.is_ok() {
+        stored += 1;
+    }
+    // On one thread all of them are gathered before the first group is taken.
+    let (many, few) = (rows(100, MANY), rows(101, 2));
+    let (alone, other_alone) = (row(&plain(), 1, 102), row(&keyed(), 1, 102));
+    let (large, small, one, other) = tokio::join!(
+        once(&db, "large", "", &many),
+        once(&db, "small", "", &few),
+        db.try_submit(&alone),
+        db.try_submit(&other_alone),
+    );
+    assert!(large.as_ref().is_err_and(|error| error.contains("disk_bytes")), "{large:?}");
+    assert_eq!(small, Ok(Once::Stored(2)));
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    assert_eq!(once(&db, "small", "", &few).await, Ok(Once::Repeated(2)));
+    tables.iter().for_each(|table| sink.mend_table(table));
+    db.flush().await.unwrap();
+    let mut found: BTreeMap<i64, i64> = BTreeMap::new();
+    for (_, request) in tables.iter().flat_map(|table| in_table(&sink, table)) {
+        *found.entry(request).or_default() += 1;
+    }
+    let expected = (0..stored).map(|request| (request, MANY)).chain([(101, 2), (102, 2)]);
+    assert_eq!(found, expected.collect());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_stored_once_also_after_a_start() {
     for policy in [SyncPolicy::Always, SyncPolicy::Os] {

@@ -66,6 +66,7 @@ pub struct FileFeed {
     feeds: Feeds<FileSource>,
     state: Arc<PartitionState>,
     ends: watch::Receiver<SeenEnd>,
+    asked: watch::Sender<u64>,
     bad_lines: Arc<AtomicU64>,
     incarnation: String,
     options: FileOptions,
@@ -129,10 +130,11 @@ impl FileFeed {
         if let Some(name) = &options.exactly_once {
             feed = feed.exactly_once(name);
         }
-        let (state, ends, bad_lines) = (Arc::new(source.state()), source.ends(), source.bad_lines());
+        let (state, bad_lines) = (Arc::new(source.state()), source.bad_lines());
+        let (ends, asked) = (source.ends(), source.asked());
         let feeds = Feeds::new(pipeline.clone(), feed, Handle::current());
         feeds.start(Arc::clone(&state), source).map_err(|error| FileError::stopped(error.to_string()))?;
-        Ok(Self { pipeline, feeds, state, ends, bad_lines, incarnation, options })
+        Ok(Self { pipeline, feeds, state, ends, asked, bad_lines, incarnation, options })
     }
 
     /// Every line up to this one has ended: it is in the table, or in one of the files of lines that are not.
@@ -179,8 +181,14 @@ impl FileFeed {
         let found = found.and_then(|found| found);
         let what = || format!("cannot look at {}", self.options.path.display());
         let found = found.map_err(|error| FileError::io(&what(), error))?;
-        let (length, file) = (found.len(), Some(identity(&found)));
+        let file = Some(identity(&found));
         let (mut ends, mut progress) = (self.ends.clone(), self.feeds.progress());
+        let mut look = 0;
+        // An end that was seen before is not enough: the file may have grown, or have been truncated, also to other lines.
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            look = *asked;
+        });
         loop {
             progress.mark_unchanged();
             let end = *ends.borrow_and_update();
@@ -188,7 +196,7 @@ impl FileFeed {
                 return Err(FileError::stopped(stopped.to_string()));
             }
             // If the name leads to another file, the source finds it too, and stops.
-            if end.file == file && end.length >= length && self.lines() >= end.line {
+            if end.file == file && end.asked >= look && self.lines() >= end.line {
                 return Ok(end.line);
             }
             tokio::select! {

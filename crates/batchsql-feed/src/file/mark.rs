@@ -7,6 +7,7 @@
 //! settled 1500                                     every line up to this one has ended
 //! place 1000 81920 5be1f2e6a8c30d1f9d5a0c2b7e6f4a38   behind line 1000, with the bytes before it
 //! position                                         the database has a position
+//! apart 1200                                       lines behind this one were written at least once, without the position
 //! owner 4711-1785283200000000000-0                 a process that may have claimed it last
 //! ```
 //!
@@ -36,6 +37,9 @@ pub(super) struct Mark {
     pub(super) place: Place,
     /// Whether the database had a position of the file.
     pub(super) has_position: bool,
+    /// Lines behind this one, up to `settled`, were written without the position that the database has: at least once. The
+    /// database had every line up to this one before.
+    pub(super) apart: Option<u64>,
     /// Those that may have claimed the position last.
     pub(super) owners: Vec<String>,
 }
@@ -79,6 +83,7 @@ impl Mark {
                     mark.has_position = true;
                     Some(())
                 }
+                ["apart", line] => line.parse().ok().map(|line| mark.apart = Some(line)),
                 ["owner", owner] => {
                     mark.owners.push(owner.to_owned());
                     Some(())
@@ -91,13 +96,16 @@ impl Mark {
     }
 
     fn text(&self) -> String {
-        let Self { first, replaced, settled, place, has_position, owners } = self;
+        let Self { first, replaced, settled, place, has_position, apart, owners } = self;
         let Place { line, offset, before } = place;
         let mut text = format!(
             "{BEGIN}{VERSION}\nfirst {first:032x} {replaced}\nsettled {settled}\nplace {line} {offset} {before:032x}\n"
         );
         if *has_position {
             text.push_str("position\n");
+        }
+        if let Some(line) = apart {
+            text.push_str(&format!("apart {line}\n"));
         }
         owners.iter().for_each(|owner| text.push_str(&format!("owner {owner}\n")));
         text
@@ -176,6 +184,7 @@ mod tests {
             settled: 1_500,
             place: Place { line: 1_000, offset: 81_920, before: 9 },
             has_position: true,
+            apart: Some(1_200),
             owners: vec!["a-1".to_owned(), "b-2".to_owned()],
         }
     }
@@ -191,7 +200,7 @@ mod tests {
         drop(file);
         let (file, found) = MarkFile::open(&path).unwrap();
         assert_eq!(found, Some(mark()));
-        let new = Mark { has_position: false, owners: Vec::new(), ..mark() };
+        let new = Mark { has_position: false, apart: None, owners: Vec::new(), ..mark() };
         file.store(&new).unwrap();
         drop(file);
         assert_eq!(MarkFile::open(&path).unwrap().1, Some(new));

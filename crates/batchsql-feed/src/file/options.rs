@@ -70,8 +70,8 @@ impl FileOptions {
 
     /// Writes every row exactly once, on PostgreSQL, MySQL, MariaDB and SQLite: the number of the last line is in the table
     /// `batchsql_positions` of the database, in the transaction of the rows. `source` names the file there, at most 100
-    /// characters; it must stay the same. Default: at least once. A file that was written at least once goes on behind the last
-    /// line that has ended; lines that are written while the option is taken away are written again when it is back.
+    /// characters; it must stay the same. Default: at least once. A file that was written at least once, until now or since the
+    /// option was taken away, goes on behind the last line that has ended.
     pub fn exactly_once(mut self, source: impl Into<String>) -> Self {
         self.exactly_once = Some(source.into());
         self

@@ -49,6 +49,10 @@ pub struct FileSource {
     marked: Option<Instant>,
     owner: String,
     ends: watch::Sender<SeenEnd>,
+    /// How often somebody has asked for a look at the end of the file.
+    asked: watch::Sender<u64>,
+    /// What `asked` was before the last look.
+    looked: u64,
     /// The length of the file when its end was seen.
     length: u64,
     /// The fingerprint of the bytes before the next line that is read, when the place is known; `None` if the file was truncated
@@ -69,8 +73,8 @@ struct Held {
 pub(super) struct SeenEnd {
     /// The last complete line.
     pub(super) line: u64,
-    /// The length of the file, in bytes, not less than this.
-    pub(super) length: u64,
+    /// Looks that were asked for before this one began.
+    pub(super) asked: u64,
     /// The file, while it is open. `None` before its end was seen.
     pub(super) file: Option<(u64, u64)>,
 }
@@ -108,6 +112,8 @@ impl FileSource {
             marked: None,
             owner: owner(),
             ends: watch::Sender::default(),
+            asked: watch::Sender::default(),
+            looked: 0,
             length: 0,
             before_next: None,
         })
@@ -140,6 +146,11 @@ impl FileSource {
 
     pub(super) fn ends(&self) -> watch::Receiver<SeenEnd> {
         self.ends.subscribe()
+    }
+
+    /// Who adds 1 gets an end that was seen after that.
+    pub(super) fn asked(&self) -> watch::Sender<u64> {
+        self.asked.clone()
     }
 
     /// Lines that are no rows, since the start.
@@ -181,6 +192,7 @@ impl FileSource {
     /// Reads more lines. Those that are no rows are in their file when it returns. False: the file is another one by now.
     async fn read(&mut self) -> io::Result<bool> {
         let (of, before_next) = (Arc::clone(&self.of), self.before_next);
+        let asked = *self.asked.borrow();
         let Some(mut lines) = self.lines.take() else { return Err(lost_thread()) };
         let (lines, read) = run(move || {
             let begin = lines.at();
@@ -200,8 +212,8 @@ impl FileSource {
                 self.parts.extend(parts);
             }
             Read::End(length, before) => {
-                (self.length, self.before_next) = (length, before);
-                self.ends.send_replace(SeenEnd { line, length, file: Some(identity(&open?)) });
+                (self.length, self.before_next, self.looked) = (length, before, asked);
+                self.ends.send_replace(SeenEnd { line, asked, file: Some(identity(&open?)) });
             }
             Read::Other => return Ok(false),
         }
@@ -245,7 +257,7 @@ impl Source for FileSource {
                 ),
             ));
         }
-        if !self.window.is_empty() && self.window_bytes >= self.of.options.window_bytes {
+        if self.is_full() {
             return Ok(Next::Nothing);
         }
         let mut is_same = !self.parts.is_empty() || self.read().await.map_err(failed)?;
@@ -277,8 +289,13 @@ impl Source for FileSource {
     async fn ready(&mut self) {
         let (path, length, every) = (&self.of.options.path, self.length, self.of.options.look_every);
         let open = self.lines.as_ref().and_then(|lines| lines.file.metadata().ok()).map(|open| identity(&open));
+        let (mut asked, looked) = (self.asked.subscribe(), self.looked);
         loop {
-            sleep(every).await;
+            tokio::select! {
+                () = sleep(every) => {}
+                // When the window is full, what is settled next leads to the look.
+                Ok(_) = asked.wait_for(|asked| *asked > looked), if !self.is_full() => return,
+            }
             let path = path.clone();
             // What cannot be looked at is for `next` to report.
             let now = run(move || std::fs::metadata(path)).await.and_then(|found| found);
@@ -289,7 +306,16 @@ impl Source for FileSource {
     }
 
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
-        self.mark.settled = *rows.end();
+        let (before, end) = (self.mark.settled, *rows.end());
+        if self.of.options.exactly_once.is_none() {
+            if self.mark.has_position {
+                self.mark.apart.get_or_insert(before);
+            }
+        } else if end >= before {
+            // The position has passed the lines that were written without it.
+            self.mark.apart = None;
+        }
+        self.mark.settled = before.max(end);
         while self.window.front().is_some_and(|held| held.behind.line <= self.mark.settled)
             && let Some(Held { bytes, behind, before }) = self.window.pop_front()
         {
@@ -353,7 +379,24 @@ impl Source for FileSource {
     async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
         let path = self.of.options.path.display().to_string();
         let before = self.mark.settled;
-        let placed = self.place_behind(position).await;
+        let begin = match self.mark.apart {
+            Some(apart) if position < apart => {
+                return Err(Refusal::Stop(
+                    StopReason::Position,
+                    format!(
+                        "the position in the database is line {position}, but it was line {apart} or a later one, and then lines up \
+                         to {before} were written at least once, without it: the database was restored from a backup, and which of \
+                         them it has is not known; restore a newer one, or remove the mark {} and start once with \
+                         TakeOver::Anyone to write all lines behind {position} again",
+                        self.of.mark_file.path().display()
+                    ),
+                ));
+            }
+            // The position is moved behind them before any other line is written.
+            Some(_) if position < before => Begin::behind(before, 0),
+            _ => Begin::default(),
+        };
+        let placed = self.place_behind(position.max(begin.passed)).await;
         let placed = placed.map_err(|error| Refusal::Wait(format!("{path}: {error}; trying again")))?;
         if !placed {
             return Err(Refusal::Stop(
@@ -364,18 +407,23 @@ impl Source for FileSource {
                 ),
             ));
         }
-        if position < before {
+        if position.max(begin.passed) < before {
             let (file, lines) = (&path, before - position);
             tracing::warn!(file, lines, "the database is older than the file; its lines are written again");
         }
         self.mark.has_position = true;
         self.mark.owners = vec![self.owner.clone()];
         self.store_claim().await?;
-        Ok(Begin::default())
+        Ok(begin)
     }
 }
 
 impl FileSource {
+    /// No more lines are read until some are settled.
+    fn is_full(&self) -> bool {
+        !self.window.is_empty() && self.window_bytes >= self.of.options.window_bytes
+    }
+
     async fn store_claim(&mut self) -> Result<(), Refusal> {
         let stored = self.store().await;
         stored.map_err(|error| {

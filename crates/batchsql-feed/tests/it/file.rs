@@ -328,6 +328,82 @@ async fn a_file_that_was_written_at_least_once_goes_on_exactly_once() {
     assert_eq!(made.sink.position("t", 0), Some(7));
 }
 
+/// The position in the database does not know of the lines that were written without it.
+#[tokio::test]
+async fn a_file_that_was_written_at_least_once_in_between_goes_on_exactly_once() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.exactly()).await;
+    for end in [7, 9] {
+        made.append(&lines(end - 2..end));
+        made.drain(made.options()).await;
+    }
+    // Without new lines, and again after the position has passed the old ones.
+    assert_eq!(made.drain(made.exactly()).await, 9);
+    assert_eq!(made.sink.position("t", 0), Some(9));
+    made.append(&lines(9..10));
+    assert_eq!(made.drain(made.exactly()).await, 10);
+    assert_eq!(made.written(), (0..10).collect::<Vec<_>>());
+    // Now it is a database from a backup as any other.
+    made.sink.set_position("t", 0, Some(8));
+    assert_eq!(made.drain(made.exactly()).await, 10);
+    assert_eq!(made.written(), (0..10).chain(8..10).collect::<Vec<_>>());
+}
+
+/// The process ends before the position has passed them: the next one knows of them too.
+#[tokio::test]
+async fn lines_without_a_position_are_known_until_the_position_has_passed_them() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.exactly()).await;
+    made.append(&lines(5..7));
+    made.drain(made.options()).await;
+    made.append(&lines(7..9));
+    made.sink.break_table("t", ErrorClass::Transient);
+    made.sink.script_claim([Step::Apply, Step::Fail(ErrorClass::Transient)]);
+    let feed = made.start(made.exactly()).await.unwrap();
+    until("it is claimed", || feed.lines() >= 5).await;
+    feed.close(Duration::ZERO).await;
+    made.sink.mend_table("t");
+    assert_eq!(made.drain(made.exactly()).await, 9);
+    assert_eq!(made.written(), (0..9).collect::<Vec<_>>());
+}
+
+/// It is not known which of the lines without a position the backup has.
+#[tokio::test]
+async fn a_database_from_before_lines_without_a_position_stops_the_feed() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.exactly()).await;
+    made.append(&lines(5..7));
+    made.drain(made.options()).await;
+    made.sink.set_position("t", 0, Some(4));
+    for _ in 0..2 {
+        let feed = made.start(made.exactly()).await.unwrap();
+        let error = feed.flush().await.unwrap_err();
+        assert!(error.is_stopped() && error.to_string().contains("restored from a backup"), "{error}");
+        feed.close(LONG).await;
+    }
+    assert_eq!(made.written(), (0..7).collect::<Vec<_>>());
+    // As the error advises.
+    fs::remove_file(made.folder.path().join("rows.ndjson.batchsql-mark")).unwrap();
+    assert_eq!(made.drain(made.exactly().take_over(TakeOver::Anyone)).await, 7);
+    assert_eq!(made.written(), (0..7).chain(4..7).collect::<Vec<_>>());
+}
+
+/// The file is truncated in place, and gets another line, before the feed has looked again: that line has not ended.
+#[tokio::test]
+async fn a_flush_looks_at_a_file_that_was_truncated() {
+    for guarantee in 0..2 {
+        for text in [lines([20]), lines(20..30), String::new()] {
+            let made = Made::new(&lines(10..20));
+            let feed = made.start(both(&made)[guarantee].clone().look_every(LONG * 60)).await.unwrap();
+            feed.flush().await.unwrap();
+            fs::write(made.path(), text).unwrap();
+            let error = tokio::time::timeout(LONG, feed.flush()).await.expect("it ends").unwrap_err();
+            assert!(error.is_stopped() && error.to_string().contains("was replaced or truncated"), "{error}");
+            feed.close(LONG).await;
+        }
+    }
+}
+
 /// A window that has no room for a line: each part is read alone.
 #[tokio::test]
 async fn a_window_without_room_does_not_stop_a_feed() {

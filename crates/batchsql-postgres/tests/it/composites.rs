@@ -278,7 +278,7 @@ async fn parts_that_cannot_be_checked_are_refused_by_name() {
         format!("CREATE TYPE part AS (a int, b {attribute}); CREATE TYPE whole AS (p part[]); CREATE TABLE t (v whole)")
     };
     let schema = Schema::builder("t").column("v", ColumnType::Text).build().unwrap();
-    for attribute in ["interval day", "interval(0)", "money", "name", "\"char\""] {
+    for attribute in ["interval day", "interval day to second(3)", "money", "name", "\"char\""] {
         let dsn = fresh_dsn(&table(attribute)).await;
         let sink = with_strategy(&dsn, Strategy::Auto).await;
         let error = sink.prepare(&mut sink.acquire().await.unwrap(), &schema).await.unwrap_err();
@@ -287,6 +287,27 @@ async fn parts_that_cannot_be_checked_are_refused_by_name() {
         let sink = with_strategy(&with_parameter(&dsn, "lossy_values=convert"), Strategy::Auto).await;
         assert_eq!(write(&sink, [values(&schema, ["(\"{\"\"(1,)\"\"}\")".into()])]).await, ["written"], "{attribute}");
     }
+}
+
+/// What is accepted is stored as it means.
+#[tokio::test]
+async fn an_interval_of_few_digits_in_a_composite_type_is_checked() {
+    let sink = fresh("CREATE TYPE waits AS (wait interval(3)); CREATE TABLE t (v waits)").await;
+    let schema = Schema::builder("t").column("v", ColumnType::Text).build().unwrap();
+    let kept = ["1 day 00:00:01.123", "0.001 min", "P1.5DT2.12S", "1.5 years", "-00:00:01.5"];
+    for text in kept {
+        let found = outcomes(&sink, [values(&schema, [format!("({text})").into()])]).await;
+        assert!(found[0].failure().is_none(), "{text}");
+        let same = format!("SELECT ('{text}'::interval = '{text}'::interval(3))::text");
+        assert_eq!(read(&sink, &same).await, ["true"], "{text}");
+    }
+    for text in ["00:00:01.1234", "PT1e-4S", "1500 microseconds", "0.000001 min"] {
+        let found = outcomes(&sink, [values(&schema, [format!("({text})").into()])]).await;
+        assert_eq!(found[0].failure().unwrap().code(), Some("22000"), "{text}");
+        let same = format!("SELECT ('{text}'::interval = '{text}'::interval(3))::text");
+        assert_eq!(read(&sink, &same).await, ["false"], "{text}");
+    }
+    assert_eq!(read(&sink, "SELECT count(*)::text FROM t").await, [kept.len().to_string()]);
 }
 
 /// The type of a column may be changed without any change of the table.

@@ -115,7 +115,10 @@ fn map(stripe: Stripe, mapping: &batchsql::arrow::Mapping, after: u64, db: &Batc
     let Records::Rows(batch) = &stripe.records else { unreachable!("a mapping is of batches") };
     let record = |row: usize| stripe.first + row as u64;
     let skipped = usize::try_from(after.saturating_sub(stripe.first - 1)).unwrap_or(usize::MAX).min(batch.num_rows());
-    let mapped = mapping.rows(batch, skipped..batch.num_rows()).expect("the batches of a file have the same fields");
+    // A schema without rules has too many columns for the database, and each row is refused below.
+    let rules = db.value_rules(mapping.schema()).unwrap_or_default();
+    let mapped = mapping.rows_for(batch, skipped..batch.num_rows(), rules);
+    let mapped = mapped.expect("the batches of a file have the same fields");
     let mut refused: Vec<(u64, String)> =
         mapped.refused.iter().map(|refused| (record(refused.row), refused.error.to_string())).collect();
     // What the database cannot hold.
