@@ -1,15 +1,12 @@
 //! Owns the handles of the durable intake of one pipeline: made with its first event, bounded in number.
 //! Must not know which events there are; `reporter` passes their values.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use batchsql_core::{DurableGauges, DurableProgress, DurableTable};
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
-use crate::capped::{Capped, OTHER};
 use crate::catalogue::Metric;
 use crate::emit::Emitter;
+use crate::scope::{Scope, TableScopes};
 use crate::unix_time::unix_seconds;
 
 /// The handles of a durable intake.
@@ -30,9 +27,7 @@ pub(crate) struct DurableSeries {
     missing: Counter,
     written_again: Counter,
     dead_letters: Counter,
-    tables: Capped<Box<str>, TableSeries>,
-    emitter: Emitter,
-    database: SharedString,
+    tables: TableScopes<TableSeries>,
 }
 
 /// The handles of one table.
@@ -44,8 +39,8 @@ struct TableSeries {
 
 impl DurableSeries {
     pub(crate) fn new(emitter: &Emitter, database: &SharedString, max_tables: usize) -> Self {
-        let gauge = |metric| emitter.gauge(metric, [Some(database.clone())]);
-        let counter = |metric| emitter.counter(metric, [Some(database.clone())]);
+        let pipeline = Scope::of_pipeline(emitter, database);
+        let (gauge, counter) = (|metric| pipeline.gauge(metric), |metric| pipeline.counter(metric));
         Self {
             log_bytes: gauge(Metric::DurableLogBytes),
             log_bytes_limit: gauge(Metric::DurableLogBytesLimit),
@@ -53,7 +48,7 @@ impl DurableSeries {
             oldest_unsettled: gauge(Metric::DurableOldestUnsettledRecord),
             recovered: gauge(Metric::DurableRecoveredRecords),
             recovery: gauge(Metric::DurableRecovery),
-            sync: emitter.histogram(Metric::DurableSync, [Some(database.clone())]),
+            sync: pipeline.histogram(Metric::DurableSync),
             records: counter(Metric::DurableAcknowledgedRecords),
             blocks: counter(Metric::DurableAcknowledgedBlocks),
             bytes: counter(Metric::DurableAcknowledgedBytes),
@@ -63,9 +58,7 @@ impl DurableSeries {
             missing: counter(Metric::DurableMissingRecords),
             written_again: counter(Metric::DurableWrittenAgain),
             dead_letters: counter(Metric::DurableDeadLetters),
-            tables: Capped::new(max_tables),
-            emitter: emitter.clone(),
-            database: database.clone(),
+            tables: TableScopes::new(&pipeline, max_tables, TableSeries::new),
         }
     }
 
@@ -77,37 +70,7 @@ impl DurableSeries {
         self.oldest_unsettled.set(gauges.oldest_unsettled.map_or(0.0, unix_seconds));
         self.recovered.set(gauges.recovered_rows as f64);
         self.recovery.set(gauges.recovery);
-        self.set_tables(&gauges.tables);
-    }
-
-    /// Tables beyond the limit share their handles, so their values are added up first.
-    fn set_tables(&self, tables: &[DurableTable]) {
-        let mut sums: HashMap<*const TableSeries, (Arc<TableSeries>, DurableTable)> = HashMap::new();
-        for table in tables {
-            let series = self.table(&table.table);
-            let (_, sum) = sums.entry(Arc::as_ptr(&series)).or_insert_with(|| (series, DurableTable::default()));
-            sum.unsettled_rows += table.unsettled_rows;
-            sum.read_rows += table.read_rows;
-            sum.stopped_partitions += table.stopped_partitions;
-        }
-        for (series, sum) in sums.values() {
-            series.unsettled.set(sum.unsettled_rows as f64);
-            series.read.set(sum.read_rows as f64);
-            series.stopped.set(sum.stopped_partitions as f64);
-        }
-    }
-
-    fn table(&self, table: &str) -> Arc<TableSeries> {
-        let new = |is_known: bool| {
-            let table = if is_known { table.to_owned().into() } else { SharedString::const_str(OTHER) };
-            let gauge = |metric| self.emitter.gauge(metric, [Some(self.database.clone()), Some(table.clone())]);
-            TableSeries {
-                unsettled: gauge(Metric::DurableUnsettledRecords),
-                read: gauge(Metric::DurableReadRecords),
-                stopped: gauge(Metric::DurableStoppedPartitions),
-            }
-        };
-        self.tables.get(table, || table.into(), new)
+        self.tables.set_all(&gauges.tables, |table| &table.table, add, TableSeries::set);
     }
 
     /// Adds to every counter.
@@ -122,4 +85,26 @@ impl DurableSeries {
         self.written_again.increment(progress.written_again);
         self.dead_letters.increment(progress.dead_letters);
     }
+}
+
+impl TableSeries {
+    fn new(table: &Scope<2>) -> Self {
+        Self {
+            unsettled: table.gauge(Metric::DurableUnsettledRecords),
+            read: table.gauge(Metric::DurableReadRecords),
+            stopped: table.gauge(Metric::DurableStoppedPartitions),
+        }
+    }
+
+    fn set(&self, table: &DurableTable) {
+        self.unsettled.set(table.unsettled_rows as f64);
+        self.read.set(table.read_rows as f64);
+        self.stopped.set(table.stopped_partitions as f64);
+    }
+}
+
+fn add(sum: &mut DurableTable, table: &DurableTable) {
+    sum.unsettled_rows += table.unsettled_rows;
+    sum.read_rows += table.read_rows;
+    sum.stopped_partitions += table.stopped_partitions;
 }

@@ -1,25 +1,23 @@
 //! Owns the handles of the feeds of one pipeline: made with their first event, bounded in number.
 //! Must not know which events there are; `reporter` passes their values.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use batchsql_core::{FeedGauges, FeedProgress, FeedTable, StopReason};
 use metrics::{Counter, Gauge, SharedString};
 
-use crate::capped::{Capped, OTHER};
 use crate::catalogue::Metric;
 use crate::emit::Emitter;
+use crate::scope::{Scope, TableScopes};
 use crate::unix_time::unix_seconds;
 
 /// The handles of the feeds of a pipeline.
 pub(crate) struct FeedSeries {
     /// Absent until the source has answered or not.
     source_up: OnceLock<Gauge>,
-    tables: Capped<Box<str>, TableSeries>,
-    emitter: Emitter,
-    database: SharedString,
+    tables: TableScopes<TableSeries>,
+    pipeline: Scope<1>,
 }
 
 /// The handles of one table.
@@ -45,34 +43,21 @@ struct TableSeries {
 
 impl FeedSeries {
     pub(crate) fn new(emitter: &Emitter, database: &SharedString, max_tables: usize) -> Self {
-        Self {
-            source_up: OnceLock::new(),
-            tables: Capped::new(max_tables),
-            emitter: emitter.clone(),
-            database: database.clone(),
-        }
+        let pipeline = Scope::of_pipeline(emitter, database);
+        Self { source_up: OnceLock::new(), tables: TableScopes::new(&pipeline, max_tables, TableSeries::new), pipeline }
     }
 
-    /// Sets every gauge. Tables beyond the limit share their handles, so their values are added up first.
+    /// Sets every gauge.
     pub(crate) fn set(&self, gauges: &FeedGauges) {
         if let Some(is_up) = gauges.source_up {
-            let new = || self.emitter.gauge(Metric::FeedSourceUp, [Some(self.database.clone())]);
-            self.source_up.get_or_init(new).set(f64::from(u8::from(is_up)));
+            self.source_up.get_or_init(|| self.pipeline.gauge(Metric::FeedSourceUp)).set(f64::from(u8::from(is_up)));
         }
-        let mut sums: HashMap<*const TableSeries, (Arc<TableSeries>, FeedTable)> = HashMap::new();
-        for table in &gauges.tables {
-            let series = self.table(&table.table);
-            let (_, sum) = sums.entry(Arc::as_ptr(&series)).or_insert_with(|| (series, FeedTable::default()));
-            add(sum, table);
-        }
-        for (series, sum) in sums.values() {
-            series.set(sum);
-        }
+        self.tables.set_all(&gauges.tables, |table| &table.table, add, TableSeries::set);
     }
 
     /// Adds to every counter of a table.
     pub(crate) fn add(&self, progress: &FeedProgress) {
-        let series = self.table(&progress.table);
+        let series = self.tables.table(&progress.table);
         series.read.increment(progress.read_rows);
         series.written.increment(progress.written_rows);
         series.written_again.increment(progress.written_again);
@@ -83,24 +68,12 @@ impl FeedSeries {
         series.redelivered.increment(progress.redelivered_messages);
         series.foreign.increment(progress.foreign_messages);
     }
-
-    fn table(&self, table: &str) -> Arc<TableSeries> {
-        let new = |is_known: bool| {
-            let table = if is_known { table.to_owned().into() } else { SharedString::const_str(OTHER) };
-            TableSeries::new(&self.emitter, &self.database, &table)
-        };
-        self.tables.get(table, || table.into(), new)
-    }
 }
 
 impl TableSeries {
-    fn new(emitter: &Emitter, database: &SharedString, table: &SharedString) -> Self {
-        let gauge = |metric| emitter.gauge(metric, [Some(database.clone()), Some(table.clone())]);
-        let counter = |metric| emitter.counter(metric, [Some(database.clone()), Some(table.clone())]);
-        let stopped = |reason: StopReason| {
-            let labels = [Some(database.clone()), Some(table.clone()), Some(SharedString::const_str(reason.name()))];
-            (reason, emitter.gauge(Metric::FeedStoppedPartitions, labels))
-        };
+    fn new(table: &Scope<2>) -> Self {
+        let (gauge, counter) = (|metric| table.gauge(metric), |metric| table.counter(metric));
+        let stopped = |reason: StopReason| (reason, table.because(reason.name()).gauge(Metric::FeedStoppedPartitions));
         Self {
             unsettled: gauge(Metric::FeedUnsettledMessages),
             pending: gauge(Metric::FeedPendingMessages),

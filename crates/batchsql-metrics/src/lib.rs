@@ -49,6 +49,7 @@ mod facade;
 mod feed_series;
 mod options;
 mod reporter;
+mod scope;
 mod series;
 #[cfg(feature = "test-metrics")]
 mod test_metrics;

@@ -26,7 +26,7 @@ pub(crate) async fn write_returning(
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
     if plan.outcome_source == OutcomeSource::Total && !plan.keeps_versions() && plan.named {
-        match together(link, plan, sql, rows, attempt).await {
+        match at_once(link, plan, sql, rows, attempt, in_order).await {
             // The statement was rolled back: the server treats two of its rows as the same row.
             Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}
             written => return written,
@@ -34,7 +34,7 @@ pub(crate) async fn write_returning(
     }
     let is_numbered = plan.outcome_source != OutcomeSource::Total && plan.named;
     if let Some(sql) = plan.returning_numbered.as_ref().filter(|_| is_numbered && rows.waves().len() == 1) {
-        match by_numbers(link, plan, sql, rows, attempt).await {
+        match at_once(link, plan, sql, rows, attempt, by_number).await {
             Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}
             // The server cannot tell the numbers. A value may also be the reason.
             Err(error) if matches!(error.code(), Some(guard::RAISED | "42704")) => {}
@@ -60,47 +60,48 @@ pub(crate) async fn write_returning(
     }
 }
 
-/// All rows by one statement, which is its own transaction.
-async fn together(
+/// All rows by one statement, which is its own transaction. `outcomes` reads what it returned of so many rows, or says what is
+/// wrong with it.
+async fn at_once(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     sql: &str,
     rows: Rows<'_>,
     attempt: &Attempt,
+    outcomes: fn(&PostgresPlan, &[PgRow], usize) -> Result<Written, String>,
 ) -> Result<Written, SinkError> {
     let stage = CommitStage::Commits(attempt);
-    let found = fetch(link, plan, sql, rows, stage).await?;
-    if found.len() != rows.len() {
-        let text =
-            format!("the server returned {} of {} rows; check the triggers of the table", found.len(), rows.len());
-        return Err(plan.unexpected_result(stage, text));
+    let arguments = arrays(rows, &plan.fields)?;
+    let prepared = link.prepare_with(sql, &array_types(&plan.fields)).await;
+    prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    let lost = stage.begin()?;
+    let found =
+        sqlx::query_with(sql, arguments).fetch_all(&mut *link).await.map_err(|error| sink_error(error, lost))?;
+    outcomes(plan, &found, rows.len()).map_err(|text| plan.unexpected_result(stage, text))
+}
+
+/// The outcomes of a statement that returns each row, in order.
+fn in_order(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Written, String> {
+    if found.len() != rows {
+        return Err(format!("the server returned {} of {rows} rows; check the triggers of the table", found.len()));
     }
     let mut written = Written::default();
-    for (row, found) in (0..).zip(&found) {
+    for (row, found) in (0..).zip(found) {
         // The rows are committed: a value that cannot be read is missing, the row is not.
         written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
     }
     Ok(written)
 }
 
-/// All rows by one statement, which is its own transaction, and returns their numbers: some may be left out.
-async fn by_numbers(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    sql: &str,
-    rows: Rows<'_>,
-    attempt: &Attempt,
-) -> Result<Written, SinkError> {
-    let stage = CommitStage::Commits(attempt);
+/// The outcomes of a statement that returns rows with their numbers: some may be left out.
+fn by_number(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Written, String> {
     let mut written = Written::default();
-    let mut is_left_out = vec![true; rows.len()];
-    for found in &fetch(link, plan, sql, rows, stage).await? {
+    let mut is_left_out = vec![true; rows];
+    for found in found {
         let number: Option<i64> = found.try_get(plan.schema.returning().len()).ok();
         let row = number.and_then(|number| u32::try_from(number.checked_sub(1)?).ok());
         let Some((row, is_left_out)) = row.and_then(|row| Some((row, is_left_out.get_mut(row as usize)?))) else {
-            return Err(
-                plan.unexpected_result(stage, "the server returned other numbers of rows than were sent".into())
-            );
+            return Err("the server returned other numbers of rows than were sent".into());
         };
         *is_left_out = false;
         // The rows are committed: a value that cannot be read is missing, the row is not.
@@ -108,21 +109,6 @@ async fn by_numbers(
     }
     written.ignored.extend((0..).zip(is_left_out).filter(|(_, is_left_out)| *is_left_out).map(|(row, _)| row));
     Ok(written)
-}
-
-/// Runs a statement that is its own transaction.
-async fn fetch(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    sql: &str,
-    rows: Rows<'_>,
-    stage: CommitStage<'_>,
-) -> Result<Vec<PgRow>, SinkError> {
-    let arguments = arrays(rows, &plan.fields)?;
-    let prepared = link.prepare_with(sql, &array_types(&plan.fields)).await;
-    prepared.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
-    let lost = stage.begin()?;
-    sqlx::query_with(sql, arguments).fetch_all(&mut *link).await.map_err(|error| sink_error(error, lost))
 }
 
 /// Each row by its own statement, inside the open transaction.

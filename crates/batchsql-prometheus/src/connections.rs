@@ -22,7 +22,7 @@ use crate::connection_limit::{ConnectionLimit, ConnectionSlot};
 use crate::options::Limits;
 use crate::stopping::Stopping;
 use crate::tls::Tls;
-use crate::write_timeout::WriteTimeout;
+use crate::write_timeout::{Restart, WriteTimeout};
 
 /// Interval between two warnings that no connection can be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -134,11 +134,12 @@ async fn serve_http(
             answer
         }
     });
+    let stream = WriteTimeout::new(stream, limits.answer_time, Restart::AfterFlush, || activity.progressed());
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_time)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(WriteTimeout::new(stream, limits.answer_time, Arc::clone(activity))), answer);
+        .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

@@ -190,4 +190,10 @@ pub use error::PrometheusError;
 pub use handler::{MetricsBody, MetricsHandler};
 pub use metrics::PrometheusMetrics;
 pub use options::ServerOptions;
+// The program `batchsql` has a server of its own.
+#[cfg(feature = "tls")]
+#[doc(hidden)]
+pub use tls::tls_acceptor;
 pub use watchers::Lingered;
+#[doc(hidden)]
+pub use write_timeout::{Restart, WriteTimeout};

@@ -6,6 +6,8 @@ pub(crate) use without::Tls;
 
 #[cfg(feature = "tls")]
 pub(crate) use with::Tls;
+#[cfg(feature = "tls")]
+pub use with::tls_acceptor;
 
 #[cfg(feature = "tls")]
 mod with {
@@ -22,6 +24,14 @@ mod with {
     use tokio_rustls::server::TlsStream;
 
     use crate::error::{Mistake, PrometheusError};
+
+    /// The server's side of handshakes, from the certificates, that of the server first, and its key, both PEM.
+    ///
+    /// # Errors
+    /// A file cannot be read, a certificate or a key is missing, or the key does not match the certificate.
+    pub fn tls_acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, PrometheusError> {
+        Tls::from_files(certificates, key).map(|tls| tls.0)
+    }
 
     /// The server's side of a handshake.
     #[derive(Clone)]

@@ -1,42 +1,52 @@
 //! Owns the timeout for a client to receive a response.
 //! Must not know responses or protocols.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::connection_limit::Activity;
-
-/// A stream whose writes fail when the peer does not receive the bytes in time.
-///
-/// The time runs from the first byte that has to wait until everything is sent, so a peer that reads single bytes
-/// slowly also times out.
-pub(crate) struct WriteTimeout<S> {
-    stream: S,
-    limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-    activity: Arc<Activity>,
+/// When the time for a peer begins again. It runs from the first byte that has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "only for the workspace")]
+pub enum Restart {
+    /// When everything is sent, so a peer that reads single bytes slowly also times out.
+    AfterFlush,
+    /// When the peer takes anything.
+    AfterProgress,
 }
 
-impl<S> WriteTimeout<S> {
-    pub(crate) fn new(stream: S, limit: Duration, activity: Arc<Activity>) -> Self {
-        Self { stream, limit, waiting: None, activity }
+/// A stream whose writes fail when the peer does not receive the bytes in time.
+pub struct WriteTimeout<S, P> {
+    stream: S,
+    limit: Duration,
+    restart: Restart,
+    waiting: Option<Pin<Box<Sleep>>>,
+    progressed: P,
+}
+
+impl<S, P: FnMut()> WriteTimeout<S, P> {
+    /// Calls `progressed` whenever the peer has taken something.
+    pub fn new(stream: S, limit: Duration, restart: Restart, progressed: P) -> Self {
+        Self { stream, limit, restart, waiting: None, progressed }
     }
 
     fn written(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if matches!(polled, Poll::Ready(Ok(1..))) {
-            self.activity.progressed();
+            (self.progressed)();
         }
         self.within_time(context, polled)
     }
 
     fn within_time<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
+            if self.restart == Restart::AfterProgress {
+                self.waiting = None;
+            }
             return polled;
         }
         let limit = self.limit;
@@ -45,13 +55,22 @@ impl<S> WriteTimeout<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
+impl<S, P> fmt::Debug for WriteTimeout<S, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteTimeout")
+            .field("limit", &self.limit)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: AsyncRead + Unpin, P: FnMut() + Unpin> AsyncRead for WriteTimeout<S, P> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
+impl<S: AsyncWrite + Unpin, P: FnMut() + Unpin> AsyncWrite for WriteTimeout<S, P> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, buf);
         self.written(context, polled)
@@ -91,13 +110,11 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::connection_limit::ConnectionLimit;
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    async fn with_limit<S>(stream: S) -> WriteTimeout<S> {
-        let slot = Arc::new(ConnectionLimit::new(1)).take().await;
-        WriteTimeout::new(stream, LIMIT, Arc::clone(slot.activity()))
+    fn with_limit<S>(stream: S) -> WriteTimeout<S, impl FnMut()> {
+        WriteTimeout::new(stream, LIMIT, Restart::AfterFlush, || ())
     }
 
     #[tokio::test(start_paused = true)]
@@ -112,7 +129,7 @@ mod tests {
             }
             taken
         });
-        let error = with_limit(near).await.write_all(&[0; 1000]).await.unwrap_err();
+        let error = with_limit(near).write_all(&[0; 1000]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(begin.elapsed(), LIMIT);
         assert!(reader.await.unwrap() > 10, "it did read");
@@ -126,11 +143,34 @@ mod tests {
                 sleep(Duration::from_secs(2)).await;
             }
         });
-        let mut near = with_limit(near).await;
+        let mut near = with_limit(near);
         for answer in 0..10 {
             // Six seconds each.
             near.write_all(&[0; 64]).await.unwrap_or_else(|error| panic!("response {answer}: {error}"));
             near.flush().await.unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_something_has_its_time_again() {
+        let (near, mut far) = duplex(16);
+        let begin = Instant::now();
+        let reader = tokio::spawn(async move {
+            for _ in 0..100 {
+                sleep(Duration::from_secs(1)).await;
+                far.read_exact(&mut [0]).await.unwrap();
+            }
+            // It takes no more, and stays open.
+            far
+        });
+        let mut taken = 0;
+        let mut near = WriteTimeout::new(near, LIMIT, Restart::AfterProgress, || taken += 1);
+        let error = near.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(near);
+        assert_eq!(begin.elapsed(), Duration::from_secs(100) + LIMIT);
+        // The first write fills the buffer, and each byte that is read makes room for one more.
+        assert_eq!(taken, 101);
+        drop(reader.await.unwrap());
     }
 }

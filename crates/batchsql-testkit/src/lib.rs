@@ -68,7 +68,6 @@ mod check_positions;
 mod check_removal;
 mod model;
 mod null;
-mod positions;
 mod scripted;
 mod shapes;
 

@@ -1,5 +1,6 @@
 //! Database servers for tests: the shared one of the run, or a private one that a test may stop, restart and
-//! configure. Also what tests of several crates need besides: proxies that disturb the network, child processes, scrapes, warnings.
+//! configure. Also what tests of several crates need besides: proxies that disturb the network, child processes and their kills, random
+//! numbers, scrapes, warnings.
 //!
 //! `cargo xtask test` starts the servers and passes these environment variables to the tests:
 //!
@@ -12,19 +13,23 @@
 //! schema, database or key prefix, see [`unique`].
 
 mod counting_proxy;
+mod kills;
 mod late_proxy;
 mod line;
 mod listen;
 mod network_proxy;
 pub mod process;
 mod promtool;
+mod random;
 mod scrape;
 mod warnings;
 
 pub use counting_proxy::CountingProxy;
+pub use kills::Kills;
 pub use late_proxy::LateProxy;
 pub use network_proxy::{Conditions, NetworkProxy};
 pub use promtool::promtool_objects_to_the_three_known_names_only;
+pub use random::Random;
 pub use scrape::{Sample, samples, sum};
 pub use warnings::{Warnings, subscribe};
 

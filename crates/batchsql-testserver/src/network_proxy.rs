@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::line::{Line, lock};
+use crate::random::Random;
 
 /// Bytes of one read.
 const CHUNK: usize = 64 << 10;
@@ -89,8 +90,7 @@ struct Network {
 struct State {
     stopped: bool,
     conditions: Conditions,
-    /// The state of the random numbers.
-    random: u64,
+    random: Random,
     open: Vec<Weak<Link>>,
 }
 
@@ -124,7 +124,7 @@ impl NetworkProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let network = Arc::new(Network::default());
-        *lock(&network.state) = State { conditions, random: seed, ..State::default() };
+        *lock(&network.state) = State { conditions, random: Random::new(seed), ..State::default() };
         let shared = Arc::clone(&network);
         let acceptor = thread::Builder::new().name("proxy-accept".to_owned());
         let acceptor = acceptor.spawn(move || accept(&listener, server, &shared))?;
@@ -220,14 +220,11 @@ impl Network {
         !state.unwrap_or_else(PoisonError::into_inner).stopped
     }
 
-    /// Whether this answer is lost (SplitMix64).
+    /// Whether this answer is lost.
     fn loses_answer(&self) -> bool {
         let mut state = lock(&self.state);
         let Some(one_in) = state.conditions.one_answer_lost_in else { return false };
-        state.random = state.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state.random ^ (state.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)).is_multiple_of(one_in.into())
+        state.random.below(one_in.into()) == 0
     }
 }
 

@@ -6,42 +6,31 @@ use std::time::Duration;
 
 use batchsql_core::{ErrorClass, Row as _, ValueRef};
 use batchsql_testkit::{ScriptedSink, Step};
+use batchsql_testserver::Random;
 
 use crate::support::{LONG, in_table, keyed, numbers, options, plain, row, start};
 
 const RUNS: u64 = 24;
 const KEYS: i64 = 7;
 
-/// Random numbers that are the same for the same seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    fn step(&mut self, exactly: bool) -> Step {
-        match self.below(13) {
-            // The pipeline ends the session of a late write, for tables with an order only.
-            7 if exactly => Step::Late,
-            0 => Step::LoseReply,
-            1 => Step::Fail(ErrorClass::Unknown),
-            2 => Step::Fail(ErrorClass::Transient),
-            3 => Step::Panic,
-            4 => Step::Delay(Duration::from_millis(3)),
-            5 => Step::LoseRow(0),
-            6 => Step::Hang,
-            _ => Step::Apply,
-        }
+fn step(random: &mut Random, exactly: bool) -> Step {
+    match random.below(13) {
+        // The pipeline ends the session of a late write, for tables with an order only.
+        7 if exactly => Step::Late,
+        0 => Step::LoseReply,
+        1 => Step::Fail(ErrorClass::Unknown),
+        2 => Step::Fail(ErrorClass::Transient),
+        3 => Step::Panic,
+        4 => Step::Delay(Duration::from_millis(3)),
+        5 => Step::LoseRow(0),
+        6 => Step::Hang,
+        _ => Step::Apply,
     }
 }
 
 /// One database through several lives of an intake.
 async fn run(seed: u64, exactly: bool) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let options = |folder: &std::path::Path| match exactly {
         true => options(folder).exactly_once("chaos"),
         false => options(folder),
@@ -59,8 +48,8 @@ async fn run(seed: u64, exactly: bool) {
     let mut last: BTreeMap<i64, i64> = BTreeMap::new();
     let (mut plain_rows, mut bad, mut bad_plain) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for _ in 0..4 {
-        sink.script((0..random.below(20)).map(|_| random.step(exactly)).collect::<Vec<_>>());
-        sink.script_claim((0..random.below(4)).map(|_| random.step(exactly)).collect::<Vec<_>>());
+        sink.script((0..random.below(20)).map(|_| step(&mut random, exactly)).collect::<Vec<_>>());
+        sink.script_claim((0..random.below(4)).map(|_| step(&mut random, exactly)).collect::<Vec<_>>());
         let options = options(dir.path()).segment_bytes(16 << 10).window_bytes(1 << 10).partitions(3);
         let db = loop {
             match start(&sink, options.clone()).await {

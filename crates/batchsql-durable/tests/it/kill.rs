@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::sqlite::{database, open, pairs};
 use crate::support::{LONG, options, row, table};
+use batchsql_testserver::Kills;
 use batchsql_testserver::process::{self, Process, command};
 
 /// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
@@ -128,33 +129,14 @@ fn complaints(path: &Path, told: &BTreeMap<i64, Vec<i64>>) -> Vec<String> {
     complaints
 }
 
-/// Random numbers that are the same for the same seed (SplitMix64).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-pub(crate) fn number(variable: &str) -> Option<u64> {
-    Some(std::env::var(variable).ok()?.parse().expect("a number"))
-}
-
 /// Kills a writer several times; the numbers that it has printed.
-fn run(path: &Path, kills: u64, random: &mut Random, sabotage: &str) -> BTreeMap<i64, Vec<i64>> {
+fn run(path: &Path, kills: &mut Kills, sabotage: &str) -> BTreeMap<i64, Vec<i64>> {
     let mut told: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-    for round in 0..kills {
+    for round in 0..kills.count {
         let arguments = [path.to_str().unwrap(), &(round as i64 * ROUND).to_string(), sabotage];
-        let mut writer = Process::start(&mut command("kill::writer", &arguments)).unwrap();
+        let mut writer = command("kill::writer", &arguments);
         // Most writers are killed while they write, some while they read the log of the one before.
-        let wait_for = [0, 1, 2, 2, 2, 2][random.below(6) as usize];
-        let mut lines: Vec<String> = (0..wait_for).map(|_| writer.line()).collect();
-        std::thread::sleep(Duration::from_micros(random.below(120_000)));
-        lines.extend(writer.kill());
+        let lines = kills.kill(&mut writer, &[0, 1, 2, 2, 2, 2], Duration::from_millis(120), |_| ());
         for line in lines.iter().filter(|line| *line != "ready") {
             let (id, version) = line.split_once(' ').unwrap();
             told.entry(id.parse().unwrap()).or_default().push(version.parse().unwrap());
@@ -170,36 +152,33 @@ pub(crate) fn drain_all(path: &Path, mode: &str) -> i64 {
 
 #[test]
 fn what_was_acknowledged_survives_a_kill() {
-    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
-    let mut random = Random(seed);
+    let mut kills = Kills::of_run(KILLS);
+    let Kills { count, seed, .. } = kills;
     let (_dir, path) = database();
     let begun = Instant::now();
-    let told = run(&path, kills, &mut random, "");
+    let told = run(&path, &mut kills, "");
     let left = drain_all(&path, "");
     let complaints = complaints(&path, &told);
     assert!(complaints.is_empty(), "seed {seed}: {complaints:#?}");
     let rows = pairs(&path, "SELECT count(*), count(DISTINCT id || ' ' || version) FROM plain")[0];
     let acknowledged: usize = told.values().map(Vec::len).sum();
     println!(
-        "{kills} kills in {:?}: {} rows acknowledged, {left} left in the log at the end, {} plain rows doubled",
+        "{count} kills in {:?}: {} rows acknowledged, {left} left in the log at the end, {} plain rows doubled",
         begun.elapsed(),
         acknowledged * 3,
         rows.0 - rows.1
     );
     // Otherwise the kills came before any row was written.
-    assert!(acknowledged as u64 > 10 * kills, "{acknowledged} versions were acknowledged in {kills} rounds");
+    assert!(acknowledged as u64 > 10 * count, "{acknowledged} versions were acknowledged in {count} rounds");
 }
 
 /// No row is lost, and none is written twice: also not in a table without a key, and not for a while.
 #[test]
 fn what_was_acknowledged_is_written_exactly_once() {
-    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
+    let mut kills = Kills::of_run(KILLS);
+    let Kills { count, seed, .. } = kills;
     let (_dir, path) = database();
-    let told = run(&path, kills, &mut Random(seed), "exactly");
+    let told = run(&path, &mut kills, "exactly");
     let left = drain_all(&path, "exactly");
     let complaints = complaints(&path, &told);
     assert!(complaints.is_empty(), "seed {seed}: {complaints:#?}");
@@ -213,15 +192,15 @@ fn what_was_acknowledged_is_written_exactly_once() {
         FROM history) WHERE back";
     assert_eq!(pairs(&path, backwards)[0].0, 0, "seed {seed}: a key went back to an earlier version");
     let acknowledged: usize = told.values().map(Vec::len).sum();
-    println!("{kills} kills: {} rows acknowledged, {left} left in the log at the end, none doubled", acknowledged * 3);
-    assert!(acknowledged as u64 > 10 * kills, "{acknowledged} versions were acknowledged in {kills} rounds");
+    println!("{count} kills: {} rows acknowledged, {left} left in the log at the end, none doubled", acknowledged * 3);
+    assert!(acknowledged as u64 > 10 * count, "{acknowledged} versions were acknowledged in {count} rounds");
 }
 
 /// The test must find a writer that loses rows.
 #[track_caller]
 fn is_caught(sabotage: &str) {
     let (_dir, path) = database();
-    let told = run(&path, 6, &mut Random(7), sabotage);
+    let told = run(&path, &mut Kills::new(6, 7), sabotage);
     drain_all(&path, "");
     let complaints = complaints(&path, &told);
     println!("{sabotage}: {} complaints, {:?}", complaints.len(), complaints.first());

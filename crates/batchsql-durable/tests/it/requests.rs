@@ -8,10 +8,11 @@ use std::time::Duration;
 use batchsql_durable::{Once, RequestKey};
 use tokio::sync::mpsc;
 
-use crate::kill::{Random, drain_all, number, plain, start};
+use crate::kill::{drain_all, plain, start};
 use crate::sqlite::{database, pairs};
 use crate::support::row;
-use batchsql_testserver::process::{self, Process, command};
+use batchsql_testserver::Kills;
+use batchsql_testserver::process::{self, command};
 
 const KILLS: u64 = 24;
 const CLIENTS: usize = 8;
@@ -49,21 +50,15 @@ async fn clients() {
 
 #[test]
 fn requests_that_are_sent_again_after_a_kill_are_written_once() {
-    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
-    let mut random = Random(seed);
+    let mut kills = Kills::of_run(KILLS);
+    let Kills { count, seed, .. } = kills;
     let (_dir, path) = database();
     let mut next = [0_i64; CLIENTS];
     let (mut repeated, mut answered) = (0, 0);
-    for _ in 0..kills {
+    for _ in 0..count {
         let firsts = next.map(|first| first.to_string()).join(",");
         let mut program = command("requests::clients", &[path.to_str().unwrap(), "exactly", &firsts]);
-        let mut clients = Process::start(&mut program).unwrap();
-        let wait_for = [0, 1, 3, 9][random.below(4) as usize];
-        let mut lines: Vec<String> = (0..wait_for).map(|_| clients.line()).collect();
-        std::thread::sleep(Duration::from_micros(random.below(60_000)));
-        lines.extend(clients.kill());
+        let lines = kills.kill(&mut program, &[0, 1, 3, 9], Duration::from_millis(60), |_| ());
         for line in lines.iter().filter(|line| *line != "ready") {
             let mut parts = line.split(' ');
             let mut part = || parts.next().unwrap();
@@ -88,6 +83,6 @@ fn requests_that_are_sent_again_after_a_kill_are_written_once() {
         let last = found.range((client as i64, 0)..=(client as i64, i64::MAX)).next_back().map(|((_, last), _)| *last);
         assert_eq!(last.unwrap_or(-1) + 1, rows, "seed {seed}: client {client} has holes");
     }
-    println!("{kills} kills: {answered} requests answered, {repeated} of them had been stored before a kill");
-    assert!(answered as u64 > 10 * kills && repeated > 0, "{answered} answers, {repeated} repeated");
+    println!("{count} kills: {answered} requests answered, {repeated} of them had been stored before a kill");
+    assert!(answered as u64 > 10 * count && repeated > 0, "{answered} answers, {repeated} repeated");
 }

@@ -12,7 +12,7 @@ use batchsql_feed::file::{FileFeed, FileOptions};
 use batchsql_postgres::PostgresSink;
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, Row};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
-use batchsql_testserver::{Kind, dsn, unique};
+use batchsql_testserver::{Kills, Kind, Random, dsn, unique};
 
 use batchsql_testserver::process::{self, Process, command};
 
@@ -68,22 +68,6 @@ async fn drain() {
     process::tell(lines);
 }
 
-/// Random numbers that are the same for the same seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    Some(std::env::var(variable).ok()?.parse().expect("a number"))
-}
-
 fn line(id: i64) -> String {
     match id {
         id if id % NO_ROW == 0 => format!("{{\"id\":{id}\n"),
@@ -108,24 +92,20 @@ fn append(file: &mut File, next: &mut i64, count: u64, random: &mut Random) {
 
 /// Kills feeders, and lets the last one write the rest: how many lines the file has.
 fn run(path: &Path, database: &str, table: &str, guarantee: &str) -> i64 {
-    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
-    let (mut random, mut next) = (Random(seed), 0);
+    let (mut kills, mut next) = (Kills::of_run(KILLS), 0);
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
     let arguments = [path.to_str().unwrap(), database, table, guarantee];
-    append(&mut file, &mut next, 1, &mut random);
-    for _ in 0..kills {
-        append(&mut file, &mut next, 500, &mut random);
-        let mut feeder = Process::start(&mut command("file_kill::feeder", &arguments)).unwrap();
+    append(&mut file, &mut next, 1, &mut kills.random);
+    for _ in 0..kills.count {
+        append(&mut file, &mut next, 500, &mut kills.random);
+        let mut feeder = command("file_kill::feeder", &arguments);
         // Some are killed before they have begun.
-        for _ in 0..random.below(4) {
-            feeder.line();
-            append(&mut file, &mut next, random.below(400), &mut random);
-        }
-        std::thread::sleep(Duration::from_micros(random.below(30_000)));
-        feeder.kill();
+        kills.kill(&mut feeder, &[0, 1, 2, 3], Duration::from_millis(30), |random| {
+            let count = random.below(400);
+            append(&mut file, &mut next, count, random);
+        });
     }
+    let seed = kills.seed;
     let told = Process::start(&mut command("file_kill::drain", &arguments)).unwrap().finish();
     assert_eq!(told.last().map(String::as_str), Some(&*next.to_string()), "seed {seed}: the whole file has ended");
     next

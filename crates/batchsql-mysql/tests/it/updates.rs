@@ -3,23 +3,20 @@
 use batchsql_core::{
     ColumnType, Conflict, Decimal, DynRow, Expr, Json, OutcomeKind, Schema, Sink, Time, Timestamp, TimestampTz, Value,
 };
+use batchsql_testserver::Random;
 
 use crate::support::{Database, pipeline, submitted, write};
 
 /// Numbers that look random and are the same in every run.
-struct Numbers(u64);
+struct Numbers(Random);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.number()
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.0.below(bound)
     }
 
     fn micros(&mut self) -> i64 {
@@ -119,7 +116,7 @@ async fn compare(db: &Database, columns: &[Column], is_mariadb: bool) {
     let plan = db.sink.prepare(&mut db.sink.acquire().await.unwrap(), &updated).await.unwrap();
     assert!(format!("{plan:?}").contains(&format!("is_listed: {is_mariadb}")), "{plan:?}");
     let (updates, inserts) = (pipeline(&db.sink), pipeline(&db.sink));
-    let mut numbers = Numbers(1);
+    let mut numbers = Numbers(Random::new(1));
     // Texts of every width, also of none that is listed; and again, with the statements of before.
     for (round, longest) in [10, 100, 450, 5_000, 10, 450].into_iter().enumerate() {
         let rows: Vec<Vec<Value>> = (0..300_i64)

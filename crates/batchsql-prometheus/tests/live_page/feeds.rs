@@ -2,32 +2,23 @@
 //! Must not know a stream.
 
 use batchsql_core::{FeedProgress, MetricsReporter};
-use batchsql_prometheus::PrometheusMetrics;
+use batchsql_prometheus::Reporter;
 use serde_json::json;
 
-use crate::browser::{Eyes, with_browser};
-use crate::exporter::{Pipeline, feed_state, small};
+use crate::browser::Browser;
+use crate::exporter::feed_state;
+use crate::section::{Section, check_age, check_tile, wait_for_ticks};
+
+const FEEDS: Section = Section { id: "fed", tiles: "feed-tiles", group: "feeds", database: "fed" };
 
 #[tokio::test]
 async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
-    with_browser(Eyes::default(), |browser| async move {
-        let metrics = PrometheusMetrics::new().unwrap();
-        let mut plain = Pipeline::start(&metrics, "plain", small());
-        let address = metrics.start_server(0).await.unwrap();
-        plain.write("events", 10).await;
-        browser.open(&format!("http://{address}/")).await;
-        browser.wait("document.querySelector('#tile-rows-per-second .note').innerText === '10 written'").await;
-        assert!(!browser.is_visible("#fed").await, "no pipeline is fed from a stream");
-        assert_eq!(browser.eval("document.querySelectorAll('#feed-tiles .tile').length").await, 0);
-
+    let test = async |browser: &Browser, reporter: &Reporter| {
         // A worker on an empty stream: no table is known.
-        let reporter = metrics.reporter("fed");
         let mut empty = feed_state(0, &[]);
         empty.tables.clear();
         reporter.feed_gauges(&empty);
-        browser.wait("document.getElementById('fed').checkVisibility()").await;
-        let tiles =
-            "[...document.querySelectorAll('#feed-tiles .tile')].map((tile) => [tile.innerText, tile.dataset.tone])";
+        FEEDS.wait_until_visible(browser).await;
         let quiet = json!([
             ["Messages behind\n0\n0 not delivered", ""],
             ["Oldest message\nnone\nnone is known", ""],
@@ -36,7 +27,7 @@ async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
             ["Stream\nanswers\n0 takeovers, 0 fences", ""],
             ["Dead letters\n0\n0 foreign messages, 0 given up", ""],
         ]);
-        assert_eq!(browser.eval(tiles).await, quiet);
+        assert_eq!(FEEDS.tiles(browser).await, quiet);
 
         // A backlog, partitions that nobody has, stopped ones, a stream that is away, and what was set aside.
         let mut state = feed_state(1_200, &["orders", "audit", "users"]);
@@ -50,7 +41,6 @@ async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
         reporter.feed_gauges(&state);
         reporter.feed_progress(&progress);
         let text = |id: &str| format!("document.getElementById('tile-{id}').innerText");
-        let tone = |id: &str| format!("document.getElementById('tile-{id}').dataset.tone");
         browser.wait(&format!("{} === 'Messages behind\\n1,200\\n300 not delivered'", text("behind"))).await;
         let expected = [
             ("partitions-held", "Partitions held\n14\nof 16; 2 nobody has", "bad"),
@@ -58,37 +48,21 @@ async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
             ("source", "Stream\naway\nfed", "bad"),
             ("set-aside", "Dead letters\n3\n1 foreign messages, 2 given up", "bad"),
         ];
-        for (id, words, color) in expected {
-            assert_eq!(browser.eval(&text(id)).await, words, "{id}");
-            assert_eq!(browser.eval(&tone(id)).await, color, "{id}");
+        for (id, text, tone) in expected {
+            check_tile(browser, id, text, tone).await;
         }
-        let age = browser.eval("Number(document.getElementById('tile-oldest-message').dataset.value)").await;
-        assert!((699.0..800.0).contains(&age.as_f64().unwrap()), "{age}");
-        assert_eq!(browser.eval(&tone("oldest-message")).await, "warn");
-        let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
-        browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 1)).await;
-        let lines = "batchsqlLive.page.curves.filter((curve) => curve.panel.group === 'feeds')
-            .map((curve) => [curve.panel.id, curve.lines.map((line) => [line.name, line.values.at(-1)])])";
-        let lines = browser.eval(lines).await;
-        assert_eq!(lines[0], json!(["messages-behind", [["not written", 1_200], ["not delivered", 300]]]));
-        assert_eq!(lines[1][1][0][0], "read", "{lines}");
+        check_age(browser, "oldest-message").await;
+        wait_for_ticks(browser, 1).await;
+        let curves = FEEDS.curves(browser).await;
+        assert_eq!(curves[0], json!(["messages-behind", [["not written", 1_200], ["not delivered", 300]]]));
+        assert_eq!(curves[1][1][0][0], "read", "{curves}");
         let partitions = [("wanted", 16), ("held", 14), ("waiting", 0), ("nobody has", 2)];
-        assert_eq!(lines[2], json!(["partitions", partitions]));
+        assert_eq!(curves[2], json!(["partitions", partitions]));
 
         // Stopped in time: the stream answers again, and the takeovers are shown.
         state.source_up = Some(true);
         reporter.feed_gauges(&state);
         browser.wait(&format!("{} === 'Stream\\nanswers\\n4 takeovers, 1 fences'", text("source"))).await;
-
-        // Of another database there is nothing to show.
-        let choose = "const select = document.getElementById('database'); select.value = arguments[0];
-            select.dispatchEvent(new Event('change'));";
-        browser.run(choose, &["plain".into()]).await;
-        assert!(!browser.is_visible("#fed").await);
-        browser.run(choose, &["".into()]).await;
-        assert!(browser.is_visible("#fed").await);
-        assert_eq!(browser.console().await, Vec::<String>::new());
-        browser.close().await;
-    })
-    .await;
+    };
+    FEEDS.check(test).await;
 }

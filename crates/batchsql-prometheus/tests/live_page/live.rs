@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, Eyes, with_browser};
 use crate::exporter::{Pipeline, Puppet, metrics_text, small};
+use crate::section::wait_for_ticks;
 
 /// Opens the page of these metrics and waits until it has had a response.
 async fn look_at(browser: &Browser, metrics: &PrometheusMetrics) {
@@ -157,8 +158,7 @@ async fn a_run_of_tests_shows_all_curves_and_the_results() {
             browser.wait(&format!("document.querySelector('#cases').innerText.includes('{case}\\t{word}')")).await;
         }
         // The second point after the last test: a line and not a dot.
-        let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
-        browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 2)).await;
+        wait_for_ticks(&browser, 2).await;
         for (panel, line) in [
             ("records-per-second", 0), ("records-per-second", 1), ("records-processing-rate", 0), ("batch-execution-duration", 2),
             ("batch-execution-rate", 0), ("buffer-fill", 1), ("outcomes", 0), ("memory-usage", 1), ("data-integrity-rate", 0),

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::browser::{Browser, Eyes, with_browser};
 use crate::exporter::{Pipeline, feed_state, log_state, small};
+use crate::section::wait_for_ticks;
 
 /// A page with every element, and with long names.
 async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
@@ -33,8 +34,7 @@ async fn full(browser: &Browser) -> (PrometheusMetrics, Pipeline) {
     browser.wait("document.querySelectorAll('#cases tbody tr').length === 2").await;
     browser.wait("document.getElementById('durable').checkVisibility()").await;
     browser.wait("document.getElementById('fed').checkVisibility()").await;
-    let tick = browser.eval("batchsqlLive.page.history.tick").await.as_u64().unwrap();
-    browser.wait(&format!("batchsqlLive.page.history.tick >= {}", tick + 2)).await;
+    wait_for_ticks(browser, 2).await;
     (metrics, pipeline)
 }
 

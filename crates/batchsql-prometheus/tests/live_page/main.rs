@@ -12,4 +12,5 @@ mod figures;
 mod hostile;
 mod live;
 mod look;
+mod section;
 mod states;

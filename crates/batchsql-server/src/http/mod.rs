@@ -1,4 +1,4 @@
-//! Rows over HTTP. `server` accepts connections (`tls`, `write_limit`), `routes` has the paths, `rows` answers a request with
+//! Rows over HTTP. `server` accepts connections (`tls`), `routes` has the paths, `rows` answers a request with
 //! rows: `coding` decompresses and `items` splits what is sent, `reading` makes rows of it: `ingest` submits them to memory as they
 //! come, with keys in `idempotency`; `held` keeps them, within `held_bytes`, and stores them with their key in the durable intake. `progress`
 //! is what became of them, `answer` the response. `access` knows tokens, `openapi` describes all of it.
@@ -18,4 +18,3 @@ mod rows;
 pub(crate) mod server;
 pub(crate) mod shared;
 pub(crate) mod tls;
-mod write_limit;

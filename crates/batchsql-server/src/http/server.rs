@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use batchsql::prometheus::{Restart, WriteTimeout};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,7 +23,6 @@ use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use crate::config::sections::Limits;
-use crate::http::write_limit::WriteLimit;
 
 /// What a connection reads ahead; the head of a request fits into it.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -104,7 +104,7 @@ impl Connections {
             let _place = place;
             // A small response must not wait for an acknowledgement. Without it the response is only later.
             let _ = stream.set_nodelay(true);
-            let stream = WriteLimit::new(stream, limits.answer_time);
+            let stream = WriteTimeout::new(stream, limits.answer_time, Restart::AfterProgress, || ());
             match tls {
                 None => serve_http(stream, peer, routes, &limits, stopped).await,
                 Some(tls) => {

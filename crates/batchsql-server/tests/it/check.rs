@@ -88,6 +88,11 @@ fn each_thing_that_is_wrong_has_its_exit_code() {
         let ran = place.run(&["run", "b.toml"]);
         assert!(ran.code() == 2 && ran.err().contains(part), "systemd must not start it again: {}", ran.all());
     }
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    place.write("tls.crt", made.cert.pem());
+    place.write("tls.key", made.signing_key.serialize_pem());
+    let http = "[http]\nlisten = \"127.0.0.1:0\"\n[http.tls]\ncertificates = \"tls.key\"\nkey = \"tls.crt\"\n";
+    check(&format!("{http}{}", table("name = \"orders\"")), 1, "are they swapped?");
     let missing = place.run(&["check", "nope.toml"]);
     assert_eq!(missing.code(), 2);
     assert!(missing.out().contains("nope.toml: the file cannot be read"), "{}", missing.all());

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::numbered::{create, file, note, numbered, plain};
 use crate::support::HOUR;
+use batchsql_testserver::Kills;
 use batchsql_testserver::process::{self, Process, command};
 
 /// Kills of a normal run; `BATCHSQL_KILLS` asks for more.
@@ -95,55 +96,33 @@ fn complaints(path: &Path, told: &[i64]) -> Vec<String> {
     complaints
 }
 
-/// Random numbers that are the same for the same seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    Some(std::env::var(variable).ok()?.parse().expect("a number"))
-}
-
 #[test]
 fn what_was_told_as_written_survives_a_kill() {
-    let kills = number("BATCHSQL_KILLS").unwrap_or(KILLS);
-    // Any seed works; to repeat a failure, set its seed.
-    let seed = number("BATCHSQL_SEED").unwrap_or_else(|| u64::from(std::process::id()));
-    println!("BATCHSQL_SEED={seed} BATCHSQL_KILLS={kills}");
-    let mut random = Random(seed);
+    let mut kills = Kills::of_run(KILLS);
+    let Kills { count, seed, .. } = kills;
     let (_dir, path) = file();
     let mut told: Vec<i64> = Vec::new();
     let begun = Instant::now();
-    for round in 0..kills {
+    for round in 0..count {
         let first = round as i64 * ROUND;
         let arguments = [path.to_str().unwrap(), &first.to_string()];
-        let mut writer = Process::start(&mut command("kill::writer", &arguments)).unwrap();
+        let mut writer = command("kill::writer", &arguments);
         // Most writers are killed while they write, some while they open the file and recover it: after
         // no line, after "ready", or after the first row.
-        let wait_for = [0, 1, 1, 2, 2, 2][random.below(6) as usize];
-        let mut lines: Vec<String> = (0..wait_for).map(|_| writer.line()).collect();
-        std::thread::sleep(Duration::from_micros(random.below(90_000)));
-        lines.extend(writer.kill());
+        let lines = kills.kill(&mut writer, &[0, 1, 1, 2, 2, 2], Duration::from_millis(90), |_| ());
         told.extend(lines.iter().filter(|line| *line != "ready").map(|id| id.parse::<i64>().unwrap()));
         // Checking the file recovers it. So not every round checks it: the next writer must also find
         // unrecovered files.
-        if random.below(3) == 0 || round + 1 == kills {
+        if kills.random.below(3) == 0 || round + 1 == count {
             let complaints = complaints(&path, &told);
             assert!(complaints.is_empty(), "seed {seed}, round {round}: {complaints:#?}");
         }
     }
     let conn = Connection::open(&path).unwrap();
     let rows: i64 = conn.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
-    println!("{kills} kills in {:?}: {} rows told as written, {rows} in the file", begun.elapsed(), told.len());
+    println!("{count} kills in {:?}: {} rows told as written, {rows} in the file", begun.elapsed(), told.len());
     // Otherwise the kills came before any row was written.
-    assert!(told.len() as u64 > 10 * kills, "{} rows were told in {kills} rounds", told.len());
+    assert!(told.len() as u64 > 10 * count, "{} rows were told in {count} rounds", told.len());
 }
 
 #[test]

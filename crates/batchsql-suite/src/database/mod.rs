@@ -10,6 +10,8 @@ mod postgres;
 mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql_database;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

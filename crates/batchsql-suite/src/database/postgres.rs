@@ -11,8 +11,9 @@ use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, Row, ValueRef};
 
+use super::Visitor;
 use super::sql::Spelling;
-use super::{Database, TableSpec, Visitor};
+use super::sql_database::SqlDatabase;
 use crate::digest::Canonical;
 use crate::report::DatabaseInfo;
 
@@ -110,7 +111,9 @@ impl Postgres {
 }
 
 #[async_trait]
-impl Database for Postgres {
+impl SqlDatabase for Postgres {
+    const SPELLING: Spelling = SPELLING;
+
     async fn info(&self) -> Result<DatabaseInfo> {
         let version: String = sqlx::query_scalar("SHOW server_version").fetch_one(self.sink.pg_pool()).await?;
         Ok(DatabaseInfo { name: "postgres".to_owned(), version, location: "server".to_owned() })
@@ -120,20 +123,11 @@ impl Database for Postgres {
         DynSink::new(self.sink.clone())
     }
 
-    async fn create(&self, table: &TableSpec) -> Result<()> {
-        for statement in SPELLING.create(table) {
-            let created = self.execute(&statement).await;
-            created.with_context(|| format!("cannot create table {}", table.schema.table_display()))?;
+    async fn run(&self, statements: Vec<String>) -> Result<()> {
+        for statement in statements {
+            self.execute(&statement).await?;
         }
         Ok(())
-    }
-
-    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()> {
-        self.execute(&SPELLING.add_column(schema, column, ty)).await
-    }
-
-    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()> {
-        self.execute(&SPELLING.drop_column(schema, column)).await
     }
 
     async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
@@ -145,9 +139,5 @@ impl Database for Postgres {
             visit(&values.collect::<Result<Vec<_>>>()?);
         }
         Ok(())
-    }
-
-    async fn drop_table(&self, schema: &Schema) -> Result<()> {
-        self.execute(&SPELLING.drop_table(schema)).await
     }
 }

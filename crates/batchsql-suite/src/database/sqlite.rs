@@ -10,8 +10,9 @@ use batchsql::sqlite::{SqliteOptions, SqliteSink};
 use batchsql::{ColumnType, DynSink, Schema};
 use batchsql_sql::quote;
 
+use super::Visitor;
 use super::sql::Spelling;
-use super::{Database, TableSpec, Visitor};
+use super::sql_database::SqlDatabase;
 use crate::digest::Canonical;
 use crate::report::DatabaseInfo;
 
@@ -55,14 +56,10 @@ fn declared(ty: ColumnType, _: bool) -> &'static str {
     }
 }
 
-impl Sqlite {
-    async fn run(&self, statements: Vec<String>) -> Result<()> {
-        Ok(self.sink.call(move |conn| conn.execute_batch(&statements.join(";"))).await?)
-    }
-}
-
 #[async_trait]
-impl Database for Sqlite {
+impl SqlDatabase for Sqlite {
+    const SPELLING: Spelling = SPELLING;
+
     async fn info(&self) -> Result<DatabaseInfo> {
         let version = self.sink.call(|conn| conn.query_row("SELECT sqlite_version()", [], |row| row.get(0))).await?;
         let location = match (self.sink.path(), &self._temporary) {
@@ -77,17 +74,8 @@ impl Database for Sqlite {
         DynSink::new(self.sink.clone())
     }
 
-    async fn create(&self, table: &TableSpec) -> Result<()> {
-        let name = table.schema.table_display();
-        self.run(SPELLING.create(table)).await.with_context(|| format!("cannot create table {name}"))
-    }
-
-    async fn add_column(&self, schema: &Schema, column: &str, ty: ColumnType) -> Result<()> {
-        self.run(vec![SPELLING.add_column(schema, column, ty)]).await
-    }
-
-    async fn drop_column(&self, schema: &Schema, column: &str) -> Result<()> {
-        self.run(vec![SPELLING.drop_column(schema, column)]).await
+    async fn run(&self, statements: Vec<String>) -> Result<()> {
+        Ok(self.sink.call(move |conn| conn.execute_batch(&statements.join(";"))).await?)
     }
 
     async fn read(&self, schema: &Schema, visit: Visitor<'_>) -> Result<()> {
@@ -105,10 +93,6 @@ impl Database for Sqlite {
                 visit(&values);
             }
         }
-    }
-
-    async fn drop_table(&self, schema: &Schema) -> Result<()> {
-        self.run(vec![SPELLING.drop_table(schema)]).await
     }
 }
 

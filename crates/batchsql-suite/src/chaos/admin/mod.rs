@@ -1,9 +1,11 @@
 //! The administrators: what creates and reads the tables of a run, and causes the faults inside of a database, with plain
 //! clients and a direct connection.
 //!
-//! [`interface`] says what they do, [`tables`] has the SQL that they share; each database has a file.
+//! [`interface`] says what they do, [`tables`] has the SQL that they share, [`link`] the connections to servers with
+//! SQL; each database has a file.
 
 mod interface;
+mod link;
 mod mysql;
 mod postgres;
 mod redis;

@@ -1,20 +1,18 @@
 //! Owns the administrator of MySQL and MariaDB.
 //! Must not know when a fault is caused.
 
-use std::future::Future;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use sqlx::mysql::MySqlConnection;
-use sqlx::{Connection, Executor, Row};
-use tokio::time::{Instant, sleep, timeout};
+use sqlx::{Executor, Row};
 use url::Url;
 
-use super::interface::{CALL, PATIENCE, PAUSE};
+use super::link::{self, Link, called, run};
 use super::tables::{self, Words};
 use super::{Admin, Held, Scene};
-use crate::chaos::check::{Found, FoundRow};
+use crate::chaos::check::Found;
 use crate::chaos::fault::Fault;
 
 const WORDS: Words = Words { number: "number BIGINT PRIMARY KEY AUTO_INCREMENT", tail: " ENGINE=InnoDB" };
@@ -33,16 +31,8 @@ impl MySql {
         Ok(Self { dsn: Url::parse(dsn).context("the DSN of the server")? })
     }
 
-    /// A connection. A server that is being started is waited for.
     async fn connect(&self) -> Result<MySqlConnection> {
-        let begin = Instant::now();
-        loop {
-            match called(MySqlConnection::connect(self.dsn.as_str())).await {
-                Ok(link) => return Ok(link),
-                Err(error) if begin.elapsed() > PATIENCE => return Err(error.context("cannot reach the server")),
-                Err(_) => sleep(PAUSE).await,
-            }
-        }
+        link::connect(&self.dsn).await
     }
 
     async fn run(&self, statements: &[String]) -> Result<()> {
@@ -64,17 +54,6 @@ impl MySql {
     }
 }
 
-async fn called<T>(call: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-    Ok(timeout(CALL, call).await.context("the server did not answer")??)
-}
-
-async fn run(link: &mut MySqlConnection, statements: &[String]) -> Result<()> {
-    for statement in statements {
-        called(link.execute(sqlx::raw_sql(statement))).await.with_context(|| statement.clone())?;
-    }
-    Ok(())
-}
-
 async fn end_sessions(link: &mut MySqlConnection) -> Result<()> {
     let query = format!("SELECT id FROM information_schema.processlist WHERE user = '{WRITER}'");
     let rows = called(sqlx::query(&query).fetch_all(&mut *link)).await?;
@@ -82,15 +61,26 @@ async fn end_sessions(link: &mut MySqlConnection) -> Result<()> {
         // Signed in MariaDB, unsigned in MySQL.
         let id = row.try_get::<i64, _>(0).or_else(|_| row.try_get::<u64, _>(0).map(|id| id as i64))?;
         // The session may have ended.
-        let _ = called(link.execute(sqlx::raw_sql(&format!("KILL {id}")))).await;
+        let _ = called(Link::execute(link, &format!("KILL {id}"))).await;
     }
     Ok(())
 }
 
 #[async_trait]
+impl Link for MySqlConnection {
+    async fn execute(&mut self, statement: &str) -> sqlx::Result<()> {
+        Executor::execute(self, sqlx::raw_sql(statement)).await.map(drop)
+    }
+
+    async fn rows(&mut self, query: &str) -> sqlx::Result<Vec<(i64, i64, i64)>> {
+        sqlx::query_as(query).fetch_all(self).await
+    }
+}
+
+#[async_trait]
 impl Admin for MySql {
     fn server(&self) -> Option<String> {
-        Some(format!("{}:{}", self.dsn.host_str()?, self.dsn.port()?))
+        link::server(&self.dsn)
     }
 
     fn writer_dsn(&self, address: Option<SocketAddr>) -> Result<String> {
@@ -174,21 +164,10 @@ impl Admin for MySql {
     }
 
     async fn read(&self, scene: &Scene) -> Result<Found> {
-        let mut link = self.connect().await?;
-        let mut found = Found::default();
-        for (table, query) in tables::queries(scene) {
-            found.tables.entry(table).or_default().push(rows(&mut link, &query).await?);
-        }
-        found.history = Some(rows(&mut link, &tables::history(scene)).await?);
-        Ok(found)
+        link::read(&mut self.connect().await?, scene).await
     }
 
     fn refuses_bad_rows(&self) -> bool {
         true
     }
-}
-
-async fn rows(link: &mut MySqlConnection, query: &str) -> Result<Vec<FoundRow>> {
-    let rows = called(sqlx::query(query).fetch_all(link)).await.with_context(|| query.to_owned())?;
-    rows.iter().map(|row| tables::found(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)).collect()
 }

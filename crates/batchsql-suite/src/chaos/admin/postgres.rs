@@ -1,17 +1,15 @@
 //! Owns the administrator of PostgreSQL.
 //! Must not know when a fault is caused.
 
-use std::future::Future;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
+use sqlx::Executor;
 use sqlx::postgres::PgConnection;
-use sqlx::{Connection, Executor, Row};
-use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use super::interface::{CALL, PATIENCE, PAUSE};
+use super::link::{self, Link, called, run};
 use super::tables::{self, Words};
 use super::{Admin, Held, Scene};
 use crate::chaos::check::Found;
@@ -33,20 +31,11 @@ impl Postgres {
         Ok(Self { dsn: Url::parse(dsn).context("the DSN of the server")? })
     }
 
-    /// A connection. A server that is being started is waited for.
     async fn connect(&self) -> Result<PgConnection> {
-        let begin = Instant::now();
-        loop {
-            match called(PgConnection::connect(self.dsn.as_str())).await {
-                Ok(mut link) => {
-                    // It must work while the server is read-only.
-                    called(link.execute("SET default_transaction_read_only = off")).await?;
-                    return Ok(link);
-                }
-                Err(error) if begin.elapsed() > PATIENCE => return Err(error.context("cannot reach the server")),
-                Err(_) => sleep(PAUSE).await,
-            }
-        }
+        let mut link: PgConnection = link::connect(&self.dsn).await?;
+        // It must work while the server is read-only.
+        called(Link::execute(&mut link, "SET default_transaction_read_only = off")).await?;
+        Ok(link)
     }
 
     async fn run(&self, statements: &[String]) -> Result<()> {
@@ -67,25 +56,25 @@ impl Postgres {
     }
 }
 
-async fn called<T>(call: impl Future<Output = sqlx::Result<T>>) -> Result<T> {
-    Ok(timeout(CALL, call).await.context("the server did not answer")??)
-}
-
-async fn run(link: &mut PgConnection, statements: &[String]) -> Result<()> {
-    for statement in statements {
-        called(link.execute(sqlx::raw_sql(statement))).await.with_context(|| statement.clone())?;
-    }
-    Ok(())
-}
-
 fn end_sessions() -> String {
     format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{WRITER}'")
 }
 
 #[async_trait]
+impl Link for PgConnection {
+    async fn execute(&mut self, statement: &str) -> sqlx::Result<()> {
+        Executor::execute(self, sqlx::raw_sql(statement)).await.map(drop)
+    }
+
+    async fn rows(&mut self, query: &str) -> sqlx::Result<Vec<(i64, i64, i64)>> {
+        sqlx::query_as(query).fetch_all(self).await
+    }
+}
+
+#[async_trait]
 impl Admin for Postgres {
     fn server(&self) -> Option<String> {
-        Some(format!("{}:{}", self.dsn.host_str()?, self.dsn.port()?))
+        link::server(&self.dsn)
     }
 
     fn writer_dsn(&self, address: Option<SocketAddr>) -> Result<String> {
@@ -166,21 +155,10 @@ impl Admin for Postgres {
     }
 
     async fn read(&self, scene: &Scene) -> Result<Found> {
-        let mut link = self.connect().await?;
-        let mut found = Found::default();
-        for (table, query) in tables::queries(scene) {
-            found.tables.entry(table).or_default().push(rows(&mut link, &query).await?);
-        }
-        found.history = Some(rows(&mut link, &tables::history(scene)).await?);
-        Ok(found)
+        link::read(&mut self.connect().await?, scene).await
     }
 
     fn refuses_bad_rows(&self) -> bool {
         true
     }
-}
-
-async fn rows(link: &mut PgConnection, query: &str) -> Result<Vec<crate::chaos::check::FoundRow>> {
-    let rows = called(sqlx::query(query).fetch_all(link)).await.with_context(|| query.to_owned())?;
-    rows.iter().map(|row| tables::found(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)).collect()
 }
