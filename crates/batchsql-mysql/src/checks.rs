@@ -164,7 +164,7 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
+        "rows cannot be written with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
         key.join(", ")
     ))
 }

@@ -77,7 +77,7 @@ async fn one_error_has_all_problems_of_a_table() {
         "(3) it has no columns \"a\", \"b\"; add them with ALTER TABLE",
         "(4) its column \"other\" is NOT NULL without a default",
         "(5) its column \"more\" is NOT NULL without a default",
-        "(6) rows cannot be inserted with conflict key (id)",
+        "(6) rows cannot be written with conflict key (id)",
     ] {
         assert!(text.contains(part), "{text} does not contain {part:?}");
     }
