@@ -72,7 +72,7 @@ pub async fn connect(dsn: &str) -> Result<DynSink, OpenError> {
 /// when rows are written. While the server cannot be reached, rows wait for `retry_for` and then expire; if it rejects
 /// the login or has no such database, they wait for `park_for` and are then rejected.
 /// [`BatchSql::check_connection`](batchsql_core::BatchSql::check_connection) tries to connect, and
-/// [`BatchSql::health`](batchsql_core::BatchSql::health) tells the result.
+/// [`BatchSql::health`](batchsql_core::BatchSql::health) shows the result.
 ///
 /// SQLite has no server to wait for: its file is opened at once, as by [`connect`].
 ///
