@@ -80,7 +80,7 @@ impl SqlitePlan {
             format!("{} columns are more than the {binds} values of a statement", schema.columns().len())
         });
         let full = problems.check(full);
-        if !problems.is_empty() && has_key(schema, columns) && conn.prepare(&key_check(schema)).is_err() {
+        if !problems.is_empty() && has_key(schema, columns) && lacks_index(conn, schema) {
             problems.add(missing_index(schema));
         }
         let (forms, full) = problems.finish(forms.zip(full)).map_err(|(_, text)| problem(text))?;
@@ -229,6 +229,12 @@ fn key_check(schema: &Schema) -> String {
     let key: Vec<String> = schema.key_columns().iter().map(|index| quote(schema.columns()[*index].name())).collect();
     let (table, values, key) = (quote_table(schema.table()), vec!["NULL"; key.len()].join(","), key.join(","));
     format!("INSERT INTO {table} ({key}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING")
+}
+
+/// Whether there is no unique index over the key.
+fn lacks_index(conn: &Connection, schema: &Schema) -> bool {
+    let checked = conn.prepare(&key_check(schema));
+    checked.is_err_and(|error| statement_error(error).class() == ErrorClass::Schema)
 }
 
 fn unpreparable(error: rusqlite::Error, schema: &Schema) -> SinkError {
