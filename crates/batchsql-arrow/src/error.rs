@@ -3,7 +3,7 @@
 
 use batchsql_core::{RefusedRow, SubmitAllError, SubmitAllTrackedError};
 
-/// The columns of a batch do not fit a table. No row of the batch was looked at.
+/// The columns of a batch do not fit a table. No row of the batch was checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("table {table:?}: {problem}")]
 pub struct MappingError {

@@ -144,7 +144,7 @@ impl Container {
         let fields = Field::all(input, common.rename_all)?;
         let rule = rule.finish(&input.ident, &fields)?;
         if fields.iter().all(|field| field.absent.is_some()) {
-            let message = "at least one column must always be written: a row without any value is no row";
+            let message = "all fields may be left out, so a row could be without any column; remove `skip_none` or `default` from one field";
             return Err(Error::new_spanned(fields[0].ty, message));
         }
         let overrides_identity = overriding.is_some();

@@ -231,7 +231,8 @@ impl Rule {
             (Some(name), _) => field.absent.is_none() && !self.is_key(name),
         };
         if self.action == Action::UpdateOnly && self.now.is_empty() && !fields.iter().any(changes) {
-            let message = "update_only needs a column beside the key that is always written, or now = \"column\"";
+            let message =
+                "update_only needs a column that is not in the key and is always written, or now = \"column\"";
             return Err(Error::new(row.span(), message));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Owns what the observers of the pipeline are told about the intake: its state and its counts, each second and at its end.
+//! Owns what is reported to the observers of the pipeline about the intake: its state and its counts, each second and at its end.
 //! Must not know metrics, or what the tasks of the intake do.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use batchsql_log::{Log, LogStats};
 use crate::feed::partitions::Partitions;
 use crate::health::Recovered;
 
-/// How often the observers are told. The pipeline reports as often.
+/// How often the state is reported, as often as that of the pipeline.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells the observers of a pipeline about its intake.

@@ -142,7 +142,7 @@ impl DurableOptions {
     }
 
     /// How many keys of requests are known, and for how long: see
-    /// [`submit_group_once`](crate::DurableBatchSql::submit_group_once). Default: 10,000, and an hour. The oldest ones make room for new
+    /// [`submit_group_once`](crate::DurableBatchSql::submit_group_once). Default: 10,000, and an hour. The oldest ones are removed for new
     /// ones. They are in memory, and a copy of them is at the start of each file of the log: about 100 bytes each, with the longest
     /// keys 360. They have a quarter of [`segment_bytes`](Self::segment_bytes) at most.
     pub fn keys(mut self, most: usize, keep_for: Duration) -> Self {

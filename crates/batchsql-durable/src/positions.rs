@@ -1,4 +1,4 @@
-//! Owns the positions of an intake in the database, as a person looks at them, and the removal of those of old logs.
+//! Owns the positions of an intake in the database, as a person lists them, and the removal of those of old logs.
 //! Must not know how positions move.
 
 use batchsql_core::{ErrorClass, Removed, SinkError, StoredPosition};

@@ -39,7 +39,7 @@ pub struct RequestKey {
 }
 
 impl RequestKey {
-    /// A key of 1 to 255 bytes, and what tells the request from others: at most 64 bytes, such as a hash of its body. A request with
+    /// A key of 1 to 255 bytes, and what distinguishes its content from others: at most 64 bytes, such as a hash of its body. A request with
     /// the same key and another content is refused.
     pub fn new(key: impl Into<Vec<u8>>, content: impl Into<Vec<u8>>) -> Self {
         Self { key: key.into(), content: content.into() }

@@ -5,7 +5,7 @@
 //! Rows are tried together, and halves of what is refused, the first half first. A row that is refused alone is only a
 //! suspect until another row is accepted after it: the table may be at fault. While there are suspects, rows are tried without
 //! a commit, because a commit would pass the suspects. When one is accepted, the suspects are tried once more, because the
-//! table may have been repaired meanwhile; those that are refused again are guilty. A commit convicts one row only, so a table
+//! table may have been repaired meanwhile; those that are refused again are bad. After a commit one row only is rejected, so a table
 //! that breaks during a search costs one row at most.
 
 use std::collections::{BTreeSet, VecDeque};

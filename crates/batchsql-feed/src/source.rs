@@ -12,7 +12,7 @@ use batchsql_core::{Claim, SharedRows, StopReason};
 /// One partition of a source, read by one task. All rows of a partition are of one table.
 ///
 /// Every row has a sequence, which rises within the partition and may have holes between blocks: the rows of a block have
-/// `first..first + count`, and the next block begins anywhere above. A sequence names the same row for ever, also after a
+/// `first..first + count`, and the next block begins anywhere above. A sequence always names the same row, also after a
 /// restart.
 ///
 /// Only the front of the partition is settled: a call of [`settle`](Self::settle) says that every row up to its end has ended.
@@ -98,7 +98,7 @@ pub struct SourceBlock {
     pub schema: Option<Arc<[u8]>>,
     /// The rows.
     pub bytes: Vec<u8>,
-    /// The rows, if the source has them in memory. Then schema and bytes are not looked at.
+    /// The rows, if the source has them in memory. Then schema and bytes are not used.
     pub rows: Option<SharedRows>,
     /// When they were stored.
     pub time: SystemTime,

@@ -18,7 +18,7 @@ pub(crate) struct KeyLimits {
     pub(crate) keep_for: Duration,
 }
 
-/// Keys in the order in which they were stored; the oldest ones make room for new ones.
+/// Keys in the order in which they were stored; the oldest ones are removed for new ones.
 #[derive(Debug)]
 pub(crate) struct Keys {
     limits: KeyLimits,

@@ -170,7 +170,7 @@ impl Options {
     }
 
     /// How many keys of groups are known, and for how long: [`Log::append_group`](crate::Log::append_group). Default: 10,000, and
-    /// an hour. The oldest ones make room for new ones. Each segment starts with a copy of them, and they are in memory, so
+    /// an hour. The oldest ones are removed for new ones. Each segment starts with a copy of them, and they are in memory, so
     /// they may have a quarter of [`segment_bytes`](Self::segment_bytes) together.
     pub fn keys(mut self, most: usize, keep_for: Duration) -> Self {
         (self.most_keys, self.keep_keys_for) = (most, keep_for);

@@ -1,9 +1,10 @@
-//! Owns the requirements on a session, a table and its names before rows are written, and the advice if one is
+//! Owns the requirements on a session, a table and its names before rows are written, and the advice for each that is
 //! not met.
 //! Must not know connections or statements.
 
 use batchsql_core::{Action, Column, Schema};
 use batchsql_sql::mysql::OnDuplicate;
+use batchsql_sql::{TableProblems, missing_columns};
 
 use crate::catalog::{Session, Table, TableColumn, same_name};
 use crate::types::{Storage, storage};
@@ -12,22 +13,19 @@ use crate::way::Way;
 /// Maximum length of a database, table or column name, in characters.
 const MAX_NAME: usize = 64;
 
-/// Rejects names for which the server's own error would not say what is wrong.
-pub(crate) fn check_names(schema: &Schema) -> Result<(), String> {
+/// Adds names for which the server's own error would not say what is wrong.
+pub(crate) fn check_names(schema: &Schema, problems: &mut TableProblems) {
     let table = schema.table();
     let columns = || schema.columns().iter().map(Column::name);
-    let mut names = table.namespace().into_iter().chain([table.name()]).chain(columns());
-    if let Some(long) = names.find(|name| name.chars().count() > MAX_NAME) {
-        return Err(format!(
-            "the name {long:?} has more than the {MAX_NAME} characters that a name may have; shorten it"
-        ));
-    }
+    let names = table.namespace().into_iter().chain([table.name()]).chain(columns());
+    problems.extend(names.filter(|name| name.chars().count() > MAX_NAME).map(|long| {
+        format!("the name {long:?} has more than the {MAX_NAME} characters that a name may have; shorten it")
+    }));
     for (place, name) in columns().enumerate() {
         if let Some(same) = columns().take(place).find(|other| same_name(other, name)) {
-            return Err(format!("the server sees columns {same:?} and {name:?} as one; remove one from the schema"));
+            problems.add(format!("the server sees columns {same:?} and {name:?} as one; remove one from the schema"));
         }
     }
-    Ok(())
 }
 
 /// Explains a missing table whose name contains a dot.
@@ -60,49 +58,66 @@ pub(crate) fn check_case(schema: &Schema, table: &Table) -> Result<(), String> {
     }
 }
 
-pub(crate) fn check_session(session: &Session) -> Result<(), String> {
+pub(crate) fn check_session(session: &Session, problems: &mut TableProblems) {
     let has = |mode: &str| session.sql_mode.split(',').any(|set| set == mode);
     if !has("STRICT_ALL_TABLES") && !has("STRICT_TRANS_TABLES") {
-        return Err("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool".into());
+        problems.add("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool");
     }
     if has("EMPTY_STRING_IS_NULL") {
-        return Err("the session stores empty texts as NULL; remove EMPTY_STRING_IS_NULL from sql_mode on the connections of the pool".into());
+        problems.add("the session stores empty texts as NULL; remove EMPTY_STRING_IS_NULL from sql_mode on the connections of the pool");
     }
     if !session.autocommit {
-        return Err("the session is not in autocommit, so a statement would not be committed; set autocommit = 1 on the connections of the pool".into());
+        problems.add("the session is not in autocommit, so a statement would not be committed; set autocommit = 1 on the connections of the pool");
     }
     if session.character_set != "utf8mb4" {
-        return Err(format!(
+        problems.add(format!(
             "the session's character set is {}, so text would be changed; use charset utf8mb4 on the connections of the pool",
             session.character_set
         ));
     }
-    Ok(())
 }
 
+/// # Errors
+/// It is not a table.
 pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
-    if !matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
-        return Err(format!("it is a {}; write to the table behind it", table.kind.to_ascii_lowercase()));
+    if matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
+        return Ok(());
     }
-    if !table.has_savepoints {
-        return Err(format!(
-            "its engine {} has no transactions, so a batch that fails could not be undone; ALTER TABLE … ENGINE = InnoDB",
-            table.engine
-        ));
-    }
-    Ok(())
+    Err(format!("it is a {}; write to the table behind it", table.kind.to_ascii_lowercase()))
 }
 
-pub(crate) fn column_storage(column: &Column, table: &[TableColumn], session: &Session) -> Result<Storage, String> {
+pub(crate) fn check_engine(table: &Table) -> Result<(), String> {
+    if table.has_savepoints {
+        return Ok(());
+    }
+    Err(format!(
+        "its engine {} has no transactions, so a batch that fails could not be undone; ALTER TABLE … ENGINE = InnoDB",
+        table.engine
+    ))
+}
+
+/// How each column is written; `None` if the table lacks a column, or a column does not accept values of its type.
+pub(crate) fn storages(
+    schema: &Schema,
+    table: &[TableColumn],
+    session: &Session,
+    problems: &mut TableProblems,
+) -> Option<Box<[Storage]>> {
+    let mut storages = Vec::with_capacity(schema.columns().len());
+    let mut missing = Vec::new();
+    for column in schema.columns() {
+        // The server compares column names without case.
+        match table.iter().find(|found| same_name(&found.name, column.name())) {
+            Some(found) => storages.extend(problems.check(column_storage(column, found, session))),
+            None => missing.push(column.name()),
+        }
+    }
+    problems.extend(missing_columns(&missing, table.iter().map(|found| &*found.name)));
+    (storages.len() == schema.columns().len()).then(|| storages.into())
+}
+
+fn column_storage(column: &Column, found: &TableColumn, session: &Session) -> Result<Storage, String> {
     let name = column.name();
-    // The server compares column names without case.
-    let Some(found) = table.iter().find(|found| same_name(&found.name, name)) else {
-        let known: Vec<&str> = table.iter().map(|found| found.name.as_str()).collect();
-        return Err(format!(
-            "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
-            known.join(", ")
-        ));
-    };
     if found.generated {
         return Err(format!("its column {name:?} is generated; remove it from the schema"));
     }
@@ -122,31 +137,34 @@ pub(crate) fn column_storage(column: &Column, table: &[TableColumn], session: &S
     })
 }
 
-pub(crate) fn check_left_out(schema: &Schema, table: &[TableColumn]) -> Result<(), String> {
+/// Adds the columns that need a value, and for which the rows have none.
+pub(crate) fn check_left_out(schema: &Schema, table: &[TableColumn], problems: &mut TableProblems) {
     let carried = |name: &str| schema.columns().iter().any(|column| same_name(column.name(), name));
     let must_be_given = |column: &&TableColumn| {
         !(column.nullable || column.has_default || column.generated || column.auto_increment || carried(&column.name))
     };
-    match table.iter().find(must_be_given) {
-        None => Ok(()),
-        Some(missing) => Err(format!(
+    problems.extend(table.iter().filter(must_be_given).map(|missing| {
+        format!(
             "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
             missing.name
-        )),
-    }
+        )
+    }));
 }
 
+/// # Errors
+/// There is no unique index over exactly the key. Not checked if the table lacks a column of the key, which is another problem.
 pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     let key: Vec<&str> = schema.key_columns().iter().map(|i| schema.columns()[*i].name()).collect();
     let is_key = |columns: &[Option<String>]| {
         let is_part = |column: &Option<String>| column.as_ref().is_some_and(|c| key.iter().any(|k| same_name(k, c)));
         columns.len() == key.len() && columns.iter().all(is_part)
     };
-    if key.is_empty() || table.unique_indexes.iter().any(|index| is_key(&index.columns)) {
+    let is_there = |name: &&str| table.columns.iter().any(|column| same_name(&column.name, name));
+    if key.is_empty() || !key.iter().all(is_there) || table.unique_indexes.iter().any(|index| is_key(&index.columns)) {
         return Ok(());
     }
     Err(format!(
-        "rows cannot be inserted with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
+        "rows cannot be written with conflict key ({}); a PRIMARY KEY or UNIQUE index over exactly these columns must exist, without prefix lengths",
         key.join(", ")
     ))
 }

@@ -3,6 +3,7 @@
 
 use batchsql_core::exhaustive::{Set, SetPart};
 use batchsql_core::{Action, ColumnType, Schema, Target};
+use batchsql_sql::TableProblems;
 use batchsql_sql::mysql::{in_order, quote};
 
 use crate::catalog::{Session, TableColumn, same_name};
@@ -80,47 +81,42 @@ impl Locks {
     }
 }
 
-/// Why the rule of a schema cannot be carried out.
-pub(crate) fn unsupported(schema: &Schema, table: &[TableColumn], session: &Session) -> Option<String> {
+/// Adds why the rule of a schema cannot be carried out.
+pub(crate) fn check_rule(schema: &Schema, table: &[TableColumn], session: &Session, problems: &mut TableProblems) {
     if !session.is_utc() && schema.assignments().iter().any(|assignment| assignment.set == Set::Now) {
-        return Some(
-            "Expr::now() needs a session in UTC; set time_zone = '+00:00' on the connections of the pool".into(),
-        );
+        problems.add("Expr::now() needs a session in UTC; set time_zone = '+00:00' on the connections of the pool");
     }
     match schema.target() {
         Target::Key => {}
-        Target::Constraint(name) => {
-            return Some(format!(
-                "the server finds no constraint by name ({name:?}): it applies a rule to every unique index"
-            ));
-        }
-        Target::Partial(_) => return Some("the server has no partial indexes".into()),
+        Target::Constraint(name) => problems
+            .add(format!("the server finds no constraint by name ({name:?}): it applies a rule to every unique index")),
+        Target::Partial(_) => problems.add("the server has no partial indexes"),
     }
     if let Some(version) = schema.version_column() {
         let column = &schema.columns()[version];
         let stored = table.iter().find(|found| same_name(&found.name, column.name()));
         if column.column_type() == ColumnType::F32 || stored.is_some_and(|found| found.data_type == "float") {
-            return Some(format!(
+            problems.add(format!(
                 "its column {:?} is a FLOAT, which the server shows with fewer digits than it has; use DOUBLE or an \
                  integer as the version",
                 column.name()
             ));
         }
     }
-    if schema.action() == Action::UpdateOnly {
-        let is_changed = |name: &str| schema.assignments().iter().any(|assignment| &*assignment.name == name);
-        let uses = |part: &SetPart, own: &str| matches!(part, SetPart::Old(old) if &**old != own && is_changed(old));
-        let mut raw = schema.assignments().iter().filter_map(|assignment| match &assignment.set {
-            Set::Raw(parts) => Some((&*assignment.name, parts)),
-            _ => None,
-        });
-        if let Some((name, _)) = raw.find(|(name, parts)| parts.iter().any(|part| uses(part, name))) {
-            return Some(format!(
-                "the raw expression of column {name:?} uses the stored value of a column that is changed too, and the \
-                 server changes them in no defined order"
-            ));
-        }
-        return None;
+    if schema.action() != Action::UpdateOnly {
+        problems.check(in_order(schema));
+        return;
     }
-    in_order(schema).err()
+    let is_changed = |name: &str| schema.assignments().iter().any(|assignment| &*assignment.name == name);
+    let uses = |part: &SetPart, own: &str| matches!(part, SetPart::Old(old) if &**old != own && is_changed(old));
+    let mut raw = schema.assignments().iter().filter_map(|assignment| match &assignment.set {
+        Set::Raw(parts) => Some((&*assignment.name, parts)),
+        _ => None,
+    });
+    if let Some((name, _)) = raw.find(|(name, parts)| parts.iter().any(|part| uses(part, name))) {
+        problems.add(format!(
+            "the raw expression of column {name:?} uses the stored value of a column that is changed too, and the \
+             server changes them in no defined order"
+        ));
+    }
 }

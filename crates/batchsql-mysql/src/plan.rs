@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 
 use batchsql_core::{Action, ErrorClass, Schema, SinkError};
 use batchsql_sql::mysql::{Join, OnDuplicate, delete, insert, insert_around, insert_values, quote, update};
-use batchsql_sql::rows_per_statement;
+use batchsql_sql::{TableProblems, rows_per_statement};
 use sqlx::Executor;
 use sqlx::mysql::MySqlConnection;
 
 use crate::bind::PACKET_HEADER;
 use crate::catalog::{Found, Session, Table};
 use crate::checks::{
-    check_case, check_dots, check_key, check_kind, check_left_out, check_names, check_session, column_storage,
+    check_case, check_dots, check_engine, check_key, check_kind, check_left_out, check_names, check_session, storages,
     warn_of_further_indexes,
 };
 use crate::classify::Failed;
 use crate::keys::KeySearch;
-use crate::locks::{Locks, unsupported};
+use crate::locks::{Locks, check_rule};
 use crate::returning::{clause, explained};
 use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
@@ -192,56 +192,69 @@ impl MySqlPlan {
         (tables, max_age): (&Arc<Tables>, Duration),
     ) -> Result<Self, Failed> {
         if let Some((session, table)) = tables.first_time(schema, max_age) {
-            match Self::from_known(connection, schema, ways, packet, (tables, session, table)).await {
+            let known = (tables, session, table);
+            match Self::from_known(connection, schema, ways, packet, known, TableProblems::default()).await {
                 Err(failed) if failed.usable => {}
                 made => return made,
             }
         }
         let session = Session::read(connection).await.map_err(Failed::asked)?;
-        check_session(&session).map_err(|text| problem(schema, &text))?;
-        check_names(schema).map_err(|text| problem(schema, &text))?;
+        let mut problems = TableProblems::default();
+        check_session(&session, &mut problems);
         let name = schema.table();
         let table = match Table::read(connection, name.namespace(), name.name()).await.map_err(Failed::asked)? {
             Found::Table(table) => table,
             Found::NoDatabase => {
-                return Err(problem(schema, "no database is chosen; name one in the dsn, or qualify the table"));
+                problems.add("no database is chosen; name one in the dsn, or qualify the table");
+                return finish(schema, problems, None);
             }
             Found::NoTable => {
-                check_dots(schema).map_err(|text| problem(schema, &text))?;
-                // The server knows whether the table is missing or not visible to this user.
-                try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
-                return Err(problem(schema, "it does not exist; create it before rows are submitted"));
+                let of_session = problems.len();
+                check_names(schema, &mut problems);
+                problems.check(check_dots(schema));
+                if problems.is_empty() {
+                    // The server knows whether the table is missing or not visible to this user.
+                    try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
+                }
+                if problems.len() == of_session {
+                    problems.add("it does not exist; create it before rows are submitted");
+                }
+                return finish(schema, problems, None);
             }
         };
         let (session, table) = (Arc::new(session), Arc::new(table));
-        tables.keep(schema, &session, &table);
-        Self::from_known(connection, schema, ways, packet, (tables, session, table)).await
+        if problems.is_empty() {
+            tables.keep(schema, &session, &table);
+        }
+        Self::from_known(connection, schema, ways, packet, (tables, session, table), problems).await
     }
 
+    /// `problems` are those of the session.
     async fn from_known(
         connection: &mut MySqlConnection,
         schema: &Schema,
         (ignore_with, replace_with): (IgnoreWith, ReplaceWith),
         packet: &AtomicUsize,
         (tables, session, table): (&Arc<Tables>, Arc<Session>, Arc<Table>),
+        mut problems: TableProblems,
     ) -> Result<Self, Failed> {
         let problem = |text: String| problem(schema, &text);
         let way = way(schema, ignore_with, replace_with);
-        check_names(schema).map_err(problem)?;
-        check_case(schema, &table).map_err(problem)?;
-        check_kind(&table).map_err(problem)?;
-        let storage = schema
-            .columns()
-            .iter()
-            .map(|column| column_storage(column, &table.columns, &session).map_err(problem))
-            .collect::<Result<Box<[Storage]>, Failed>>()?;
-        if let Some(text) = unsupported(schema, &table.columns, &session) {
-            return Err(problem(text));
+        check_names(schema, &mut problems);
+        problems.check(check_case(schema, &table));
+        if problems.check(check_kind(&table)).is_none() {
+            // The other checks are about the table behind it.
+            return finish(schema, problems, None);
         }
+        problems.check(check_engine(&table));
+        let storage = storages(schema, &table.columns, &session, &mut problems);
+        check_rule(schema, &table.columns, &session, &mut problems);
         if !matches!(schema.action(), Action::UpdateOnly | Action::Delete) {
-            check_left_out(schema, &table.columns).map_err(problem)?;
+            check_left_out(schema, &table.columns, &mut problems);
         }
-        check_key(schema, &table).map_err(problem)?;
+        problems.check(check_key(schema, &table));
+        let returning = clause(schema.returning(), &table.columns, way, &mut problems);
+        let (storage, returning) = finish(schema, problems, storage.zip(returning))?;
         warn_of_further_indexes(schema, &table, way);
         let columns = storage.iter().map(|storage| storage.form.placeholders()).sum();
         packet.fetch_min(session.max_allowed_packet, Ordering::Relaxed);
@@ -253,7 +266,7 @@ impl MySqlPlan {
         let max_rows = rows_per_statement(columns, MAX_BINDS, preparable)
             .ok_or_else(|| problem(format!("{columns} columns are more than the {MAX_BINDS} values of a statement")))?;
         let mut plan = Self {
-            returning: clause(schema.returning(), &table.columns, way).map_err(problem)?,
+            returning,
             returning_statements: Statements::default(),
             locks: Locks::new(schema, &table.columns, &storage, &session),
             storage,
@@ -300,6 +313,11 @@ impl MySqlPlan {
 /// An error of the table.
 fn problem(schema: &Schema, text: &str) -> Failed {
     Failed::unsent(SinkError::new(ErrorClass::Schema, format!("table {}: {text}", schema.table_display())))
+}
+
+/// The result of all checks, or all their problems.
+fn finish<T>(schema: &Schema, problems: TableProblems, checked: Option<T>) -> Result<T, Failed> {
+    problems.finish(checked).map_err(|(_, text)| problem(schema, &text))
 }
 
 /// Makes the pipeline create another plan.

@@ -5,7 +5,7 @@ use batchsql_core::{ColumnType, ErrorClass, SinkError, TableName, TableSchema};
 use sqlx::mysql::MySqlConnection;
 
 use crate::catalog::{Found, Session, Table, TableColumn};
-use crate::checks::check_kind;
+use crate::checks::{check_engine, check_kind};
 use crate::classify::Failed;
 use crate::types::storage;
 
@@ -26,7 +26,7 @@ pub(crate) async fn read_schema(connection: &mut MySqlConnection, name: &TableNa
             return Err(problem(text.into()));
         }
     };
-    check_kind(&table).map_err(problem)?;
+    check_kind(&table).and_then(|()| check_engine(&table)).map_err(problem)?;
     let schema = table.columns.iter().fold(TableSchema::new(name.clone()), |schema, column| {
         let needs_value = !column.nullable && !column.has_default && !column.auto_increment;
         match column_type(column, &session) {

@@ -2,6 +2,7 @@
 //! Must not know rows or connections.
 
 use batchsql_core::{Column, ColumnType, ErrorClass, SinkError};
+use batchsql_sql::TableProblems;
 use batchsql_sql::mysql::quote;
 
 use crate::catalog::{TableColumn, same_name};
@@ -9,16 +10,20 @@ use crate::classify::Failed;
 use crate::keys::shown;
 use crate::way::Way;
 
-/// The clause of the returned columns with its leading space; empty if there are none.
-///
-/// # Errors
-/// The table has no such column, or the way of writing returns nothing.
-pub(crate) fn clause(returning: &[Column], table: &[TableColumn], way: Way) -> Result<String, String> {
+/// The clause of the returned columns with its leading space; empty if there are none. `None` if the table lacks such a column,
+/// or the way of writing returns nothing.
+pub(crate) fn clause(
+    returning: &[Column],
+    table: &[TableColumn],
+    way: Way,
+    problems: &mut TableProblems,
+) -> Option<String> {
     if returning.is_empty() {
-        return Ok(String::new());
+        return Some(String::new());
     }
     if !matches!(way, Way::Direct(_)) {
-        return Err("values are returned for plain inserts, replace and update only".into());
+        problems.add("values are returned for plain inserts, replace and update only");
+        return None;
     }
     let expression = |column: &Column| {
         let found = table.iter().find(|found| same_name(&found.name, column.name()));
@@ -29,8 +34,8 @@ pub(crate) fn clause(returning: &[Column], table: &[TableColumn], way: Way) -> R
         }
         Ok(shown(&quote(column.name()), column.column_type(), &found.data_type))
     };
-    let expressions = returning.iter().map(expression).collect::<Result<Vec<String>, String>>()?;
-    Ok(format!(" RETURNING {}", expressions.join(",")))
+    let expressions: Vec<String> = returning.iter().filter_map(|column| problems.check(expression(column))).collect();
+    (expressions.len() == returning.len()).then(|| format!(" RETURNING {}", expressions.join(",")))
 }
 
 /// The error of a server without the clause.

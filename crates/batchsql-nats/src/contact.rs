@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// When the stream has answered last.
 #[derive(Debug)]
 pub(crate) struct Contact {
-    /// How long a worker keeps its partitions without an answer. `None`: for ever.
+    /// How long a worker keeps its partitions without an answer. `None`: without a limit.
     limit: Option<Duration>,
     state: Mutex<State>,
 }

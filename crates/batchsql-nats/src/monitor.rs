@@ -1,4 +1,4 @@
-//! Owns what the observers of the pipeline are told about the partitions of a worker: their state and their counts, each second
+//! Owns what is reported to the observers of the pipeline about the partitions of a worker: their state and their counts, each second
 //! and at the end.
 //! Must not know metrics, or what the worker does.
 
@@ -12,7 +12,7 @@ use batchsql_feed::{FeedCounts, StoppedPartition};
 use crate::partitions::{PartitionStats, TableStats};
 use crate::stats::WorkerStats;
 
-/// How often the observers are told. The pipeline reports as often.
+/// How often the state is reported, as often as that of the pipeline.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Tells the observers of a pipeline about the worker that writes with it.

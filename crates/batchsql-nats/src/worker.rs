@@ -345,7 +345,7 @@ impl Inner {
         }
     }
 
-    /// Tells the observers each second. Without observers it waits for ever.
+    /// Reports to the observers each second. Without observers it never returns.
     async fn report_always(&self) {
         if !self.monitor.is_observed() {
             return std::future::pending().await;

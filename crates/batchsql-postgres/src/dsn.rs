@@ -14,7 +14,7 @@ use crate::options::PostgresOptions;
 use crate::servers::TargetSession;
 use crate::settings::{LossyValues, Strategy};
 
-/// URL parameters that `sqlx` supports, grouped by spelling. For others `sqlx` would only log a warning, with their
+/// Parameters that `sqlx` supports, grouped by spelling. For others `sqlx` would only log a warning, with their
 /// values.
 const SQLX_PARAMETERS: [&[&str]; 11] = [
     &["sslmode", "ssl-mode"],
@@ -194,7 +194,7 @@ impl PostgresOptions {
     }
 }
 
-/// The message for an invalid URL. The error itself may quote a value.
+/// The message for an invalid DSN. The error itself may quote a value.
 fn unparsable(error: &sqlx::Error) -> String {
     let shown = error.to_string();
     let part = if shown.contains("port") {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchsql_core::exhaustive::{Assignment, Set};
 use batchsql_core::{Action, ErrorClass, Schema, SinkError, Target};
-use batchsql_sql::{Shapes, rows_per_statement};
+use batchsql_sql::{Shapes, TableProblems, rows_per_statement};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::params::array_types;
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
-use crate::table_fit::{check_given, check_key, check_kind, check_rights, fields, missing};
+use crate::table_fit::{check_given, check_key, check_kind, check_rights, check_rules, fields, missing};
 use crate::tables::{Reading, Reason, Tables};
 use crate::types::Echo;
 
@@ -241,11 +241,15 @@ impl PostgresPlan {
         let problem = |class, text| Problem::of(schema, class, text);
         let unfit = |text: String| problem(ErrorClass::Schema, text);
         let table = &*reading.table;
-        check_kind(schema.action(), table).map_err(unfit)?;
-        let fields = fields(schema, table, settings.lossy_values).map_err(unfit)?;
-        check_given(schema, table).map_err(unfit)?;
-        check_key(schema, table).map_err(unfit)?;
-        check_rights(schema, table).map_err(|text| problem(ErrorClass::Permission, text))?;
+        check_kind(table).map_err(unfit)?;
+        let mut problems = TableProblems::default();
+        problems.check(check_rules(schema.action(), table));
+        let fields = fields(schema, table, settings.lossy_values, &mut problems);
+        check_given(schema, table, &mut problems);
+        problems.check(check_key(schema, table));
+        check_rights(schema, table, &mut problems);
+        let choice = fields.as_deref().and_then(|fields| problems.check(choose(schema, table, fields, settings)));
+        let (fields, choice) = problems.finish(fields.zip(choice)).map_err(|(class, text)| problem(class, text))?;
 
         // Where rows of one stored key may be two keys to us, an update would use one of them, and the rule of a version
         // would return the stored form.
@@ -262,7 +266,6 @@ impl PostgresPlan {
             true if is_known_by_key => OutcomeSource::Keys,
             true => OutcomeSource::Numbers,
         };
-        let choice = choose(schema, table, &fields, settings).map_err(unfit)?;
         let values = match settings.strategy {
             Strategy::MultiValues => {
                 let full = rows_per_statement(fields.len(), MAX_BINDS, VALUES_ROWS)

@@ -5,7 +5,7 @@ use batchsql_core::{Action, ColumnType, ErrorClass, SinkError, TableName, TableS
 
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::real_type::RealType;
-use crate::table_fit::{check_kind, missing};
+use crate::table_fit::{check_kind, check_rules, missing};
 use crate::types::form;
 
 /// The schema of a table that was looked up.
@@ -18,7 +18,7 @@ pub(crate) fn schema_of(name: &TableName, lookup: Lookup) -> Result<TableSchema,
         Lookup::Found(table) => table,
         lookup => return Err(problem(missing(name, &lookup))),
     };
-    check_kind(Action::Insert, &table).map_err(problem)?;
+    check_kind(&table).and_then(|()| check_rules(Action::Insert, &table)).map_err(problem)?;
     let schema =
         table.columns.iter().fold(TableSchema::new(name.clone()), |schema, column| match column_type(column) {
             Ok(ty) => schema.with_column(&*column.name, ty, column.must_be_given),

@@ -1,8 +1,8 @@
-//! Owns the check whether the rows of a schema can be written to a table, and the reason if not.
+//! Owns the check whether the rows of a schema can be written to a table, and all reasons if not.
 //! Must not know how a table is read, or how rows are sent.
 
 use batchsql_core::{Action, Column, Schema, TableName, Target};
-use batchsql_sql::quote;
+use batchsql_sql::{TableProblems, missing_columns, quote, quoted_names};
 
 use crate::catalog::{Lookup, Table, TableColumn};
 use crate::field::Field;
@@ -36,21 +36,9 @@ pub(crate) fn missing(name: &TableName, lookup: &Lookup) -> String {
 }
 
 /// # Errors
-/// It is not a table that supports what the rule does.
-pub(crate) fn check_kind(action: Action, table: &Table) -> Result<(), String> {
-    let (has_rule, verb) = match action {
-        Action::UpdateOnly => (table.has_update_rule, "UPDATE"),
-        Action::Delete => (table.has_delete_rule, "DELETE"),
-        Action::Insert | Action::Ignore | Action::Replace | Action::Update => (table.has_insert_rule, "INSERT"),
-    };
+/// It is not a table.
+pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
     let what = match table.kind {
-        'r' | 'p' if has_rule => {
-            let text = format!(
-                "it has a rule for {verb}, with which the server's counts are not those of the rows that were sent; \
-                 drop the rule, use a trigger, or write to the table behind it"
-            );
-            return Err(text);
-        }
         'r' | 'p' => return Ok(()),
         'v' => "a view",
         'm' => "a materialized view",
@@ -62,17 +50,51 @@ pub(crate) fn check_kind(action: Action, table: &Table) -> Result<(), String> {
     Err(format!("it is {what}; write to the table behind it"))
 }
 
-/// The columns of the rows with their forms.
-///
 /// # Errors
-/// A column does not exist, or does not accept values of its type.
-pub(crate) fn fields(schema: &Schema, table: &Table, lossy: LossyValues) -> Result<Box<[Field]>, String> {
-    let writes_key = inserts(schema);
-    let field = |(index, column)| {
-        let is_written = writes_key || !schema.key_columns().contains(&index);
-        field(column, table, lossy, is_written, schema.overrides_identity())
+/// A rule of the table replaces what the conflict rule does, or adds to it.
+pub(crate) fn check_rules(action: Action, table: &Table) -> Result<(), String> {
+    let (has_rule, verb) = match action {
+        Action::UpdateOnly => (table.has_update_rule, "UPDATE"),
+        Action::Delete => (table.has_delete_rule, "DELETE"),
+        Action::Insert | Action::Ignore | Action::Replace | Action::Update => (table.has_insert_rule, "INSERT"),
     };
-    schema.columns().iter().enumerate().map(field).collect()
+    if !has_rule {
+        return Ok(());
+    }
+    Err(format!(
+        "it has a rule for {verb}, with which the server's counts are not those of the rows that were sent; \
+         drop the rule, use a trigger, or write to the table behind it"
+    ))
+}
+
+/// The columns of the rows with their forms; `None` if a column does not exist, or does not accept values of its type.
+pub(crate) fn fields(
+    schema: &Schema,
+    table: &Table,
+    lossy: LossyValues,
+    problems: &mut TableProblems,
+) -> Option<Box<[Field]>> {
+    let writes_key = inserts(schema);
+    let mut fields = Vec::with_capacity(schema.columns().len());
+    let mut missing = Vec::new();
+    for (index, column) in schema.columns().iter().enumerate() {
+        let name = column.name();
+        if let Some(found) = find(table, name) {
+            let is_written = writes_key || !schema.key_columns().contains(&index);
+            fields.extend(problems.check(field(column, found, lossy, is_written, schema.overrides_identity())));
+        } else if let Some(similar) =
+            table.columns.iter().find(|found| found.name.to_lowercase() == name.to_lowercase())
+        {
+            problems.add(format!(
+                "it has no column {name:?}, but {:?}; names are taken as they are written, with their case",
+                similar.name
+            ));
+        } else {
+            missing.push(name);
+        }
+    }
+    problems.extend(missing_columns(&missing, table.columns.iter().map(|found| &*found.name)));
+    (fields.len() == schema.columns().len()).then(|| fields.into())
 }
 
 /// Whether rows of the schema may be inserted.
@@ -82,26 +104,12 @@ fn inserts(schema: &Schema) -> bool {
 
 fn field(
     column: &Column,
-    table: &Table,
+    found: &TableColumn,
     lossy: LossyValues,
     writes_identity: bool,
     overrides_identity: bool,
 ) -> Result<Field, String> {
     let name = column.name();
-    let Some(found) = find(table, name) else {
-        let similar = table.columns.iter().find(|found| found.name.to_lowercase() == name.to_lowercase());
-        if let Some(similar) = similar {
-            return Err(format!(
-                "it has no column {name:?}, but {:?}; names are taken as they are written, with their case",
-                similar.name
-            ));
-        }
-        let known: Vec<&str> = table.columns.iter().map(|found| found.name.as_str()).collect();
-        return Err(format!(
-            "it has no column {name:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
-            known.join(", ")
-        ));
-    };
     if found.is_generated {
         return Err(format!("its column {name:?} is generated; remove it from the schema"));
     }
@@ -149,25 +157,25 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a TableColumn> {
     table.columns.iter().find(|found| found.name == name)
 }
 
-/// # Errors
-/// A column needs a value, and the rows have none.
-pub(crate) fn check_given(schema: &Schema, table: &Table) -> Result<(), String> {
+/// Adds the columns that need a value, and for which the rows have none.
+pub(crate) fn check_given(schema: &Schema, table: &Table, problems: &mut TableProblems) {
     let is_missing =
         |column: &&TableColumn| column.must_be_given && schema.column_index(&column.name).is_none() && inserts(schema);
-    let missing = table.columns.iter().find(is_missing);
-    missing.map_or(Ok(()), |column| {
-        Err(format!(
+    problems.extend(table.columns.iter().filter(is_missing).map(|column| {
+        format!(
             "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
             column.name
-        ))
-    })
+        )
+    }));
 }
 
 /// # Errors
-/// There is no unique index over exactly the key, or not the one that the rule names.
+/// There is no unique index over exactly the key, or not the one that the rule names. Not checked if the table lacks a column
+/// of the key, which is another problem.
 pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
-    let names = || schema.key_columns().iter().map(|index| schema.columns()[*index].name());
-    let mut key: Vec<i16> = names().filter_map(|name| find(table, name)).map(|column| column.number).collect();
+    let names: Vec<&str> = schema.key_columns().iter().map(|index| schema.columns()[*index].name()).collect();
+    let columns = names.iter().map(|name| find(table, name).map(|column| column.number));
+    let Some(mut key) = columns.collect::<Option<Vec<i16>>>() else { return Ok(()) };
     key.sort_unstable();
     let of_key = || table.unique.iter().filter(|unique| unique.columns == key);
     let (is_there, what) = match schema.target() {
@@ -190,27 +198,31 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     if is_there {
         return Ok(());
     }
-    Err(format!("rows cannot be written with conflict key ({}); {what}", names().collect::<Vec<_>>().join(", ")))
+    Err(format!("rows cannot be written with conflict key ({}); {what}", names.join(", ")))
 }
 
-/// # Errors
-/// A right is missing.
-pub(crate) fn check_rights(schema: &Schema, table: &Table) -> Result<(), String> {
-    let column = |index: usize| find(table, schema.columns()[index].name());
-    let lacks = |indexes: &mut dyn Iterator<Item = usize>, may: fn(&TableColumn) -> bool, right: &str| {
-        let lacking = indexes.filter_map(column).find(|column| !may(column));
-        lacking.map_or(Ok(()), |column| {
-            Err(format!("the user may not {right} column {:?}; GRANT {right} on the table to it", column.name))
-        })
+/// Adds the rights that the user lacks.
+pub(crate) fn check_rights(schema: &Schema, table: &Table, problems: &mut TableProblems) {
+    let mut check = |indexes: &[usize], may: fn(&TableColumn) -> bool, right: &str| {
+        let columns = indexes.iter().filter_map(|index| find(table, schema.columns()[*index].name()));
+        let lacking: Vec<&str> = columns.filter(|column| !may(column)).map(|column| &*column.name).collect();
+        if !lacking.is_empty() {
+            let word = if lacking.len() == 1 { "column" } else { "columns" };
+            let names = quoted_names(&lacking);
+            problems.add_missing_right(format!(
+                "the user may not {right} {word} {names}; GRANT {right} on the table to it"
+            ));
+        }
     };
     if inserts(schema) {
-        lacks(&mut (0..schema.columns().len()), |column| column.may_insert, "INSERT")?;
+        let all: Vec<usize> = (0..schema.columns().len()).collect();
+        check(&all, |column| column.may_insert, "INSERT");
     }
+    check(schema.update_columns(), |column| column.may_update, "UPDATE");
+    // Columns that a conflict rule compares or reads must be readable. No key column is updated.
+    let read = [schema.key_columns(), schema.update_columns()].concat();
+    check(&read, |column| column.may_select, "SELECT");
     if schema.action() == Action::Delete && !table.may_delete {
-        return Err("the user may not DELETE from it; GRANT DELETE on the table to it".into());
+        problems.add_missing_right("the user may not DELETE from it; GRANT DELETE on the table to it");
     }
-    lacks(&mut schema.update_columns().iter().copied(), |column| column.may_update, "UPDATE")?;
-    // Columns that a conflict rule compares or reads must be readable.
-    lacks(&mut schema.key_columns().iter().copied(), |column| column.may_select, "SELECT")?;
-    lacks(&mut schema.update_columns().iter().copied(), |column| column.may_select, "SELECT")
 }

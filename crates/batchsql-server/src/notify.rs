@@ -1,4 +1,4 @@
-//! Owns what systemd is told about the service (`sd_notify`): a datagram to the socket of `NOTIFY_SOCKET`.
+//! Owns the reports to systemd about the service (`sd_notify`): a datagram to the socket of `NOTIFY_SOCKET`.
 //! Must not know why.
 
 use std::os::unix::net::UnixDatagram;
@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 pub(crate) fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&path, state) {
-        tracing::warn!(%error, "systemd cannot be told the state of the service");
+        tracing::warn!(%error, "the state of the service cannot be reported to systemd");
     }
 }
 

@@ -1,5 +1,5 @@
 //! SQL text for drivers, without any I/O: quoting, multi-row inserts with their conflict clauses, and
-//! the arithmetic of splitting rows into statements.
+//! the arithmetic of splitting rows into statements, and the message of what is wrong with a table.
 //!
 //! ```
 //! use batchsql_core::{ColumnType, Conflict, Schema};
@@ -22,6 +22,7 @@ mod ident;
 mod insert;
 pub mod mysql;
 mod position;
+mod problems;
 mod sizes;
 mod split;
 
@@ -29,5 +30,6 @@ pub use dialect::{NEW, OLD};
 pub use ident::{quote, quote_table};
 pub use insert::{insert, statement_from};
 pub use position::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
+pub use problems::{TableProblems, missing_columns, quoted_names};
 pub use sizes::{KeptSizes, pieces};
 pub use split::{Shapes, rows_per_statement};

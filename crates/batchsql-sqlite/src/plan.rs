@@ -1,9 +1,11 @@
 //! Owns the decisions made once per schema: the checked table, the form of each column, the statements.
 //! Must not know rows.
 
+use std::collections::BTreeSet;
+
 use batchsql_core::exhaustive::Set;
 use batchsql_core::{Action, Column, ColumnType, ErrorClass, Schema, SinkError, TableName, Target};
-use batchsql_sql::{Shapes, insert, quote, quote_table, rows_per_statement};
+use batchsql_sql::{Shapes, TableProblems, insert, missing_columns, quote, quote_table, rows_per_statement};
 use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
@@ -65,33 +67,23 @@ impl SqlitePlan {
                 return Err(problem("it is a part of a virtual table; write to the virtual table".into()));
             }
         }
-        if let Some((first, second)) = twice(schema) {
-            return Err(problem(format!(
-                "its columns {first:?} and {second:?} are one to sqlite, which compares names without case; remove one"
-            )));
-        }
-        let forms = schema
-            .columns()
-            .iter()
-            .map(|column| column_form(column, columns).map_err(problem))
-            .collect::<Result<Box<[Form]>, SinkError>>()?;
-        if let Some(text) = unsupported(schema) {
-            return Err(problem(text));
-        }
+        let mut problems = TableProblems::default();
+        check_twice(schema, &mut problems);
+        let forms = forms(schema, columns, &mut problems);
+        check_rule(schema, &mut problems);
         let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
-        let declared = |name: &str| schema.columns().iter().any(|column| column.name().eq_ignore_ascii_case(name));
-        if let Some(missing) = columns.iter().find(|column| inserts && column.must_be_given && !declared(&column.name))
-        {
-            let text = format!(
-                "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
-                missing.name
-            );
-            return Err(problem(text));
+        if inserts {
+            check_given(schema, columns, &mut problems);
         }
         let binds = max_binds(conn);
         let full = rows_per_statement(schema.columns().len(), binds, PREFERRED_ROWS).ok_or_else(|| {
-            problem(format!("{} columns are more than the {binds} values of a statement", schema.columns().len()))
-        })?;
+            format!("{} columns are more than the {binds} values of a statement", schema.columns().len())
+        });
+        let full = problems.check(full);
+        if !problems.is_empty() && has_key(schema, columns) && lacks_index(conn, schema) {
+            problems.add(missing_index(schema));
+        }
+        let (forms, full) = problems.finish(forms.zip(full)).map_err(|(_, text)| problem(text))?;
         // Returned rows have no defined order, so each row has a statement of its own.
         let shapes = Shapes::new(if schema.returning().is_empty() { full } else { 1 });
         let statements: Vec<(usize, Box<str>)> =
@@ -130,16 +122,26 @@ impl LimitValue for rusqlite::Result<i32> {
     }
 }
 
-fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {
-    // SQLite compares column names without case.
-    let Some(found) = table.iter().find(|found| found.name.eq_ignore_ascii_case(column.name())) else {
-        let known: Vec<&str> = table.iter().map(|found| found.name.as_str()).collect();
-        return Err(format!(
-            "it has no column {:?}; add it with ALTER TABLE or remove it from the schema (the table has {})",
-            column.name(),
-            known.join(", ")
-        ));
-    };
+/// The form of each column; `None` if the table lacks a column, or a column does not accept values of its type.
+fn forms(schema: &Schema, table: &[TableColumn], problems: &mut TableProblems) -> Option<Box<[Form]>> {
+    let mut forms = Vec::with_capacity(schema.columns().len());
+    let mut missing = Vec::new();
+    for column in schema.columns() {
+        match find(table, column.name()) {
+            Some(found) => forms.extend(problems.check(column_form(column, found))),
+            None => missing.push(column.name()),
+        }
+    }
+    problems.extend(missing_columns(&missing, table.iter().map(|found| &*found.name)));
+    (forms.len() == schema.columns().len()).then(|| forms.into())
+}
+
+/// SQLite compares column names without case.
+fn find<'a>(table: &'a [TableColumn], name: &str) -> Option<&'a TableColumn> {
+    table.iter().find(|found| found.name.eq_ignore_ascii_case(name))
+}
+
+fn column_form(column: &Column, found: &TableColumn) -> Result<Form, String> {
     if found.generated {
         return Err(format!("its column {:?} is generated; remove it from the schema", column.name()));
     }
@@ -151,6 +153,18 @@ fn column_form(column: &Column, table: &[TableColumn]) -> Result<Form, String> {
             column.column_type()
         )
     })
+}
+
+/// Adds the columns that need a value, and for which the rows have none.
+fn check_given(schema: &Schema, table: &[TableColumn], problems: &mut TableProblems) {
+    let declared = |name: &str| schema.columns().iter().any(|column| column.name().eq_ignore_ascii_case(name));
+    let missing = table.iter().filter(|column| column.must_be_given && !declared(&column.name));
+    problems.extend(missing.map(|missing| {
+        format!(
+            "its column {:?} is NOT NULL without a default, but the rows have no value for it; add it to the row type or the schema, or give it a default",
+            missing.name
+        )
+    }));
 }
 
 /// Why rows are never written to a table with this name.
@@ -172,32 +186,42 @@ pub(crate) fn not_there(conn: &Connection, table: &TableName) -> rusqlite::Resul
     Ok("it does not exist; create it before rows are submitted".into())
 }
 
-/// Two columns that SQLite treats as one. It would use the first value and drop the second.
-fn twice(schema: &Schema) -> Option<(&str, &str)> {
+/// Adds columns that SQLite treats as one. It would use the first value and drop the second.
+fn check_twice(schema: &Schema, problems: &mut TableProblems) {
     let names: Vec<&str> = schema.columns().iter().map(Column::name).collect();
-    names.iter().enumerate().find_map(|(index, second)| {
-        let first = names[..index].iter().find(|first| first.eq_ignore_ascii_case(second))?;
-        Some((*first, *second))
-    })
+    for (index, second) in names.iter().enumerate() {
+        if let Some(first) = names[..index].iter().find(|first| first.eq_ignore_ascii_case(second)) {
+            problems.add(format!(
+                "its columns {first:?} and {second:?} are one to sqlite, which compares names without case; remove one"
+            ));
+        }
+    }
 }
 
-/// A part of a rule that SQLite does not have.
-fn unsupported(schema: &Schema) -> Option<String> {
+/// Adds the parts of a rule that SQLite does not have.
+fn check_rule(schema: &Schema, problems: &mut TableProblems) {
     if let Target::Constraint(name) = schema.target() {
-        return Some(format!("sqlite does not find the constraint {name:?} by name; name its columns as the key"));
+        problems.add(format!("sqlite does not find the constraint {name:?} by name; name its columns as the key"));
     }
     let is_decimal = |column: &usize| schema.columns()[*column].column_type() == ColumnType::Decimal;
-    let computed = schema
-        .assignments()
-        .iter()
-        .filter(|assignment| matches!(assignment.set, Set::Add | Set::Greatest | Set::Least));
-    let computed =
-        computed.filter_map(|assignment| assignment.column).chain(schema.version_column()).find(is_decimal)?;
-    Some(format!(
-        "sqlite stores the decimals of column {:?} as text, which it cannot add up or compare; use an integer, for \
-         example cents",
-        schema.columns()[computed].name()
-    ))
+    let is_computed = |set: &Set| matches!(set, Set::Add | Set::Greatest | Set::Least);
+    let computed = schema.assignments().iter().filter(|assignment| is_computed(&assignment.set));
+    let computed = computed.filter_map(|assignment| assignment.column).chain(schema.version_column());
+    let decimals: BTreeSet<usize> = computed.filter(is_decimal).collect();
+    problems.extend(decimals.into_iter().map(|column| {
+        format!(
+            "sqlite stores the decimals of column {:?} as text, which it cannot add up or compare; use an integer, for \
+             example cents",
+            schema.columns()[column].name()
+        )
+    }));
+}
+
+/// Whether the rule has a key of columns that the table has, so that their index can be checked alone.
+fn has_key(schema: &Schema, table: &[TableColumn]) -> bool {
+    let is_there = |index: &usize| find(table, schema.columns()[*index].name()).is_some_and(|found| !found.generated);
+    let key = schema.key_columns();
+    *schema.target() == Target::Key && !key.is_empty() && key.iter().all(is_there)
 }
 
 /// A statement that can be prepared only if there is a unique index over the key.
@@ -207,11 +231,23 @@ fn key_check(schema: &Schema) -> String {
     format!("INSERT INTO {table} ({key}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING")
 }
 
+/// Whether there is no unique index over the key.
+fn lacks_index(conn: &Connection, schema: &Schema) -> bool {
+    let checked = conn.prepare(&key_check(schema));
+    checked.is_err_and(|error| statement_error(error).class() == ErrorClass::Schema)
+}
+
 fn unpreparable(error: rusqlite::Error, schema: &Schema) -> SinkError {
     let error = statement_error(error);
     if error.class() != ErrorClass::Schema || schema.key_columns().is_empty() {
         return error;
     }
+    SinkError::new(ErrorClass::Schema, format!("table {}: {}", schema.table_display(), missing_index(schema)))
+        .caused_by(error)
+}
+
+/// The problem of a key without an index.
+fn missing_index(schema: &Schema) -> String {
     let key: Vec<&str> = schema.key_columns().iter().map(|i| schema.columns()[*i].name()).collect();
     let is_raw = schema.assignments().iter().any(|a| a.column.is_none() || matches!(a.set, Set::Raw(_)));
     let index = match schema.target() {
@@ -219,10 +255,5 @@ fn unpreparable(error: rusqlite::Error, schema: &Schema) -> SinkError {
         Target::Key | Target::Constraint(_) => "a PRIMARY KEY or UNIQUE index over exactly these columns must exist",
     };
     let raw = if is_raw { ", and the table must accept the raw expressions and columns of the rule" } else { "" };
-    let text = format!(
-        "table {}: rows cannot be written with conflict key ({}); {index}{raw}",
-        schema.table_display(),
-        key.join(", ")
-    );
-    SinkError::new(ErrorClass::Schema, text).caused_by(error)
+    format!("rows cannot be written with conflict key ({}); {index}{raw}", key.join(", "))
 }

@@ -63,9 +63,9 @@ fn status_of(error: &SubmitError, is_reachable: bool) -> StatusCode {
     }
 }
 
-async fn open(url: Option<String>) -> Result<DynSink> {
-    if let Some(url) = url {
-        return Ok(batchsql::connect(&url).await?);
+async fn open(dsn: Option<String>) -> Result<DynSink> {
+    if let Some(dsn) = dsn {
+        return Ok(batchsql::connect(&dsn).await?);
     }
     let sink = SqliteSink::open("sqlite::memory:")?;
     sink.call(|connection| connection.execute_batch(TABLE)).await?;

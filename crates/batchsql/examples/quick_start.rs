@@ -19,7 +19,7 @@ struct Order {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The table is yours to create. For another database, use its driver or `batchsql::connect(url)`.
+    // The table is yours to create. For another database, use its driver or `batchsql::connect(dsn)`.
     let sink = SqliteSink::open("sqlite::memory:")?;
     let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT NOT NULL, total_cents INTEGER NOT NULL)";
     sink.call(move |connection| connection.execute_batch(table)).await?;

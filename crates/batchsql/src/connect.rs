@@ -1,11 +1,11 @@
-//! Owns the choice of a driver by the scheme of a URL.
+//! Owns the choice of a driver by the scheme of a DSN.
 //! Must not know what comes after the scheme.
 
 use batchsql_core::{DynSink, OpenError};
 
 type Opened = Result<DynSink, OpenError>;
 
-/// A driver: its schemes, the feature that brings it, and an example of its URLs.
+/// A driver: its schemes, the feature that brings it, and an example of its DSNs.
 struct Driver {
     schemes: &'static [&'static str],
     feature: &'static str,
@@ -27,7 +27,7 @@ const DRIVERS: [Driver; 4] = [
     },
 ];
 
-/// Opens the database of a URL with the driver of its scheme, so that the database can be chosen at run time.
+/// Opens the database of a DSN with the driver of its scheme, so that the database can be chosen at run time.
 ///
 /// | scheme | driver | feature |
 /// |---|---|---|
@@ -43,8 +43,8 @@ const DRIVERS: [Driver; 4] = [
 /// ```
 /// # #[cfg(feature = "sqlite-system")]
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// let url = "sqlite::memory:"; // from the configuration
-/// let db = batchsql::BatchSql::builder(batchsql::connect(url).await?).start()?;
+/// let dsn = "sqlite::memory:"; // from the configuration
+/// let db = batchsql::BatchSql::builder(batchsql::connect(dsn).await?).start()?;
 /// # let _ = db;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// # })?;
@@ -52,18 +52,18 @@ const DRIVERS: [Driver; 4] = [
 /// ```
 ///
 /// # Errors
-/// A scheme without a driver in this build, a URL that the driver does not understand, or a database that
-/// cannot be opened within the driver's connect timeout (5 s unless the URL says otherwise). For the first two,
+/// A scheme without a driver in this build, a DSN that the driver does not understand, or a database that
+/// cannot be opened within the driver's connect timeout (5 s unless the DSN says otherwise). For the first two,
 /// [`OpenError::is_invalid_options`] is true. The message never shows a password.
 ///
 /// # Cancel safety
 /// When it is cancelled, connections that were opened are closed.
-pub async fn connect(url: &str) -> Result<DynSink, OpenError> {
-    match driver_of(url)?.feature {
-        "postgres" => postgres::connect(url).await,
-        "mysql" => mysql::connect(url).await,
-        "sqlite" => sqlite::connect(url).await,
-        "redis" => redis::connect(url).await,
+pub async fn connect(dsn: &str) -> Result<DynSink, OpenError> {
+    match driver_of(dsn)?.feature {
+        "postgres" => postgres::connect(dsn).await,
+        "mysql" => mysql::connect(dsn).await,
+        "sqlite" => sqlite::connect(dsn).await,
+        "redis" => redis::connect(dsn).await,
         other => unreachable!("no code opens the driver {other}"),
     }
 }
@@ -72,7 +72,7 @@ pub async fn connect(url: &str) -> Result<DynSink, OpenError> {
 /// when rows are written. While the server cannot be reached, rows wait for `retry_for` and then expire; if it rejects
 /// the login or has no such database, they wait for `park_for` and are then rejected.
 /// [`BatchSql::check_connection`](batchsql_core::BatchSql::check_connection) tries to connect, and
-/// [`BatchSql::health`](batchsql_core::BatchSql::health) tells the result.
+/// [`BatchSql::health`](batchsql_core::BatchSql::health) shows the result.
 ///
 /// SQLite has no server to wait for: its file is opened at once, as by [`connect`].
 ///
@@ -89,40 +89,40 @@ pub async fn connect(url: &str) -> Result<DynSink, OpenError> {
 /// ```
 ///
 /// # Errors
-/// A scheme without a driver in this build, a URL that the driver does not understand, or a SQLite file that cannot be
+/// A scheme without a driver in this build, a DSN that the driver does not understand, or a SQLite file that cannot be
 /// opened. The message never shows a password.
 ///
 /// # Panics
 /// Outside of a tokio runtime.
-pub fn connect_lazy(url: &str) -> Result<DynSink, OpenError> {
-    match driver_of(url)?.feature {
-        "postgres" => postgres::connect_lazy(url),
-        "mysql" => mysql::connect_lazy(url),
-        "sqlite" => sqlite::connect_lazy(url),
-        "redis" => redis::connect_lazy(url),
+pub fn connect_lazy(dsn: &str) -> Result<DynSink, OpenError> {
+    match driver_of(dsn)?.feature {
+        "postgres" => postgres::connect_lazy(dsn),
+        "mysql" => mysql::connect_lazy(dsn),
+        "sqlite" => sqlite::connect_lazy(dsn),
+        "redis" => redis::connect_lazy(dsn),
         other => unreachable!("no code opens the driver {other}"),
     }
 }
 
-fn driver_of(url: &str) -> Result<&'static Driver, OpenError> {
-    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+fn driver_of(dsn: &str) -> Result<&'static Driver, OpenError> {
+    let scheme = dsn.split_once(':').map(|(scheme, _)| scheme);
     let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
-    driver.ok_or_else(|| unknown(url))
+    driver.ok_or_else(|| unknown(dsn))
 }
 
 /// The two functions of a driver; without the feature they return an error.
 macro_rules! way {
-    ($name:ident, $feature:literal in $cfg:literal, $url:ident => $open:expr, $open_lazy:expr) => {
+    ($name:ident, $feature:literal in $cfg:literal, $dsn:ident => $open:expr, $open_lazy:expr) => {
         mod $name {
             use super::*;
 
             #[cfg(feature = $cfg)]
-            pub(super) async fn connect($url: &str) -> Opened {
+            pub(super) async fn connect($dsn: &str) -> Opened {
                 $open.map(DynSink::new)
             }
 
             #[cfg(feature = $cfg)]
-            pub(super) fn connect_lazy($url: &str) -> Opened {
+            pub(super) fn connect_lazy($dsn: &str) -> Opened {
                 $open_lazy.map(DynSink::new)
             }
 
@@ -139,14 +139,14 @@ macro_rules! way {
     };
 }
 
-way!(postgres, "postgres" in "postgres", url => batchsql_postgres::PostgresSink::connect(url).await,
-    batchsql_postgres::PostgresSink::connect_lazy(url));
-way!(mysql, "mysql" in "mysql", url => batchsql_mysql::MySqlSink::connect(url).await,
-    batchsql_mysql::MySqlSink::connect_lazy(url));
-way!(sqlite, "sqlite" in "sqlite-system", url => batchsql_sqlite::SqliteSink::open(url),
-    batchsql_sqlite::SqliteSink::open(url));
-way!(redis, "redis" in "redis", url => batchsql_redis::RedisSink::connect(url).await,
-    batchsql_redis::RedisSink::connect_lazy(url));
+way!(postgres, "postgres" in "postgres", dsn => batchsql_postgres::PostgresSink::connect(dsn).await,
+    batchsql_postgres::PostgresSink::connect_lazy(dsn));
+way!(mysql, "mysql" in "mysql", dsn => batchsql_mysql::MySqlSink::connect(dsn).await,
+    batchsql_mysql::MySqlSink::connect_lazy(dsn));
+way!(sqlite, "sqlite" in "sqlite-system", dsn => batchsql_sqlite::SqliteSink::open(dsn),
+    batchsql_sqlite::SqliteSink::open(dsn));
+way!(redis, "redis" in "redis", dsn => batchsql_redis::RedisSink::connect(dsn).await,
+    batchsql_redis::RedisSink::connect_lazy(dsn));
 
 #[cfg_attr(
     all(feature = "postgres", feature = "mysql", feature = "sqlite-system", feature = "redis"),
@@ -158,15 +158,15 @@ fn missing(feature: &str) -> OpenError {
     ))
 }
 
-fn unknown(url: &str) -> OpenError {
+fn unknown(dsn: &str) -> OpenError {
     let examples: Vec<&str> = DRIVERS.iter().map(|driver| driver.example).collect();
     // Without a `://` the text before the colon may be anything, also a password.
-    let shown = url.split_once("://").map(|(scheme, _)| scheme);
+    let shown = dsn.split_once("://").map(|(scheme, _)| scheme);
     let shown =
         shown.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)));
     let what = match shown {
         Some(scheme) => format!("there is no driver for the scheme {scheme:?}"),
-        None => "the database url has no scheme".to_owned(),
+        None => "the database dsn has no scheme".to_owned(),
     };
     OpenError::invalid_options(format!("{what}; write it like {}", examples.join(", ")))
 }
@@ -179,10 +179,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_opened_says_why_and_shows_no_password() {
-        let check = async |url: &str, part: &str| {
-            let error = connect(url).await.unwrap_err();
+        let check = async |dsn: &str, part: &str| {
+            let error = connect(dsn).await.unwrap_err();
             let all = format!("{error} {error:?} {:?}", error.source());
-            assert!(error.to_string().contains(part), "{url}: {error}");
+            assert!(error.to_string().contains(part), "{dsn}: {error}");
             assert!(!all.contains("hunter2"), "{all}");
             // A `main` that returns the error prints this.
             assert!(format!("{error:?}").starts_with(&error.to_string()), "{error:?}");
@@ -213,19 +213,19 @@ mod tests {
         check("unix:///no/such/socket?pass=hunter2", part).await;
     }
 
-    /// Without the driver the URL is invalid, too.
+    /// Without the driver the DSN is invalid, too.
     #[tokio::test]
     async fn invalid_options_are_told_from_a_server_that_cannot_be_reached() {
-        for url in [
+        for dsn in [
             "oracle://h/db",
             "postgres://h/db?max_connections=0",
             "mysql://h/db?max_connections=0",
             "redis://h?max_connections=0",
             "sqlite:a.db?mode=nope",
         ] {
-            let error = connect(url).await.unwrap_err();
-            assert!(error.is_invalid_options(), "{url}: {error}");
-            assert_eq!(connect_lazy(url).unwrap_err().to_string(), error.to_string());
+            let error = connect(dsn).await.unwrap_err();
+            assert!(error.is_invalid_options(), "{dsn}: {error}");
+            assert_eq!(connect_lazy(dsn).unwrap_err().to_string(), error.to_string());
         }
         for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
             let error = connect(&format!("{}://u@127.0.0.1:1/0", driver.schemes[0])).await.unwrap_err();
@@ -239,8 +239,8 @@ mod tests {
     async fn a_program_starts_before_its_server() {
         use batchsql_core::{BatchSql, DatabaseState, Sink};
         for driver in DRIVERS.iter().filter(|driver| driver.feature != "sqlite") {
-            let url = format!("{}://u:hunter2@127.0.0.1:1/0?connect_timeout=1", driver.schemes[0]);
-            match connect_lazy(&url) {
+            let dsn = format!("{}://u:hunter2@127.0.0.1:1/0?connect_timeout=1", driver.schemes[0]);
+            match connect_lazy(&dsn) {
                 Ok(sink) => {
                     assert_eq!(sink.name(), driver.feature);
                     let db = BatchSql::builder(sink).start().unwrap();

@@ -73,7 +73,9 @@ pub(crate) fn resolve(rule: &Conflict, columns: &[Column]) -> Result<Resolved, S
         }
     }
     if rule.action == Action::UpdateOnly && assignments.is_empty() {
-        return Err("the rule updates no column; declare a column beside the key, or name one with .set()".into());
+        return Err(
+            "the rule updates no column; declare a column that is not in the key, or name one with .set()".into()
+        );
     }
     let version = rule.newer.as_ref().map(|name| version(name, columns, &assignments)).transpose()?;
     Ok(Resolved { key, update: update.into(), assignments: assignments.into(), version })

@@ -106,7 +106,7 @@ impl DeadLetterLine {
     /// The row, as a row of `schema`: correct it with [`edit`](DynRow::edit), or submit it again. The table may have
     /// changed since, as far as no value is lost: integers may be wider, and columns may be added if they are nullable.
     /// A column that the row left out stays left out. The JSON document `null` becomes SQL `NULL` if the column is
-    /// nullable: a line does not tell them apart. The name of the table is not compared.
+    /// nullable: a line does not distinguish them. The name of the table is not compared.
     ///
     /// The rule of the schema may be another one of the same kind: it inserts rows, updates only, or deletes.
     ///

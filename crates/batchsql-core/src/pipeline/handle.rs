@@ -84,7 +84,8 @@ impl BatchSql {
     /// first batch checks it.
     ///
     /// # Errors
-    /// What the driver found, for example a missing column.
+    /// What the driver found, for example a missing column. PostgreSQL, MySQL and SQLite report all problems of the table in
+    /// one error, of which the message shows at most 20. Raw SQL of a rule is checked only when there are no others.
     pub async fn prepare(&self, schema: &Schema) -> Result<(), SinkError> {
         // A known table gets its share of the buffer before it has a row. If the group cannot be created, the sink
         // returns the reason.

@@ -118,7 +118,7 @@ impl BatchSql {
     }
 
     /// Removes the positions of an incarnation of a source that will never be read again: a log whose folder was deleted, a
-    /// stream or a file that was made anew. Without it they stay for ever. [`positions`](Self::positions) lists all
+    /// stream or a file that was made anew. Without it they stay indefinitely. [`positions`](Self::positions) lists all
     /// incarnations with their owners.
     ///
     /// All of them are removed, or none: none if one has an owner that is not in `ended_owners`, whether its lease is over or

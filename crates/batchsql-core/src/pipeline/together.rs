@@ -80,7 +80,7 @@ impl BatchSql {
     /// As [`try_submit`](Self::try_submit): one of the rows does not fit its table, whose index
     /// [`row`](TrySubmitAllError::row) returns, or the pipeline is closed, or there is no capacity for all of them now
     /// ([`is_full`](SubmitError::is_full)), or never ([`is_too_many`](SubmitError::is_too_many)): then the rows after the
-    /// first one that exceeds the buffer are not looked at. No row was accepted.
+    /// first one that exceeds the buffer are not checked. No row was accepted.
     pub fn try_submit_all<I>(&self, rows: I) -> Result<usize, TrySubmitAllError>
     where
         I: IntoIterator<Item: Row>,

@@ -32,7 +32,7 @@ struct Pending {
     stored: watch::Sender<Stored>,
 }
 
-/// However the task ends, nobody waits for it for ever.
+/// However the task ends, no caller waits for it indefinitely.
 struct ClosedAtEnd(Arc<Gather>);
 
 impl Drop for ClosedAtEnd {

@@ -171,7 +171,7 @@ impl FileFeed {
     /// as long as the database is away.
     ///
     /// # Errors
-    /// The file cannot be looked at, or the feed has stopped ([`is_stopped`](FileError::is_stopped)).
+    /// The state of the file cannot be read, or the feed has stopped ([`is_stopped`](FileError::is_stopped)).
     ///
     /// # Cancel safety
     /// Cancelling stops the wait, not the writing.
@@ -179,7 +179,7 @@ impl FileFeed {
         let path = self.options.path.clone();
         let found = spawn_blocking(move || std::fs::metadata(path)).await.map_err(std::io::Error::other);
         let found = found.and_then(|found| found);
-        let what = || format!("cannot look at {}", self.options.path.display());
+        let what = || format!("cannot read the state of {}", self.options.path.display());
         let found = found.map_err(|error| FileError::io(&what(), error))?;
         let file = Some(identity(&found));
         let (mut ends, mut progress) = (self.ends.clone(), self.feeds.progress());

@@ -1,7 +1,7 @@
 //! Owns which file a file is: by its content, so that a copy, a move and appended lines change nothing.
 //! Must not know lines, positions or databases.
 //!
-//! A file is named by its first line. Two files with one first line are told apart by the bytes before the last line that was
+//! A file is named by its first line. Two files with the same first line are distinguished by the bytes before the last line that was
 //! settled: a file that was replaced, or truncated and written anew, has other bytes there, or ends before.
 
 use std::fs::File;

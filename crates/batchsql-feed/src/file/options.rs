@@ -114,7 +114,7 @@ impl FileOptions {
         self
     }
 
-    /// How often it looks at the end of the file whether there is more; default 250 ms.
+    /// How often it checks whether the file has grown; default 250 ms.
     pub fn look_every(mut self, interval: Duration) -> Self {
         self.look_every = interval;
         self

@@ -62,7 +62,7 @@ impl Opened {
         let name = (&*self.incarnation, &*self.table);
         let empty = |schema: &batchsql_core::Schema| self.pipeline.row_buffer(schema);
         let mut parts = parts(&read, &self.options.schema, self.options.fields, &empty, |line, reason| {
-            tracing::warn!(file = %self.options.path.display(), line = line.number, reason, "a line is no row");
+            tracing::warn!(file = %self.options.path.display(), line = line.number, reason, "a line is not a valid row");
             letters.push_str(&letter(line, reason, name));
             bad += 1;
         });

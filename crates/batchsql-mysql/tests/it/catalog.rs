@@ -60,6 +60,44 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     pipeline.prepare(&Schema::builder("counted").column("note", ColumnType::Text).build().unwrap()).await.unwrap();
 }
 
+#[tokio::test]
+async fn one_error_has_all_problems_of_a_table() {
+    let db = Database::new(
+        "CREATE TABLE t (id BIGINT, price DOUBLE, other TEXT NOT NULL, more TEXT NOT NULL) ENGINE = MyISAM",
+    )
+    .await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("price", ColumnType::Decimal);
+    let schema = schema.column("a", ColumnType::Text).column("b", ColumnType::Text);
+    let error = refusal(&db.sink, schema.on_conflict(Conflict::update(["id"]))).await;
+    assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("t: 6 problems: (1) its engine MyISAM has no transactions"), "{text}");
+    for part in [
+        "(2) its column \"price\" is declared",
+        "(3) it has no columns \"a\", \"b\"; add them with ALTER TABLE",
+        "(4) its column \"other\" is NOT NULL without a default",
+        "(5) its column \"more\" is NOT NULL without a default",
+        "(6) rows cannot be written with conflict key (id)",
+    ] {
+        assert!(text.contains(part), "{text} does not contain {part:?}");
+    }
+    // Problems of the session are in the same error, and a schema that follows sees them too.
+    let sink = MySqlSink::new(foreign_pool(&db, "SET sql_mode = ''").await);
+    for _ in 0..2 {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("nope", ColumnType::Text);
+        let text = refusal(&sink, schema).await.to_string();
+        for part in ["5 problems: (1) the session is not strict", "MyISAM", "it has no column \"nope\"; "] {
+            assert!(text.contains(part), "{text} does not contain {part:?}");
+        }
+    }
+    let text = refusal(&sink, Schema::builder("nowhere").column("id", ColumnType::I64)).await.to_string();
+    assert!(text.contains("(1) the session is not strict") && text.contains("(2) it does not exist"), "{text}");
+    // The index of a key that the table has not is no second problem.
+    let schema = Schema::builder("t").column("nope", ColumnType::I64).on_conflict(Conflict::ignore(["nope"]));
+    let text = refusal(&db.sink, schema).await.to_string();
+    assert!(text.contains("it has no column \"nope\"") && !text.contains("conflict key"), "{text}");
+}
+
 /// A pool whose connections run `sql` first.
 async fn foreign_pool(db: &Database, sql: &'static str) -> MySqlPool {
     let options: MySqlConnectOptions = db.dsn.parse().unwrap();

@@ -74,6 +74,34 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     db.prepare(&wide().on_conflict(Conflict::ignore(["more"])).build().unwrap()).await.unwrap();
 }
 
+#[tokio::test]
+async fn one_error_has_all_problems_of_a_table() {
+    let sink = fresh(
+        "CREATE TABLE t (id bigint, price real, \"Note\" text, other text NOT NULL, more text NOT NULL);
+         CREATE RULE r AS ON INSERT TO t DO INSTEAD NOTHING",
+    )
+    .await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("price", ColumnType::F64);
+    let schema = schema.column("note", ColumnType::Text).column("a", ColumnType::Text).column("b", ColumnType::Text);
+    let (class, text) = refused(&sink, schema.on_conflict(Conflict::update(["id"]))).await;
+    assert_eq!(class, ErrorClass::Schema, "{text}");
+    assert!(text.contains("t: 7 problems: (1) it has a rule for INSERT"), "{text}");
+    for part in [
+        "(2) its column \"price\" is declared \"real\"",
+        "(3) it has no column \"note\", but \"Note\"",
+        "(4) it has no columns \"a\", \"b\"; add them with ALTER TABLE",
+        "(5) its column \"other\" is NOT NULL without a default",
+        "(6) its column \"more\" is NOT NULL without a default",
+        "(7) rows cannot be written with conflict key (id)",
+    ] {
+        assert!(text.contains(part), "{text} does not contain {part:?}");
+    }
+    // The index of a key that the table has not is no second problem.
+    let schema = Schema::builder("t").column("nope", ColumnType::I64).on_conflict(Conflict::ignore(["nope"]));
+    let (_, text) = refused(&sink, schema).await;
+    assert!(text.contains("it has no column \"nope\"") && !text.contains("conflict key"), "{text}");
+}
+
 /// The server silently truncates names after 63 bytes, and accepts only its own spelling of the others.
 #[tokio::test]
 async fn names_that_mean_another_table_or_none_are_refused_with_advice() {
@@ -148,13 +176,16 @@ async fn rights_that_are_missing_are_told_before_the_first_row() {
     };
     check(Conflict::none(), "no right to do this").await;
     grant(format!("GRANT USAGE ON SCHEMA {namespace} TO {user}")).await;
-    check(Conflict::none(), "may not INSERT column \"id\"").await;
+    check(Conflict::none(), "may not INSERT columns \"id\", \"note\"; GRANT INSERT").await;
+    let all = "3 problems: (1) the user may not INSERT columns \"id\", \"note\"; GRANT INSERT on the table to it; (2) the \
+               user may not UPDATE column \"note\"; GRANT UPDATE on the table to it; (3) the user may not SELECT columns";
+    check(Conflict::update(["id"]), all).await;
     grant(format!("GRANT INSERT (id) ON {namespace}.t TO {user}")).await;
     check(Conflict::none(), "may not INSERT column \"note\"").await;
     grant(format!("GRANT INSERT (note) ON {namespace}.t TO {user}")).await;
     pipeline(&user_sink).prepare(&table(Conflict::none()).build().unwrap()).await.unwrap();
     check(Conflict::ignore(["id"]), "may not SELECT column \"id\"").await;
-    check(Conflict::update(["id"]), "may not UPDATE column \"note\"").await;
+    check(Conflict::update(["id"]), "2 problems: (1) the user may not UPDATE column \"note\"").await;
     grant(format!("GRANT SELECT (id), UPDATE (note) ON {namespace}.t TO {user}")).await;
     check(Conflict::update(["id"]), "may not SELECT column \"note\"").await;
     grant(format!("GRANT SELECT (note) ON {namespace}.t TO {user}")).await;

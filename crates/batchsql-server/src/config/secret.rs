@@ -45,7 +45,7 @@ impl fmt::Debug for Secret {
 /// Puts a password into a DSN that has none.
 ///
 /// # Errors
-/// The DSN has a password already, or is not a URL with a host.
+/// The DSN has a password already, or has no host.
 pub(crate) fn with_password(dsn: &str, password: &Secret) -> Result<Secret, String> {
     let Some((scheme, rest)) = dsn.split_once("://") else {
         return Err("a password needs a dsn with a host, such as postgres://user@host/database".to_owned());

@@ -29,7 +29,7 @@ pub(crate) struct Input {
 
 impl Input {
     /// Looks at a file, and reads it once: its content is its identity, so a copy is the same file, and one that has changed is
-    /// another. `read` is told the bytes that were read.
+    /// another. `read` gets the number of bytes that were read.
     ///
     /// # Errors
     /// The file cannot be read, or its name does not say its form.

@@ -61,7 +61,7 @@ pub(crate) struct Loaded {
 }
 
 impl Job {
-    /// Loads the file, from where an earlier run has ended. `written` is told the bytes of the file that are done.
+    /// Loads the file, from where an earlier run has ended. `written` gets the number of bytes of the file that are done.
     ///
     /// # Errors
     /// The load could not go on. A later run goes on behind what was written.
@@ -122,7 +122,7 @@ impl Job {
     }
 }
 
-/// Waits until all partitions are written. `written` is told how far the file was read when a stripe was read that is written.
+/// Waits until all partitions are written. `written` gets how far the file was read when a stripe was read that is written.
 ///
 /// # Errors
 /// The first failure.

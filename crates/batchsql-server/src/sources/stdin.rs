@@ -41,7 +41,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
                     Ok(row) => rows.rows.push_back(row),
                     Err(reason) => {
                         refused += 1;
-                        tracing::warn!(source = id, line, reason, "a line is no row");
+                        tracing::warn!(source = id, line, reason, "a line is not a valid row; it is left out");
                     }
                 },
                 Ok(None) => break (length == 0).then_some(Exit::Done),
@@ -78,7 +78,7 @@ impl Rows<'_> {
                 Ok(()) => return true,
                 Err(Refusal::Row(reason)) => {
                     self.rows.pop_front();
-                    tracing::warn!(source = self.id, reason, "a line is no row");
+                    tracing::warn!(source = self.id, reason, "a line is not a valid row; it is left out");
                 }
                 Err(Refusal::Full) => sleep(PAUSE).await,
                 Err(Refusal::FullBefore(stored)) => {

@@ -131,36 +131,38 @@ fn conflict(table: &Table, key: &[String]) -> Conflict {
 }
 
 /// # Errors
-/// A field or a default names a column that the table does not have.
+/// Fields or defaults name columns that the table does not have; the text has all of them.
 fn check_columns(table: &Table, schema: &Schema) -> Result<(), String> {
     let known: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
     let mapped = table.fields.iter().map(|(field, column)| (format!("fields.{field}"), column.get_ref()));
     let given = table.defaults.keys().map(|column| (format!("defaults.{column}"), column));
-    for (key, column) in mapped.chain(given) {
-        if !known.contains(&column.as_str()) {
-            let what = format!("`{key}` names the column `{column}`, which {} does not have", schema.table_display());
-            return Err(match closest(column, &known) {
-                Some(meant) => format!("{what}; did you mean `{meant}`?"),
-                None => format!("{what}; its columns are {}", known.join(", ")),
-            });
+    let unknown = mapped.chain(given).filter(|(_, column)| !known.contains(&column.as_str()));
+    all(unknown.map(|(key, column)| {
+        let what = format!("`{key}` names the column `{column}`, which {} does not have", schema.table_display());
+        match closest(column, &known) {
+            Some(meant) => format!("{what}; did you mean `{meant}`?"),
+            None => format!("{what}; its columns are {}", known.join(", ")),
         }
-    }
-    Ok(())
+    }))
+}
+
+/// # Errors
+/// All problems as one text, if there are any.
+fn all(problems: impl Iterator<Item = String>) -> Result<(), String> {
+    let problems: Vec<String> = problems.collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
 }
 
 impl Target {
     /// A default of the wrong type is a mistake of the configuration, not of every row.
     fn check_defaults(&self) -> Result<(), String> {
-        for (column, value) in &self.defaults {
+        all(self.defaults.iter().filter_map(|(column, value)| {
             let row = BTreeMap::from([(column, value)]);
             let one = self.schema.row_from_with(&row, FieldRules::default().missing(MissingFields::LeaveOut));
-            let Err(error) = one else { continue };
             // Another column that is missing is no mistake of the default.
-            if error.column() == Some(column) {
-                return Err(format!("the default does not fit: {error}"));
-            }
-        }
-        Ok(())
+            let error = one.err().filter(|error| error.column() == Some(column))?;
+            Some(format!("the default does not fit: {error}"))
+        }))
     }
 
     /// The names of fields that a row may have, for the header of a file.

@@ -40,6 +40,36 @@ fn what_is_ready_is_said_line_by_line() {
     assert_eq!(database.unwrap()["status"], "skipped");
 }
 
+/// A table that does not fit needs one run to be corrected, not one for each problem.
+#[test]
+fn all_problems_of_a_table_are_in_one_line() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER, note TEXT NOT NULL, total REAL)");
+    let check = |more: &str| {
+        place.write("b.toml", format!("{}[[tables]]\nname = \"orders\"\n{more}", place.database()));
+        let ran = place.run(&["check", "b.toml"]);
+        assert_eq!(ran.code(), 1, "{}", ran.all());
+        let line = ran.out().lines().find(|line| line.contains("orders:")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{}", ran.all()))
+    };
+    let columns = "rule = \"update\"\nkey = [\"id\"]\ncolumns = [{ name = \"id\", type = \"i64\" }, { name = \"price\", type = \
+                   \"f64\" }, { name = \"at\", type = \"date\" }]";
+    let line = check(columns);
+    for part in [
+        "3 problems: (1) it has no columns \"price\", \"at\"; add them",
+        "(2) its column \"note\" is NOT NULL without a default",
+        "(3) rows cannot be written with conflict key (id)",
+    ] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    let line = check("fields = { a = \"notes\", b = \"totl\" }\ndefaults = { ids = 1 }");
+    for part in ["did you mean `note`?; `fields.b`", "did you mean `total`?; `defaults.ids`", "did you mean `id`?"] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
+    let line = check("defaults = { id = \"x\", total = \"y\" }");
+    assert_eq!(line.matches("the default does not fit").count(), 2, "{line}");
+}
+
 /// The exit code and a text for each thing that is wrong.
 #[test]
 fn each_thing_that_is_wrong_has_its_exit_code() {

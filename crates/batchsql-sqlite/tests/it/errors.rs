@@ -42,6 +42,36 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
 }
 
 #[tokio::test]
+async fn one_error_has_all_problems_of_a_table() {
+    let sink = memory(
+        "CREATE TABLE t (id INTEGER, price DECIMAL(10,2), other TEXT NOT NULL, more TEXT NOT NULL,
+                         twice INTEGER GENERATED ALWAYS AS (id * 2))",
+    )
+    .await;
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("price", ColumnType::Decimal);
+    let schema = schema.column("twice", ColumnType::I64).column("a", ColumnType::Text).column("b", ColumnType::Text);
+    let schema = schema.on_conflict(Conflict::update(["id"])).build().unwrap();
+    let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("table t: 6 problems: (1) its column \"price\" is declared"), "{text}");
+    for part in [
+        "(2) its column \"twice\" is generated",
+        "(3) it has no columns \"a\", \"b\"; add them with ALTER TABLE",
+        "(4) its column \"other\" is NOT NULL without a default",
+        "(5) its column \"more\" is NOT NULL without a default",
+        "(6) rows cannot be written with conflict key (id); a PRIMARY KEY or UNIQUE index",
+    ] {
+        assert!(text.contains(part), "{text} does not contain {part:?}");
+    }
+    // The index of a key that the table has not is no second problem.
+    let schema = Schema::builder("t").column("nope", ColumnType::I64).column("other", ColumnType::Text);
+    let schema = schema.column("more", ColumnType::Text).on_conflict(Conflict::ignore(["nope"])).build().unwrap();
+    let text = pipeline(&sink).prepare(&schema).await.unwrap_err().to_string();
+    assert!(text.starts_with("table t: it has no column \"nope\"; "), "{text}");
+}
+
+#[tokio::test]
 async fn rows_for_a_missing_table_come_back_and_other_tables_go_on() {
     let sink = memory("CREATE TABLE t (id INTEGER, note TEXT)").await;
     let db = pipeline(&sink);

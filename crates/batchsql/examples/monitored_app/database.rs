@@ -34,17 +34,17 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// The database of a URL, or a SQLite file that is removed at the end.
-    pub(crate) async fn open(url: Option<&str>) -> Result<Self> {
-        let temporary = if url.is_none() { Some(Arc::new(tempfile::tempdir()?)) } else { None };
-        let url = match (&temporary, url) {
+    /// The database of a DSN, or a SQLite file that is removed at the end.
+    pub(crate) async fn open(dsn: Option<&str>) -> Result<Self> {
+        let temporary = if dsn.is_none() { Some(Arc::new(tempfile::tempdir()?)) } else { None };
+        let dsn = match (&temporary, dsn) {
             (Some(folder), _) => format!("sqlite:{}", folder.path().join("app.db").display()),
-            (None, url) => url.unwrap_or_default().to_owned(),
+            (None, dsn) => dsn.unwrap_or_default().to_owned(),
         };
-        if !url.starts_with("sqlite:") {
-            return Ok(Self { sink: batchsql::connect(&url).await?, sqlite: None, _temporary: temporary });
+        if !dsn.starts_with("sqlite:") {
+            return Ok(Self { sink: batchsql::connect(&dsn).await?, sqlite: None, _temporary: temporary });
         }
-        let sqlite = SqliteSink::open(&url)?;
+        let sqlite = SqliteSink::open(&dsn)?;
         sqlite.call(|connection| connection.execute_batch(&TABLES.join(";"))).await?;
         Ok(Self { sink: DynSink::new(sqlite.clone()), sqlite: Some(sqlite), _temporary: temporary })
     }

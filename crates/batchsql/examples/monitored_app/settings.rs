@@ -18,7 +18,7 @@ use crate::Result;
 /// | `METRICS_TLS_CERT_FILE`, `METRICS_TLS_KEY_FILE` | | certificate and key (PEM); both or none |
 /// | `METRICS_TLS_CA_FILE` | | the authority of that certificate, for `--health-check` only |
 ///
-/// No `Debug`: a URL may hold a password, and the token is one.
+/// No `Debug`: a DSN may hold a password, and the token is one.
 pub(crate) struct Settings {
     pub(crate) database_url: Option<String>,
     pub(crate) rows_per_second: f64,
@@ -36,9 +36,9 @@ pub(crate) struct Tls {
 
 impl Settings {
     pub(crate) fn from_env() -> Result<Self> {
-        let url = match (variable("DATABASE_URL")?, variable("DATABASE_URL_FILE")?) {
+        let dsn = match (variable("DATABASE_URL")?, variable("DATABASE_URL_FILE")?) {
             (Some(_), Some(_)) => return Err("set DATABASE_URL or DATABASE_URL_FILE, not both".into()),
-            (url, None) => url,
+            (dsn, None) => dsn,
             (None, Some(file)) => Some(secret("DATABASE_URL_FILE", &file)?),
         };
         let tls = match (variable("METRICS_TLS_CERT_FILE")?, variable("METRICS_TLS_KEY_FILE")?) {
@@ -56,7 +56,7 @@ impl Settings {
         let bind = variable("METRICS_BIND")?.unwrap_or_else(|| "127.0.0.1".to_owned());
         let address = |text: &str| text.trim().parse().map_err(|_| format!("METRICS_BIND: {text:?} is no IP address"));
         Ok(Self {
-            database_url: url,
+            database_url: dsn,
             rows_per_second,
             port: parsed("PROMETHEUS_PORT", "9090", "a port from 0 to 65535")?,
             bind: bind.split(',').map(address).collect::<std::result::Result<_, _>>()?,

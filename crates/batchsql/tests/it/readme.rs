@@ -55,6 +55,19 @@ fn each_published_crate_has_a_readme() {
 }
 
 #[test]
+fn the_readme_of_the_crate_has_every_feature() {
+    let (manifest, readme) = (read("crates/batchsql/Cargo.toml"), read("crates/batchsql/README.md"));
+    let section = manifest.split("[features]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
+    let features: Vec<&str> = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name).collect();
+    assert!(features.len() > 10, "{features:?}");
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for feature in features.iter().filter(|name| **name != "default" && !name.starts_with('#')) {
+        let is_there = rows.iter().any(|row| row.contains(&format!("`{feature}`")));
+        assert!(is_there, "the table of features in crates/batchsql/README.md has no `{feature}`");
+    }
+}
+
+#[test]
 fn the_index_of_the_docs_has_every_page_and_no_other() {
     let docs = Path::new(ROOT).join("docs");
     let index = read("docs/README.md");
