@@ -8,11 +8,11 @@ use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server};
 use crate::support::{LIMIT, Target, context, plain, publish, stream, until};
 use crate::visible::Observer;
 
-/// Nobody else reads or writes the database until it is dropped.
+/// Nobody else writes the database until it is dropped, so no lease can be renewed.
 fn lock(target: &Target) -> batchsql_sqlite::rusqlite::Connection {
     let conn = batchsql_sqlite::rusqlite::Connection::open(target.path("target.db")).unwrap();
     conn.busy_timeout(LIMIT).unwrap();
-    conn.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    conn.execute_batch("BEGIN EXCLUSIVE").unwrap();
     conn
 }
 
