@@ -179,12 +179,12 @@ impl Worker {
         let limit = limit.min(FAR);
         let end = Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task {
-            if timeout(limit, &mut task).await.is_err() {
-                task.abort();
-                // So that nothing of it is left when this returns.
-                let _ = task.await;
-            }
+        if let Some(mut task) = task
+            && timeout(limit, &mut task).await.is_err()
+        {
+            task.abort();
+            // So that nothing of it is left when this returns.
+            let _ = task.await;
         }
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
