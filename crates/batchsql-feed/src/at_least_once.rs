@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{EndedRows, Outcome, RowReceipts, StopReason};
+use batchsql_core::{EndedRows, ErrorClass, Outcome, RowReceipts, SharedRows, SinkError, StopReason};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::{Context, Ending};
 use crate::key;
-use crate::options::FeedSabotage;
+use crate::options::{FeedSabotage, Misfits};
 use crate::partition::{Found, Partition, Watched};
 use crate::rows::StoredRows;
 use crate::source::Source;
@@ -71,6 +71,17 @@ impl Numbers {
         match self {
             Self::All(rows) => rows.len(),
             Self::These(rows) => rows.len(),
+        }
+    }
+
+    /// Removes those from this place on, and returns them.
+    fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::All(rows) => {
+                let all = std::mem::replace(rows, rows.start..rows.start + at);
+                Self::All(all.start + at..all.end)
+            }
+            Self::These(rows) => Self::These(rows.split_off(at)),
         }
     }
 
@@ -139,7 +150,11 @@ impl<S: Source> Feed<S> {
 
     async fn take(&mut self, found: Found) {
         match found {
-            Found::Rows(stored) => self.submit_new(stored).await,
+            Found::Rows(pieces) => {
+                for stored in pieces {
+                    self.submit_new(stored).await;
+                }
+            }
             Found::Skipped(first, last) => {
                 self.window.push_gap(first, last);
                 self.settle().await;
@@ -222,15 +237,42 @@ impl<S: Source> Feed<S> {
         self.submit(first, Numbers::All(settled..count)).await;
     }
 
-    /// Submits rows of a block of the window. Rows that are not accepted have failed, and stay in the source.
+    /// Submits rows of a block of the window. Rows that are not accepted have failed, and stay in the source; those that can
+    /// never be accepted are rejected.
     async fn submit(&mut self, block: u64, numbers: Numbers) {
-        let rows = self.window.block(block).expect("rows of the window are submitted").rows.clone();
+        let StoredRows { rows, refusal, .. } = self.window.block(block).expect("rows of the window are submitted");
+        let (rows, refusal) = (rows.clone(), refusal.clone());
+        let mut refused = Vec::new();
+        if let Some(error) = refusal {
+            refused.extend((0..numbers.len()).map(|index| (numbers.get(index), error.clone())));
+        } else {
+            let mut left = numbers;
+            while left.len() > 0 {
+                let Some((mut rest, error)) = self.submit_until_refused(block, &rows, left).await else { break };
+                left = rest.split_off(1);
+                refused.push((rest.get(0), error));
+            }
+        }
+        let is_kept = self.at.reject(&rows, &refused, |row| block + row as u64).await;
+        let end = if is_kept { End::Rejected } else { End::Failed };
+        refused.iter().for_each(|(row, _)| self.window.end(block, *row..*row + 1, end));
+        self.settle().await;
+    }
+
+    /// Submits rows up to one that can never be accepted. Returns the rows from this one on, and why.
+    async fn submit_until_refused(
+        &mut self,
+        block: u64,
+        rows: &SharedRows,
+        mut numbers: Numbers,
+    ) -> Option<(Numbers, SinkError)> {
         let context = Arc::clone(&self.at.context);
         let views = (0..numbers.len()).map(|index| rows.rows().row(numbers.get(index)));
         if context.options.sabotage == Some(FeedSabotage::SettleEarly) {
             let _ = context.pipeline.submit_all(views).await;
             numbers.ranges(0..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Written));
-            return self.settle().await;
+            self.settle().await;
+            return None;
         }
         let mut receipts = RowReceipts::new();
         let submitted = {
@@ -248,10 +290,18 @@ impl<S: Source> Feed<S> {
             }
         };
         let accepted = receipts.accepted();
-        numbers.ranges(accepted..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Failed));
-        if let Err(Some(error)) = submitted
-            && let Some(error) = error.row_error()
+        let row_error = match &submitted {
+            Err(Some(error)) => error.row_error(),
+            _ => None,
+        };
+        let mut refused = None;
+        if let Some(error) = row_error
+            && context.options.misfits == Misfits::Reject
         {
+            refused = Some((numbers.split_off(accepted), SinkError::new(ErrorClass::Row, error.to_string())));
+        }
+        numbers.ranges(accepted..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Failed));
+        if let (Some(error), None) = (row_error, &refused) {
             self.has_refused = true;
             let (sequence, place) = (block + numbers.get(accepted) as u64, context.options.place);
             let text = format!("row {sequence} of {place} cannot be submitted: {error}; correct the schema");
@@ -260,6 +310,7 @@ impl<S: Source> Feed<S> {
         if accepted > 0 {
             self.sent.push_back(Sent { block, rows: numbers, receipts });
         }
+        refused
     }
 }
 

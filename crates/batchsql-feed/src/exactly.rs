@@ -19,11 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Claim, Claimed, ErrorClass, PartitionKey, Position, Rows, SharedRows, SinkError, Step, StopReason,
+    Claim, Claimed, ErrorClass, PartitionKey, Position, RowError, Rows, SharedRows, SinkError, Step, StopReason,
 };
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
+use crate::options::Misfits;
 use crate::partition::{Found, Partition, Watched};
 use crate::rows::StoredRows;
 use crate::search::Search;
@@ -85,6 +86,16 @@ struct Feed<S> {
     rejected: usize,
 }
 
+/// What is at the front.
+enum Front {
+    /// Rows of one schema, with their sequences.
+    Rows(SharedRows, Vec<u64>),
+    /// Rows of a block, by the sequence of its first row, that no step can write.
+    Refused(u64, SharedRows, Vec<(usize, SinkError)>),
+    /// Nothing that is to be written.
+    Nothing,
+}
+
 /// How a try of rows ended.
 enum Tried {
     Accepted,
@@ -132,7 +143,7 @@ impl<S: Source> Feed<S> {
 
     fn take(&mut self, found: Found) {
         match found {
-            Found::Rows(stored) => self.waiting.push_back(Waiting::Rows(stored, 0)),
+            Found::Rows(pieces) => self.waiting.extend(pieces.into_iter().map(|stored| Waiting::Rows(stored, 0))),
             Found::Skipped(_, last) => self.waiting.push_back(Waiting::Skipped(last)),
             Found::Nothing => {}
         }
@@ -210,12 +221,9 @@ impl<S: Source> Feed<S> {
     async fn write_front(&mut self) {
         self.drop_passed();
         let (rows, sequences) = match self.front() {
-            Ok(Some(front)) => front,
-            Ok(None) => return self.advance().await,
-            Err(reason) => {
-                self.is_blocked = true;
-                return self.at.stop(StopReason::Row, reason);
-            }
+            Front::Rows(rows, sequences) => (rows, sequences),
+            Front::Nothing => return self.advance().await,
+            Front::Refused(first, rows, refused) => return self.refuse(first, &rows, &refused).await,
         };
         let budget = self.at.context.pipeline.isolation_budget(rows.rows()).saturating_sub(self.rejected);
         let mut search = Search::new(sequences.len(), budget, self.is_blamed);
@@ -263,6 +271,22 @@ impl<S: Source> Feed<S> {
         self.at.goes_on();
     }
 
+    /// Ends rows that no step can write, or stops at them.
+    async fn refuse(&mut self, first: u64, rows: &SharedRows, refused: &[(usize, SinkError)]) {
+        let sequence = |row: usize| first + row as u64;
+        let (Some((row, error)), Some((last, _))) = (refused.first(), refused.last()) else { return };
+        if self.at.context.options.misfits == Misfits::Reject {
+            if self.at.reject(rows, refused, sequence).await {
+                self.passed = self.passed.max(sequence(*last));
+            }
+            return;
+        }
+        self.is_blocked = true;
+        let (sequence, place) = (sequence(*row), self.at.context.options.place);
+        let text = format!("row {sequence} of {place} cannot be written: {error}; correct the schema or the limit");
+        self.at.stop(StopReason::Row, text);
+    }
+
     /// Moves guilty rows to the dead letters. False: the feed ends.
     async fn reject_guilty(&mut self, guilty: Vec<(usize, SinkError)>, rows: &SharedRows, sequences: &[u64]) -> bool {
         if guilty.is_empty() {
@@ -285,7 +309,9 @@ impl<S: Source> Feed<S> {
     /// Whether the first row that waits with another schema than these would be accepted.
     async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
         let other = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Rows(stored, from) if stored.rows.rows().schema() != rows.schema() => Some((stored, *from)),
+            Waiting::Rows(stored, from) if stored.refusal.is_none() && stored.rows.rows().schema() != rows.schema() => {
+                Some((stored, *from))
+            }
             _ => None,
         });
         let Some((stored, row)) = other else { return false };
@@ -323,36 +349,41 @@ impl<S: Source> Feed<S> {
         }
     }
 
-    /// The rows of one schema at the front, with their sequences. `None`: there are none.
-    fn front(&self) -> Result<Option<(SharedRows, Vec<u64>)>, String> {
-        let Some(Waiting::Rows(first, _)) = self.waiting.front() else { return Ok(None) };
+    /// The rows of one schema at the front.
+    fn front(&self) -> Front {
+        let Some(Waiting::Rows(first, from)) = self.waiting.front() else { return Front::Nothing };
         let (pipeline, schema) = (&self.at.context.pipeline, first.rows.rows().schema());
-        let place = self.at.context.options.place;
-        let refused = |error| format!("a row of {place} cannot be written: {error}; correct the schema");
-        let mut rows = pipeline.row_buffer(schema).map_err(refused)?;
-        let mut sequences = Vec::new();
+        let refused = |refused| Front::Refused(first.first, first.rows.clone(), refused);
+        let all_refused = |error: &SinkError| (*from..first.len()).map(|row| (row, error.clone())).collect();
+        if let Some(error) = &first.refusal {
+            return refused(all_refused(error));
+        }
+        let mut rows = match pipeline.row_buffer(schema) {
+            Ok(rows) => rows,
+            Err(error) => return refused(all_refused(&row_refused(&error))),
+        };
+        let (mut sequences, mut refused_rows) = (Vec::new(), Vec::new());
         let most = pipeline.max_step_rows(schema);
-        for waiting in &self.waiting {
+        'blocks: for waiting in &self.waiting {
             let Waiting::Rows(stored, from) = waiting else { break };
             let views = stored.rows.rows();
-            if views.schema() != schema {
+            if views.schema() != schema || stored.refusal.is_some() {
                 break;
             }
             for row in *from..stored.len().min(from + most - sequences.len()) {
-                let sequence = stored.first + row as u64;
                 match rows.push(&views.row(row)) {
-                    Ok(()) => sequences.push(sequence),
-                    // Those before it are written first.
-                    Err(_) if !sequences.is_empty() => return Ok(Some((rows.into_rows(), sequences))),
-                    Err(error) => {
-                        return Err(format!(
-                            "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
-                        ));
-                    }
+                    Ok(()) if refused_rows.is_empty() => sequences.push(stored.first + row as u64),
+                    // Those before it end first.
+                    Ok(()) => break 'blocks,
+                    Err(_) if !sequences.is_empty() => break 'blocks,
+                    Err(error) => refused_rows.push((row, row_refused(&error))),
                 }
             }
+            if !refused_rows.is_empty() {
+                break;
+            }
         }
-        Ok(Some((rows.into_rows(), sequences)))
+        if refused_rows.is_empty() { Front::Rows(rows.into_rows(), sequences) } else { refused(refused_rows) }
     }
 
     /// Moves the position behind rows that are not written.
@@ -510,6 +541,11 @@ impl<S: Source> Feed<S> {
         // A row that came meanwhile may be accepted.
         self.at.look_for_more();
     }
+}
+
+/// The row is refused before it is sent.
+fn row_refused(error: &RowError) -> SinkError {
+    SinkError::new(ErrorClass::Row, error.to_string())
 }
 
 fn signed(sequence: u64) -> i64 {

@@ -66,7 +66,7 @@ pub use feeds::{FeedCounts, Feeds, NotStarted};
 pub use letters::Letters;
 #[doc(hidden)]
 pub use options::FeedSabotage;
-pub use options::{FeedOptions, without_ends};
+pub use options::{FeedOptions, Misfits, without_ends};
 pub use schemas::Schemas;
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 pub use state::{PartitionState, StoppedPartition, quoted_table, unquoted_table};

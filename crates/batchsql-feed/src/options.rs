@@ -20,8 +20,23 @@ pub struct FeedOptions {
     pub(crate) ordered: OrderedTables,
     pub(crate) exactly_once: Option<String>,
     pub(crate) accepts_gaps: bool,
+    pub(crate) misfits: Misfits,
     pub(crate) place: &'static str,
     pub(crate) sabotage: Option<FeedSabotage>,
+}
+
+/// What becomes of stored rows that can never be written as they are: the sink refuses them before it sends them, they have a
+/// column that the declared schema of their table lacks, or `NULL` where it allows none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misfits {
+    /// Their partition stops until a person has done something: where the program that stored the rows also writes them, its
+    /// schema is wrong, and not the rows.
+    #[default]
+    Stop,
+    /// They are rejected with the reason, as if the database had refused them, and their partition goes on: where other programs
+    /// store the rows.
+    Reject,
 }
 
 /// A defect on purpose: tests must find it.
@@ -50,6 +65,7 @@ impl FeedOptions {
             ordered,
             exactly_once: None,
             accepts_gaps: false,
+            misfits: Misfits::default(),
             place: "the source",
             sabotage: None,
         }
@@ -65,6 +81,12 @@ impl FeedOptions {
     /// Goes on behind rows that are missing in the source; default false: their partition stops.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accepts_gaps = accept;
+        self
+    }
+
+    /// What becomes of rows that can never be written as they are; default [`Misfits::Stop`].
+    pub fn misfits(mut self, misfits: Misfits) -> Self {
+        self.misfits = misfits;
         self
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use batchsql_core::{DeadLetterLine, Outcome, StopReason};
+use batchsql_core::{DeadLetterLine, Outcome, SharedRows, SinkError, StopReason};
 use tokio::sync::watch;
 
 use crate::context::{Context, Counts, Ending};
@@ -47,7 +47,7 @@ pub(crate) enum Reading {
 
 /// What was read.
 pub(crate) enum Found {
-    Rows(StoredRows),
+    Rows(Vec<StoredRows>),
     /// What is between these sequences needs no write.
     Skipped(u64, u64),
     /// Nothing now: `reading` says why.
@@ -179,10 +179,10 @@ impl<S: Source> Partition<S> {
     fn rows(&mut self, block: SourceBlock) -> Found {
         let options = &self.context.options;
         self.schemas.mark_unchanged();
-        match rows_of(&block, &options.schemas, &options.ordered) {
+        match rows_of(&block, &options.schemas, &options.ordered, options.misfits) {
             Ok(rows) => {
-                self.state.has_read(rows.last());
-                self.counts.read.add(rows.len() as u64);
+                self.state.has_read(block.last());
+                self.counts.read.add(rows.iter().map(StoredRows::len).sum::<usize>() as u64);
                 self.state.stop(None);
                 Found::Rows(rows)
             }
@@ -242,6 +242,24 @@ impl<S: Source> Partition<S> {
         let (source, table) = (&self.context.options.incarnation, self.state.table());
         let id = format!("{source}:{table}:{}:{sequence}", self.state.partition());
         DeadLetterLine::text_of(outcome, Some(&id))
+    }
+
+    /// Rejects rows that can never be written, with the reason. False if the feed ends: then they stay in the source.
+    pub(crate) async fn reject(
+        &mut self,
+        rows: &SharedRows,
+        refused: &[(usize, SinkError)],
+        sequence: impl Fn(usize) -> u64,
+    ) -> bool {
+        let (mut lines, context) = (String::new(), Arc::clone(&self.context));
+        for (row, error) in refused {
+            let outcome = tokio::select! {
+                outcome = context.pipeline.reject_step(rows.rows(), *row, error) => outcome,
+                () = self.ends_now() => return false,
+            };
+            lines.extend(self.letter(sequence(*row), &outcome));
+        }
+        refused.is_empty() || self.keep_letters(lines, refused.len()).await
     }
 
     /// Writes dead letters until they are on disk. False if they are not and the feed ends.

@@ -1,11 +1,18 @@
 //! Owns how a stored block becomes rows of the program's schema.
 //! Must not know the pipeline.
 
-use batchsql_core::{ColumnBuilder, RowError, SharedRows, StopReason};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use batchsql_core::{
+    Column, ColumnBuilder, ColumnType, ErrorClass, RowError, SharedRows, SinkError, StopReason, ValueRef,
+};
 
 use crate::block::rows::read;
+use crate::block::schema_record::LoggedSchema;
 use crate::block::{Unreadable, schema_record};
 use crate::key::{KeyOrder, OrderedTables};
+use crate::options::Misfits;
 use crate::schemas::{Resolved, Schemas, Unresolved};
 use crate::source::SourceBlock;
 
@@ -17,6 +24,8 @@ pub(crate) struct StoredRows {
     pub(crate) rows: SharedRows,
     /// Which of them keep their order.
     pub(crate) order: KeyOrder,
+    /// Why none of them can be written.
+    pub(crate) refusal: Option<SinkError>,
 }
 
 impl StoredRows {
@@ -51,42 +60,178 @@ impl From<Unreadable> for NoValue {
     }
 }
 
-/// The rows of a block.
-pub(crate) fn rows_of(block: &SourceBlock, schemas: &Schemas, ordered: &OrderedTables) -> Result<StoredRows, NoRows> {
+/// The rows of a block, in pieces that are written or refused as a whole: usually one.
+pub(crate) fn rows_of(
+    block: &SourceBlock,
+    schemas: &Schemas,
+    ordered: &OrderedTables,
+    misfits: Misfits,
+) -> Result<Vec<StoredRows>, NoRows> {
     if let Some(rows) = &block.rows
         && !rows.rows().is_empty()
     {
         let order = KeyOrder::of(rows.rows().schema(), ordered);
-        return Ok(StoredRows { first: block.first, rows: rows.clone(), order });
+        return Ok(vec![StoredRows { first: block.first, rows: rows.clone(), order, refusal: None }]);
     }
     let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
-    let Resolved { schema, places } = schemas.resolve(bytes).map_err(NoRows::Unresolved)?;
-    let logged = schema_record::decode(bytes).map_err(|error| NoRows::Unresolved(error.into()))?;
-    let columns: Vec<_> = logged.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
-    let first = block.first;
     if block.count == 0 {
-        let text = format!("the block at {first} has no rows, which is a defect of its source");
+        let text = format!("the block at {} has no rows, which is a defect of its source", block.first);
         return Err(NoRows::Unusable(StopReason::Unreadable, text));
     }
-    let misfit = |row: usize, error: &RowError| {
-        let sequence = first + row as u64;
+    let resolved = match (schemas.resolve(bytes), misfits) {
+        (Ok(resolved), _) => resolved,
+        (Err(error @ Unresolved::NoColumn { .. }), Misfits::Reject) => {
+            let stored = Stored::new(block, bytes)?;
+            return stored.pieces(None, vec![(0..stored.count(), Some(refusal(&error)))], ordered);
+        }
+        (Err(error), _) => return Err(NoRows::Unresolved(error)),
+    };
+    let stored = Stored::new(block, bytes)?;
+    let pieces = match stored.first_null(&resolved)? {
+        None => vec![(0..stored.count(), None)],
+        Some((row, error)) if misfits == Misfits::Stop => {
+            let sequence = block.first + row as u64;
+            let text = format!("row {sequence} does not fit the schema of the program: {error}; correct the schema");
+            return Err(NoRows::Unusable(StopReason::Schema, text));
+        }
+        Some(_) => stored.split_at_nulls(&resolved)?,
+    };
+    stored.pieces(Some(&resolved), pieces, ordered)
+}
+
+fn refusal(error: &dyn std::fmt::Display) -> SinkError {
+    SinkError::new(ErrorClass::Row, error.to_string())
+}
+
+/// Rows of a block, and why they cannot be written; `None` if they can.
+type Piece = (Range<usize>, Option<SinkError>);
+
+/// A block with its schema as it was stored.
+struct Stored<'a> {
+    block: &'a SourceBlock,
+    logged: LoggedSchema,
+    columns: Vec<(ColumnType, bool)>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(block: &'a SourceBlock, schema: &[u8]) -> Result<Self, NoRows> {
+        let logged = schema_record::decode(schema).map_err(|error| NoRows::Unresolved(error.into()))?;
+        let columns = logged.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
+        Ok(Self { block, logged, columns })
+    }
+
+    fn count(&self) -> usize {
+        self.block.count as usize
+    }
+
+    /// Gives each value to `put`, with the numbers of its stored column and of its row.
+    fn read(&self, put: impl FnMut(usize, usize, ValueRef<'_>) -> Result<(), NoValue>) -> Result<(), NoRows> {
+        let SourceBlock { first, count, bytes, .. } = self.block;
+        read(&self.columns, *count, bytes, put).map_err(|error| match error {
+            NoValue::Unreadable(error) => {
+                let text = format!("the block of rows {first} to {} cannot be read: {error}", self.block.last());
+                NoRows::Unusable(StopReason::Unreadable, text)
+            }
+            NoValue::Row(row, error) => self.misfit(row, &error),
+        })
+    }
+
+    fn misfit(&self, row: usize, error: &RowError) -> NoRows {
+        let sequence = self.block.first + row as u64;
         let text = format!("row {sequence} does not fit the schema of the program: {error}; correct the schema");
         NoRows::Unusable(StopReason::Schema, text)
-    };
-    // The numbers of the columns, by those of the stored ones.
-    let mut numbers = vec![0; columns.len()];
-    places.iter().enumerate().for_each(|(number, place)| numbers[*place] = number);
-    let mut rows = ColumnBuilder::new(&schema, block.count as usize);
-    let put = |column: usize, row: usize, value: batchsql_core::ValueRef<'_>| {
-        rows.push(numbers[column], value).map_err(|error| NoValue::Row(row, error))
-    };
-    read(&columns, block.count, &block.bytes, put).map_err(|error| match error {
-        NoValue::Unreadable(error) => {
-            let text = format!("the block of rows {first} to {} cannot be read: {error}", block.last());
-            NoRows::Unusable(StopReason::Unreadable, text)
+    }
+
+    /// Gives `put` the row of each `NULL` in a column that allows none.
+    fn nulls(
+        &self,
+        Resolved { schema, places }: &Resolved,
+        mut put: impl FnMut(usize, RowError),
+    ) -> Result<(), NoRows> {
+        let columns = places.iter().copied().zip(schema.columns());
+        let strict: Vec<(usize, &Column)> =
+            columns.filter(|(at, column)| self.columns[*at].1 && !column.is_nullable()).collect();
+        if strict.is_empty() {
+            return Ok(());
         }
-        NoValue::Row(row, error) => misfit(row, &error),
-    })?;
-    let rows = rows.finish().map_err(|error| misfit(0, &error))?;
-    Ok(StoredRows { first, rows, order: KeyOrder::of(&schema, ordered) })
+        self.read(|column, row, value| {
+            if value.column_type().is_none()
+                && let Some((_, column)) = strict.iter().find(|(at, _)| *at == column)
+            {
+                put(row, RowError::null(schema, column.name()));
+            }
+            Ok(())
+        })
+    }
+
+    fn first_null(&self, resolved: &Resolved) -> Result<Option<(usize, RowError)>, NoRows> {
+        let mut first: Option<(usize, RowError)> = None;
+        self.nulls(resolved, |row, error| {
+            if first.as_ref().is_none_or(|(first, _)| row < *first) {
+                first = Some((row, error));
+            }
+        })?;
+        Ok(first)
+    }
+
+    fn split_at_nulls(&self, resolved: &Resolved) -> Result<Vec<Piece>, NoRows> {
+        let mut refused = BTreeMap::new();
+        self.nulls(resolved, |row, error| {
+            refused.entry(row).or_insert(error);
+        })?;
+        let (mut pieces, mut next) = (Vec::new(), 0);
+        for (row, error) in refused {
+            pieces.extend((next < row).then_some((next..row, None)));
+            pieces.push((row..row + 1, Some(refusal(&error))));
+            next = row + 1;
+        }
+        pieces.extend((next < self.count()).then_some((next..self.count(), None)));
+        Ok(pieces)
+    }
+
+    /// Reads the block once, into the rows of each piece. Refused rows keep the schema that they were stored with.
+    fn pieces(
+        &self,
+        resolved: Option<&Resolved>,
+        pieces: Vec<Piece>,
+        ordered: &OrderedTables,
+    ) -> Result<Vec<StoredRows>, NoRows> {
+        let as_stored = match pieces.iter().any(|(_, refusal)| refusal.is_some()) {
+            true => Some(self.logged.to_schema().map_err(|error| {
+                let text = format!("rows do not fit the schema of the program, and cannot be rejected: {error}");
+                NoRows::Unusable(StopReason::Schema, text)
+            })?),
+            false => None,
+        };
+        // The numbers of the columns, by those of the stored ones.
+        let mut numbers: Vec<usize> = (0..self.columns.len()).collect();
+        let places = resolved.iter().flat_map(|resolved| resolved.places.iter().enumerate());
+        places.for_each(|(number, place)| numbers[*place] = number);
+        let mut builders = Vec::with_capacity(pieces.len());
+        for (rows, refusal) in &pieces {
+            let schema = match refusal {
+                Some(_) => as_stored.as_ref(),
+                None => resolved.map(|resolved| &resolved.schema),
+            };
+            let schema = schema.expect("rows that are not refused have a schema, as have those that are");
+            builders.push((rows.clone(), ColumnBuilder::new(schema, rows.len()), KeyOrder::of(schema, ordered)));
+        }
+        // Columns are read one after the other, each from the first row to the last.
+        let mut at = 0;
+        self.read(|column, row, value| {
+            if row == 0 {
+                at = 0;
+            }
+            while row >= builders[at].0.end {
+                at += 1;
+            }
+            let number = if pieces[at].1.is_some() { column } else { numbers[column] };
+            builders[at].1.push(number, value).map_err(|error| NoValue::Row(row, error))
+        })?;
+        let built = builders.into_iter().zip(pieces).map(|((range, rows, order), (_, refusal))| {
+            let rows = rows.finish().map_err(|error| self.misfit(range.start, &error))?;
+            Ok(StoredRows { first: self.block.first + range.start as u64, rows, order, refusal })
+        });
+        built.collect()
+    }
 }

@@ -45,6 +45,11 @@ pub(crate) enum Unresolved {
     )]
     NoneFits { table: String, advice: &'static str },
     #[error(
+        "table {table} has no column {column:?}, which stored rows have; add it to the schema that was given to {advice}, or leave \
+         it out of the rows"
+    )]
+    NoColumn { table: String, column: String, advice: &'static str },
+    #[error(
         "{count} schemas of table {table} that were given to {advice} fit stored rows; give the schema that the rows were \
          submitted with, or only one of these"
     )]
@@ -55,7 +60,9 @@ impl Unresolved {
     pub(crate) fn kind(&self) -> StopReason {
         match self {
             Self::Unreadable(_) | Self::Lost => StopReason::Unreadable,
-            Self::UnknownRule(_) | Self::NoneFits { .. } | Self::Ambiguous { .. } => StopReason::Schema,
+            Self::UnknownRule(_) | Self::NoneFits { .. } | Self::NoColumn { .. } | Self::Ambiguous { .. } => {
+                StopReason::Schema
+            }
         }
     }
 }
@@ -123,7 +130,10 @@ fn resolve_declared(
     let fitting: Vec<Resolved> = of_kind.iter().filter_map(|schema| fit(logged, schema)).collect();
     let with_action = || fitting.iter().filter(|resolved| resolved.schema.action() == logged.rule.action);
     match &*fitting {
-        [] => Err(Unresolved::NoneFits { table: table_text(&logged.table), advice }),
+        [] => Err(match missing_column(logged, &of_kind) {
+            Some(column) => Unresolved::NoColumn { table: table_text(&logged.table), column, advice },
+            None => Unresolved::NoneFits { table: table_text(&logged.table), advice },
+        }),
         [one] => Ok(Some(one.clone())),
         all => match (with_action().next(), with_action().count()) {
             (Some(one), 1) => Ok(Some(one.clone())),
@@ -136,16 +146,30 @@ fn table_text(table: &TableName) -> String {
     format!("{:?}", table.to_string())
 }
 
-/// A schema for rows with the columns of the stored one, by name; `None` if it has no such columns, another key, or other
-/// types.
-fn fit(logged: &LoggedSchema, schema: &Schema) -> Option<Resolved> {
+/// The order of rows is that of their key: another key would be another order.
+fn has_same_key(logged: &LoggedSchema, schema: &Schema) -> bool {
     let sorted = |key: &[String]| {
         let mut key = key.to_vec();
         key.sort_unstable();
         key
     };
-    // The order of rows is that of their key: another key would be another order.
-    if sorted(schema.conflict().key()) != sorted(&logged.rule.key) {
+    sorted(schema.conflict().key()) == sorted(&logged.rule.key)
+}
+
+/// A column of the stored schema that a declared one lacks, if that is why none fits.
+fn missing_column(logged: &LoggedSchema, declared: &[&Schema]) -> Option<String> {
+    let mut missing = None;
+    for schema in declared.iter().filter(|schema| has_same_key(logged, schema)) {
+        let column = logged.columns.iter().find(|column| schema.column_index(&column.name).is_none())?;
+        missing.get_or_insert_with(|| column.name.clone());
+    }
+    missing
+}
+
+/// A schema for rows with the columns of the stored one, by name; `None` if it has no such columns, another key, or other
+/// types.
+fn fit(logged: &LoggedSchema, schema: &Schema) -> Option<Resolved> {
+    if !has_same_key(logged, schema) {
         return None;
     }
     let schema = schema.with_columns(logged.columns.iter().map(|column| &*column.name)).ok()?;
@@ -214,6 +238,8 @@ mod tests {
         };
         let id_only = Schema::builder("t").column("id", ColumnType::I64).on_conflict(Conflict::ignore(["id"])).build();
         check(vec![id_only.clone().unwrap()], false);
+        let missing = resolve(vec![id_only.clone().unwrap()], &logged).unwrap_err();
+        assert!(matches!(&missing, Unresolved::NoColumn { column, .. } if column == "note"), "{missing}");
         let other_type = Schema::builder("t").column("id", ColumnType::I32).nullable("note", ColumnType::Text);
         check(vec![other_type.on_conflict(Conflict::update(["id"])).build().unwrap()], false);
         check(vec![builder().build().unwrap()], false);

@@ -70,7 +70,9 @@ impl Acks {
     }
 
     /// Lets another worker have the messages without a wait.
-    pub(crate) async fn give_back(self) {
+    pub(crate) async fn give_back(mut self) {
+        self.signs.abort();
+        let _ = (&mut self.signs).await;
         let held: Vec<_> = lock(&self.held).drain(..).collect();
         for (_, acker) in held {
             // Otherwise it comes again when its time is over.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When the stream has answered last.
+/// Whether the stream has answered the last look. What keeps the worker from looking, for example the database, does not count.
 #[derive(Debug)]
 pub(crate) struct Contact {
     /// How long a worker keeps its partitions without an answer. `None`: without a limit.
@@ -18,26 +18,28 @@ pub(crate) struct Contact {
 struct State {
     /// `None` before the first look.
     is_up: Option<bool>,
-    answered: Instant,
+    /// When the first look began that had no answer, if none had one since.
+    away_since: Option<Instant>,
     /// The worker has given its partitions away, or is about to.
     is_gone: bool,
 }
 
 impl Contact {
-    /// The stream has just answered.
+    /// Before the first look.
     pub(crate) fn new(limit: Option<Duration>) -> Self {
-        Self { limit, state: Mutex::new(State { is_up: None, answered: Instant::now(), is_gone: false }) }
+        Self { limit, state: Mutex::new(State { is_up: None, away_since: None, is_gone: false }) }
     }
 
     pub(crate) fn answers(&self) {
-        *self.state() = State { is_up: Some(true), answered: Instant::now(), is_gone: false };
+        *self.state() = State { is_up: Some(true), away_since: None, is_gone: false };
     }
 
-    /// The stream did not answer. Returns whether the worker must give its partitions away.
-    pub(crate) fn is_away(&self) -> bool {
+    /// The stream did not answer a look that began then. Returns whether the worker must give its partitions away.
+    pub(crate) fn is_away(&self, began: Instant) -> bool {
         let mut state = self.state();
         state.is_up = Some(false);
-        state.is_gone |= self.limit.is_some_and(|limit| state.answered.elapsed() >= limit);
+        let since = *state.away_since.get_or_insert(began);
+        state.is_gone |= self.limit.is_some_and(|limit| since.elapsed() >= limit);
         state.is_gone
     }
 
@@ -64,20 +66,27 @@ mod tests {
     async fn a_worker_goes_when_the_stream_was_away_for_long_and_comes_back() {
         let contact = Contact::new(Some(Duration::from_secs(10)));
         assert_eq!(contact.is_up(), None);
-        tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(!contact.is_away());
+        let seconds = Duration::from_secs;
+        assert!(!contact.is_away(Instant::now()));
+        tokio::time::advance(seconds(6)).await;
+        assert!(!contact.is_away(Instant::now()));
         assert_eq!(contact.is_up(), Some(false));
         contact.answers();
         assert_eq!(contact.is_up(), Some(true));
-        tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(!contact.is_away(), "it has answered meanwhile");
-        tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(!contact.is_gone() && contact.is_away() && contact.is_gone());
+        // The database was away meanwhile, so there was no look.
+        tokio::time::advance(seconds(100)).await;
+        assert!(!contact.is_away(Instant::now()), "one look without an answer");
+        tokio::time::advance(seconds(6)).await;
+        assert!(!contact.is_away(Instant::now()), "since 6 seconds");
+        tokio::time::advance(seconds(4)).await;
+        assert!(!contact.is_gone() && contact.is_away(Instant::now()) && contact.is_gone());
         contact.answers();
         assert!(!contact.is_gone());
+        assert!(contact.is_away(Instant::now() - seconds(10)), "a look that has waited for so long");
 
         let forever = Contact::new(None);
-        tokio::time::advance(Duration::from_secs(100_000)).await;
-        assert!(!forever.is_away());
+        assert!(!forever.is_away(Instant::now()));
+        tokio::time::advance(seconds(100_000)).await;
+        assert!(!forever.is_away(Instant::now()));
     }
 }

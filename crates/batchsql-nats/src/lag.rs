@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use batchsql_feed::PartitionState;
 
 use crate::link::Link;
-use crate::reached::Reached;
+use crate::reached::{Consumer, Reached};
 use crate::source::{Guarantee, message_of};
 
 /// What is known of a partition beside what its source has read.
@@ -34,8 +34,20 @@ impl Lag {
         (state, reached): (&PartitionState, &Reached),
         messages: u64,
     ) {
-        let Some(consumer) = reached.consumer() else { return };
-        let floor = match (guarantee, link.consumer(&consumer).await) {
+        let info = match reached.consumer() {
+            Consumer::None => return,
+            Consumer::Gone => None,
+            Consumer::Open(name) => match link.consumer(&name).await {
+                Ok(Some(info)) => Some(info),
+                Ok(None) => {
+                    reached.has_lost(&name);
+                    None
+                }
+                // It is asked again.
+                Err(()) => return,
+            },
+        };
+        let floor = match (guarantee, info) {
             (_, None) => {
                 // A stopped partition loses its consumer after a while, and no message of it is removed.
                 let before = std::mem::replace(&mut self.known().messages, messages);

@@ -1,9 +1,9 @@
 //! Owns how a worker that writes exactly once gets and gives partitions: its leases in the table of positions.
 //! Must not know the stream, or when the worker does so.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use batchsql_core::{BatchSql, PartitionKey, Position, StoredPosition, share_out};
+use batchsql_core::{BatchSql, PartitionKey, Position, SinkError, StoredPosition, share_out};
 use futures_util::future::join_all;
 
 use crate::options::WorkerOptions;
@@ -31,7 +31,8 @@ impl Leases<'_> {
     /// Renews them, and takes a seat if there is none: a worker without a seat gets no partitions.
     pub(crate) async fn renew(&self) -> Result<(), String> {
         let WorkerOptions { source, owner, lease, .. } = self.options;
-        let held = self.pipeline.renew(source, owner, *lease).await.map_err(|error| error.to_string())?;
+        let renewed = self.pipeline.renew(source, owner, *lease).await;
+        let held = renewed.map_err(|error| self.not_known(&error))?;
         if !held.iter().any(|stored| stored.key.is_seat()) {
             self.pipeline.take_seat(source, owner, *lease).await.map_err(|error| error.to_string())?;
         }
@@ -43,7 +44,7 @@ impl Leases<'_> {
         let WorkerOptions { source, owner, .. } = self.options;
         // Before the look, or a claim that has just succeeded would seem to be another worker's.
         let held = self.partitions.held();
-        let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
+        let stored = self.pipeline.positions(source).await.map_err(|error| self.not_known(&error))?;
         self.end_lost(&held, &stored).await;
         let all: Vec<PartitionKey> = self.partitions.all().into_iter().map(|name| self.key(name)).collect();
         self.show_unheld(&all, &stored);
@@ -84,7 +85,7 @@ impl Leases<'_> {
     }
 
     /// Ends partitions that another worker has claimed. One without rows to write would not notice it.
-    async fn end_lost(&self, held: &HashSet<Name>, stored: &[StoredPosition]) {
+    async fn end_lost(&self, held: &BTreeSet<Name>, stored: &[StoredPosition]) {
         let is_of_other = |stored: &&StoredPosition| stored.owner.as_ref().is_some_and(|of| *of != self.options.owner);
         for stored in stored.iter().filter(|stored| self.is_partition(stored)).filter(is_of_other) {
             let name = (stored.key.table.clone(), stored.key.partition);
@@ -100,8 +101,13 @@ impl Leases<'_> {
         let held: HashSet<&PartitionKey> =
             stored.iter().filter(|stored| stored.holder().is_some()).map(|stored| &stored.key).collect();
         let unheld = all.iter().filter(|key| !held.contains(key));
-        let unheld: Vec<Name> = unheld.map(|key| (key.table.clone(), key.partition)).collect();
-        self.partitions.are_unheld(&unheld);
+        self.partitions.are_unheld(unheld.map(|key| (key.table.clone(), key.partition)));
+    }
+
+    /// The leases cannot be looked at, so it is not known which partitions no worker has.
+    fn not_known(&self, error: &SinkError) -> String {
+        self.partitions.are_unheld([]);
+        error.to_string()
     }
 
     /// Partitions are shared out as if each worker could have any of them. So those of a table that some workers leave out may

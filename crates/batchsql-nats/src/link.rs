@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use batchsql_core::StopReason;
 use batchsql_feed::{Refusal, Schemas, SourceError};
@@ -140,9 +141,19 @@ impl Link {
         reader(&consumer, 1).await.map_err(|error| no_consumer(subject, &error))
     }
 
-    /// What the server counts of a consumer. `None`: it does not answer, or the consumer is gone.
-    pub(crate) async fn consumer(&self, name: &str) -> Option<consumer::Info> {
-        self.stream.consumer_info(name).await.ok()
+    /// What the server counts of a consumer. `Ok(None)`: there is no such consumer any more.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub(crate) async fn consumer(&self, name: &str) -> Result<Option<consumer::Info>, ()> {
+        match self.stream.consumer_info(name).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if matches!(error.kind(), ConsumerInfoErrorKind::NotFound) => Ok(None),
+            Err(error) => {
+                tracing::debug!(%error, name, "NATS does not show a consumer");
+                Err(())
+            }
+        }
     }
 
     /// When the message with this sequence was stored; `None` if it is gone.

@@ -1,7 +1,7 @@
 //! Owns the partitions that a worker feeds: which ones there are, their start and end, how far they are, and what may be trimmed.
 //! Must not know which of them the worker should have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -46,6 +46,8 @@ pub(crate) struct Partitions {
     /// How long what a partition has under way may take when the partition ends.
     end: Duration,
     known: Mutex<BTreeMap<String, Table>>,
+    /// Those that no worker has, as of the last look at the leases; none if they could not be looked at.
+    unheld: Mutex<BTreeSet<Name>>,
     running: Mutex<BTreeMap<Name, Running>>,
     /// Messages of each subject, as of the last look.
     messages: Mutex<HashMap<Name, u64>>,
@@ -58,8 +60,6 @@ pub(crate) struct Partitions {
 struct Table {
     name: TableName,
     tallies: Arc<Tallies>,
-    /// Partitions that no worker has, as of the last look at the leases.
-    unheld: u64,
 }
 
 /// A table, as the observers see it.
@@ -139,6 +139,7 @@ impl Partitions {
             keep_for,
             end,
             known: Mutex::default(),
+            unheld: Mutex::default(),
             running: Mutex::default(),
             messages: Mutex::default(),
             next_asked: AtomicUsize::new(0),
@@ -162,7 +163,7 @@ impl Partitions {
             if self.is_meant(&name) {
                 let table = quoted_table(&name);
                 messages.insert((table.clone(), partition), count as u64);
-                let new = || Table { name, tallies: Arc::default(), unheld: 0 };
+                let new = || Table { name, tallies: Arc::default() };
                 lock(&self.known).entry(table).or_insert_with(new);
             }
         }
@@ -197,21 +198,22 @@ impl Partitions {
 
     /// The tables that the stream has or had rows of.
     pub(crate) fn tables(&self) -> Vec<TableStats> {
+        // It may have claimed some since the look.
+        let held = self.held();
+        let unheld: Vec<Name> = lock(&self.unheld).difference(&held).cloned().collect();
         let known = lock(&self.known);
-        let tables = known.iter().map(|(table, Table { tallies, unheld, .. })| TableStats {
+        let tables = known.iter().map(|(table, Table { tallies, .. })| TableStats {
             shown: unquoted_table(table),
             table: table.clone(),
             tallies: Arc::clone(tallies),
-            unheld: *unheld,
+            unheld: unheld.iter().filter(|(of, _)| of == table).count() as u64,
         });
         tables.collect()
     }
 
     /// These partitions have no worker.
-    pub(crate) fn are_unheld(&self, names: &[Name]) {
-        for (table, known) in &mut *lock(&self.known) {
-            known.unheld = names.iter().filter(|(of, _)| of == table).count() as u64;
-        }
+    pub(crate) fn are_unheld(&self, names: impl IntoIterator<Item = Name>) {
+        *lock(&self.unheld) = names.into_iter().collect();
     }
 
     /// Whether it is one of the tables of this worker.
@@ -295,7 +297,7 @@ impl Partitions {
     }
 
     /// Those that this worker has claimed.
-    pub(crate) fn held(&self) -> HashSet<Name> {
+    pub(crate) fn held(&self) -> BTreeSet<Name> {
         let running = lock(&self.running);
         running.iter().filter(|(_, running)| running.state.is_held()).map(|(name, _)| name.clone()).collect()
     }

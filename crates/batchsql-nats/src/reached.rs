@@ -26,8 +26,7 @@ pub(crate) struct Reached {
 /// and has 10 more; of all of these 3 have ended since. So 10 + 5 - (3 - 2) = 14 messages have not ended.
 #[derive(Debug, Default)]
 struct Counted {
-    /// `None` before the first one.
-    consumer: Option<Arc<str>>,
+    consumer: Consumer,
     /// Messages that have ended since it was opened, minus those that were held then.
     ended: i64,
     /// Messages that were read and have not ended.
@@ -36,6 +35,17 @@ struct Counted {
     pending: u64,
     /// Messages that any worker holds, as the server counts them. Exactly once, zero.
     delivered: u64,
+}
+
+/// The consumer that a partition is read with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    /// There was none yet.
+    #[default]
+    None,
+    Open(Arc<str>),
+    /// The server has removed it, as nobody has read from it. There is another one when the partition goes on.
+    Gone,
 }
 
 /// Messages of a partition that have not ended.
@@ -81,7 +91,7 @@ impl Reached {
     /// The partition is read with this consumer from now on.
     pub(crate) fn opens(&self, consumer: &str) {
         let mut counted = self.counted();
-        counted.consumer = Some(consumer.into());
+        counted.consumer = Consumer::Open(consumer.into());
         counted.ended = -i64::try_from(counted.held).unwrap_or(i64::MAX);
     }
 
@@ -101,8 +111,16 @@ impl Reached {
     }
 
     /// The consumer that it is read with.
-    pub(crate) fn consumer(&self) -> Option<Arc<str>> {
+    pub(crate) fn consumer(&self) -> Consumer {
         self.counted().consumer.clone()
+    }
+
+    /// The server does not have this consumer any more.
+    pub(crate) fn has_lost(&self, consumer: &str) {
+        let mut counted = self.counted();
+        if matches!(&counted.consumer, Consumer::Open(open) if **open == *consumer) {
+            counted.consumer = Consumer::Gone;
+        }
     }
 
     /// The server has said about a consumer that acknowledges nothing how many messages it has delivered, and how many it has.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use batchsql_core::TableName;
@@ -111,6 +111,10 @@ impl StreamOptions {
         }
         match context.create_stream(self.config()).await {
             Ok(_) => {}
+            Err(error) if is_made_by_another(&error) => {
+                // Its check says whether it can be used.
+                tracing::debug!(stream = self.name, "another process has made the stream meanwhile");
+            }
             Err(error) => {
                 let name = &self.name;
                 return Err(match error.kind() {
@@ -277,6 +281,11 @@ pub struct StreamCheck {
     pub max_message: usize,
     /// What does not lose rows by itself, and should be known.
     pub warnings: Vec<String>,
+}
+
+/// Somebody was faster, with other settings than these: only some of them matter.
+fn is_made_by_another(error: &CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(refused) if refused.error_code() == ErrorCode::STREAM_NAME_EXIST)
 }
 
 /// A cluster has no leader yet, or not enough servers for the replicas.

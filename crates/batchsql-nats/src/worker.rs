@@ -8,12 +8,12 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use batchsql_core::{BatchSql, BatchSqlBuilder, CloseReport, Sink};
 use batchsql_feed::key::OrderedTables;
-use batchsql_feed::{FeedOptions, Feeds, Letters, Schemas, without_ends};
+use batchsql_feed::{FeedOptions, Feeds, Letters, Misfits, Schemas, without_ends};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::contact::Contact;
 use crate::error::NatsError;
@@ -126,7 +126,8 @@ impl Worker {
             source: options.source.clone(),
         });
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
-        feed = feed.accept_gaps(options.accept_gaps).called("the stream");
+        // The rows are of other programs, which may have another schema: one of them must not stop the others.
+        feed = feed.accept_gaps(options.accept_gaps).misfits(Misfits::Reject).called("the stream");
         let guarantee = if options.exactly_once {
             feed = feed.exactly_once(&*options.source);
             Guarantee::ExactlyOnce { owner: options.owner.clone(), lease: options.lease }
@@ -176,15 +177,18 @@ impl Worker {
     pub async fn close(&self, limit: Duration) -> CloseReport {
         self.inner.ending.send_replace(true);
         let limit = limit.min(FAR);
-        let end = tokio::time::Instant::now() + limit;
+        let end = Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task {
-            let _ = timeout(limit, &mut task).await;
+        if let Some(mut task) = task
+            && timeout(limit, &mut task).await.is_err()
+        {
             task.abort();
+            // So that nothing of it is left when this returns.
+            let _ = task.await;
         }
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
-        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let left = end.saturating_duration_since(Instant::now());
         let stops = names.iter().map(|name| partitions.stop_within(name, left));
         let _ = timeout(left + GIVING, join_all(stops)).await;
         if options.exactly_once {
@@ -195,7 +199,7 @@ impl Worker {
                 );
             }
         }
-        let report = pipeline.close(end.saturating_duration_since(tokio::time::Instant::now())).await;
+        let report = pipeline.close(end.saturating_duration_since(Instant::now())).await;
         partitions.feeds.end().await;
         self.inner.report();
         report
@@ -260,18 +264,19 @@ impl Inner {
 
     /// One look at the stream and the leases.
     async fn turn(&self) -> Result<(), String> {
-        // Otherwise others are to have its partitions until the stream answers.
-        if self.options.exactly_once && !self.contact.is_gone() {
-            self.leases().renew().await?;
-        }
-        let looked = match timeout(LOOKING, self.look()).await {
-            Ok(looked) => looked,
-            Err(_) => Err(NoStream::Away(format!("NATS has not shown the stream within {LOOKING:?}"))),
+        let was_gone = self.contact.is_gone();
+        let renewing = async {
+            // Otherwise others are to have its partitions until the stream answers.
+            if self.options.exactly_once && !was_gone { self.leases().renew().await } else { Ok(()) }
         };
+        // The stream is looked at whatever the database does: only a stream that is away is a reason to give partitions away.
+        let (renewed, looked) = tokio::join!(renewing, self.look());
         match looked {
-            Err(NoStream::Away(text)) => return self.is_away(text).await,
+            Err(NoStream::Away(text)) => {
+                return self.is_away(text, renewed).await;
+            }
             Err(NoStream::MadeAnew(text)) => {
-                self.contact.answers();
+                renewed?;
                 if self.options.exactly_once {
                     self.leases().share(Claiming::Yes).await?;
                 }
@@ -279,12 +284,11 @@ impl Inner {
             }
             Ok(()) => {}
         }
-        if self.contact.is_gone() {
+        renewed?;
+        if was_gone {
             tracing::warn!("NATS answers again; this worker takes partitions again");
-            self.contact.answers();
             self.leases().renew().await?;
         }
-        self.contact.answers();
         let shared = if self.options.exactly_once {
             self.leases().share(Claiming::Yes).await
         } else {
@@ -298,12 +302,12 @@ impl Inner {
     }
 
     /// The stream did not answer. A worker that cannot read its partitions keeps them for a bounded time only.
-    async fn is_away(&self, text: String) -> Result<(), String> {
-        if self.contact.is_away() {
+    async fn is_away(&self, text: String, renewed: Result<(), String>) -> Result<(), String> {
+        if self.contact.is_gone() {
             let names = self.partitions.running();
             join_all(names.iter().map(|name| self.partitions.stop_without_server(name))).await;
             // It does not look any more who has which.
-            self.partitions.are_unheld(&[]);
+            self.partitions.are_unheld([]);
             let limit = self.options.release_after;
             return Err(match self.leases().release_all().await {
                 Ok(()) => {
@@ -314,6 +318,9 @@ impl Inner {
                 }
             });
         }
+        if let Err(error) = renewed {
+            return Err(format!("{text}; {error}"));
+        }
         if self.options.exactly_once {
             self.leases().share(Claiming::No).await?;
         }
@@ -321,6 +328,21 @@ impl Inner {
     }
 
     async fn look(&self) -> Result<(), NoStream> {
+        let began = Instant::now();
+        let looked = match timeout(LOOKING, self.look_at_stream()).await {
+            Ok(looked) => looked,
+            Err(_) => Err(NoStream::Away(format!("NATS has not shown the stream within {LOOKING:?}"))),
+        };
+        match &looked {
+            Err(NoStream::Away(_)) => {
+                self.contact.is_away(began);
+            }
+            Ok(()) | Err(NoStream::MadeAnew(_)) => self.contact.answers(),
+        }
+        looked
+    }
+
+    async fn look_at_stream(&self) -> Result<(), NoStream> {
         let info = self.partitions.link.info().await?;
         self.end.store(info.state.last_sequence, std::sync::atomic::Ordering::Relaxed);
         self.partitions.look_for_tables().await

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod kill;
+mod misfits;
+mod outages;
 mod publisher;
 mod support;
 mod trouble;

@@ -268,3 +268,23 @@ async fn streams_that_lose_rows_are_refused() {
     let error = Worker::start(context, builder, own).await.unwrap_err();
     assert!(error.to_string().contains("it has 2 partitions"), "{error}");
 }
+
+/// Each finds no stream and makes it, with settings that do not matter to the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_make_a_stream_at_once_get_the_same_one() {
+    let context = context().await;
+    for _ in 0..20 {
+        let options = stream(2);
+        let makers: Vec<_> = (0..4)
+            .map(|number| {
+                let (context, options) = (context.clone(), options.clone().max_bytes(1 << (20 + number)));
+                tokio::spawn(async move { options.create(&context).await })
+            })
+            .collect();
+        let mut incarnations = std::collections::BTreeSet::new();
+        for maker in makers {
+            incarnations.insert(maker.await.unwrap().unwrap().incarnation);
+        }
+        assert_eq!(incarnations.len(), 1);
+    }
+}

@@ -13,7 +13,7 @@ use crate::support::{LIMIT, Target, connect, context, last, plain, publish, stre
 
 /// The last state, and the sum of all counts.
 #[derive(Clone, Default)]
-struct Observer(Arc<Mutex<Seen>>);
+pub(crate) struct Observer(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
@@ -41,7 +41,7 @@ impl MetricsReporter for Observer {
 }
 
 impl Observer {
-    async fn worker(&self, target: &Target, context: &Context, options: WorkerOptions) -> Worker {
+    pub(crate) async fn worker(&self, target: &Target, context: &Context, options: WorkerOptions) -> Worker {
         let builder = target.builder().metrics_reporter(self.clone());
         Worker::start(context.clone(), builder, options).await.unwrap()
     }
@@ -51,7 +51,7 @@ impl Observer {
     }
 
     /// The state of the table `plain`.
-    fn table(&self) -> FeedTable {
+    pub(crate) fn table(&self) -> FeedTable {
         let seen = self.0.lock().unwrap();
         seen.gauges.tables.iter().find(|table| table.table == "plain").cloned().unwrap_or_default()
     }
@@ -146,6 +146,16 @@ async fn a_stopped_partition_is_seen_with_its_reason_and_what_waits_behind_it() 
     let waiting = left().await;
     until("what has come waits too", async || seen.table().unsettled_messages == waiting).await;
     assert!(seen.table().oldest_unsettled.is_some());
+    // The server is not asked about it again, whenever it is looked at the stream.
+    let client = context.client();
+    let mut asked = client.subscribe(format!("$JS.API.CONSUMER.INFO.{}.*", options.name())).await.unwrap();
+    let mut looks = client.subscribe(format!("$JS.API.STREAM.INFO.{}", options.name())).await.unwrap();
+    client.flush().await.unwrap();
+    for _ in 0..6 {
+        use futures_util::StreamExt as _;
+        tokio::time::timeout(LIMIT, looks.next()).await.unwrap().unwrap();
+    }
+    assert!(futures_util::FutureExt::now_or_never(futures_util::StreamExt::next(&mut asked)).is_none());
     worker.close(LIMIT).await;
     assert_eq!(stopped(StopReason::Gap), 0, "it has no partitions any more");
 }

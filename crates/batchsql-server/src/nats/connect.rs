@@ -66,12 +66,14 @@ fn options(nats: &Nats) -> Result<ConnectOptions, NotConnected> {
         Login::Open => options,
         Login::Token(token) => options.token(token.reveal().to_owned()),
         Login::Password(user, password) => options.user_and_password(user.clone(), password.reveal().to_owned()),
-        // Its error may show parts of the file.
-        Login::Credentials(credentials) => options.credentials(credentials.reveal()).map_err(|_| NotConnected {
-            is_final: true,
-            text: "the file of credentials has no token and key of a user; make it with `nsc generate creds`"
-                .to_owned(),
-        })?,
+        // Its error may show parts of the file. It wants the end of the last line, which was trimmed.
+        Login::Credentials(credentials) => {
+            options.credentials(&format!("{}\n", credentials.reveal())).map_err(|_| NotConnected {
+                is_final: true,
+                text: "the file of credentials has no token and key of a user; make it with `nsc generate creds`"
+                    .to_owned(),
+            })?
+        }
     };
     let Some(tls) = &nats.tls else { return Ok(options) };
     let options = options.require_tls(true);

@@ -150,6 +150,11 @@ impl Service {
     async fn stop(self, drain_for: Duration, signals: &mut Signals) -> Exit {
         let Self { intake, metrics, http, mut sources, readiness } = self;
         readiness.abort();
+        if let Err(error) = readiness.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "readiness was no longer shown, because of a defect of the program");
+        }
         // A load goes on with the next start.
         sources.stop_readers().await;
         metrics.set_ready(false);

@@ -146,7 +146,19 @@ impl Sources {
 
     /// Ends files and standard input where they are.
     pub(crate) async fn stop_readers(&mut self) {
-        self.readers.shutdown().await;
+        self.readers.abort_all();
+        while let Some(ended) = self.readers.join_next().await {
+            match ended {
+                Ok(Ok(Exit::Done)) => {}
+                Ok(Ok(exit)) => self.exit = exit,
+                Ok(Err(Failure { exit, text })) => {
+                    tracing::error!("{text}");
+                    self.exit = exit;
+                }
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => self.defect(&error),
+            }
+        }
     }
 
     /// Ends workers: they have `limit` to write what they have, and give their partitions to others. Returns how the sources have

@@ -268,3 +268,39 @@ fn numbers_in_documents_keep_all_of_their_digits() {
     let text: String = place.sql("").query_row("SELECT doc FROM orders WHERE id = 9", [], |row| row.get(0)).unwrap();
     assert_eq!(text, DOCUMENT);
 }
+
+/// Each request holds rows, and all want more than there is: one is refused at once, and the others go on.
+#[test]
+fn requests_that_want_all_memory_do_not_wait_for_each_other() {
+    let place = place();
+    // Longer than the test: no request is answered because of it.
+    let program =
+        place.start(&config(&place, "", "limits = { held = \"2MiB\", together = \"2MiB\", capacity_time = \"1h\" }\n"));
+    let at = program.address();
+    let note = "x".repeat(1000);
+    let rows = 1200;
+    let requests: Vec<_> = (0..16_u64)
+        .map(|request| {
+            let ids = request * rows..(request + 1) * rows;
+            let body: String = ids.map(|id| format!("{{\"id\":{id},\"note\":\"{note}\"}}\n")).collect();
+            std::thread::spawn(move || post(at, "orders/rows", &[NDJSON], body))
+        })
+        .collect();
+    let mut stored = 0;
+    for request in requests {
+        let response = request.join().unwrap();
+        match response.status {
+            200 => stored += 1,
+            429 => {
+                assert_eq!(response.header("retry-after"), Some("1"), "{response:?}");
+                assert_eq!(response.number("accepted"), 0, "all or none");
+            }
+            _ => panic!("{response:?}"),
+        }
+    }
+    assert!(stored > 0);
+    // Nothing is held any more.
+    assert_eq!(post(at, "orders/rows", &[NDJSON], lines(0..1)).status, 200);
+    assert_eq!(program.stop().0, 0);
+    assert_eq!(place.number("SELECT count(*) FROM orders"), stored * rows as i64 + 1);
+}

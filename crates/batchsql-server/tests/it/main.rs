@@ -18,5 +18,7 @@ mod load_batches;
 mod program;
 mod sources;
 #[cfg(feature = "nats")]
+mod stream_logins;
+#[cfg(feature = "nats")]
 mod streams;
 mod tools;

@@ -15,9 +15,11 @@ use crate::program::{Place, Running, until};
 const ROWS: usize = 200;
 
 /// A stream, and who reads and writes it.
-struct Cluster {
-    place: Place,
+pub(crate) struct Cluster {
+    pub(crate) place: Place,
     url: String,
+    /// The lines of `[nats]` beside the servers.
+    login: String,
     stream: String,
     /// The section of the database.
     database: String,
@@ -31,11 +33,12 @@ impl Cluster {
     fn new(url: &str) -> Self {
         let place = Place::new();
         let (database, table) = (place.database(), "orders".to_owned());
-        Self { url: url.to_owned(), stream: unique("stream"), database, table, columns: String::new(), place }
+        let login = String::new();
+        Self { url: url.to_owned(), login, stream: unique("stream"), database, table, columns: String::new(), place }
     }
 
     /// With a SQLite file, and a table without a key: a row that is written twice is there twice.
-    fn of_sqlite(url: &str) -> Self {
+    pub(crate) fn of_sqlite(url: &str) -> Self {
         let cluster = Self::new(url);
         cluster.place.sql("PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER NOT NULL, note TEXT)");
         cluster
@@ -47,11 +50,17 @@ impl Cluster {
     }
 
     fn nats(&self) -> String {
-        format!("[nats]\nservers = \"{}\"\n", self.url)
+        format!("[nats]\nservers = \"{}\"\n{}\n", self.url, self.login)
+    }
+
+    /// With other lines in `[nats]`.
+    pub(crate) fn with_login(mut self, login: &str) -> Self {
+        login.clone_into(&mut self.login);
+        self
     }
 
     /// Takes rows over HTTP. Its log, if it has one, is published exactly once.
-    fn front(&self, more: &str) -> String {
+    pub(crate) fn front(&self, more: &str) -> String {
         let columns =
             "columns = [{ name = \"id\", type = \"i64\" }, { name = \"note\", type = \"text\", nullable = true }]\n";
         let columns = if self.columns.is_empty() { columns } else { &self.columns };
@@ -64,7 +73,7 @@ impl Cluster {
     }
 
     /// Writes rows. `more` is of its source.
-    fn worker(&self, more: &str) -> String {
+    pub(crate) fn worker(&self, more: &str) -> String {
         format!(
             "{}{}[pipeline]\nstatement_timeout = \"2s\"\n[dead_letters]\nfile = \"letters\"\n[metrics]\nlisten = \
              \"127.0.0.1:0\"\n[[tables]]\nname = \"orders\"\ntable = \"{}\"\n{}[[sources]]\nid = \
@@ -83,13 +92,13 @@ impl Cluster {
         Running::spawn(self.place.command(&["run", name]))
     }
 
-    fn start(&self, name: &str, config: &str) -> Running {
+    pub(crate) fn start(&self, name: &str, config: &str) -> Running {
         let mut program = self.spawn(name, config);
         program.wait_for(" ready");
         program
     }
 
-    fn ids(&self) -> Vec<i64> {
+    pub(crate) fn ids(&self) -> Vec<i64> {
         let db = self.place.sql("");
         let mut query = db.prepare("SELECT id FROM orders ORDER BY id").unwrap();
         query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
@@ -101,7 +110,7 @@ impl Cluster {
 }
 
 /// Sends rows with these ids, and returns when they are accepted.
-fn put(front: SocketAddr, ids: std::ops::Range<usize>) {
+pub(crate) fn put(front: SocketAddr, ids: std::ops::Range<usize>) {
     put_and_wait(front, "accepted", ids);
 }
 
