@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::geometry::Shape;
 use crate::real_type::Modifier;
 use crate::times::Keeps;
 use crate::value_limit::ValueLimit;
@@ -178,7 +179,10 @@ fn limited(ty: &CatalogType, modifier: i32) -> Option<Part> {
         "interval" if modifier < 0 => PartLimit::Value(ValueLimit::Interval),
         // `interval day` leaves out fields, `money` depends on a setting of the server, the others are cut.
         "interval" | "money" | "name" | "char" => return None,
-        _ => return Some(Part::Whole),
+        _ => match Shape::of(name) {
+            Some(shape) => PartLimit::Value(ValueLimit::Geometry(shape)),
+            None => return Some(Part::Whole),
+        },
     };
     Some(Part::Limited(limit))
 }
