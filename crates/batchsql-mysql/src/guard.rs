@@ -6,6 +6,8 @@ use std::ops::RangeInclusive;
 use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ValueRef};
 
+use crate::doubles::are_kept;
+
 /// Years that a YEAR column accepts, besides 0.
 const YEARS: RangeInclusive<i64> = 1901..=2155;
 
@@ -39,6 +41,8 @@ pub(crate) enum Guard {
     /// TIME as text: `[-]hhh:mm:ss`, with at most this many fractional digits. The server reads `12:30` as hours and minutes,
     /// `1230` as minutes and seconds, and rounds.
     Duration(usize),
+    /// A geometry as text: its coordinates become doubles.
+    Doubles,
 }
 
 impl Guard {
@@ -96,6 +100,7 @@ impl Guard {
                 text.is_empty() || text.len() > *digits || text.bytes().any(|b| !matches!(b, b'0' | b'1'))
             }
             Self::Duration(digits) => !is_duration(text, *digits),
+            Self::Doubles => !are_kept(text),
             _ => false,
         }
     }
@@ -122,6 +127,9 @@ impl Guard {
             Self::Bits(digits) => format!("is not a text of 1 to {digits} digits 0 and 1"),
             Self::Duration(digits) => {
                 format!("is not a time of the form [-]hhh:mm:ss with at most {digits} fractional digits")
+            }
+            Self::Doubles => {
+                "has a coordinate with more digits than a double keeps, which the server would round; round it".into()
             }
             Self::Member(_) => "is not the name of a member of the ENUM".into(),
             Self::None => "is refused".into(),

@@ -14,6 +14,7 @@ use crate::in_use::{Left, left_open};
 use crate::learned::Learned;
 use crate::seen;
 use crate::session::{Sessions, is_shared};
+use crate::session_names::SessionNames;
 use crate::set_up::{NAMES, Wanted, missing, packet_limit};
 use crate::settings::{IgnoreWith, ReplaceWith, Settings, ValuesInText};
 
@@ -79,6 +80,16 @@ async fn set_up(connection: &mut MySqlConnection, wanted: &Wanted, learned: &Lea
     let before = Instant::now();
     connection.ping().await?;
     learned.note(packet_limit(&found), before.elapsed());
+    Ok(())
+}
+
+/// Asks for the name of a connection's session, in the place of a ping.
+async fn see(connection: &mut MySqlConnection, sessions: &Sessions, names: &SessionNames) -> sqlx::Result<()> {
+    let name = sessions.see(connection).await?;
+    if let Some(name) = &name {
+        names.keep(connection, name.clone()).await?;
+    }
+    seen::set(name);
     Ok(())
 }
 
@@ -213,21 +224,25 @@ impl MySqlOptions {
         let sees = self.settings.abandoned_writes != AbandonedWrites::Wait && !is_shared(self.connect.get_host());
         let (to_see, at_first) = (Arc::clone(&sessions), Arc::clone(&sessions));
         let wanted = Arc::clone(&self.wanted);
+        let names = Arc::new(SessionNames::of(self.max_connections));
+        let in_use = Arc::clone(&names);
         MySqlPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
-                let (doubt, sessions) = (doubt.clone(), Arc::clone(&to_see));
+                let (doubt, sessions, names) = (doubt.clone(), Arc::clone(&to_see), Arc::clone(&in_use));
                 Box::pin(async move {
                     seen::set(None);
                     if meta.idle_for > PING_AFTER_IDLE {
                         let check = doubt.check();
                         match sees {
-                            true => seen::set(sessions.see(connection).await?),
+                            true => see(connection, &sessions, &names).await?,
                             false => connection.ping().await?,
                         }
                         check.passed();
+                    } else if sees {
+                        seen::set(names.find(connection).await?);
                     }
                     Ok(true)
                 })
@@ -250,10 +265,11 @@ impl MySqlOptions {
             })
             .after_connect(move |connection: &mut MySqlConnection, _| {
                 let (wanted, learned, sessions) = (Arc::clone(&wanted), Arc::clone(&learned), Arc::clone(&at_first));
+                let names = Arc::clone(&names);
                 Box::pin(async move {
+                    seen::set(None);
                     set_up(connection, &wanted, &learned).await?;
-                    seen::set(if sees { sessions.see(connection).await? } else { None });
-                    Ok(())
+                    if sees { see(connection, &sessions, &names).await } else { Ok(()) }
                 })
             })
             .connect_lazy_with(self.connect.clone())

@@ -249,7 +249,7 @@ impl Sink for MySqlSink {
         Ok(Some(Session::new(shared)))
     }
 
-    /// Known of connections that were opened, or were idle for a while: the pool asks in the place of a ping.
+    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the name.
     fn known_session(&self, conn: &MySqlConn) -> Option<Session> {
         conn.named.clone().map(Session::new)
     }

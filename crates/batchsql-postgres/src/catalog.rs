@@ -321,6 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn no_query_has_a_slice_of_an_array() {
+        let of_types = user_types::query();
+        let has_slice = |sql: &str| sql.split('[').skip(1).any(|rest| rest.split(']').next().is_some_and(is_slice));
+        for sql in [RELATION, SIMILAR, COLUMNS, UNIQUE, &*of_types] {
+            assert!(!has_slice(sql), "servers similar to PostgreSQL do not support it: {sql}");
+        }
+        assert!(has_slice("SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]") && has_slice("a[:2]"));
+        assert!(!has_slice("SELECT a[1::int4], '{}'::text[]"));
+    }
+
+    /// Whether there is a colon that is not part of a cast.
+    fn is_slice(subscript: &str) -> bool {
+        subscript.replace("::", "").contains(':')
+    }
+
+    #[test]
     fn names_in_the_text_of_a_query_are_only_names() {
         assert_eq!(literal("a"), "E'a'");
         assert_eq!(literal(r"it's \'; DROP TABLE t; --"), r"E'it''s \\''; DROP TABLE t; --'");

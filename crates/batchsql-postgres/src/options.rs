@@ -13,6 +13,7 @@ use crate::open_error::{problem, server};
 use crate::plan::CACHED_STATEMENTS;
 use crate::seen;
 use crate::servers::{NoServer, Servers, TargetSession, at};
+use crate::session_names::SessionNames;
 use crate::settings::{LossyValues, Settings, Strategy};
 use crate::source::Source;
 
@@ -269,21 +270,25 @@ impl PostgresOptions {
         let in_pool = doubt.clone();
         // Behind a pooler a session is not that of the connection.
         let sees = self.settings.prepared_statements;
+        let names = Arc::new(SessionNames::of(self.max_connections));
+        let in_use = Arc::clone(&names);
         let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
             .test_before_acquire(false)
             .before_acquire(move |conn, meta| {
-                let doubt = in_pool.clone();
+                let (doubt, names) = (in_pool.clone(), Arc::clone(&in_use));
                 Box::pin(async move {
                     seen::none();
                     if meta.idle_for > PING_AFTER_IDLE {
                         let check = doubt.check();
                         match sees {
-                            true => seen::ask(conn).await?,
+                            true => seen::ask(conn, &names).await?,
                             false => conn.ping().await?,
                         }
                         check.passed();
+                    } else if sees {
+                        seen::find(conn, &names).await?;
                     }
                     Ok(true)
                 })
@@ -296,12 +301,13 @@ impl PostgresOptions {
         if !self.settings.prepared_statements {
             return source(pool.connect_lazy_with(connect));
         }
-        let pool = pool.after_connect(|conn, _| {
+        let pool = pool.after_connect(move |conn, _| {
+            let names = Arc::clone(&names);
             Box::pin(async move {
                 seen::none();
                 match conn.execute(DETECT_GONE_CLIENTS).await {
                     // The platform of the server does not support this.
-                    Ok(_) | Err(sqlx::Error::Database(_)) => seen::ask(conn).await,
+                    Ok(_) | Err(sqlx::Error::Database(_)) => seen::ask(conn, &names).await,
                     Err(error) => Err(error),
                 }
             })

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::geometry::Shape;
 use crate::real_type::Modifier;
 use crate::times::Keeps;
 use crate::value_limit::ValueLimit;
@@ -183,7 +184,10 @@ fn limited(ty: &CatalogType, modifier: i32) -> Option<Part> {
         "interval" => PartLimit::Interval { digits: declared.interval_fraction()? },
         // `money` depends on a setting of the server, the others are cut.
         "money" | "name" | "char" => return None,
-        _ => return Some(Part::Whole),
+        _ => match Shape::of(name) {
+            Some(shape) => PartLimit::Value(ValueLimit::Geometry(shape)),
+            None => return Some(Part::Whole),
+        },
     };
     Some(Part::Limited(limit))
 }

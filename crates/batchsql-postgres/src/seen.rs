@@ -10,6 +10,7 @@ use sqlx::{PgConnection, PgPool, Postgres};
 
 use crate::classify::is_refusal;
 use crate::session::{Named, ask_name};
+use crate::session_names::SessionNames;
 
 tokio::task_local! {
     static SEEN: RefCell<Option<Named>>;
@@ -33,13 +34,25 @@ pub(crate) fn none() {
 ///
 /// # Errors
 /// The connection is lost.
-pub(crate) async fn ask(conn: &mut PgConnection) -> sqlx::Result<()> {
+pub(crate) async fn ask(conn: &mut PgConnection, names: &SessionNames) -> sqlx::Result<()> {
     match ask_name(conn).await {
-        Ok(named) => set(Some(named)),
+        Ok(named) => {
+            names.keep(conn, named.clone()).await?;
+            set(Some(named));
+        }
         // The server has answered.
         Err(error) if is_refusal(&error) => none(),
         Err(error) => return Err(sqlx::Error::Io(io::Error::other(error.to_string()))),
     }
+    Ok(())
+}
+
+/// Finds the name of a connection that was in use just before.
+///
+/// # Errors
+/// The connection is lost.
+pub(crate) async fn find(conn: &mut PgConnection, names: &SessionNames) -> sqlx::Result<()> {
+    set(names.find(conn).await?);
     Ok(())
 }
 

@@ -191,7 +191,7 @@ impl Sink for PostgresSink {
         self.sessions.name(&self.source, conn).await
     }
 
-    /// Known of connections that were opened, or were idle for a while: the pool asks in the place of a ping.
+    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the name.
     fn known_session(&self, conn: &PostgresConn) -> Option<Session> {
         conn.seen.as_ref().and_then(|named| self.sessions.seen(named))
     }

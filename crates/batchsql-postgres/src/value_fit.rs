@@ -7,6 +7,7 @@ use batchsql_core::exhaustive::Value;
 use crate::calendar::Calendar;
 use crate::digits::{Digits, float_of, has_long_fraction, has_smaller_fraction, tokens};
 use crate::encode::{MAX_FRACTION, MAX_VALUE_BYTES, MAX_WHOLE, Unfit, has_nul, is_nested};
+use crate::geometry;
 use crate::times::{is_interval_kept, is_kept_whole};
 use crate::value_limit::ValueLimit;
 use crate::wire::Wire;
@@ -79,6 +80,7 @@ fn text(text: &str, limit: ValueLimit, wire: Wire) -> Result<(), Unfit> {
         }
         ValueLimit::TextFraction | ValueLimit::Times(_) if has_long_fraction(text) => Err(Unfit::Rounded),
         ValueLimit::Times(keeps) if !is_kept_whole(text, keeps) => Err(Unfit::PartLeftOut),
+        ValueLimit::Geometry(shape) => geometry::is_kept(text, shape),
         ValueLimit::Interval if !is_interval_kept(text, 6) => Err(Unfit::Rounded),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 
+use crate::geometry::Shape;
 use crate::real_type::RealType;
 use crate::times::Keeps;
 use crate::wire::Wire;
@@ -27,6 +28,8 @@ pub(crate) enum ValueLimit {
     NumericElements { precision: i32, scale: i32 },
     /// Text or JSON from which the server parses numbers of `real`.
     RealElements,
+    /// Text from which the server parses geometric values of doubles.
+    Geometry(Shape),
     /// Text from which the server parses instants; it stores six digits of a second.
     TextFraction,
     /// Text from which the server parses dates or times of a type that does not store every part.
@@ -46,6 +49,7 @@ impl ValueLimit {
             | Self::Characters { .. }
             | Self::NumericElements { .. }
             | Self::RealElements
+            | Self::Geometry(_)
             | Self::TextFraction
             | Self::Times(_)
             | Self::Interval => Self::None,
@@ -92,6 +96,6 @@ fn text_limit(real: &RealType) -> ValueLimit {
         ("timetz", _) => ValueLimit::Times(Keeps::TimeAndZone),
         ("interval", _) => ValueLimit::Interval,
         ("timestamptz" | "tstzrange" | "tstzmultirange", _) => ValueLimit::TextFraction,
-        _ => ValueLimit::None,
+        (name, _) => Shape::of(name).map_or(ValueLimit::None, ValueLimit::Geometry),
     }
 }

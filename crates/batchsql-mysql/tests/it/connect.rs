@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchsql_core::{BatchSql, Conflict, OutcomeKind, Sink};
+use batchsql_core::{Attempt, BatchSql, Conflict, OutcomeKind, Sink};
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::MySqlConnectOptions;
 use batchsql_mysql::{MySqlOptions, MySqlSink};
@@ -32,7 +32,7 @@ async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
     sink.acquire().await.unwrap();
 }
 
-/// Nobody asks for the session of a table without an order; the pool asks when it checks the connection.
+/// Nobody asks for the session of a table without an order; the pool asks when it opens or checks a connection, and keeps it.
 #[tokio::test]
 async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
     let db = Database::new("CREATE TABLE t (id BIGINT, note TEXT)").await;
@@ -53,8 +53,7 @@ async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
         }
     };
     assert!(receipt(1).await.is_written());
-    // From now on the connection is checked before it is used, by asking for its session.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // The connection was in use just before.
     let mut other = db.connection().await;
     other.execute("LOCK TABLES t WRITE").await.unwrap();
     let (outcome, ()) = tokio::join!(receipt(2), async {
@@ -70,6 +69,33 @@ async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
     assert!(error.contains("the connection is dead"), "{error}");
     assert_eq!(outcome.kind(), OutcomeKind::Unknown);
     assert!(receipt(3).await.is_written());
+}
+
+#[tokio::test]
+async fn the_session_of_a_connection_that_comes_back_at_once_is_known() {
+    let db = Database::with("CREATE TABLE t (id BIGINT, note TEXT)", "max_connections=2").await;
+    let sink = &db.sink;
+    let mut locking = db.connection().await;
+    let schema = schema(Conflict::none());
+    let batch = batchsql_testkit::batch_of([row(&schema, 1, "a")]).await;
+    for _ in 0..10 {
+        let (one, two) = tokio::join!(sink.acquire(), sink.acquire());
+        let (mut one, two) = (one.unwrap(), two.unwrap());
+        let known = |conn| sink.known_session(conn).expect("it was asked for when the connection was opened");
+        let (of_one, of_two) = (known(&one), known(&two));
+        let plan = sink.prepare(&mut one, &schema).await.unwrap();
+        locking.execute("LOCK TABLES t WRITE").await.unwrap();
+        let attempt = Attempt::new(false);
+        // The connection that waits is the one of this name, and not the other.
+        let (written, ()) = tokio::join!(sink.write(&mut one, &plan, batch.rows(), &attempt), async {
+            while sink.is_working(&of_one).await.unwrap() != Some(true) {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(sink.is_working(&of_two).await.unwrap(), Some(false));
+            locking.execute("UNLOCK TABLES").await.unwrap();
+        });
+        written.unwrap();
+    }
 }
 
 /// The error of connecting, within the connect timeout and without the password.

@@ -105,7 +105,11 @@ async fn error_of(pipeline: &BatchSql, row: DynRow) -> (Option<ErrorClass>, Opti
 
 /// A sink whose sessions are set up like ours, and then with `sql`.
 async fn sink_with_session(db: &Database, sql: &'static str) -> MySqlSink {
-    let pool = MySqlPoolOptions::new().max_connections(2).after_connect(move |connection, _| {
+    sink_with_sessions(db, 2, sql).await
+}
+
+async fn sink_with_sessions(db: &Database, most: u32, sql: &'static str) -> MySqlSink {
+    let pool = MySqlPoolOptions::new().max_connections(most).after_connect(move |connection, _| {
         Box::pin(async move {
             connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await?;
             connection.execute(sql).await.map(drop)
@@ -321,9 +325,17 @@ async fn outcomes_of(sink: &MySqlSink, row: DynRow) -> bool {
 #[tokio::test]
 async fn a_session_that_may_only_read_is_a_resource() {
     let db = Database::new(TABLE).await;
-    let sink = sink_with_session(&db, "SET SESSION TRANSACTION READ ONLY").await;
+    let sink = sink_with_sessions(&db, 1, "SET SESSION TRANSACTION READ ONLY").await;
+    let connection = async || -> u64 {
+        let id = batchsql_mysql::sqlx::query_scalar("SELECT CONNECTION_ID()");
+        id.fetch_one(sink.mysql_pool()).await.unwrap()
+    };
+    let before = connection().await;
+    assert_eq!(connection().await, before, "the pool has one connection");
     let (class, code, _) = error_of(&impatient(&sink), row(&schema(Conflict::none()), 1, "a")).await;
     assert_eq!((class, code.as_deref()), (Some(ErrorClass::Resource), Some("1792")));
+    // Another one may reach a server that accepts writes.
+    assert_ne!(connection().await, before);
 }
 
 #[tokio::test]

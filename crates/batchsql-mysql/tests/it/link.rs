@@ -30,6 +30,10 @@ enum Cut {
     ExecutedBehindProxy,
     /// As `Committed`, but the answer is replaced by the error of a killed session.
     CommittedAndKilled,
+    /// The statement does not reach the server: TiDB answers that its transaction has failed and may be repeated (8022).
+    FailedAtTiDb,
+    /// As `Executed`, but the answer is replaced by the error without a number of its own of Vitess (1105).
+    ExecutedAtVitess,
 }
 
 /// A packet with an error.
@@ -96,7 +100,8 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                 let meets = begins && match packet[4] {
                     0x16 => is(Cut::Prepare),
                     0x17 => {
-                        let wanted = is(Cut::Execute) || is(Cut::Executed) || is(Cut::ExecutedBehindProxy);
+                        let executed = [Cut::Executed, Cut::ExecutedBehindProxy, Cut::ExecutedAtVitess];
+                        let wanted = is(Cut::Execute) || is(Cut::FailedAtTiDb) || executed.into_iter().any(is);
                         wanted && spared.fetch_update(Atomic::SeqCst, Atomic::SeqCst, |n| n.checked_sub(1)).is_err()
                     }
                     0x03 => (is(Cut::Committed) || is(Cut::CommittedAndKilled)) && packet.windows(10).any(|words| words == b"COMMIT AND"),
@@ -107,8 +112,16 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                     if is(Cut::Prepare) || is(Cut::Execute) {
                         return;
                     }
+                    if is(Cut::FailedAtTiDb) {
+                        // The connection stays as it is.
+                        let _ = client.write_all(&error_packet(8022, "HY000")).await;
+                        continue;
+                    }
                     loses_reply = true;
                     answer = is(Cut::ExecutedBehindProxy).then(|| error_packet(2013, "HY000"));
+                    if is(Cut::ExecutedAtVitess) {
+                        answer = Some(error_packet(1105, "HY000"));
+                    }
                     if is(Cut::CommittedAndKilled) {
                         answer = Some(error_packet(1317, "70100"));
                     }
@@ -177,7 +190,17 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     let (names, table) = cut(Conflict::update(["id"]), Cut::Execute).await;
     assert_eq!((names, table), (vec!["written"; 2], all()));
     let (names, table) = cut(Conflict::ignore(["id"]), Cut::Executed).await;
-    assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds its own rows");
+    assert_eq!((names, table), (vec!["ignored"; 2], all()), "the repeat finds rows, its own or those of others");
+    // TiDB says that it has written nothing.
+    for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])] {
+        let (names, table) = cut(conflict, Cut::FailedAtTiDb).await;
+        assert_eq!((names, table), (vec!["written"; 2], all()));
+    }
+    // Vitess does not say whether it has.
+    let (names, table) = cut(Conflict::none(), Cut::ExecutedAtVitess).await;
+    assert_eq!((names, table), (vec!["unknown"; 2], all()));
+    let (names, table) = cut(Conflict::update(["id"]), Cut::ExecutedAtVitess).await;
+    assert_eq!((names, table), (vec!["written"; 2], all()));
     // A proxy reports a lost server in an error packet, as if the server had rejected the rows.
     let (names, table) = cut(Conflict::none(), Cut::ExecutedBehindProxy).await;
     assert_eq!((names, table), (vec!["unknown"; 2], all()));

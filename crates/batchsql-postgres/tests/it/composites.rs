@@ -21,7 +21,8 @@ const TYPES: &str = "CREATE DOMAIN price AS numeric(6,2);
     CREATE TYPE pricerange AS RANGE (subtype = price);
     CREATE TYPE timerange AS RANGE (subtype = time);
     CREATE TYPE floatrange AS RANGE (subtype = float8);
-    CREATE TYPE spans AS (waits interval);";
+    CREATE TYPE spans AS (waits interval);
+    CREATE TYPE place AS (name text, at point, areas box[]);";
 
 /// A column, a value that it stores, what is stored, a value that it changes, the code, and the server's conversion.
 type Case = (&'static str, Value, &'static str, Value, &'static str, &'static str);
@@ -43,6 +44,22 @@ fn cases() -> Vec<Case> {
             "(1.01,x)",
         ),
         ("pair", text("(,)"), "(,)", text("(1e-3,)"), "22000", "(0.00,)"),
+        (
+            "place",
+            text("(a,\"(0.1,2)\",\"{(1,1),(0,0);(2,2),(0.1,0)}\")"),
+            "(a,\"(0.1,2)\",\"{(1,1),(0,0);(2,2),(0.1,0)}\")",
+            text("(0.12345678901234567890,\"(9007199254740993,1)\",)"),
+            "22000",
+            "(0.12345678901234567890,\"(9.007199254740992e+15,1)\",)",
+        ),
+        (
+            "place",
+            text("(a,,)"),
+            "(a,,)",
+            text("(a,,\"{(1,1),(0,0);(9007199254740993,2),(0,0)}\")"),
+            "22000",
+            "(a,,\"{(1,1),(0,0);(9.007199254740992e+15,2),(0,0)}\")",
+        ),
         ("checked", text("(1.2,yes)"), "(1.20,yes)", text("(0.001,)"), "22000", "(0.00,)"),
         (
             "pair[]",

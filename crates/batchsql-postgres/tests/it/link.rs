@@ -66,6 +66,23 @@ async fn rows_with_a_rule_whose_reply_is_lost_are_repeated() {
     }
 }
 
+/// Whether the attempt without a reply or another writer wrote them is not asked: rows that another writer stored before may
+/// be equal too.
+#[tokio::test]
+async fn rows_under_ignore_whose_reply_is_lost_end_as_ignored() {
+    for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Staging] {
+        let (sink, proxy, direct) = through_proxy(Cut::After(commits(strategy)), strategy).await;
+        let db = start(&sink);
+        let schema = schema(Conflict::ignore(["id"]));
+        db.prepare(&schema).await.unwrap();
+        proxy.arm();
+        let outcomes = outcomes_by(&db, (0..64).map(|id| row(&schema, id, "a"))).await;
+        assert!(proxy.has_cut(), "{strategy:?}");
+        assert!(outcomes.iter().all(|o| o.kind() == OutcomeKind::Ignored), "{strategy:?} {outcomes:?}");
+        assert_eq!(read(&direct, "SELECT count(*), count(DISTINCT id) FROM t").await, ["64|64"], "{strategy:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_commit_that_never_arrived_is_unknown_too() {
     let (sink, proxy, direct) = through_proxy(Cut::Before(COMMIT), Strategy::Staging).await;

@@ -1,8 +1,11 @@
-//! Batches that are abandoned before their commit: they are known not to be written, and never are.
+//! Batches that are abandoned: before their commit, they are known not to be written, and never are; during it, they may be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, OutcomeKind, PipelineConfig};
+use batchsql_core::{BatchInfo, BatchSql, Conflict, ErrorClass, MetricsReporter, OutcomeKind, PipelineConfig};
 use batchsql_sqlite::SqliteSink;
 
 use crate::support::{HOUR, memory, read, row, schema};
@@ -66,4 +69,51 @@ async fn the_deadline_of_close_leaves_nothing_behind() {
     assert_eq!((report.balance.purged(), report.balance.unknown()), (1, 0), "{}", report.balance);
     assert_eq!(receipt.await.kind(), OutcomeKind::Purged);
     assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"]);
+}
+
+/// Lets a commit continue when the pipeline has given it up.
+struct Release {
+    is_committing: Arc<AtomicBool>,
+    held: Sender<()>,
+}
+
+impl MetricsReporter for Release {
+    fn batch_retried(&self, _: &BatchInfo<'_>, _: ErrorClass) {
+        if self.is_committing.load(Ordering::SeqCst) {
+            let _ = self.held.send(());
+        }
+    }
+}
+
+/// Whether the attempt without a reply or another writer wrote the row is not asked: a row that another writer stored before
+/// may be equal too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_under_ignore_that_is_given_up_during_its_commit_ends_as_ignored() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
+    let is_committing = Arc::new(AtomicBool::new(false));
+    let (held, released) = channel();
+    let config = PipelineConfig::default().statement_timeout(Duration::from_secs(1)).retry_for(HOUR);
+    let release = Release { is_committing: Arc::clone(&is_committing), held };
+    let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(release).start().unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    db.prepare(&schema).await.unwrap();
+    sink.call(move |conn| {
+        let mut first = Some(released);
+        let _ = conn.commit_hook(Some(move || {
+            if let Some(released) = first.take() {
+                is_committing.store(true, Ordering::SeqCst);
+                let _ = released.recv_timeout(Duration::from_secs(60));
+            }
+            // Commits.
+            false
+        }));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let receipt = db.submit_tracked(&row(&schema, 1, "a")).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(receipt.await.kind(), OutcomeKind::Ignored);
+    db.close(HOUR).await;
+    assert_eq!(read(&sink, "SELECT id, note FROM t").await, ["1|a"]);
 }

@@ -1,0 +1,78 @@
+//! Owns the names of the sessions of a pool's connections: a connection that was in use just before is found again without
+//! a round trip.
+//! Must not know how a session is named, or what the name is for.
+//!
+//! `sqlx` shows neither the process id of a connection nor another number of it. But each connection keeps its own
+//! description of a statement that it has prepared, and returns the same one each time. Two connections have two
+//! descriptions, at two addresses; the list holds the description, so its address is not used again.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sqlx::postgres::PgStatement;
+use sqlx::{Connection, Executor, PgConnection, Statement};
+
+use crate::session::Named;
+
+/// The statement. It has a column, because an empty list of columns has no address of its own.
+const MARK: &str = "SELECT true AS batchsql_session";
+
+/// The names, those that were used last at the end.
+pub(crate) struct SessionNames {
+    known: Mutex<VecDeque<(PgStatement<'static>, Named)>>,
+    /// Pools do not report closed connections, so the oldest names are dropped.
+    most: usize,
+}
+
+impl SessionNames {
+    /// For a pool of this many connections.
+    pub(crate) fn of(connections: u32) -> Self {
+        let most = usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(2);
+        Self { known: Mutex::default(), most }
+    }
+
+    /// The name of a connection's session; no round trip, unless the connection has closed the statement because of many
+    /// others. Then the name is not known.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn find(&self, conn: &mut PgConnection) -> sqlx::Result<Option<Named>> {
+        if self.lock().is_empty() || conn.cached_statements_size() == 0 {
+            return Ok(None);
+        }
+        let mark = conn.prepare(MARK).await?;
+        let mut known = self.lock();
+        let place = known.iter().position(|(other, _)| is_same(other, &mark));
+        let Some(entry) = place.and_then(|place| known.remove(place)) else { return Ok(None) };
+        let name = entry.1.clone();
+        known.push_back(entry);
+        Ok(Some(name))
+    }
+
+    /// Keeps the name of a connection's session. One round trip, the first time.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn keep(&self, conn: &mut PgConnection, name: Named) -> sqlx::Result<()> {
+        let mark = Statement::to_owned(&conn.prepare(MARK).await?);
+        if conn.cached_statements_size() == 0 {
+            return Ok(());
+        }
+        let mut known = self.lock();
+        known.retain(|(other, _)| !is_same(other, &mark));
+        if known.len() >= self.most {
+            known.pop_front();
+        }
+        known.push_back((mark, name));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(PgStatement<'static>, Named)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether two descriptions are one.
+fn is_same(one: &PgStatement<'_>, other: &PgStatement<'_>) -> bool {
+    std::ptr::eq(one.columns(), other.columns())
+}
