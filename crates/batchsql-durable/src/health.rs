@@ -18,6 +18,9 @@ pub struct DurableHealth {
     /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows.
     /// They try again by themselves.
     pub waiting: Vec<StoppedPartition>,
+    /// The setting of the database with which its crash may lose written rows, and what to do; such rows are no longer in the
+    /// log. `None`: there is none, it is not known yet, or rows are written exactly once, which such a setting stops.
+    pub lossy_setting: Option<String>,
     /// The log accepts no rows: its disk budget is used, or the disk is full or fails.
     pub log_is_full: bool,
 }

@@ -342,6 +342,7 @@ impl Inner {
             waiting: partitions.feeds.waiting(),
             counts: partitions.feeds.counts(),
             trouble: trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            lossy_setting: partitions.feeds.lossy_setting(),
         }
     }
 

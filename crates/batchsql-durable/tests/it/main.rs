@@ -10,6 +10,8 @@ mod kill;
 mod monitor;
 #[cfg(target_os = "linux")]
 mod outage;
+#[cfg(unix)]
+mod parked;
 mod positions;
 #[cfg(unix)]
 mod requests;

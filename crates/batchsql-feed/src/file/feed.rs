@@ -160,6 +160,12 @@ impl FileFeed {
         self.state.waiting()
     }
 
+    /// The setting of the database with which its crash may lose written lines, and what to do, see
+    /// [`Feeds::lossy_setting`].
+    pub fn lossy_setting(&self) -> Option<String> {
+        self.feeds.lossy_setting()
+    }
+
     /// The pipeline, for its balance and its health.
     pub fn pipeline(&self) -> &BatchSql {
         &self.pipeline
