@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod chaos;
+mod disk;
 mod exactly;
 mod gaps;
 #[cfg(unix)]
