@@ -76,7 +76,9 @@ async fn rows_of_postgres_wait_for_its_repair() {
             other.execute(&*format!("ALTER TABLE {table} {change}; COMMIT")).await.unwrap();
         };
         let mut repairing = PgConnection::connect(&dsn(Kind::Postgres)).await.unwrap();
-        let repaired = async || drop(repairing.execute(&*format!("ALTER TABLE {table} {repair}")).await.unwrap());
+        let repaired = async || {
+            repairing.execute(&*format!("ALTER TABLE {table} {repair}")).await.unwrap();
+        };
         feed(sink, &table, advice, is_exact, changing, repaired).await;
         let whole = format!("SELECT 1 FROM {table} HAVING count(DISTINCT id) = {LINES} AND count(*) = {LINES}");
         let found = look.fetch_optional(&*whole).await.unwrap();
@@ -105,7 +107,9 @@ async fn rows_of_mysql_wait_for_its_repair() {
             other.execute("UNLOCK TABLES").await.unwrap();
         };
         let mut repairing = MySqlConnection::connect(&dsn(Kind::MySql)).await.unwrap();
-        let repaired = async || drop(repairing.execute(&*format!("ALTER TABLE {table} {repair}")).await.unwrap());
+        let repaired = async || {
+            repairing.execute(&*format!("ALTER TABLE {table} {repair}")).await.unwrap();
+        };
         feed(sink, &table, advice, false, changing, repaired).await;
         let whole = format!("SELECT 1 FROM {table} HAVING count(DISTINCT id) = {LINES} AND count(*) = {LINES}");
         assert!(look.fetch_optional(&*whole).await.unwrap().is_some(), "{change}");
