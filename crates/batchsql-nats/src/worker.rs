@@ -81,6 +81,7 @@ struct Inner {
 impl Worker {
     /// Starts a worker. While the NATS server does not answer, it waits. Of the settings of the pipeline, `retry_for`, `max_age`,
     /// `park_for` and `when_full` do not apply: rows wait in the stream for as long as it takes.
+    /// Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     ///
     /// # Errors
     /// The options are wrong, the stream has settings with which rows would be lost, the dead-letter file cannot be opened, the

@@ -109,7 +109,7 @@ impl FileFeed {
     /// until the file is there and has a first line.
     ///
     /// Of the settings of the pipeline, `when_full`, `retry_for`, `max_age` and `park_for` do not apply: lines wait for as long
-    /// as it takes.
+    /// as it takes. Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     ///
     /// # Errors
     /// The settings cannot work with a file, or the file or its mark cannot be used: another process uses it
