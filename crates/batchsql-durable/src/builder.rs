@@ -75,6 +75,7 @@ impl<S: Sink> DurableBuilder<S> {
     /// [`DurableOptions::on_progress`].
     ///
     /// Of the settings of the pipeline, `retry_for`, `max_age` and `park_for` do not apply: rows wait in the log for as long as it takes.
+    /// Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     /// `when_full` applies when the log is full.
     ///
     /// # Errors

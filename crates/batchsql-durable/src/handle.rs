@@ -58,6 +58,7 @@ impl DurableBatchSql {
             pipeline: pipeline.health(),
             stopped: partitions.feeds.stopped(),
             waiting: partitions.feeds.waiting(),
+            lossy_setting: partitions.feeds.lossy_setting(),
             log_is_full: log.stats().is_full,
         }
     }

@@ -1,6 +1,7 @@
 //! Owns what the durable intake shows of itself: stopped partitions, counts, what a close leaves.
 //! Must not know how it is found out.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{Balance, CloseReport, Health};
@@ -18,6 +19,9 @@ pub struct DurableHealth {
     /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows.
     /// They try again by themselves.
     pub waiting: Vec<StoppedPartition>,
+    /// The setting of the database with which its crash may lose written rows, and what to do; such rows are no longer in the
+    /// log. `None`: there is none, it is not known yet, or rows are written exactly once, which such a setting stops.
+    pub lossy_setting: Option<String>,
     /// The log accepts no rows: its disk budget is used, or the disk is full or fails.
     pub log_is_full: bool,
 }
@@ -76,7 +80,8 @@ pub struct Recovered {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DurableCloseReport {
-    /// The report of the pipeline. Rows in it that were purged or are unknown are still in the log.
+    /// The report of the pipeline. Rows in it that were purged, among them those of tables that were parked, or that are unknown
+    /// are still in the log.
     pub pipeline: CloseReport,
     /// Rows that are in the log and have not ended: the next start writes them.
     pub left_in_log: u64,
@@ -84,6 +89,20 @@ pub struct DurableCloseReport {
     pub log_error: Option<String>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// The balance with what is in the log, and the time: `3 accepted, 2 written, 1 purged + 1 in the log; closed in 0.02 s`.
+impl fmt::Display for DurableCloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.pipeline.balance)?;
+        if self.left_in_log > 0 {
+            write!(f, " + {} in the log", self.left_in_log)?;
+        }
+        if let Some(error) = &self.log_error {
+            write!(f, "; the log was not closed cleanly: {error}")?;
+        }
+        write!(f, "; closed in {:.2} s", self.took.as_secs_f64())
+    }
 }
 
 impl DurableCloseReport {

@@ -187,6 +187,13 @@ impl DurableOptions {
         self
     }
 
+    /// The file system of the log, for tests with one that fails.
+    #[doc(hidden)]
+    pub fn file_system(mut self, file_system: std::sync::Arc<dyn batchsql_log::FileSystem>) -> Self {
+        self.log = self.log.file_system(file_system);
+        self
+    }
+
     /// A defect on purpose.
     #[doc(hidden)]
     pub fn sabotage(mut self, sabotage: Sabotage) -> Self {

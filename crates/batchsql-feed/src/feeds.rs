@@ -13,6 +13,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use crate::context::{Context, Counts, Ending};
+use crate::lossy::LossyCheck;
 use crate::options::FeedOptions;
 use crate::source::Source;
 use crate::state::{PartitionState, StoppedPartition};
@@ -28,6 +29,8 @@ pub struct Feeds<S> {
     runtime: Handle,
     running: Mutex<Running<S>>,
     has_ended: watch::Sender<bool>,
+    /// `None` exactly once: then a claim refuses such settings.
+    lossy: Option<LossyCheck>,
 }
 
 type Running<S> = HashMap<(String, u32), Task<S>>;
@@ -113,7 +116,10 @@ pub enum NotStarted {
 impl<S: Source> Feeds<S> {
     /// Without partitions. The tasks run on `runtime`.
     pub fn new(pipeline: BatchSql, options: FeedOptions, runtime: Handle) -> Self {
+        let is_asked = options.exactly_once.is_none();
+        let lossy = is_asked.then(|| LossyCheck::start(pipeline.clone(), &runtime));
         Self {
+            lossy,
             context: Arc::new(Context::new(pipeline, options)),
             runtime,
             running: Mutex::default(),
@@ -194,6 +200,9 @@ impl<S: Source> Feeds<S> {
         for mut handle in handles {
             let _ = (&mut handle.0).await.inspect_err(report);
         }
+        if let Some(lossy) = &self.lossy {
+            lossy.end().await;
+        }
         self.context.progress.send_replace(());
     }
 }
@@ -225,6 +234,12 @@ impl<S> Feeds<S> {
     /// Partitions that cannot be written now, and try again by themselves, by table and number.
     pub fn waiting(&self) -> Vec<StoppedPartition> {
         self.with_reason(PartitionState::waiting)
+    }
+
+    /// The setting of the database that may lose rows it has confirmed, and what to do. `None`: there is none, the database has
+    /// not answered yet, or rows are written exactly once, which such a setting stops.
+    pub fn lossy_setting(&self) -> Option<String> {
+        self.lossy.as_ref()?.found()
     }
 
     /// Changes whenever a partition has settled rows, or has stopped.

@@ -53,6 +53,7 @@ mod feeds;
 pub mod file;
 pub mod key;
 mod letters;
+mod lossy;
 mod options;
 mod partition;
 mod rows;

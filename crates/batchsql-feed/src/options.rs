@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{BatchSqlBuilder, PipelineConfig, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, BeyondBudget, Isolation, PipelineConfig, Sink, WhenFull};
 
 use crate::key::OrderedTables;
 use crate::letters::Letters;
@@ -105,13 +105,17 @@ impl FeedOptions {
 }
 
 /// A pipeline that gives up no row for its age or its table, as [`Feeds`](crate::Feeds) need it: these settings are replaced,
-/// also those of single tables. `config` has the settings of the builder
-/// ([`settings`](batchsql_core::BatchSqlBuilder::settings)).
+/// also those of single tables, and with `BeyondBudget::Reject` in `isolation` a table is parked. `config` has the settings of
+/// the builder ([`settings`](batchsql_core::BatchSqlBuilder::settings)).
 pub fn without_ends<S: Sink>(builder: BatchSqlBuilder<S>, mut config: PipelineConfig) -> BatchSqlBuilder<S> {
     config.when_full = WhenFull::Wait;
     config.retry_for = Duration::MAX;
     config.max_age = None;
     config.park_for = Duration::MAX;
+    if let Isolation::Bisect { beyond, .. } = &mut config.isolation {
+        // A table that refuses all rows would empty its source into the dead letters.
+        *beyond = BeyondBudget::Park;
+    }
     let tables = std::mem::take(&mut config.tables).into_iter();
     tables.fold(builder.config(config), |builder, (name, mut table)| {
         table.retry_for = None;

@@ -1,7 +1,7 @@
 //! Owns the schemas of the program: those that were declared, those of submitted rows, and which of them a stored block has.
 //! Must not know blocks or sources.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::{Action, Schema, StopReason, TableName};
@@ -19,6 +19,8 @@ pub struct Schemas {
     advice: &'static str,
     /// Schemas of submitted rows and of `declared`, by their bytes.
     seen: Mutex<HashMap<Vec<u8>, Schema>>,
+    /// Stored schemas whose rule a declared one has replaced, by their bytes: each was reported.
+    replaced: Mutex<HashSet<Vec<u8>>>,
     /// Changes when there is a new one.
     changed: watch::Sender<()>,
 }
@@ -72,7 +74,7 @@ impl Schemas {
     /// person calls to declare one, for example `DurableOptions::schema`.
     pub fn new(declared: Vec<Schema>, advice: &'static str) -> Self {
         let seen = declared.iter().map(|schema| (schema_record::encode(schema), schema.clone())).collect();
-        Self { declared, advice, seen: Mutex::new(seen), changed: watch::Sender::new(()) }
+        Self { declared, advice, seen: Mutex::new(seen), replaced: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
     /// Adds the schema of submitted rows, with its bytes. Partitions that have stopped for want of it go on.
@@ -100,12 +102,29 @@ impl Schemas {
         }
         let logged = schema_record::decode(bytes)?;
         match resolve_declared(&logged, &self.declared, self.advice)? {
-            Some(resolved) => Ok(resolved),
+            Some(resolved) => {
+                self.report_replaced(bytes, &logged, &resolved.schema);
+                Ok(resolved)
+            }
             None => {
                 let schema = logged.to_schema().map_err(|_| Unresolved::UnknownRule(self.advice))?;
                 Ok(Resolved { places: (0..schema.columns().len()).collect(), schema })
             }
         }
+    }
+
+    /// Once for each stored schema with another rule.
+    fn report_replaced(&self, bytes: &[u8], logged: &LoggedSchema, schema: &Schema) {
+        // A rule with SQL text is in the log without its text.
+        let is_same = logged.to_schema().is_ok_and(|logged| logged.conflict() == schema.conflict());
+        if is_same || !self.replaced.lock().unwrap_or_else(PoisonError::into_inner).insert(bytes.to_vec()) {
+            return;
+        }
+        let (table, advice) = (schema.table_display(), self.advice);
+        tracing::info!(
+            table,
+            "rows that were stored with another rule are written with that of the schema given to {advice}"
+        );
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Schema>> {
@@ -183,6 +202,8 @@ fn fit(logged: &LoggedSchema, schema: &Schema) -> Option<Resolved> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use batchsql_core::{ColumnType, Conflict, Expr, SchemaBuilder};
 
     use super::*;
@@ -214,6 +235,41 @@ mod tests {
         let other = builder().on_conflict(Conflict::ignore(["id"])).build().unwrap();
         schemas.add(&other, &schema_record::encode(&other));
         assert_eq!(schemas.resolve(&schema_record::encode(&logged)).unwrap().schema, logged);
+    }
+
+    /// Lines of a log.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_replaced_rule_is_reported_once() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone()).finish();
+        let guard = batchsql_testserver::subscribe(log);
+        let with = |rule: Conflict| builder().on_conflict(rule).build().unwrap();
+        let (update, ignore, replace) =
+            (with(Conflict::update(["id"])), with(Conflict::ignore(["id"])), with(Conflict::replace(["id"])));
+        let schemas = Schemas::new(vec![ignore.clone()], "declare");
+        for logged in [&update, &update, &replace, &ignore, &update, &ignore.with_columns(["id"]).unwrap()] {
+            schemas.resolve(&schema_record::encode(logged)).unwrap();
+        }
+        drop(guard);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 2, "one for each stored schema with another rule:\n{text}");
+        assert!(text.lines().all(|line| line.contains("INFO") && line.contains("declare")), "{text}");
+        assert!(text.contains("table=\"t\""), "{text}");
     }
 
     #[test]

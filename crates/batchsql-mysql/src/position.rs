@@ -50,8 +50,10 @@ pub(crate) async fn claim(
     claim: &Claim,
     abandoned: AbandonedWrites,
 ) -> Result<Claimed, SinkError> {
-    let checked = check_settings(conn.begin().await?).await;
-    conn.end(checked)?;
+    let checked = lossy_setting(conn.begin().await?).await;
+    if let Some(setting) = conn.end(checked)? {
+        return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
+    }
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     let seen = look(conn.begin().await?, key, claim).await;
     if let Some(refused) = conn.end(seen.map_err(with_advice))? {
@@ -95,26 +97,22 @@ async fn free(conn: &mut MySqlConn, key: &PartitionKey) -> Result<bool, SinkErro
     })
 }
 
-/// A crash of the server must not take a position back. Servers without these variables have no such choice.
-async fn check_settings(connection: &mut MySqlConnection) -> Result<(), Failed> {
+/// The setting with which a crash of the server takes back what it has committed, if so. Servers without these variables have
+/// no such choice.
+pub(crate) async fn lossy_setting(connection: &mut MySqlConnection) -> Result<Option<String>, Failed> {
     let shown = match connection.fetch_one(SETTINGS).await {
-        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_VARIABLE => return Ok(()),
+        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_VARIABLE => return Ok(None),
         shown => shown.map_err(Failed::asked)?,
     };
     let value = |index: usize| shown.try_get_unchecked::<i64, _>(index).map_err(Failed::asked);
     let (flush, has_binlog, sync) = (value(0)?, value(1)?, value(2)?);
-    let refused = |what: String| {
-        let text = format!(
-            "{what}, so a crash of the server may lose rows and positions that it has committed; set it to 1, or give up \
-             exactly once"
-        );
-        Err(Failed::unsent(SinkError::new(ErrorClass::Schema, text)))
+    let lossy = match (flush, has_binlog, sync) {
+        (1, 0, _) | (1, _, 1) => return Ok(None),
+        (1, ..) => format!("sync_binlog is {sync}"),
+        _ => format!("innodb_flush_log_at_trx_commit is {flush}"),
     };
-    match (flush, has_binlog, sync) {
-        (1, 0, _) | (1, _, 1) => Ok(()),
-        (1, ..) => refused(format!("sync_binlog is {sync}")),
-        _ => refused(format!("innodb_flush_log_at_trx_commit is {flush}")),
-    }
+    let text = "so a crash of the server may lose rows and positions that it has committed; set it to 1";
+    Ok(Some(format!("{lossy}, {text}")))
 }
 
 async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {

@@ -274,6 +274,12 @@ impl Sink for MySqlSink {
         conn.end(schema)
     }
 
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        let mut conn = self.acquire().await?;
+        let setting = position::lossy_setting(conn.begin().await?).await;
+        conn.end(setting)
+    }
+
     fn keeps_positions(&self) -> bool {
         true
     }

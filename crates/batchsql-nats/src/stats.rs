@@ -21,6 +21,9 @@ pub struct WorkerStats {
     pub counts: FeedCounts,
     /// Why the worker cannot look after its partitions now, if so: the server or the database does not answer.
     pub trouble: Option<String>,
+    /// The setting of the database with which its crash may lose written rows, and what to do. `None`: there is none, it is not
+    /// known yet, or rows are written exactly once, which such a setting stops.
+    pub lossy_setting: Option<String>,
 }
 
 impl WorkerStats {

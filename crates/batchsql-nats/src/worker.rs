@@ -81,6 +81,7 @@ struct Inner {
 impl Worker {
     /// Starts a worker. While the NATS server does not answer, it waits. Of the settings of the pipeline, `retry_for`, `max_age`,
     /// `park_for` and `when_full` do not apply: rows wait in the stream for as long as it takes.
+    /// Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     ///
     /// # Errors
     /// The options are wrong, the stream has settings with which rows would be lost, the dead-letter file cannot be opened, the
@@ -364,6 +365,7 @@ impl Inner {
             waiting: partitions.feeds.waiting(),
             counts: partitions.feeds.counts(),
             trouble: trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            lossy_setting: partitions.feeds.lossy_setting(),
         }
     }
 

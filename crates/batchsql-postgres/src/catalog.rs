@@ -22,6 +22,8 @@ pub(crate) struct Table {
     pub(crate) kind: char,
     /// A crash of the server empties it, or one of its partitions.
     pub(crate) is_unlogged: bool,
+    /// One of its partitions is on another server.
+    pub(crate) has_foreign_part: bool,
     /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
@@ -113,7 +115,9 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '4' AND r.ev_enabled <> 'D'),
        pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u' OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
-           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'),
+       EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -221,6 +225,7 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
     Ok(Lookup::Found(Box::new(Table {
         kind: letter(relation, 0)?,
         is_unlogged: get(relation, 11)?,
+        has_foreign_part: get(relation, 12)?,
         has_row_security: get(relation, 1)?,
         has_insert_triggers: get(relation, 2)?,
         has_update_triggers: get(relation, 7)?,

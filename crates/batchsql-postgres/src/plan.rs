@@ -121,9 +121,19 @@ pub(crate) struct Values {
 }
 
 impl PostgresPlan {
-    /// Whether a crash of the server empties the table.
-    pub(crate) fn is_unlogged(&self) -> bool {
-        self.reading.table.is_unlogged
+    /// Why rows of the table and a position are not in one transaction, or not durable together.
+    pub(crate) fn parts_from_positions(&self) -> Option<&'static str> {
+        let table = &self.reading.table;
+        if table.is_unlogged {
+            return Some(
+                "the table is UNLOGGED: a crash of the server empties it but not the position; make it LOGGED, or give up \
+                 exactly once",
+            );
+        }
+        table.has_foreign_part.then_some(
+            "a partition of the table is a foreign table: its rows are not in the transaction of the position; write to the \
+             table behind it, or give up exactly once",
+        )
     }
 
     /// The strategy for a batch.

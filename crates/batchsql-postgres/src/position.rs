@@ -47,7 +47,9 @@ const NO_RIGHT: &str = "42501";
 /// Claims a partition.
 pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     conn.check_idle().await?;
-    check_settings(conn).await?;
+    if let Some(setting) = lossy_setting(conn).await? {
+        return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
+    }
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     if let Some(refused) = look(conn, key, claim).await? {
         return Ok(refused);
@@ -135,21 +137,19 @@ fn number(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
-/// A crash of the server must not take a position back.
-async fn check_settings(conn: &mut PostgresConn) -> Result<(), SinkError> {
+/// The setting of the session with which a crash of the server takes back what it has committed, if so.
+pub(crate) async fn lossy_setting(conn: &mut PostgresConn) -> Result<Option<String>, SinkError> {
     let link = conn.begin()?;
     let shown =
         link.fetch_one("SELECT pg_catalog.current_setting('synchronous_commit')").await.map_err(before_commit)?;
     conn.end();
     let level: String = shown.try_get(0).map_err(before_commit)?;
-    if matches!(&*level, "off" | "local") {
-        let text = format!(
-            "synchronous_commit is {level}, so the server may lose rows and positions that it has committed; set it to on \
-             for the user or the database, or give up exactly once"
-        );
-        return Err(SinkError::new(ErrorClass::Schema, text));
-    }
-    Ok(())
+    Ok(matches!(&*level, "off" | "local").then(|| {
+        format!(
+            "synchronous_commit is {level}, so the server may lose rows and positions that it has committed; set it to on for \
+             the user or the database"
+        )
+    }))
 }
 
 async fn create(conn: &mut PostgresConn) -> Result<(), SinkError> {

@@ -219,6 +219,12 @@ impl Sink for PostgresSink {
         schema_of(table, lookup)
     }
 
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        let mut conn = self.source.acquire().await?;
+        conn.check_idle().await?;
+        position::lossy_setting(&mut conn).await
+    }
+
     fn keeps_positions(&self) -> bool {
         true
     }

@@ -90,6 +90,7 @@ mod tests {
         Table {
             kind: 'r',
             is_unlogged: false,
+            has_foreign_part: false,
             has_row_security: false,
             has_insert_triggers: false,
             has_update_triggers: false,

@@ -32,10 +32,8 @@ pub(crate) async fn write_rows(
     if plan.is_outdated() {
         return Err(outdated());
     }
-    if attempt.step().is_some() && plan.is_unlogged() {
-        let text = "the table is UNLOGGED: a crash of the server empties it but not the position; make it LOGGED, or give up \
-                    exactly once";
-        return Err(SinkError::new(ErrorClass::Schema, text));
+    if let Some(why) = plan.parts_from_positions().filter(|_| attempt.step().is_some()) {
+        return Err(SinkError::new(ErrorClass::Schema, why));
     }
     attempt.defer();
     conn.check_idle().await?;

@@ -131,6 +131,7 @@ mod link;
 mod lookup;
 mod options;
 mod packed;
+mod persistence;
 mod plan;
 mod pool;
 mod replies;

@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::command_info::{self, KeyPosition};
 use crate::lookup::is_float;
 use crate::options::RedisOptions;
+use crate::persistence;
 use crate::plan::{RedisPlan, is_repeatable, refused_at_admission};
 use crate::pool::{self, LONGEST, Lease, Pool};
 use crate::session;
@@ -255,6 +256,13 @@ impl Sink for RedisSink {
             lease.link(&server).await?;
         }
         Ok(RedisConn(lease))
+    }
+
+    /// Of a cluster, one server is asked.
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        let mut conn = self.acquire().await?;
+        let (address, link) = conn.0.any_link().await?;
+        persistence::lossy_setting(link).await.map_err(|error| connect_error(&error, &address))
     }
 
     async fn prepare(&self, conn: &mut RedisConn, schema: &Schema) -> Result<RedisPlan, SinkError> {

@@ -32,7 +32,9 @@ const FULL: i64 = 2;
 /// Claims a partition, and makes commits durable from now on: a position that a power loss takes back would be a gap in its
 /// source.
 pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
-    make_durable(conn)?;
+    if let Some(setting) = make_durable(conn)? {
+        return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
+    }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     transaction.execute_batch(CREATE).map_err(statement_error)?;
@@ -148,21 +150,20 @@ pub(crate) fn remove(
     Ok(Removed::Positions(stored.len() as u64))
 }
 
-fn make_durable(conn: &Connection) -> Result<(), SinkError> {
+/// Sets `PRAGMA synchronous = FULL` if it is lower; the setting that loses commits nevertheless, if there is one.
+pub(crate) fn make_durable(conn: &Connection) -> Result<Option<String>, SinkError> {
     let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(statement_error)?;
     let is_file = conn.path().is_some_and(|path| !path.is_empty());
     if is_file && matches!(&*mode, "off" | "memory") {
-        let text = format!(
-            "journal_mode is {mode}, so a crash in a transaction may leave a part of it; use WAL or DELETE, or give up exactly \
-             once"
-        );
-        return Err(SinkError::new(ErrorClass::Schema, text));
+        return Ok(Some(format!(
+            "journal_mode is {mode}, so a crash in a transaction may leave a part of it; use WAL or DELETE"
+        )));
     }
     let level: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(statement_error)?;
     if level < FULL {
         conn.execute_batch("PRAGMA synchronous = FULL").map_err(statement_error)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A transaction over several files is not atomic in WAL mode, and positions are in the file `main`.

@@ -191,6 +191,17 @@ impl Sink for SqliteSink {
         conn.run(move |connection| read_schema(connection, &table)).await
     }
 
+    /// Sets `PRAGMA synchronous = FULL` if it is lower.
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        let conn = self.acquire().await?;
+        conn.run(|connection| {
+            // The level cannot be changed inside a transaction.
+            end_open_transaction(connection)?;
+            position::make_durable(connection)
+        })
+        .await
+    }
+
     fn keeps_positions(&self) -> bool {
         true
     }

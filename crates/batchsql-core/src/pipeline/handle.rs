@@ -135,6 +135,19 @@ impl BatchSql {
         self.0.engine.check_connection().await
     }
 
+    /// Makes what the database confirms durable, as far as a session can, and returns which setting of the server may lose it in
+    /// a crash of the server, with what to do; `None` if it is kept, or if nothing is known. It takes at most
+    /// `statement_timeout`.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        self.0.engine.make_durable().await
+    }
+
     /// The balance at this moment.
     pub fn balance(&self) -> Balance {
         // Outcomes first: a row that is accepted in between may be missing, but never counts twice.

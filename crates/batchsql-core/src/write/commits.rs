@@ -7,12 +7,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The writes of one group, numbered by their begin.
+/// The writes of one group, numbered by their begin, and the rows that were rejected since the last commit.
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     begun: AtomicU64,
     /// The last write to begin among those that were committed.
     committed: AtomicU64,
+    rejected: AtomicU64,
 }
 
 impl Commits {
@@ -24,6 +25,17 @@ impl Commits {
     /// The write with this number was committed.
     pub(crate) fn commit(&self, number: u64) {
         self.committed.fetch_max(number, Ordering::SeqCst);
+        self.rejected.store(0, Ordering::SeqCst);
+    }
+
+    /// A row was rejected.
+    pub(crate) fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Rows that were rejected since the last commit.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::SeqCst)
     }
 
     /// Writes that have begun so far.

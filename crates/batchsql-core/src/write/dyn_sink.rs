@@ -37,6 +37,7 @@ trait ErasedSink: Send + Sync + 'static {
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
+    async fn make_durable(&self) -> Result<Option<String>, SinkError>;
     fn keeps_positions(&self) -> bool;
     async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, conn: &mut BoxConn, step: &Step) -> Result<(), SinkError>;
@@ -127,6 +128,10 @@ impl<S: Sink> ErasedSink for S {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         Sink::read_schema(self, table).await
+    }
+
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        Sink::make_durable(self).await
     }
 
     fn keeps_positions(&self) -> bool {
@@ -278,6 +283,10 @@ impl Sink for DynSink {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         self.0.read_schema(table).await
+    }
+
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        self.0.make_durable().await
     }
 
     fn keeps_positions(&self) -> bool {

@@ -25,6 +25,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     async fn prepare(&self, schema: &Schema) -> Result<(), SinkError>;
     /// Gets a connection and gives it back.
     async fn check_connection(&self) -> Result<(), SinkError>;
+    async fn make_durable(&self) -> Result<Option<String>, SinkError>;
     fn keeps_positions(&self) -> bool;
     async fn claim(&self, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
     async fn advance(&self, step: &Step) -> Result<(), SinkError>;
@@ -59,6 +60,13 @@ impl<S: Sink> Engine for Executor<S> {
 
     async fn check_connection(&self) -> Result<(), SinkError> {
         self.connect().await.map(drop)
+    }
+
+    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
+        match timeout(self.statement_timeout, self.sink.make_durable()).await {
+            Ok(result) => result,
+            Err(_) => Err(timed_out("asking for settings", self.statement_timeout, ErrorClass::Transient)),
+        }
     }
 
     fn keeps_positions(&self) -> bool {

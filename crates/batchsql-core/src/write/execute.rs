@@ -36,6 +36,8 @@ pub(crate) struct Executor<S: Sink> {
     pub(super) sorts: bool,
     delivery: Delivery,
     pub(super) parks: bool,
+    /// Whether somebody else has the rows still, so that none is given up for its table.
+    keeps_rows: bool,
     pub(super) plans: Plans<S::Plan>,
     /// Connections between steps of positions.
     pub(super) steps: Held<S::Conn>,
@@ -63,6 +65,7 @@ impl<S: Sink> Executor<S> {
             coalesces: config.coalesce == Coalesce::LastPerKey,
             delivery: config.delivery,
             parks: !config.park_for.is_zero(),
+            keeps_rows: config.park_for >= FAR,
             plans: Plans::default(),
             steps: Held::default(),
         }
@@ -151,6 +154,16 @@ impl<S: Sink> Executor<S> {
         self.isolation.budget(job.batch.len(), job.settings().flush_size).unwrap_or(0)
     }
 
+    /// Whether the table may be at fault where so many rows are refused with errors of a row: with those that were rejected since
+    /// the last commit of the group, they are more than the search for bad rows may try. Only for rows that somebody else has
+    /// still: they wait for a person rather than be rejected one after the other.
+    pub(super) fn is_past_budget(&self, job: &mut Job, rows: usize) -> bool {
+        let Isolation::Bisect { max_statements, .. } = self.isolation else { return false };
+        let refused = job.commits.rejected().saturating_add(rows as u64);
+        job.progress.is_past_budget |= self.keeps_rows && refused > max_statements as u64;
+        job.progress.is_past_budget
+    }
+
     /// Gives every row of the job its outcome, or returns why the job must wait. If the job is dropped meanwhile, its
     /// `Drop` gives the outcomes.
     async fn run(&self, job: &mut Job, conn: &mut Conn<S>, flight: &Flight) -> Option<Pause> {
@@ -176,6 +189,7 @@ impl<S: Sink> Executor<S> {
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         let budget = self.isolation_budget(job);
                         job.search().renew(budget);
+                        job.progress.is_past_budget |= self.keeps_rows;
                         return Some(Pause::Park(ParkReason::Search, error));
                     }
                     let error = error.not_looked_at_alone();

@@ -112,6 +112,8 @@ pub(crate) struct Progress {
     pub(crate) refusal: Option<SinkError>,
     /// An error that the table or one row may have caused.
     pub(crate) doubt: Option<Doubt>,
+    /// So many rows were refused that an error of a row may be the table's too.
+    pub(crate) is_past_budget: bool,
     /// A transient error that may be one row's.
     pub(crate) repeated: Option<Repeated>,
     /// Whether the table was checked again since the job was last resumed.

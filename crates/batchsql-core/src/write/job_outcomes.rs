@@ -79,6 +79,7 @@ impl Job {
     /// are sent one by one instead.
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
+        self.commits.reject();
         self.fail_alone(row, FailureKind::Rejected, error);
     }
 

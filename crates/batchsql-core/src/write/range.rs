@@ -70,6 +70,11 @@ impl<S: Sink> Executor<S> {
             }
             let number = job.commits.begin();
             match self.attempt(job, range.clone(), &mut connection, &prepared.plan, flight).await {
+                Ok(written) if self.is_refused_whole(job, &range, &written) => {
+                    *conn = Some(connection);
+                    was_sent = true;
+                    break written.rejected[0].1.clone();
+                }
                 Ok(mut written) => {
                     *conn = Some(connection);
                     written.ignored.retain(|row| found.binary_search(row).is_err());
@@ -98,11 +103,20 @@ impl<S: Sink> Executor<S> {
             }
         };
         job.progress.last_error = Some(error.clone());
-        let is_doubtful = was_sent && may_be_of_table(&error) && self.isolation != Isolation::AtomicBatch;
+        let may_be_of_table =
+            may_be_of_table(&error) || (error.class() == ErrorClass::Row && self.is_past_budget(job, 1));
+        let is_doubtful = was_sent && may_be_of_table && self.isolation != Isolation::AtomicBatch;
         if is_doubtful && !job.has_maybe_written(range.clone()) {
             return Err(Stop::Doubtful(error, committed));
         }
         Err(self.judge(job, range, error, was_sent.then_some(committed)))
+    }
+
+    /// Whether a sink that reports bad rows one by one has refused all of them, and the table may be at fault.
+    fn is_refused_whole(&self, job: &mut Job, range: &Range<usize>, written: &Written) -> bool {
+        let is_whole = written.rejected.len() == range.len() && written.is_sound(range.len());
+        let are_of_rows = || written.rejected.iter().all(|(_, error)| error.class() == ErrorClass::Row);
+        is_whole && are_of_rows() && !job.has_maybe_written(range.clone()) && self.is_past_budget(job, range.len())
     }
 
     /// The rows of a range whose reply was lost and that the table has as they are.

@@ -212,6 +212,16 @@ pub trait Sink: Send + Sync + 'static {
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 
+    /// Makes what the database confirms durable, as far as a session can, and returns which setting of the server may lose it in a
+    /// crash of the server, with what to do. `None`: it is kept, or nothing is known. A feed calls it at its start. Default:
+    /// `None`, without a connection.
+    ///
+    /// # Errors
+    /// The database cannot be asked.
+    fn make_durable(&self) -> impl Future<Output = Result<Option<String>, SinkError>> + Send {
+        async { Ok(None) }
+    }
+
     /// Whether [`write`](Self::write) moves the position of an attempt with a step, so that each row of a source is written
     /// exactly once. Default: no.
     fn keeps_positions(&self) -> bool {

@@ -24,6 +24,7 @@ async fn stored_rows_are_written_and_settled() {
     assert_eq!(db.stats().log.unsettled_rows, 0);
     let report = db.close(LONG).await;
     assert!(report.is_drained() && report.log_error.is_none(), "{report:?}");
+    assert!(report.to_string().starts_with("40 accepted, 40 written; closed in "), "{report}");
     assert!(db.submit(&row(&keyed(), 1, 1)).await.unwrap_err().is_closed());
     drop(db);
 
@@ -45,6 +46,7 @@ async fn rows_wait_in_the_log_for_the_next_start() {
     assert!(db.health().accepts_rows() && !db.health().is_ready());
     let report = db.close(Duration::ZERO).await;
     assert_eq!((report.left_in_log, report.is_drained()), (3000, false));
+    assert!(report.to_string().contains(" + 3000 in the log; closed in "), "{report}");
     assert!(sink.applied().is_empty());
     drop(db);
 

@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod chaos;
+mod disk;
 mod exactly;
 mod gaps;
 #[cfg(unix)]
@@ -10,6 +11,8 @@ mod kill;
 mod monitor;
 #[cfg(target_os = "linux")]
 mod outage;
+#[cfg(unix)]
+mod parked;
 mod positions;
 #[cfg(unix)]
 mod requests;

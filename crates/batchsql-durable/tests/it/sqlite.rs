@@ -133,3 +133,35 @@ async fn an_outage_costs_no_row() {
     let expected: Vec<_> = (0..100).map(|id| (id, 1900 + id)).collect();
     assert_eq!(pairs(&path, "SELECT id, version FROM keyed ORDER BY id"), expected);
 }
+
+/// At least once too: a row leaves the log when the database has confirmed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_may_lose_written_rows_is_shown() {
+    for (mode, is_lossy) in [("WAL", false), ("MEMORY", true)] {
+        let (dir, path) = database();
+        let sink = SqliteSink::with_options(&SqliteOptions::file(&path).synchronous(Synchronous::Normal)).unwrap();
+        let set = format!("PRAGMA journal_mode={mode}");
+        sink.call(move |conn| conn.query_row(&set, [], |_| Ok(()))).await.unwrap();
+        let builder = BatchSql::builder(sink.clone()).config(config());
+        let db = builder.durable(options(&dir.path().join("intake"))).start().await.unwrap();
+        let begun = std::time::Instant::now();
+        loop {
+            let level =
+                sink.call(|conn| conn.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))).await.unwrap();
+            let setting = db.health().lossy_setting;
+            if is_lossy && setting.as_ref().is_some_and(|setting| setting.starts_with("journal_mode is memory")) {
+                break;
+            }
+            if !is_lossy && level == 2 {
+                assert_eq!(setting, None);
+                break;
+            }
+            assert!(begun.elapsed() < LONG, "{mode}: {level} {setting:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        db.submit(&row(&table("plain", Conflict::none()), 1, 1)).await.unwrap();
+        db.flush().await.unwrap();
+        assert!(db.health().is_ready(), "it is no reason to write no rows");
+        assert!(db.close(LONG).await.is_drained());
+    }
+}

@@ -2,16 +2,17 @@
 //! Must not know lines or positions.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{Action, BatchSql, BatchSqlBuilder, CloseReport, Isolation, PipelineConfig, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::error::FileError;
+use super::monitor::Monitor;
 use super::name::identity;
 use super::options::FileOptions;
 use super::source::{FileSource, SeenEnd};
@@ -63,13 +64,24 @@ const NUDGE: Duration = Duration::from_millis(5);
 /// ```
 pub struct FileFeed {
     pipeline: BatchSql,
-    feeds: Feeds<FileSource>,
+    feeds: Arc<Feeds<FileSource>>,
+    monitor: Arc<Monitor>,
+    monitoring: Monitoring,
     state: Arc<PartitionState>,
     ends: watch::Receiver<SeenEnd>,
     asked: watch::Sender<u64>,
     bad_lines: Arc<AtomicU64>,
     incarnation: String,
     options: FileOptions,
+}
+
+/// The task that tells the observers; it ends with the feed.
+struct Monitoring(JoinHandle<()>);
+
+impl Drop for Monitoring {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How a feed has ended.
@@ -98,7 +110,7 @@ impl FileFeed {
     /// until the file is there and has a first line.
     ///
     /// Of the settings of the pipeline, `when_full`, `retry_for`, `max_age` and `park_for` do not apply: lines wait for as long
-    /// as it takes.
+    /// as it takes. Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     ///
     /// # Errors
     /// The settings cannot work with a file, or the file or its mark cannot be used: another process uses it
@@ -116,6 +128,7 @@ impl FileFeed {
             let path = options.dead_letters_path();
             FileError::io(&format!("cannot open the dead-letter file {}; check its folder", path.display()), error)
         })?;
+        let reporter = builder.feed_reporter();
         let pipeline = without_ends(builder, config).start()?;
         let source = match FileSource::open(options.clone(), pipeline.clone()).await {
             Ok(source) => source,
@@ -132,9 +145,19 @@ impl FileFeed {
         }
         let (state, bad_lines) = (Arc::new(source.state()), source.bad_lines());
         let (ends, asked) = (source.ends(), source.asked());
-        let feeds = Feeds::new(pipeline.clone(), feed, Handle::current());
+        let feeds = Arc::new(Feeds::new(pipeline.clone(), feed, Handle::current()));
         feeds.start(Arc::clone(&state), source).map_err(|error| FileError::stopped(error.to_string()))?;
-        Ok(Self { pipeline, feeds, state, ends, asked, bad_lines, incarnation, options })
+        let monitor = Arc::new(Monitor {
+            reporter,
+            path: options.path.clone(),
+            table: options.schema.table_display().to_owned(),
+            state: Arc::clone(&state),
+            ends: ends.clone(),
+            bad_lines: Arc::clone(&bad_lines),
+            told: Mutex::default(),
+        });
+        let monitoring = Monitoring(tokio::spawn(Arc::clone(&monitor).run(Arc::clone(&feeds))));
+        Ok(Self { pipeline, feeds, monitor, monitoring, state, ends, asked, bad_lines, incarnation, options })
     }
 
     /// Every line up to this one has ended: it is in the table, or in one of the files of lines that are not.
@@ -160,6 +183,12 @@ impl FileFeed {
     /// Why no line is written now, if so. It tries again by itself.
     pub fn waiting(&self) -> Option<StoppedPartition> {
         self.state.waiting()
+    }
+
+    /// The setting of the database with which its crash may lose written lines, and what to do, see
+    /// [`Feeds::lossy_setting`].
+    pub fn lossy_setting(&self) -> Option<String> {
+        self.feeds.lossy_setting()
     }
 
     /// The pipeline, for its balance and its health.
@@ -229,11 +258,17 @@ impl FileFeed {
         };
         let pipeline = self.pipeline.close(deadline.saturating_sub(begin.elapsed())).await;
         self.feeds.end().await;
+        let Self { mut monitoring, .. } = self;
+        monitoring.0.abort();
+        // It was aborted, or has ended because there are no observers.
+        let _ = (&mut monitoring.0).await;
+        // The last one, when nothing changes any more.
+        self.monitor.report(self.feeds.counts()).await;
         let mark_error = match ended {
             Some(source) => source.close().await.err().map(|error| error.to_string()),
             None => None,
         };
-        FileReport { lines: self.lines(), mark_error, pipeline }
+        FileReport { lines: self.state.settled(), mark_error, pipeline }
     }
 
     async fn nudge(&self) {

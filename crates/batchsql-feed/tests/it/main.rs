@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test panics")]
 
+mod changed_table;
 mod consumers;
 mod endings;
 mod exactly;

@@ -367,4 +367,72 @@ async fn a_server_that_may_lose_commits_is_refused() {
     let error = pipeline(&database.sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(error.class() == ErrorClass::Schema, "{error}");
     assert!(error.to_string().contains("innodb_flush_log_at_trx_commit is 2"), "{error}");
+    // At least once it is reported, and nothing is refused.
+    let setting = pipeline(&database.sink).make_durable().await.unwrap().unwrap();
+    assert!(setting.starts_with("innodb_flush_log_at_trx_commit is 2"), "{setting}");
+}
+
+#[tokio::test]
+async fn a_binary_log_that_is_not_synced_may_lose_commits() {
+    let options = ["--innodb-flush-log-at-trx-commit=1", "--log-bin=binlog", "--server-id=1", "--sync-binlog=0"];
+    let server = Server::start(Kind::MySql, &options);
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let db = pipeline(&database.sink);
+    let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("sync_binlog is 0"), "{error}");
+    assert!(db.make_durable().await.unwrap().unwrap().starts_with("sync_binlog is 0"));
+    database.run("SET GLOBAL sync_binlog = 1").await;
+    assert_eq!(db.make_durable().await.unwrap(), None);
+    claim(&db).await;
+}
+
+/// The server rolls back the whole transaction. If the step went on, its rows would be committed without their position.
+#[tokio::test]
+async fn a_step_whose_transaction_was_rolled_back_leaves_nothing() {
+    let server = Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1", "--innodb-rollback-on-timeout=ON"]);
+    let rules = [Conflict::none(), Conflict::ignore(["id"]), Conflict::update(["id"])];
+    for (rule, code) in rules.into_iter().flat_map(|rule| [(rule.clone(), "1205"), (rule, "1213")]) {
+        let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY); CREATE TABLE heavy (id BIGINT PRIMARY KEY);
+            INSERT INTO heavy VALUES (1), (2), (3), (4), (5), (6), (7), (8)";
+        let database = Database::on(server.dsn(), sql, "").await;
+        let options: MySqlOptions = database.dsn.parse().unwrap();
+        let sink = batchsql_mysql::MySqlSink::with_options(&options.max_connections(1)).await.unwrap();
+        let wait = if code == "1205" { 1 } else { 60 };
+        sink.mysql_pool().execute(&*format!("SET SESSION innodb_lock_wait_timeout = {wait}")).await.unwrap();
+        let db = pipeline(&sink);
+        let position = claim(&db).await;
+        let given = rows(&one_column(rule.clone()), (1..=200).map(|id| (id, 0)));
+        let mut other = MySqlConnection::connect(&database.dsn).await.unwrap();
+        // The session that has changed more is not the victim of a deadlock.
+        other.execute("START TRANSACTION").await.unwrap();
+        for _ in 0..100 {
+            other.execute("UPDATE heavy SET id = id + 1000").await.unwrap();
+        }
+        other.execute("INSERT INTO t VALUES (150)").await.unwrap();
+        let step = Step::new(position, 200);
+        let tried = async { db.write_step(given.rows(), &step).await.unwrap_err() };
+        let refused = if code == "1205" {
+            tried.await
+        } else {
+            let crossed = async {
+                // When the step waits for the row, it has the position.
+                while database
+                    .read("SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+                    .await
+                    .is_empty()
+                {
+                    tokio::task::yield_now().await;
+                }
+                other.execute("UPDATE batchsql_positions SET epoch = epoch").await.unwrap();
+            };
+            tokio::join!(tried, crossed).0
+        };
+        assert_eq!((refused.error.class(), refused.error.code()), (ErrorClass::Transient, Some(code)), "{rule:?}");
+        other.execute("ROLLBACK").await.unwrap();
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0], "{rule:?} {code}");
+        assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [0], "{rule:?} {code}");
+        db.write_step(given.rows(), &step).await.unwrap();
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [200], "{rule:?} {code}");
+        assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [200], "{rule:?} {code}");
+    }
 }

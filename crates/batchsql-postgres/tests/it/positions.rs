@@ -320,6 +320,57 @@ async fn what_loses_commits_is_refused() {
     let off = with_parameter(&dsn, "options[synchronous_commit]=off");
     let error = pipeline(&PostgresSink::connect(&off).await.unwrap()).claim(&key(), &anyone("a")).await.unwrap_err();
     assert!(error.class() == ErrorClass::Schema && error.to_string().contains("synchronous_commit is off"), "{error}");
+    // At least once such a setting is reported, and nothing is refused.
+    for (level, is_lossy) in [("off", true), ("local", true), ("on", false), ("remote_apply", false)] {
+        let dsn = with_parameter(&dsn, &format!("options[synchronous_commit]={level}"));
+        let setting = pipeline(&PostgresSink::connect(&dsn).await.unwrap()).make_durable().await.unwrap();
+        let text = format!("synchronous_commit is {level}");
+        assert_eq!(setting.as_ref().is_some_and(|setting| setting.starts_with(&text)), is_lossy, "{setting:?}");
+        assert_eq!(setting.is_some(), is_lossy, "{setting:?}");
+    }
+}
+
+/// Its rows are on another server, outside of the transaction of the position.
+#[tokio::test]
+async fn a_foreign_table_is_refused() {
+    let wrapper = unique("wrapper");
+    let sql = format!(
+        "CREATE FOREIGN DATA WRAPPER {wrapper}; CREATE SERVER {wrapper} FOREIGN DATA WRAPPER {wrapper};
+         CREATE FOREIGN TABLE t (id bigint) SERVER {wrapper};
+         CREATE TABLE p (id bigint) PARTITION BY RANGE (id);
+         CREATE FOREIGN TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9) SERVER {wrapper}"
+    );
+    let sink = fresh(&sql).await;
+    let db = pipeline(&sink);
+    let position = claim(&db).await;
+    for table in ["t", "p"] {
+        let schema = Schema::builder(table).column("id", ColumnType::I64).build().unwrap();
+        let refused = db.write_step(rows(&schema, [(1, 0)]).rows(), &Step::new(position, 1)).await.unwrap_err();
+        let text = refused.error.to_string();
+        assert!(refused.error.class() == ErrorClass::Schema && text.contains("foreign table"), "{table}: {text}");
+    }
+    assert_eq!(sequence(&sink).await, 0);
+    execute(sink.pg_pool(), &format!("DROP FOREIGN DATA WRAPPER {wrapper} CASCADE")).await;
+}
+
+/// `INSERT 0 0` is no sign that the position was not moved.
+#[tokio::test]
+async fn a_step_whose_rows_are_all_ignored_moves_its_position() {
+    for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging] {
+        let dsn =
+            fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 2000)").await;
+        let sink = with_strategy(&dsn, strategy).await;
+        let db = pipeline(&sink);
+        let mut position = claim(&db).await;
+        for size in [1, 20, 2_000] {
+            let given = rows(&one_column(Conflict::ignore(["id"])), (1..=size).map(|id| (id, 0)));
+            let counts = db.write_step(given.rows(), &Step::new(position, position.sequence + size)).await.unwrap();
+            assert_eq!(counts.get(OutcomeKind::Ignored), size as u64, "{strategy:?}");
+            position.sequence += size;
+            assert_eq!(sequence(&sink).await, position.sequence, "{strategy:?}");
+        }
+        assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [2000]);
+    }
 }
 
 #[tokio::test]

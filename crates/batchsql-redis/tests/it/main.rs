@@ -12,6 +12,7 @@ mod open;
 mod outcomes;
 mod passing;
 mod password;
+mod persistence;
 mod scripted;
 mod sentinel;
 mod silence;

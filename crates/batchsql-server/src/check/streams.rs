@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use crate::check::finding::{Finding, Status};
 use crate::config::nats_options;
 use crate::config::nats_sections::{Guarantee, Stream};
+use crate::config::sections::Rule;
 use crate::config::settings::{JetStream, Nats, Publish, Settings, SourceKind};
 use crate::nats::{connect, stream};
 use crate::table::target::table_name;
@@ -47,6 +48,7 @@ pub(super) async fn of_sources(settings: &Settings, db: Option<&BatchSql>) -> Ve
     // They have the section [nats] in common.
     let Some(first) = streams.first() else { return Vec::new() };
     let (mut findings, context) = server(&first.nats).await;
+    findings.extend(streams.iter().flat_map(|source| unguarded(settings, source)));
     let Some(context) = context else { return findings };
     for source in streams {
         let Some(checked) = one_stream(&context, &source.stream, &mut findings).await else { continue };
@@ -59,6 +61,35 @@ pub(super) async fn of_sources(settings: &Settings, db: Option<&BatchSql>) -> Ve
         }
     }
     findings
+}
+
+/// Tables of a source that several workers may double or put out of order.
+fn unguarded(settings: &Settings, source: &JetStream) -> Vec<Finding> {
+    if source.guarantee != Guarantee::AtLeastOnce {
+        return Vec::new();
+    }
+    let tables = source.tables.iter().filter_map(|name| settings.table(name));
+    let unguarded = tables.filter_map(|table| {
+        let why = why_unguarded(table.rule, table.only_if_newer.as_deref())?;
+        Some(Finding::new("source", format!("{}, table {}", source.source, table.name.get_ref()), Status::Warning, why))
+    });
+    unguarded.collect()
+}
+
+/// What several workers may do to rows that are written at least once with this rule.
+fn why_unguarded(rule: Rule, only_if_newer: Option<&str>) -> Option<&'static str> {
+    match rule {
+        Rule::Insert => Some(
+            "at least once, a message that is delivered again doubles rows of a plain insert; use a rule with a key, or the \
+             guarantee exactly_once",
+        ),
+        Rule::Ignore => None,
+        _ if only_if_newer.is_some() => None,
+        Rule::Update | Rule::Replace | Rule::UpdateOnly | Rule::Delete => Some(
+            "at least once, a late write of a worker that was stopped may overwrite a newer row of another worker; set \
+             only_if_newer, use the guarantee exactly_once, or run one worker",
+        ),
+    }
 }
 
 async fn server(nats: &Nats) -> (Vec<Finding>, Option<Context>) {
@@ -229,6 +260,16 @@ mod tests {
     fn at(incarnation: &str, partition: u32, message: i64) -> StoredPosition {
         let position = Position { id: 1, epoch: 1, sequence: message * ROWS_OF_A_MESSAGE + 3 };
         StoredPosition::new(PartitionKey::new("orders", incarnation, "\"orders\"", partition), position)
+    }
+
+    #[test]
+    fn rules_without_a_guard_are_named() {
+        let part = |rule, version| why_unguarded(rule, version).map_or("", |text| text);
+        assert!(part(Rule::Insert, None).contains("plain insert"));
+        assert_eq!((part(Rule::Ignore, None), part(Rule::Update, Some("version"))), ("", ""));
+        for rule in [Rule::Update, Rule::Replace, Rule::UpdateOnly, Rule::Delete] {
+            assert!(part(rule, None).contains("set only_if_newer"), "{rule:?}");
+        }
     }
 
     #[test]

@@ -392,6 +392,8 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     let missing = "it is missing; `run` makes it with 1 replicas";
     check("a.toml", &worker, 0, &["exactly once, tables orders", "accepts the login; version 2.", missing]);
     check("front.toml", &front, 0, &["insert in orders, 2 columns", missing]);
+    let repeats = worker.replace("[sources.jetstream]\n", "[sources.jetstream]\nguarantee = \"at_least_once\"\n");
+    check("b.toml", &repeats, 0, &["warn", "doubles rows of a plain insert"]);
     // What would end `run` is found before the stream is made.
     let adds = front.replace("columns =", "rule = \"update\"\nkey = [\"note\"]\nset = { id = \"add\" }\ncolumns =");
     let adds = adds.replace(", nullable = true", "");

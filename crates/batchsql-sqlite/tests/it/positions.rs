@@ -1,10 +1,13 @@
 //! Positions in the transaction of rows: a table that is there, and one that is not.
 
+use std::time::Duration;
+
 use batchsql_core::{Claim, ColumnType, Conflict, ErrorClass, PartitionKey, RowBuffer, Schema, Step, ValueRules};
+use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink, Synchronous};
 use batchsql_testkit::check_positions;
 
-use crate::support::{memory, pipeline, read};
+use crate::support::{memory, pipeline, read, row, schema};
 
 #[tokio::test]
 async fn positions_move_with_their_rows() {
@@ -70,6 +73,74 @@ async fn a_claim_makes_commits_durable() {
     let key = PartitionKey::new("s", "i", "t", 0);
     pipeline(&sink).claim(&key, &Claim::of("a").or_begin_at(0)).await.unwrap();
     assert_eq!(level().await, 2);
+}
+
+/// At least once, the same level, and a mode that is not durable is reported.
+#[tokio::test]
+async fn a_feed_makes_commits_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SqliteOptions::file(dir.path().join("d")).synchronous(Synchronous::Normal);
+    let sink = SqliteSink::with_options(&options).unwrap();
+    assert_eq!(pipeline(&sink).make_durable().await.unwrap(), None);
+    assert_eq!(read(&sink, "PRAGMA synchronous").await, ["2"]);
+    sink.call(|conn| conn.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))).await.unwrap();
+    let setting = pipeline(&sink).make_durable().await.unwrap().unwrap();
+    assert!(setting.starts_with("journal_mode is memory"), "{setting}");
+}
+
+/// What ends the transaction behind the back of a step leaves neither rows nor a position, and the step can be repeated.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_whose_transaction_ended_leaves_nothing() {
+    #[derive(Debug, Clone, Copy)]
+    enum Trouble {
+        Full,
+        RollsBack,
+        BusyCommit,
+    }
+    for trouble in [Trouble::Full, Trouble::RollsBack, Trouble::BusyCommit] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d");
+        let options = SqliteOptions::file(&path).busy_timeout(Duration::from_millis(100));
+        let sink = SqliteSink::with_options(&options).unwrap();
+        let table = "CREATE TABLE t (id INTEGER PRIMARY KEY ON CONFLICT ROLLBACK, note TEXT)";
+        sink.call(move |conn| conn.execute_batch(table)).await.unwrap();
+        let db = pipeline(&sink);
+        let position = db.claim(&PartitionKey::new("s", "i", "t", 0), &Claim::of("a").or_begin_at(0)).await.unwrap();
+        let position = position.position().unwrap();
+        let mut buffer = RowBuffer::new(&schema(Conflict::none()), ValueRules::default());
+        for id in 0..500 {
+            buffer.push(&row(&schema(Conflict::none()), id, "x".repeat(500))).unwrap();
+        }
+        let (rows, step) = (buffer.into_rows(), Step::new(position, 500));
+        let other = Connection::open(&path).unwrap();
+        let (begin, end, code) = match trouble {
+            Trouble::Full => {
+                sink.call(|conn| conn.query_row("PRAGMA max_page_count=20", [], |_| Ok(()))).await.unwrap();
+                ("", "", ffi::SQLITE_FULL)
+            }
+            Trouble::RollsBack => {
+                ("INSERT INTO t VALUES (499, '')", "DELETE FROM t", ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+            }
+            Trouble::BusyCommit => {
+                // With a rollback journal a commit waits for readers.
+                sink.call(|conn| conn.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))).await.unwrap();
+                ("BEGIN; SELECT * FROM t", "ROLLBACK", ffi::SQLITE_BUSY)
+            }
+        };
+        // Every row of a SELECT is read, and the transaction stays open.
+        other.execute_batch(begin).unwrap();
+        let refused = db.write_step(rows.rows(), &step).await.unwrap_err();
+        assert_eq!(refused.error.code(), Some(&*code.to_string()), "{trouble:?}: {refused}");
+        other.execute_batch(end).unwrap();
+        assert_eq!(read(&sink, "SELECT sequence FROM batchsql_positions").await, ["0"], "{trouble:?}");
+        assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["0"], "{trouble:?}");
+        if let Trouble::Full = trouble {
+            sink.call(|conn| conn.query_row("PRAGMA max_page_count=100000", [], |_| Ok(()))).await.unwrap();
+        }
+        db.write_step(rows.rows(), &step).await.unwrap();
+        assert_eq!(read(&sink, "SELECT sequence FROM batchsql_positions").await, ["500"], "{trouble:?}");
+        assert_eq!(read(&sink, "SELECT count(*) FROM t").await, ["500"], "{trouble:?}");
+    }
 }
 
 #[tokio::test]

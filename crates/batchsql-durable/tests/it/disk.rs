@@ -1,0 +1,169 @@
+//! A disk that is full or fails: what a start and a submit say, and that nothing is lost.
+
+use std::io::{Error, ErrorKind, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use batchsql_core::ErrorClass;
+use batchsql_durable::DurableOptions;
+use batchsql_log::{Access, File, FileSystem, Lock, RealFileSystem};
+use batchsql_testkit::{ScriptedSink, Step};
+
+use crate::support::{LONG, in_table, options, plain, row, start};
+
+const WELL: u8 = 0;
+const FULL: u8 = 1;
+const NO_SYNC: u8 = 2;
+
+/// The real file system, until it is said to be full or to fail.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<AtomicU8>);
+
+impl Disk {
+    fn set(&self, state: u8) {
+        self.0.store(state, Ordering::SeqCst);
+    }
+
+    fn check(&self, fails: u8, kind: ErrorKind) -> Result<()> {
+        if self.0.load(Ordering::SeqCst) == fails { Err(Error::from(kind)) } else { Ok(()) }
+    }
+
+    fn file(&self, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(OnDisk { file, disk: self.clone() })
+    }
+}
+
+impl FileSystem for Disk {
+    fn create_folder(&self, path: &Path) -> Result<()> {
+        RealFileSystem.create_folder(path)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
+        RealFileSystem.lock(path)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<(String, u64)>> {
+        RealFileSystem.list(folder)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
+        Ok(self.file(RealFileSystem.create(path)?))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> Result<Box<dyn File>> {
+        Ok(self.file(RealFileSystem.open(path, access)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        RealFileSystem.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        RealFileSystem.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> Result<()> {
+        RealFileSystem.sync_folder(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> Result<Option<u64>> {
+        RealFileSystem.free_bytes(path)
+    }
+
+    fn now(&self) -> u64 {
+        RealFileSystem.now()
+    }
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    file: Box<dyn File>,
+    disk: Disk,
+}
+
+impl File for OnDisk {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.disk.check(FULL, ErrorKind::StorageFull)?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        self.disk.check(NO_SYNC, ErrorKind::Other)?;
+        self.file.sync_data()
+    }
+
+    fn set_length(&self, length: u64) -> Result<()> {
+        self.file.set_length(length)
+    }
+
+    fn length(&self) -> Result<u64> {
+        self.file.length()
+    }
+}
+
+fn on(disk: &Disk, folder: &Path) -> DurableOptions {
+    options(folder).partitions(1).file_system(Arc::new(disk.clone()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    disk.set(FULL);
+    let fresh = dir.path().join("fresh");
+    let error = start(&ScriptedSink::new(), on(&disk, &fresh)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(!error.is_invalid_settings() && !error.is_locked(), "another start may help: {text}");
+    assert!(error.log_error().is_some() && text.contains("fresh"), "{text}");
+    disk.set(WELL);
+    start(&ScriptedSink::new(), on(&disk, &fresh)).await.unwrap().close(LONG).await;
+
+    let used = dir.path().join("used");
+    let away = ScriptedSink::new();
+    away.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
+    let db = start(&away, on(&disk, &used)).await.unwrap();
+    for version in 0..20 {
+        db.submit(&row(&plain(), 1, version)).await.unwrap();
+    }
+    db.close(Duration::ZERO).await;
+    drop(db);
+    disk.set(FULL);
+    // Rows that wait need no space to be written: it may start.
+    if let Ok(db) = start(&away, on(&disk, &used)).await {
+        db.close(Duration::ZERO).await;
+    }
+    disk.set(WELL);
+    let sink = ScriptedSink::new();
+    let db = start(&sink, on(&disk, &used)).await.unwrap();
+    assert_eq!(db.recovered().rows, 20);
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "plain").len(), 20);
+    assert!(db.close(LONG).await.is_drained());
+}
+
+/// The rows were handed to the log, and the disk does not say whether it has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submit_whose_sync_fails_is_undetermined() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let sink = ScriptedSink::new();
+    let db = start(&sink, on(&disk, dir.path())).await.unwrap();
+    db.submit(&row(&plain(), 1, 0)).await.unwrap();
+    disk.set(NO_SYNC);
+    let error = db.submit(&row(&plain(), 1, 1)).await.unwrap_err();
+    assert!(error.is_undetermined() && !error.is_full() && !error.is_closed(), "{error}");
+    let error = db.try_submit_all([row(&plain(), 1, 2), row(&plain(), 1, 3)]).await.unwrap_err();
+    assert!(error.row().is_none(), "{error}");
+    disk.set(WELL);
+    // A row that fits no table was not handed to the log.
+    let other = batchsql_core::Schema::builder("plain").column("id", batchsql_core::ColumnType::Text).build().unwrap();
+    let long = other.row().set("id", "x".repeat(100 << 20)).unwrap().finish().unwrap();
+    let error = db.submit(&long).await.unwrap_err();
+    assert!(!error.is_undetermined(), "{error}");
+    assert!(!db.close(LONG).await.to_string().is_empty());
+    assert!(!db.submit(&row(&plain(), 1, 9)).await.unwrap_err().is_undetermined());
+}
