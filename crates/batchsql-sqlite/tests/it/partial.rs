@@ -48,13 +48,11 @@ fn expected(rule: &Conflict, before: &[Cells], batch: &[Cells]) -> (Vec<Cells>, 
     (table, outcomes)
 }
 
-/// One to three rows of a key, each inside or outside of the index, and a row of another key.
+/// Three rows of a key, each inside or outside of the index, and a row of another key.
 fn batches() -> impl Iterator<Item = Vec<Cells>> {
-    (1..=3).flat_map(|len| {
-        (0..1 << len).map(move |bits| {
-            let row = |place: usize| [1, bits >> place & 1, [1, 20, 300][place], [5, 7, 6][place]];
-            (0..len).map(row).chain([[2, 0, 4, 4]]).collect()
-        })
+    (0..8).map(|bits: i64| {
+        let row = |place: usize| [1, (bits >> place) & 1, [1, 20, 300][place], [5, 7, 6][place]];
+        (0..3).map(row).chain([[2, 0, 4, 4]]).collect()
     })
 }
 
