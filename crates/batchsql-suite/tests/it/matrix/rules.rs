@@ -14,7 +14,7 @@ use batchsql_testserver::unique;
 use super::rules_model::{
     Add, AddAndKeep, BASIC_RULES, Bounds, COLUMNS, Cells, Constraint, Delete, Greatest, Identity, Keep, Least, Newer,
     NewerAndGreatest, NewerAndKeep, NewerAndLeast, NewerPartly, NullableKey, Partial, Plain, RULES, Raw, Rule,
-    SecondIndex, Table, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer, before, second_index,
+    SecondIndex, Start, Table, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer, before, second_index,
     second_index_in_batch, second_index_null, situations, stored_null_keys,
 };
 use super::setup::{open, triggers, with_setup};
@@ -96,7 +96,7 @@ fn with_second_index() -> Vec<Cell> {
         ("NULL in a secondary unique index", second_index_null()),
         ("one value of a secondary unique index for two rows", second_index_in_batch()),
     ];
-    let cells = |(situation, (before, batch)): (&'static str, (Vec<Cells>, Vec<Cells>))| {
+    let cells = |(situation, (before, batch)): (&'static str, Start)| {
         RULES.into_iter().flat_map(with_and_without_triggers).map(move |(rule, has_triggers)| Cell {
             rule,
             table: SecondIndex,
@@ -145,18 +145,28 @@ async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
             config.retry_for = Duration::from_secs(5);
             config
         };
+        // Tables are made once; other cells empty them.
+        let mut tables: Vec<((Table, bool), String)> = Vec::new();
         for cell in cells {
             let Cell { rule, table: kind, has_triggers, situation, .. } = cell;
             let shown = format!("{name:?} {parameters}, {rule:?}, {kind:?}, triggers: {has_triggers}, {situation}");
-            let table = unique("rules");
-            for sql in kind.create() {
-                setup.execute(&sql, &table).await;
-            }
-            if *has_triggers {
-                for sql in triggers(name) {
-                    setup.execute(&sql, &table).await;
+            let known = tables.iter().find(|(known, ..)| *known == (*kind, *has_triggers));
+            let table = match known {
+                Some((_, table)) => {
+                    setup.execute("DELETE FROM {t}", table).await;
+                    table.clone()
                 }
-            }
+                None => {
+                    let table = unique("rules");
+                    let sql =
+                        kind.create().into_iter().chain(has_triggers.then(|| triggers(name)).into_iter().flatten());
+                    for sql in sql {
+                        setup.execute(&sql, &table).await;
+                    }
+                    tables.push(((*kind, *has_triggers), table.clone()));
+                    table
+                }
+            };
             let loose = kind.loose(&table);
             let db = BatchSql::builder(database.sink()).config(config()).start().unwrap();
             let stored = submit(&db, &loose, &cell.before).await;
@@ -166,7 +176,6 @@ async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
             assert_eq!(report.balance.in_flight(), 0, "{shown}");
             let found = content(&*database, &loose).await;
             assert_eq!((found, outcomes), cell.expected(name), "{shown}");
-            setup.execute("DROP TABLE {t}", &table).await;
         }
     })
     .await;
