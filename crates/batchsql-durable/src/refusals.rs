@@ -1,7 +1,7 @@
 //! Owns what a durable intake refuses, and what to do instead.
 //! Must not know when it is asked.
 
-use batchsql_core::{Action, BatchSqlBuilder, Delivery, Isolation, PipelineConfig, Schema, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, Delivery, Isolation, PipelineConfig, Schema, Sink, WhenFull};
 
 use batchsql_log::SyncPolicy;
 
@@ -61,7 +61,7 @@ pub(crate) fn refuse_exactly_once<S: Sink>(
 
 /// Why rows of a schema are not accepted, if they are not.
 pub(crate) fn refuse_schema(schema: &Schema, exactly_once: bool) -> Option<String> {
-    let counts_repeats = !exactly_once && schema.action() != Action::Insert && !schema.is_repeatable();
+    let counts_repeats = !exactly_once && schema.counts_repeats();
     counts_repeats.then(|| {
         format!(
             "table {:?} has a rule with Expr::add or Expr::raw, and a durable intake may write a row more than once; use \
@@ -89,5 +89,12 @@ mod tests {
         assert_eq!(refuse_schema(&schema(add().may_add_twice()), false), None);
         assert_eq!(refuse_schema(&schema(Conflict::none()), false), None, "a plain insert may be doubled");
         assert_eq!(refuse_schema(&schema(Conflict::update(["id"])), false), None);
+        let partial = |rule: Conflict| schema(rule.on_partial_index("n > 0"));
+        assert_eq!(
+            refuse_schema(&partial(Conflict::update(["id"])), false),
+            None,
+            "it may be doubled as a plain insert"
+        );
+        assert!(refuse_schema(&partial(add()), false).is_some());
     }
 }

@@ -46,3 +46,27 @@ pub(crate) fn explained(failed: Failed, returning: &[Column]) -> Failed {
     let text = "this server does not return the values of inserted rows; MariaDB does, from version 10.5";
     Failed { error: SinkError::new(ErrorClass::Schema, text), ..failed }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::DuplicateIn;
+
+    #[test]
+    fn a_server_without_the_clause_is_named() {
+        let check = |code: u16, returning: &[Column], is_explained: bool| {
+            let error = SinkError::with_code(ErrorClass::Internal, code.to_string(), "the statement is refused");
+            let failed = Failed { error, usable: true, code, duplicate_in: DuplicateIn::Unknown };
+            let explained = explained(failed, returning);
+            let expected = if is_explained { ErrorClass::Schema } else { ErrorClass::Internal };
+            assert_eq!((explained.error.class(), explained.usable, explained.code), (expected, true, code));
+            assert_eq!(explained.error.to_string().contains("MariaDB does, from version 10.5"), is_explained);
+        };
+        let schema = batchsql_core::Schema::builder("t").column("n", ColumnType::I64).returning("id", ColumnType::I64);
+        let schema = schema.build().unwrap();
+        check(1064, schema.returning(), true);
+        // A syntax error has another reason if nothing is returned.
+        check(1064, &[], false);
+        check(1054, schema.returning(), false);
+    }
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{AckKind, Message};
-use batchsql_core::{Action, Claim, ClaimFrom, ColumnType, Schema, StopReason, TableName};
+use batchsql_core::{Claim, ClaimFrom, ColumnType, StopReason, TableName};
 use batchsql_feed::block::{Unreadable, check, decode_schema};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -366,9 +366,8 @@ impl NatsSource {
 
     /// At least once, rules that add up would count a row again.
     fn refuse_counting(&self, bytes: &[u8]) -> Result<(), Foreign> {
-        let counts = |schema: &Schema| schema.action() != Action::Insert && !schema.is_repeatable();
         match self.link.schemas.schema_of(bytes) {
-            Some(schema) if !self.is_exact() && counts(&schema) => {
+            Some(schema) if !self.is_exact() && schema.counts_repeats() => {
                 let why = format!(
                     "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
                      WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \

@@ -177,11 +177,12 @@ impl PostgresPlan {
     }
 
     /// Whether a key may occur twice in a batch, because the pipeline keeps every version of a row. An insert with such
-    /// a key is refused by the server in any case; an update without insert would use one of its rows.
+    /// a key is refused by the server in any case, if both rows are in its index; an update without insert would use one of
+    /// its rows.
     pub(crate) fn keeps_versions(&self) -> bool {
         let (key, update) = (self.schema.key_columns().len(), self.schema.update_columns().len());
-        let is_partial = update > 0 && key + update < self.schema.columns().len();
-        self.schema.action() == Action::UpdateOnly || is_partial
+        let is_partial = key + update < self.schema.columns().len() || has_partial_index(&self.schema);
+        self.schema.action() == Action::UpdateOnly || (update > 0 && is_partial)
     }
 
     /// Reads the table and creates the statements. If a table has many schemas, one reads it for the others.
@@ -217,8 +218,7 @@ impl PostgresPlan {
     /// index, columns that the rows have no value for.
     async fn check_given_text(&self, conn: &mut PostgresConn) -> Result<(), SinkError> {
         let is_raw = |assignment: &Assignment| assignment.column.is_none() || matches!(assignment.set, Set::Raw(_));
-        let is_given =
-            matches!(self.schema.target(), Target::Partial(_)) || self.schema.assignments().iter().any(is_raw);
+        let is_given = has_partial_index(&self.schema) || self.schema.assignments().iter().any(is_raw);
         if !is_given && self.returning.is_none() {
             return Ok(());
         }
@@ -265,7 +265,9 @@ impl PostgresPlan {
         // would return the stored form.
         let compares_stored = schema.version_column().is_some() || schema.action() == Action::UpdateOnly;
         let is_known = |field: &Field| field.form.echo != Echo::Changed && (field.has_one_form || !compares_stored);
-        let is_known_by_key = schema.key_columns().iter().all(|column| is_known(&fields[*column]));
+        // A row outside of a partial index may have the key of another one, inside or outside.
+        let is_known_by_key =
+            !has_partial_index(schema) && schema.key_columns().iter().all(|column| is_known(&fields[*column]));
         let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
         let outcome_source = match schema.may_ignore() {
             // The keys that an update returns are those that were sent, whatever a trigger does.
@@ -378,6 +380,11 @@ impl Problem {
     fn of(schema: &Schema, class: ErrorClass, text: String) -> Self {
         Self { class, text: format!("table {}: {text}", schema.table_display()) }
     }
+}
+
+/// Whether rows with one key may be rows of their own, because they are outside of its index.
+fn has_partial_index(schema: &Schema) -> bool {
+    matches!(schema.target(), Target::Partial(_))
 }
 
 /// Stores the reading for other schemas.

@@ -25,7 +25,8 @@ pub(crate) async fn write_returning(
     rows: Rows<'_>,
     attempt: &Attempt,
 ) -> Result<Written, SinkError> {
-    if plan.outcome_source == OutcomeSource::Total && !plan.keeps_versions() && plan.named {
+    let is_one_statement = || plan.named && (!plan.keeps_versions() || rows.waves().len() == 1);
+    if plan.outcome_source == OutcomeSource::Total && is_one_statement() {
         match at_once(link, plan, sql, rows, attempt, in_order).await {
             // The statement was rolled back: the server treats two of its rows as the same row.
             Err(error) if error.class() == ErrorClass::Duplicate && rows.len() > 1 => {}

@@ -160,6 +160,11 @@ impl Conflict {
     /// Names the condition of the partial unique index that decides, whose columns are the key (PostgreSQL, SQLite), as
     /// in `CREATE UNIQUE INDEX … WHERE condition`. A row outside of the condition never conflicts.
     ///
+    /// Only the database knows which rows are outside, so every row of a batch is sent, also of one key, and rows whose
+    /// reply was lost end as `Unknown`: a repeat would insert those outside once more.
+    /// [`Delivery::AtLeastOnce`](crate::Delivery::AtLeastOnce), durable intakes, workers and files may do that, as with a plain
+    /// insert.
+    ///
     /// The text is SQL of the database and a part of the program, never of a row.
     #[must_use]
     pub fn on_partial_index(mut self, condition: &'static str) -> Self {
@@ -214,9 +219,11 @@ impl Conflict {
         self.may_add_twice
     }
 
-    /// Whether a write of the same rows again changes nothing, triggers aside. A plain insert has no key that tells.
+    /// Whether a write of the same rows again changes nothing, triggers aside. A plain insert has no key that tells, and a
+    /// partial index has no key of the rows outside.
     pub(crate) fn is_repeatable(&self) -> bool {
-        self.action != Action::Insert && (self.may_add_twice || self.expressions.iter().all(|(_, e)| e.is_repeatable()))
+        let has_key = self.action != Action::Insert && !matches!(self.target, Target::Partial(_));
+        has_key && (self.may_add_twice || self.expressions.iter().all(|(_, e)| e.is_repeatable()))
     }
 
     /// Whether each repeat changes the row once more, so that not even at-least-once delivery may repeat.

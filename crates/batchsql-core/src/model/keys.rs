@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 use crate::model::batch::Rows;
-use crate::model::conflict::Action;
+use crate::model::conflict::{Action, Target};
 use crate::model::decimal::Number;
 use crate::model::exhaustive::Set;
 use crate::model::merge;
@@ -62,6 +62,10 @@ impl Coalescing {
                 return Self::Off;
             }
             Action::Replace | Action::Update | Action::UpdateOnly => {}
+        }
+        // Rows outside of the index never conflict: one does not stand for another.
+        if matches!(schema.target(), Target::Partial(_)) {
+            return Self::Off;
         }
         let (key, update) = (schema.key_columns().len(), schema.update_columns().len());
         // Columns that are not updated are those of the row that is inserted.
@@ -455,6 +459,14 @@ mod tests {
         check(Conflict::update(["a"]).set("c", Expr::raw("1")), Coalescing::Off);
         check(Conflict::ignore(["a"]), Coalescing::Off);
         check(Conflict::none(), Coalescing::Off);
+        check(Conflict::update(["a"]).on_constraint("k"), Coalescing::Last);
+        for rule in [
+            Conflict::replace(["a"]),
+            Conflict::update(["a"]).only_if_newer("c"),
+            Conflict::update(["a"]).set("c", Expr::add()),
+        ] {
+            check(rule.on_partial_index("a > 0"), Coalescing::Off);
+        }
         assert_eq!(Coalescing::of(&schema(Conflict::ignore(["a"])).deletion().unwrap()), Coalescing::Last);
         let all_key = Schema::builder("t").column("a", ColumnType::I64).on_conflict(Conflict::update(["a"]));
         assert_eq!(Coalescing::of(&all_key.build().unwrap()), Coalescing::Off);

@@ -275,6 +275,11 @@ mod tests {
         assert!(!schema.is_repeatable() && schema.counts_repeats());
         let twice = build(update().set("n", Expr::add()).may_add_twice()).unwrap();
         assert!(twice.is_repeatable() && !twice.counts_repeats());
+        for partial in [Conflict::ignore(["id"]), update().may_add_twice(), update().only_if_newer("v")] {
+            let partial = build(partial.on_partial_index("n > 0")).unwrap();
+            assert!(!partial.is_repeatable() && !partial.counts_repeats());
+        }
+        assert!(build(update().on_constraint("k")).unwrap().is_repeatable());
         let harmless = build(update().set("n", Expr::greatest()).set("v", Expr::now()).only_if_newer("v"));
         assert!(harmless.is_err());
         let harmless = build(update().set("n", Expr::greatest()).set("note", Expr::keep()).only_if_newer("v")).unwrap();

@@ -164,14 +164,16 @@ impl Schema {
         &self.0.content.returning
     }
 
-    /// Whether writing the same rows again changes nothing, triggers aside. Not for plain inserts, and not for
-    /// [`Expr::add`](crate::Expr::add) and [`Expr::raw`](crate::Expr::raw).
+    /// Whether writing the same rows again changes nothing, triggers aside. Not for plain inserts, not for
+    /// [`Expr::add`](crate::Expr::add) and [`Expr::raw`](crate::Expr::raw), and not with a partial index
+    /// ([`Conflict::on_partial_index`]): the rows outside are inserted again.
     pub fn is_repeatable(&self) -> bool {
         self.conflict().is_repeatable()
     }
 
-    /// Whether each repeat changes a row once more, so that at-least-once delivery does not repeat either.
-    pub(crate) fn counts_repeats(&self) -> bool {
+    /// Whether each repeat changes a row once more, so that at-least-once delivery does not repeat either. For feeds.
+    #[doc(hidden)]
+    pub fn counts_repeats(&self) -> bool {
         self.conflict().counts_repeats()
     }
 

@@ -120,6 +120,29 @@ async fn counters_are_not_repeated_after_a_lost_reply_unless_that_is_accepted() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn rows_that_may_be_outside_of_a_partial_index_are_all_sent_and_not_repeated() {
+    let update = || Conflict::update(["id"]);
+    for rule in [update(), Conflict::replace(["id"]), counter(), counter().may_add_twice()] {
+        let rule = || rule.clone().on_partial_index("n > 10");
+        let (kinds, sink) = outcomes(one_lane(), rule(), &COUNTS, |_| {}).await;
+        assert_eq!((kinds, sink.applied().len()), (vec![Written; 5], 5), "{:?}", rule());
+        for (delivery, kind, writes) in [(Delivery::AtMostOnce, Unknown, 1), (Delivery::AtLeastOnce, Written, 2)] {
+            // As before, adding twice needs more than this.
+            let (kind, writes) =
+                if rule() == counter().on_partial_index("n > 10") { (Unknown, 1) } else { (kind, writes) };
+            let mut config = one_lane();
+            config.delivery = delivery;
+            let lose = |sink: &ScriptedSink| sink.script([Step::LoseReply]);
+            let (kinds, sink) = outcomes(config, rule(), &[[1, 10, 1], [2, 5, 1]], lose).await;
+            assert_eq!((kinds, sink.writes()), (vec![kind; 2], writes), "{delivery:?} {:?}", rule());
+        }
+    }
+    let newer = || update().only_if_newer("v").on_partial_index("n > 10");
+    let (kinds, sink) = outcomes(one_lane(), newer(), &[[1, 1, 1], [1, 2, 2]], |_| {}).await;
+    assert_eq!((kinds, sink.applied().len()), (vec![Written; 2], 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn merged_rows_share_the_outcome_of_a_row_that_was_not_judged() {
     let mut config = one_lane();
     config.retry_for = std::time::Duration::ZERO;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{Action, BatchSql, BatchSqlBuilder, CloseReport, Isolation, PipelineConfig, Sink};
+use batchsql_core::{BatchSql, BatchSqlBuilder, CloseReport, Isolation, PipelineConfig, Sink};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -282,7 +282,7 @@ fn refuse<S: Sink>(sink: &S, config: &PipelineConfig, options: &FileOptions) -> 
     let refused = |text: String| Err(FileError::settings(text));
     let schema = &options.schema;
     let Some(source) = &options.exactly_once else {
-        if schema.action() != Action::Insert && !schema.is_repeatable() {
+        if schema.counts_repeats() {
             return refused(format!(
                 "table {:?} has a rule with Expr::add or Expr::raw, and a line may be written more than once; use \
                  FileOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",

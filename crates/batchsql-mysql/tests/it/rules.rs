@@ -3,6 +3,10 @@
 
 use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, OutcomeKind, Schema, Timestamp, Value, ValueRef};
 
+use batchsql_mysql::MySqlSink;
+use batchsql_mysql::sqlx::Executor;
+use batchsql_mysql::sqlx::mysql::MySqlPoolOptions;
+
 use crate::support::{Database, pipeline, submitted, write};
 
 fn keyed(ty: ColumnType, conflict: Conflict) -> Schema {
@@ -321,4 +325,77 @@ async fn an_update_keeps_every_value_whatever_the_statement_carried_before() {
             .collect();
         assert_eq!(db.read("SELECT k, CHAR_LENGTH(note), d, LENGTH(b) FROM t ORDER BY k").await, expected);
     }
+}
+
+#[tokio::test]
+async fn the_clock_of_the_server_is_in_utc_and_needs_a_session_in_utc() {
+    let db = Database::new(
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, n BIGINT, v BIGINT, at DATETIME(6), stamp TIMESTAMP(6) NULL, day DATE);
+         INSERT INTO t (k, n) VALUES (1, 1), (2, 2)",
+    )
+    .await;
+    let rule = Conflict::update(["k"]).set("at", Expr::now()).set("stamp", Expr::now()).set("day", Expr::now());
+    let schema = keyed(ColumnType::I64, rule);
+    assert_eq!(write(&db.sink, [row(&schema, 1_i64, 5, 5), row(&schema, 3_i64, 5, 5)]).await, ["written"; 2]);
+    // The sessions of the sink, which read this, are in UTC. A row that is inserted has the default.
+    let within = |column: &str| format!("ABS(TIMESTAMPDIFF(SECOND, {column}, UTC_TIMESTAMP(6))) < 900");
+    let query = format!(
+        "SELECT k, n, {}, {}, ABS(DATEDIFF(day, UTC_DATE())) < 2, at = stamp FROM t ORDER BY k",
+        within("at"),
+        within("stamp")
+    );
+    assert_eq!(db.read(&query).await, ["1|5|1|1|1|1", "2|2|NULL|NULL|NULL|NULL", "3|5|NULL|NULL|NULL|NULL"]);
+    // A pool of somebody else.
+    for (zone, is_refused) in [("+02:00", true), ("+00:00", false)] {
+        let pool = MySqlPoolOptions::new().max_connections(2).after_connect(move |connection, _| {
+            let sql = format!("SET sql_mode = 'STRICT_ALL_TABLES', time_zone = '{zone}'");
+            Box::pin(async move { connection.execute(&*sql).await.map(drop) })
+        });
+        let options: batchsql_mysql::sqlx::mysql::MySqlConnectOptions = db.dsn.parse().unwrap();
+        let sink = MySqlSink::new(pool.connect_with(options.timezone(None)).await.unwrap());
+        let prepared = pipeline(&sink).prepare(&schema).await;
+        assert_eq!(prepared.is_err(), is_refused, "{zone}: {prepared:?}");
+        if let Err(error) = prepared {
+            assert!(error.to_string().contains("Expr::now() needs a session in UTC"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sum_that_the_column_cannot_hold_is_refused_and_the_rows_are_written_one_by_one() {
+    for (ty, stored) in [("TINYINT", 100), ("BIGINT", i64::MAX - 27)] {
+        let db = Database::new(&format!(
+            "CREATE TABLE t (k BIGINT PRIMARY KEY, n {ty}, v BIGINT); INSERT INTO t VALUES (1, {stored}, 0)"
+        ))
+        .await;
+        let add = keyed(ColumnType::I64, Conflict::update(["k"]).set("n", Expr::add()));
+        // 27 more are possible: the sum of the three rows of key 1 is not, and of them the last one.
+        let rows = [(1_i64, 5, 1), (2, 1, 1), (1, 22, 2), (1, 1, 3)].map(|(k, n, v)| row(&add, k, n, v));
+        assert_eq!(write(&db.sink, rows).await, ["written", "written", "written", "rejected"], "{ty}");
+        let found = db.read("SELECT * FROM t ORDER BY k").await;
+        assert_eq!(found, [format!("1|{}|2", stored + 27), "2|1|1".to_owned()], "{ty}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_written_to_a_json_column_and_to_no_other_type() {
+    let db = Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, list JSON, n INT)").await;
+    let schema = |column: &str| {
+        Schema::builder("t").column("k", ColumnType::I64).nullable(column, ColumnType::Json).build().unwrap()
+    };
+    let lists = schema("list");
+    let list = |k: i64, list: Value| lists.row().set_all([k.into(), list]).unwrap().finish().unwrap();
+    let rows = [
+        list(1, Value::from(vec![Some(1_i64), None, Some(i64::MAX)])),
+        list(2, Value::from(vec!["a", "\"'"])),
+        list(3, Value::from(Vec::<f64>::new())),
+        list(4, Value::Null),
+    ];
+    assert_eq!(write(&db.sink, rows).await, ["written"; 4]);
+    let read = "SELECT k, JSON_LENGTH(list), JSON_EXTRACT(list, '$[2]'), JSON_UNQUOTE(JSON_EXTRACT(list, '$[1]')) FROM t ORDER BY k";
+    let expected =
+        [format!("1|3|{}|null", i64::MAX), "2|2|NULL|\"'".into(), "3|0|NULL|NULL".into(), "4|NULL|NULL|NULL".into()];
+    assert_eq!(db.read(read).await, expected);
+    let error = pipeline(&db.sink).prepare(&schema("n")).await.unwrap_err().to_string();
+    assert!(error.contains("its column \"n\""), "{error}");
 }

@@ -14,6 +14,7 @@ mod guilt;
 mod link;
 mod lists;
 mod lossy;
+mod partial;
 mod pooler;
 mod positions;
 mod proxy;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    Action, BatchSql, ColumnType, Conflict, Decimal, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder, Value,
-    ValueRef,
+    Action, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder,
+    Timestamp, TimestampTz, Value, ValueRef,
 };
 
-use crate::support::{FOR_EVERY_RULE, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
+use crate::support::{FOR_EVERY_RULE, execute, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
 
 fn columns(names: &[&str]) -> SchemaBuilder {
     names.iter().fold(Schema::builder("t"), |schema, name| schema.column(*name, ColumnType::I64))
@@ -252,6 +252,71 @@ async fn rows_whose_keys_have_two_forms_have_exact_outcomes() {
         check(add, rows, &["written"; 3], &["11|6", "100|7"]).await;
         let rows = vec![(other_one.clone(), 0, 0), (other_two.clone(), 0, 0)];
         check(Conflict::delete(["k"]), rows, &["written"; 2], &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sum_that_the_column_cannot_hold_is_refused_and_the_rows_are_written_one_by_one() {
+    for (ty, stored) in [("smallint", i64::from(i16::MAX) - 27), ("bigint", i64::MAX - 27), ("numeric(3)", 972)] {
+        let dsn = fresh_dsn(&format!("CREATE TABLE t (id bigint PRIMARY KEY, n {ty})")).await;
+        for strategy in FOR_EVERY_RULE {
+            let sink = with_strategy(&dsn, strategy).await;
+            execute(sink.pg_pool(), "TRUNCATE t").await;
+            execute(sink.pg_pool(), &format!("INSERT INTO t VALUES (1, {stored})")).await;
+            let ty_of_rows = if ty == "smallint" { ColumnType::I16 } else { ColumnType::I64 };
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ty_of_rows);
+            let schema = schema.on_conflict(Conflict::update(["id"]).set("n", Expr::add())).build().unwrap();
+            // 27 more are possible: the sum of the three rows of key 1 is not, and of them the last one.
+            let rows = [(1_i64, 5_i16), (2, 1), (1, 22), (1, 1)].map(|(id, n)| {
+                let n = if ty == "smallint" { Value::from(n) } else { Value::from(i64::from(n)) };
+                values(&schema, [id.into(), n])
+            });
+            assert_eq!(write(&sink, rows).await, ["written", "written", "written", "rejected"], "{ty} {strategy:?}");
+            let found = read(&sink, "SELECT id, n FROM t ORDER BY id").await;
+            assert_eq!(found, [format!("1|{}", stored + 27), "2|1".to_owned()], "{ty} {strategy:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn versions_of_every_type_are_compared_as_they_are_stored() {
+    let decimal = |text: &str| Value::from(text.parse::<Decimal>().unwrap());
+    let time = |micros| Value::from(Timestamp::from_micros_since_epoch(micros).unwrap());
+    let instant = |micros| Value::from(TimestampTz::from_micros_since_epoch(micros).unwrap());
+    let date = |day| Value::from(Date::from_ymd(2000, 1, day).unwrap());
+    // One that is older than the stored one, the stored one, and a newer one.
+    let cases: [(&str, ColumnType, [Value; 3]); 10] = [
+        ("smallint", ColumnType::I16, [Value::from(-10_i16), 9_i16.into(), 10_i16.into()]),
+        ("integer", ColumnType::I32, [Value::from(-10_i32), 9_i32.into(), 10_i32.into()]),
+        ("bigint", ColumnType::I64, [Value::from(-10_i64), 9_i64.into(), 10_i64.into()]),
+        ("numeric(20,4)", ColumnType::Decimal, [decimal("-1.5"), decimal("9.5"), decimal("10.4999")]),
+        ("numeric", ColumnType::Decimal, [decimal("9.49"), decimal("9.5"), decimal("10")]),
+        ("real", ColumnType::F32, [Value::from(0.1_f32), 0.2_f32.into(), 1e30_f32.into()]),
+        ("double precision", ColumnType::F64, [Value::from(0.1), 0.2.into(), 1e300.into()]),
+        ("date", ColumnType::Date, [date(9), date(10), date(11)]),
+        ("timestamp", ColumnType::Timestamp, [time(-1), time(1_000_000), time(1_000_001)]),
+        ("timestamptz", ColumnType::TimestampTz, [instant(-1), instant(1_000_000), instant(1_000_001)]),
+    ];
+    for (ty, column, [older, stored, newer]) in cases {
+        let sink = fresh(&format!("CREATE TABLE t (id bigint PRIMARY KEY, v {ty})")).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("v", column);
+        let schema = schema.on_conflict(Conflict::update(["id"]).only_if_newer("v")).build().unwrap();
+        for (version, expected) in [
+            (&Value::Null, "written"),
+            (&Value::Null, "ignored"),
+            (&stored, "written"),
+            (&older, "ignored"),
+            (&stored, "ignored"),
+            (&Value::Null, "ignored"),
+            (&newer, "written"),
+            (&stored, "ignored"),
+        ] {
+            assert_eq!(
+                write(&sink, [values(&schema, [1_i64.into(), version.clone()])]).await,
+                [expected],
+                "{ty} {version:?}"
+            );
+        }
     }
 }
 

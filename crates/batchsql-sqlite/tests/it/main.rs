@@ -17,6 +17,7 @@ mod locks;
 mod names;
 #[cfg(unix)]
 mod numbered;
+mod partial;
 mod policies;
 mod positions;
 #[cfg(unix)]

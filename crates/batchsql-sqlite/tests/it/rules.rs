@@ -1,6 +1,6 @@
 //! Rules whose outcome depends on the stored row, where SQLite differs from other databases.
 
-use batchsql_core::{ColumnType, Conflict, Expr, Schema, Value};
+use batchsql_core::{ColumnType, Conflict, Date, Expr, Schema, Timestamp, TimestampTz, Value};
 
 use crate::support::{memory, pipeline, read, write};
 
@@ -152,4 +152,67 @@ async fn floats_are_added_in_columns_of_every_number_type() {
         assert_eq!(write(&sink, [row]).await, ["written"], "{ty}");
         assert_eq!(read(&sink, "SELECT n = 1.5 FROM t").await, ["1"], "{ty}");
     }
+}
+
+#[tokio::test]
+async fn versions_of_every_type_are_compared_as_they_are_stored() {
+    let time = |micros| Value::from(Timestamp::from_micros_since_epoch(micros).unwrap());
+    let instant = |micros| Value::from(TimestampTz::from_micros_since_epoch(micros).unwrap());
+    let date = |day| Value::from(Date::from_ymd(2000, 1, day).unwrap());
+    // One that is older than the stored one, the stored one, and a newer one.
+    let cases: [(&str, ColumnType, [Value; 3]); 8] = [
+        ("INTEGER", ColumnType::I16, [Value::from(-10_i16), 9_i16.into(), 10_i16.into()]),
+        ("INTEGER", ColumnType::I32, [Value::from(-10_i32), 9_i32.into(), 10_i32.into()]),
+        ("INTEGER", ColumnType::I64, [Value::from(-10_i64), 9_i64.into(), 10_i64.into()]),
+        ("REAL", ColumnType::F32, [Value::from(0.1_f32), 0.2_f32.into(), 1e30_f32.into()]),
+        ("REAL", ColumnType::F64, [Value::from(0.1), 0.2.into(), 1e300.into()]),
+        ("TEXT", ColumnType::Date, [date(9), date(10), date(11)]),
+        ("TEXT", ColumnType::Timestamp, [time(-1), time(1_000_000), time(1_000_001)]),
+        ("TEXT", ColumnType::TimestampTz, [instant(-1), instant(1_000_000), instant(1_000_001)]),
+    ];
+    for (ty, column, [older, stored, newer]) in cases {
+        let sink = memory(format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v {ty})").leak()).await;
+        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("v", column);
+        let schema = schema.on_conflict(Conflict::update(["id"]).only_if_newer("v")).build().unwrap();
+        for (version, expected) in [
+            (&Value::Null, "written"),
+            (&Value::Null, "ignored"),
+            (&stored, "written"),
+            (&older, "ignored"),
+            (&stored, "ignored"),
+            (&Value::Null, "ignored"),
+            (&newer, "written"),
+            (&stored, "ignored"),
+        ] {
+            let row = schema.row().set_all([1_i64.into(), version.clone()]).unwrap().finish().unwrap();
+            assert_eq!(write(&sink, [row]).await, [expected], "{column} {version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_written_as_json_and_to_no_column_of_numbers() {
+    let sink = memory("CREATE TABLE t (id INTEGER PRIMARY KEY, list TEXT, n INT)").await;
+    let schema = |column: &str| {
+        Schema::builder("t").column("id", ColumnType::I64).nullable(column, ColumnType::Json).build().unwrap()
+    };
+    let lists = schema("list");
+    let list = |id: i64, list: Value| lists.row().set_all([id.into(), list]).unwrap().finish().unwrap();
+    let rows = [
+        list(1, Value::from(vec![Some(1_i64), None, Some(i64::MAX)])),
+        list(2, Value::from(vec!["a", "\"'"])),
+        list(3, Value::from(Vec::<f64>::new())),
+        list(4, Value::Null),
+    ];
+    assert_eq!(write(&sink, rows).await, ["written"; 4]);
+    let found = read(
+        &sink,
+        "SELECT id, json_array_length(list), json_extract(list, '$[1]'), json_extract(list, '$[2]') FROM t",
+    )
+    .await;
+    let expected =
+        [format!("1|3|NULL|{}", i64::MAX), "2|2|\"'|NULL".into(), "3|0|NULL|NULL".into(), "4|NULL|NULL|NULL".into()];
+    assert_eq!(found, expected);
+    let error = pipeline(&sink).prepare(&schema("n")).await.unwrap_err().to_string();
+    assert!(error.contains("its column \"n\""), "{error}");
 }

@@ -9,7 +9,7 @@ use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_suite::database::{Database, TableSpec};
 use batchsql_suite::digest::Canonical;
 
-use super::servers::with;
+use super::setup::{open, triggers, with_setup};
 
 /// A row: every column is a number, so that all databases compare keys in the same way.
 type Cells = Vec<Option<i64>>;
@@ -233,33 +233,41 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
 }
 
 async fn matrix(name: DatabaseName, parameters: &str) {
-    with(name, parameters, async |own| {
+    with_setup(name, async |url, setup| {
+        let database = open(name, url, parameters).await;
         // One lane, so that the rows are in one batch.
         let config = PipelineConfig::default()
             .max_concurrency(1)
             .flush_interval(Duration::from_secs(600))
             .retry_for(Duration::from_secs(5));
-        for (number, situation) in situations().into_iter().enumerate() {
-            for rule in RULES {
-                if rule == Rule::None && parameters == "strategy=staging" {
-                    // There is nothing to merge.
-                    continue;
-                }
-                let cell = format!("{name:?} {parameters}, {rule:?}, {}", situation.name);
-                let table = format!("batchsql_suite_matrix_{number}_{rule:?}").to_lowercase();
-                let loose = situation.schema(&table, None);
-                let spec =
-                    TableSpec { unique: situation.unique, ..TableSpec::new(loose.clone(), situation.primary_key) };
-                own.database.create(&spec).await.unwrap();
-                let db = BatchSql::builder(own.database.sink()).config(config.clone()).start().unwrap();
-                let before = submit(&db, &loose, &situation.before).await;
-                assert!(before.iter().all(|kind| *kind == OutcomeKind::Written), "{cell}: {before:?}");
-                let outcomes = submit(&db, &situation.schema(&table, Some(rule)), &situation.batch).await;
-                let report = db.close(Duration::from_secs(10)).await;
-                assert_eq!(report.balance.in_flight(), 0, "{cell}");
-                let found = content(&*own.database, &loose).await;
-                assert_eq!((found, outcomes), situation.expected(name, rule), "{cell}");
+        let cells = situations().into_iter().flat_map(|situation| RULES.map(|rule| (situation.clone(), rule)));
+        let cells = cells.flat_map(|(situation, rule)| [(situation.clone(), rule, false), (situation, rule, true)]);
+        // With triggers, staging is refused, and unnest is the same as auto.
+        let has_no_triggers = matches!(parameters, "strategy=staging" | "strategy=unnest");
+        let cells = cells.filter(|(.., has_triggers)| !(*has_triggers && has_no_triggers));
+        for (number, (situation, rule, has_triggers)) in cells.enumerate() {
+            if rule == Rule::None && parameters == "strategy=staging" {
+                // There is nothing to merge.
+                continue;
             }
+            let cell = format!("{name:?} {parameters}, {rule:?}, triggers: {has_triggers}, {}", situation.name);
+            let table = format!("batchsql_suite_matrix_{number}");
+            let loose = situation.schema(&table, None);
+            let spec = TableSpec { unique: situation.unique, ..TableSpec::new(loose.clone(), situation.primary_key) };
+            database.create(&spec).await.unwrap();
+            if has_triggers {
+                for sql in triggers(name) {
+                    setup.execute(&sql, &table).await;
+                }
+            }
+            let db = BatchSql::builder(database.sink()).config(config.clone()).start().unwrap();
+            let before = submit(&db, &loose, &situation.before).await;
+            assert!(before.iter().all(|kind| *kind == OutcomeKind::Written), "{cell}: {before:?}");
+            let outcomes = submit(&db, &situation.schema(&table, Some(rule)), &situation.batch).await;
+            let report = db.close(Duration::from_secs(10)).await;
+            assert_eq!(report.balance.in_flight(), 0, "{cell}");
+            let found = content(&*database, &loose).await;
+            assert_eq!((found, outcomes), situation.expected(name, rule), "{cell}");
         }
     })
     .await;

@@ -2,8 +2,10 @@
 //! interface of databases.
 
 mod canary;
+mod clock;
 mod conflicts;
 mod guilt;
+mod interleaved;
 mod rules;
 mod rules_model;
 mod runs;

@@ -5,20 +5,21 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Schema, Value};
+use batchsql_suite::database::Database;
 use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
-use batchsql_suite::database::{Database, MySql, Postgres as PostgresDatabase, Sqlite as SqliteDatabase};
 use batchsql_suite::digest::Canonical;
 use batchsql_testkit::{Effect, Model};
 use batchsql_testserver::unique;
 
 use super::rules_model::{
-    Add, AddAndKeep, Bounds, COLUMNS, Cells, Constraint, Delete, Identity, Newer, NewerPartly, Partial, Plain, RULES,
-    Raw, Rule, SecondIndex, Table, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer, before, second_index,
-    situations,
+    Add, AddAndKeep, BASIC_RULES, Bounds, COLUMNS, Cells, Constraint, Delete, Greatest, Identity, Keep, Least, Newer,
+    NewerAndGreatest, NewerAndKeep, NewerAndLeast, NewerPartly, NullableKey, Partial, Plain, RULES, Raw, Rule,
+    SecondIndex, Start, Table, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer, before, second_index,
+    second_index_in_batch, second_index_null, situations, stored_null_keys,
 };
-use super::setup::with_setup;
+use super::setup::{open, triggers, with_setup};
 
-async fn submit(db: &BatchSql, schema: &Schema, rows: &[Cells]) -> Vec<OutcomeKind> {
+pub(super) async fn submit(db: &BatchSql, schema: &Schema, rows: &[Cells]) -> Vec<OutcomeKind> {
     let mut receipts = Vec::new();
     for cells in rows {
         let named = schema.columns().iter().zip(cells);
@@ -33,7 +34,7 @@ async fn submit(db: &BatchSql, schema: &Schema, rows: &[Cells]) -> Vec<OutcomeKi
     outcomes
 }
 
-async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
+pub(super) async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
     let mut rows = BTreeSet::new();
     let mut add = |values: &[Canonical<'_>]| {
         let cell = |value: &Canonical<'_>| match value {
@@ -46,36 +47,6 @@ async fn content(database: &dyn Database, schema: &Schema) -> BTreeSet<Cells> {
     };
     database.read(schema, &mut add).await.unwrap();
     rows
-}
-
-/// Triggers that change nothing; `{t}` is the table.
-fn triggers(name: DatabaseName) -> Vec<String> {
-    match name {
-        Postgres => {
-            let mut sql = vec![
-                "CREATE FUNCTION {t}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                 IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END $$"
-                    .to_owned(),
-            ];
-            let trigger = "CREATE TRIGGER {t}_g BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW";
-            sql.push(format!("{trigger} EXECUTE FUNCTION {{t}}_f()"));
-            sql
-        }
-        Mysql => ["INSERT", "UPDATE", "DELETE"]
-            .map(|event| format!("CREATE TRIGGER {{t}}_{event} BEFORE {event} ON {{t}} FOR EACH ROW SET @batchsql = 1"))
-            .to_vec(),
-        _ => ["INSERT", "UPDATE", "DELETE"]
-            .map(|event| format!("CREATE TRIGGER {{t}}_{event} BEFORE {event} ON {{t}} BEGIN SELECT 1; END"))
-            .to_vec(),
-    }
-}
-
-async fn open(name: DatabaseName, url: &str) -> Box<dyn Database> {
-    match name {
-        Postgres => Box::new(PostgresDatabase::open(url).await.unwrap()),
-        Mysql => Box::new(MySql::open(url).await.unwrap()),
-        _ => Box::new(SqliteDatabase::open(Some(url)).unwrap()),
-    }
 }
 
 /// A cell of the matrix.
@@ -92,6 +63,8 @@ impl Cell {
     fn expected(&self, name: DatabaseName) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
         match self.table {
             SecondIndex => self.rule.expected_unique(name, &self.before, &self.batch),
+            // Only the database knows which rows are outside of the index: every row is sent.
+            Partial => self.rule.expected_in_order(&self.before, &self.batch),
             _ => self.rule.expected(&self.before, &self.batch),
         }
     }
@@ -118,34 +91,52 @@ fn plain() -> Vec<Cell> {
 
 /// Every rule in a table with a second unique index.
 fn with_second_index() -> Vec<Cell> {
-    let cell = |(rule, has_triggers)| {
-        let (before, batch) = second_index();
-        Cell { rule, table: SecondIndex, has_triggers, situation: "secondary unique index", before, batch }
-    };
-    RULES.into_iter().flat_map(with_and_without_triggers).map(cell).collect()
-}
-
-/// Rules that name their index, or write an identity column, in every situation.
-fn with_target(table: Table) -> Vec<Cell> {
-    let rules = [Newer, NewerPartly, Add, Bounds].into_iter().filter(|rule| rule.has_target());
-    let cells = |(situation, batch): (&'static str, Vec<Cells>)| {
-        rules.clone().flat_map(with_and_without_triggers).map(move |(rule, has_triggers)| Cell {
+    let starts = [
+        ("secondary unique index", second_index()),
+        ("NULL in a secondary unique index", second_index_null()),
+        ("one value of a secondary unique index for two rows", second_index_in_batch()),
+    ];
+    let cells = |(situation, (before, batch)): (&'static str, Start)| {
+        RULES.into_iter().flat_map(with_and_without_triggers).map(move |(rule, has_triggers)| Cell {
             rule,
-            table,
+            table: SecondIndex,
             has_triggers,
             situation,
-            before: before(),
+            before: before.clone(),
             batch: batch.clone(),
         })
     };
-    situations().into_iter().flat_map(cells).collect()
+    starts.into_iter().flat_map(cells).collect()
+}
+
+/// Every rule in every situation in another table, each second cell with triggers.
+fn in_table(table: Table, rules: impl Iterator<Item = Rule> + Clone, stored: &[Cells]) -> Vec<Cell> {
+    let cells = |(number, (situation, batch)): (usize, (&'static str, Vec<Cells>))| {
+        rules.clone().enumerate().map(move |(of_rule, rule)| Cell {
+            rule,
+            table,
+            has_triggers: (number + of_rule).is_multiple_of(2),
+            situation,
+            before: before().iter().chain(stored).copied().collect(),
+            batch: batch.clone(),
+        })
+    };
+    situations().into_iter().enumerate().flat_map(cells).collect()
+}
+
+/// Rules that name their index, or write an identity column.
+fn with_target(table: Table) -> Vec<Cell> {
+    in_table(table, BASIC_RULES.into_iter().chain(RULES).filter(|rule| rule.has_target()), &[])
+}
+
+/// Every rule in a table that has rows without a key.
+fn with_null_keys() -> Vec<Cell> {
+    in_table(NullableKey, BASIC_RULES.into_iter().chain(RULES), &stored_null_keys())
 }
 
 async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
     with_setup(name, async |url, setup| {
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let url = if parameters.is_empty() { url.to_owned() } else { format!("{url}{separator}{parameters}") };
-        let database = open(name, &url).await;
+        let database = open(name, url, parameters).await;
         let config = || {
             // One lane, so that the rows are in one batch.
             let mut config = PipelineConfig::default();
@@ -154,19 +145,29 @@ async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
             config.retry_for = Duration::from_secs(5);
             config
         };
+        // Tables are made once; other cells empty them.
+        let mut tables: Vec<((Table, bool), String)> = Vec::new();
         for cell in cells {
             let Cell { rule, table: kind, has_triggers, situation, .. } = cell;
             let shown = format!("{name:?} {parameters}, {rule:?}, {kind:?}, triggers: {has_triggers}, {situation}");
-            let table = unique("rules");
-            for sql in kind.create() {
-                setup.execute(&sql, &table).await;
-            }
-            if *has_triggers {
-                for sql in triggers(name) {
-                    setup.execute(&sql, &table).await;
+            let known = tables.iter().find(|(known, ..)| *known == (*kind, *has_triggers));
+            let table = match known {
+                Some((_, table)) => {
+                    setup.execute("DELETE FROM {t}", table).await;
+                    table.clone()
                 }
-            }
-            let loose = Raw.schema_of(*kind, &table);
+                None => {
+                    let table = unique("rules");
+                    let sql =
+                        kind.create().into_iter().chain(has_triggers.then(|| triggers(name)).into_iter().flatten());
+                    for sql in sql {
+                        setup.execute(&sql, &table).await;
+                    }
+                    tables.push(((*kind, *has_triggers), table.clone()));
+                    table
+                }
+            };
+            let loose = kind.loose(&table);
             let db = BatchSql::builder(database.sink()).config(config()).start().unwrap();
             let stored = submit(&db, &loose, &cell.before).await;
             assert!(stored.iter().all(|kind| *kind == OutcomeKind::Written), "{shown}: {stored:?}");
@@ -175,7 +176,6 @@ async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
             assert_eq!(report.balance.in_flight(), 0, "{shown}");
             let found = content(&*database, &loose).await;
             assert_eq!((found, outcomes), cell.expected(name), "{shown}");
-            setup.execute("DROP TABLE {t}", &table).await;
         }
     })
     .await;
@@ -183,13 +183,14 @@ async fn matrix(name: DatabaseName, parameters: &str, cells: &[Cell]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_follows_rules_that_depend_on_the_stored_row() {
-    for cells in [plain(), with_second_index(), with_target(Partial)] {
+    for cells in [plain(), with_second_index(), with_null_keys(), with_target(Partial)] {
         matrix(Sqlite, "", &cells).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_follows_rules_that_depend_on_the_stored_row() {
+    matrix(Postgres, "", &with_null_keys()).await;
     for strategy in ["auto", "multi-values"] {
         for cells in [plain(), with_second_index()] {
             matrix(Postgres, &format!("strategy={strategy}"), &cells).await;
@@ -206,7 +207,7 @@ async fn postgres_follows_rules_that_name_their_index_and_writes_identity_column
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mysql_follows_rules_that_depend_on_the_stored_row() {
-    for cells in [plain(), with_second_index()] {
+    for cells in [plain(), with_second_index(), with_null_keys()] {
         matrix(Mysql, "", &cells).await;
     }
 }
@@ -248,7 +249,7 @@ fn letters(outcomes: &[OutcomeKind]) -> String {
 }
 
 /// Rules with the same outcomes, in every situation of the first table.
-const EXPRESSIONS: [Rule; 5] = [Add, AddAndKeep, Bounds, UnlessNull, Raw];
+const EXPRESSIONS: [Rule; 8] = [Add, AddAndKeep, Bounds, Keep, Greatest, Least, UnlessNull, Raw];
 
 /// The guide shows the model against which the tests above compare the databases.
 #[test]
@@ -259,6 +260,8 @@ fn the_guide_has_this_matrix() {
     for (situation, batch) in situations() {
         let of = |rule: Rule| letters(&rule.expected(&before(), &batch).1);
         assert!(EXPRESSIONS.into_iter().all(|rule| of(rule) == of(Add)), "{situation}");
+        let newer = [NewerAndKeep, NewerAndGreatest, NewerAndLeast];
+        assert!(newer.into_iter().all(|rule| of(rule) == of(NewerPartly)), "{situation}");
         let cells = [Newer, NewerPartly, Add, UpdateOnly, UpdateOnlyNewer, UpdateOnlyAdd, Delete].map(of);
         table += &format!("| {situation} | {} |\n", cells.join(" | "));
     }

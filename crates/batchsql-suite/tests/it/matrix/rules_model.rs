@@ -19,9 +19,11 @@ pub(super) enum Table {
     Partial,
     /// A column of the key is `GENERATED ALWAYS`.
     Identity,
+    /// By the columns of a unique index, one of which may be NULL.
+    NullableKey,
 }
 
-pub(super) use Table::{Constraint, Identity, Partial, Plain, SecondIndex};
+pub(super) use Table::{Constraint, Identity, NullableKey, Partial, Plain, SecondIndex};
 
 impl Table {
     /// The statements that make it; `{t}` is its name.
@@ -38,7 +40,16 @@ impl Table {
                 vec![with("NOT NULL", ""), "CREATE UNIQUE INDEX {t}_p ON {t} (a, b) WHERE b > 0".to_owned()]
             }
             Identity => vec![with("GENERATED ALWAYS AS IDENTITY", key)],
+            NullableKey => vec![with("", ", UNIQUE (a, b)")],
         }
+    }
+
+    /// A schema for what is in the table before and after a batch: no rule, and every column may be NULL.
+    pub(super) fn loose(self, table: &str) -> Schema {
+        let schema =
+            COLUMNS.iter().fold(Schema::builder(table), |schema, name| schema.nullable(*name, ColumnType::I64));
+        let schema = if self == Identity { schema.overriding_system_value() } else { schema };
+        schema.build().unwrap()
     }
 }
 
@@ -49,13 +60,22 @@ pub(super) const COLUMNS: [&str; 4] = ["a", "b", "v", "w"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rule {
+    Ignore,
+    Replace,
+    Update,
     Newer,
     NewerPartly,
     Add,
     AddAndKeep,
     Bounds,
+    Keep,
+    Greatest,
+    Least,
     UnlessNull,
     Raw,
+    NewerAndKeep,
+    NewerAndGreatest,
+    NewerAndLeast,
     UpdateOnly,
     UpdateOnlyNewer,
     UpdateOnlyAdd,
@@ -63,23 +83,54 @@ pub(super) enum Rule {
 }
 
 pub(super) use Rule::{
-    Add, AddAndKeep, Bounds, Delete, Newer, NewerPartly, Raw, UnlessNull, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer,
+    Add, AddAndKeep, Bounds, Delete, Greatest, Ignore, Keep, Least, Newer, NewerAndGreatest, NewerAndKeep,
+    NewerAndLeast, NewerPartly, Raw, Replace, UnlessNull, Update, UpdateOnly, UpdateOnlyAdd, UpdateOnlyNewer,
 };
 
-pub(super) const RULES: [Rule; 11] =
-    [Newer, NewerPartly, Add, AddAndKeep, Bounds, UnlessNull, Raw, UpdateOnly, UpdateOnlyNewer, UpdateOnlyAdd, Delete];
+/// The rules that depend on the stored row.
+pub(super) const RULES: [Rule; 17] = [
+    Newer,
+    NewerPartly,
+    Add,
+    AddAndKeep,
+    Bounds,
+    Keep,
+    Greatest,
+    Least,
+    UnlessNull,
+    Raw,
+    NewerAndKeep,
+    NewerAndGreatest,
+    NewerAndLeast,
+    UpdateOnly,
+    UpdateOnlyNewer,
+    UpdateOnlyAdd,
+    Delete,
+];
+
+/// The other rules; another matrix has them in tables without targets.
+pub(super) const BASIC_RULES: [Rule; 3] = [Ignore, Replace, Update];
 
 impl Rule {
     fn conflict(self) -> Conflict {
         let update = || Conflict::update(["b", "a"]);
         let only = || Conflict::update_only(["b", "a"]);
         match self {
+            Ignore => Conflict::ignore(["b", "a"]),
+            Replace => Conflict::replace(["b", "a"]),
+            Update => update(),
             Newer => update().only_if_newer("w"),
             // Column v is that of the row that was inserted: every version is sent.
             NewerPartly => Conflict::update_columns(["b", "a"], ["w"]).only_if_newer("w"),
             Add => Conflict::update_columns(["b", "a"], ["w"]).set("v", Expr::add()),
             AddAndKeep => update().set("v", Expr::add()).set("w", Expr::keep()),
             Bounds => update().set("v", Expr::least()).set("w", Expr::greatest()),
+            Keep => update().set("v", Expr::keep()),
+            Greatest => update().set("v", Expr::greatest()),
+            Least => update().set("v", Expr::least()),
+            NewerAndKeep => update().only_if_newer("w").set("v", Expr::keep()),
+            NewerAndGreatest => update().only_if_newer("w").set("v", Expr::greatest()),
+            NewerAndLeast => update().only_if_newer("w").set("v", Expr::least()),
             UnlessNull => update().set("v", Expr::unless_null()).set("w", Expr::unless_null()),
             Raw => update().set("v", Expr::raw("COALESCE({old}, 0) * 2 + COALESCE({new}, 0)")),
             UpdateOnly => only(),
@@ -100,7 +151,7 @@ impl Rule {
             _ => key.nullable("v", ColumnType::I64).nullable("w", ColumnType::I64),
         };
         let conflict = match of {
-            Plain | SecondIndex | Identity => self.conflict(),
+            Plain | SecondIndex | Identity | NullableKey => self.conflict(),
             Constraint => self.conflict().on_constraint(format!("{table}_k")),
             Partial => self.conflict().on_partial_index("b > 0"),
         };
@@ -135,11 +186,18 @@ impl Rule {
             *table = before;
             return OutcomeKind::Rejected;
         }
-        if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored }
+        kind(is_changed)
     }
 
     fn is_newer(self) -> bool {
-        matches!(self, Newer | NewerPartly | UpdateOnlyNewer)
+        matches!(self, Newer | NewerPartly | NewerAndKeep | NewerAndGreatest | NewerAndLeast | UpdateOnlyNewer)
+    }
+
+    /// The table afterwards, and the outcome of each row, if every row is sent.
+    pub(super) fn expected_in_order(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+        let mut table = before.to_vec();
+        let outcomes = batch.iter().map(|row| kind(self.apply(&mut table, row))).collect();
+        (table.into_iter().collect(), outcomes)
     }
 
     /// The table afterwards, and the outcome of each row, with another unique index over `v`.
@@ -170,9 +228,13 @@ impl Rule {
             (Some(a), Some(b)) => Some(a + b),
         };
         match self {
+            Ignore => return false,
             // None is below every number.
-            Newer | NewerPartly | UpdateOnlyNewer if new_w <= *w => return false,
-            Newer | UpdateOnlyNewer | UpdateOnly => (*v, *w) = (new_v, new_w),
+            rule if rule.is_newer() && new_w <= *w => return false,
+            Newer | UpdateOnlyNewer | UpdateOnly | Replace | Update => (*v, *w) = (new_v, new_w),
+            Keep | NewerAndKeep => (*v, *w) = (v.or(new_v), new_w),
+            Greatest | NewerAndGreatest => (*v, *w) = ((*v).max(new_v), new_w),
+            Least | NewerAndLeast => (*v, *w) = ((*v).into_iter().chain(new_v).min(), new_w),
             NewerPartly => *w = new_w,
             Add | UpdateOnlyAdd => (*v, *w) = (sum(*v, new_v), new_w),
             AddAndKeep => (*v, *w) = (sum(*v, new_v), w.or(new_w)),
@@ -189,7 +251,6 @@ impl Rule {
     /// The table afterwards, and the outcome of each row.
     pub(super) fn expected(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
         let mut table = before.to_vec();
-        let kind = |is_changed| if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored };
         let same = |row: usize| (0..batch.len()).filter(move |other| batch[*other][..2] == batch[row][..2]);
         let mut outcomes = vec![None; batch.len()];
         for row in 0..batch.len() {
@@ -198,11 +259,12 @@ impl Rule {
             }
             match self {
                 // The content is that of all rows one after the other.
-                NewerPartly | Raw | Add | AddAndKeep | Bounds | UnlessNull | UpdateOnlyAdd => {
+                Ignore | NewerPartly | Raw | Add | AddAndKeep | Bounds | Keep | Greatest | Least | UnlessNull
+                | NewerAndKeep | NewerAndGreatest | NewerAndLeast | UpdateOnlyAdd => {
                     outcomes[row] = Some(kind(self.apply(&mut table, &batch[row])));
                 }
                 // One row of each key is sent.
-                Newer | UpdateOnlyNewer | UpdateOnly | Delete => {
+                Replace | Update | Newer | UpdateOnlyNewer | UpdateOnly | Delete => {
                     let is_versioned = matches!(self, Newer | UpdateOnlyNewer);
                     let version = |other: &usize| if is_versioned { batch[*other][3] } else { None };
                     let newest = same(row).map(|other| version(&other)).max().unwrap();
@@ -221,6 +283,10 @@ impl Rule {
         }
         (table.into_iter().collect(), outcomes.into_iter().flatten().collect())
     }
+}
+
+fn kind(is_changed: bool) -> OutcomeKind {
+    if is_changed { OutcomeKind::Written } else { OutcomeKind::Ignored }
 }
 
 pub(super) fn situations() -> Vec<(&'static str, Vec<Cells>)> {
@@ -252,9 +318,32 @@ pub(super) fn before() -> Vec<Cells> {
     ]
 }
 
-/// Stored rows and a batch for a table with a second unique index, over `v`: a new row, a new row with a `v` of the table,
-/// and a row whose key and `v` are those of two stored rows.
-pub(super) fn second_index() -> (Vec<Cells>, Vec<Cells>) {
+/// Rows whose key is NULL in one column; they conflict with no row.
+pub(super) fn stored_null_keys() -> Vec<Cells> {
+    let row = |v, w| [None, Some(1), v, w];
+    vec![row(Some(60), Some(1)), row(Some(61), None), row(None, Some(9))]
+}
+
+/// Stored rows and a batch.
+pub(super) type Start = (Vec<Cells>, Vec<Cells>);
+
+/// Of a table with a second unique index, over `v`: a new row, a new row with a `v` of the table, and a row whose key and `v`
+/// are those of two stored rows.
+pub(super) fn second_index() -> Start {
     let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
     (vec![row(1, 1, 10, 5), row(1, 2, 20, 5)], vec![row(3, 1, 31, 5), row(2, 1, 20, 5), row(1, 1, 20, 9)])
+}
+
+/// The same with rows that have no `v`, which conflict with no row by it.
+pub(super) fn second_index_null() -> Start {
+    let row = |a, b, v, w| [Some(a), Some(b), v, Some(w)];
+    let before = vec![row(1, 1, Some(10), 5), row(1, 2, None, 5), row(1, 3, None, 5)];
+    (before, vec![row(1, 1, None, 6), row(1, 2, None, 7), row(2, 1, None, 5), row(3, 1, None, 5)])
+}
+
+/// The same with two rows of the table, and two new rows, that get one `v`.
+pub(super) fn second_index_in_batch() -> Start {
+    let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
+    let before = vec![row(1, 1, 10, 5), row(2, 1, 20, 5)];
+    (before, vec![row(1, 1, 77, 9), row(2, 1, 77, 9), row(3, 1, 88, 5), row(4, 1, 88, 5)])
 }

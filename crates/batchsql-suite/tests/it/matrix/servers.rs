@@ -16,7 +16,8 @@ fn with_database(dsn: &str, name: &str) -> String {
     format!("{scheme}://{authority}/{name}{query}")
 }
 
-fn with_parameters(dsn: String, parameters: &str) -> String {
+/// A DSN with further parameters.
+pub(crate) fn with_parameters(dsn: String, parameters: &str) -> String {
     match (parameters, dsn.contains('?')) {
         ("", _) => dsn,
         (_, true) => format!("{dsn}&{parameters}"),

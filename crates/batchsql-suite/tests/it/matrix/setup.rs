@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use batchsql::sqlite::rusqlite::Connection;
 use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres};
-use batchsql_suite::database::{MySql, Postgres as PostgresDatabase};
+use batchsql_suite::database::{Database, MySql, Postgres as PostgresDatabase, Sqlite};
 
-use super::servers::{Own, on};
+use super::servers::{Own, on, with_parameters};
 
 /// Runs statements on the database of a test.
 pub(crate) enum Setup {
@@ -32,6 +32,38 @@ impl Setup {
             Self::MySql(database) => database.execute(&sql).await.unwrap(),
             Self::Sqlite(file) => Connection::open(file).unwrap().execute_batch(&sql).unwrap(),
         }
+    }
+}
+
+/// Statements that make triggers that change nothing; `{t}` is the table.
+pub(crate) fn triggers(name: DatabaseName) -> Vec<String> {
+    match name {
+        Postgres => {
+            let mut sql = vec![
+                "CREATE FUNCTION {t}_f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF TG_OP = 'DELETE' THEN RETURN OLD; END IF; RETURN NEW; END $$"
+                    .to_owned(),
+            ];
+            let trigger = "CREATE TRIGGER {t}_g BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW";
+            sql.push(format!("{trigger} EXECUTE FUNCTION {{t}}_f()"));
+            sql
+        }
+        Mysql => ["INSERT", "UPDATE", "DELETE"]
+            .map(|event| format!("CREATE TRIGGER {{t}}_{event} BEFORE {event} ON {{t}} FOR EACH ROW SET @batchsql = 1"))
+            .to_vec(),
+        _ => ["INSERT", "UPDATE", "DELETE"]
+            .map(|event| format!("CREATE TRIGGER {{t}}_{event} BEFORE {event} ON {{t}} BEGIN SELECT 1; END"))
+            .to_vec(),
+    }
+}
+
+/// Opens the database of a test, with parameters of the DSN.
+pub(crate) async fn open(name: DatabaseName, url: &str, parameters: &str) -> Box<dyn Database> {
+    let url = &with_parameters(url.to_owned(), parameters);
+    match name {
+        Postgres => Box::new(PostgresDatabase::open(url).await.unwrap()),
+        Mysql => Box::new(MySql::open(url).await.unwrap()),
+        _ => Box::new(Sqlite::open(Some(url)).unwrap()),
     }
 }
 
