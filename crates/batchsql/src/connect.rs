@@ -166,7 +166,7 @@ fn unknown(dsn: &str) -> OpenError {
         shown.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)));
     let what = match shown {
         Some(scheme) => format!("there is no driver for the scheme {scheme:?}"),
-        None => "the database dsn has no scheme".to_owned(),
+        None => "the database DSN has no scheme".to_owned(),
     };
     OpenError::invalid_options(format!("{what}; write it like {}", examples.join(", ")))
 }

@@ -69,8 +69,8 @@ impl Keeper {
         let commands = process.stdin.take();
         let mut answers = BufReader::new(process.stdout.take().expect("it was piped"));
         let mut answer = String::new();
-        answers.read_line(&mut answer).context("the keeper of a server does not respond")?;
-        if answer.trim() != "created" {
+        if answers.read_line(&mut answer).is_err() || answer.trim() != "created" {
+            drop(commands);
             process.wait().context("cannot wait for the keeper of a server")?;
             anyhow::bail!("cannot create the folder {}", folder.display());
         }

@@ -25,6 +25,7 @@ use crate::logging;
 use crate::nats::publish;
 use crate::nats::publisher::Publisher;
 use crate::notify::notify;
+use crate::run::open_files;
 use crate::run::readiness::Watched;
 use crate::signals::Signals;
 use crate::sources::all::{Sources, Supply};
@@ -50,6 +51,7 @@ pub(crate) async fn run(path: &Path, accept_gaps: &[String]) -> Result<Exit, Fai
         return Err(Failure::mistake(format!("{}: {text}", path.display())));
     }
     can_have_gaps(&settings, accept_gaps).map_err(Failure::mistake)?;
+    open_files::raise(settings.http.as_ref().map_or(0, |http| http.limits.connections));
     let mut service = tokio::select! {
         started = Service::start(&settings, accept_gaps) => started?,
         signal = signals.next() => return Err(Failure::unavailable(format!("{signal} came before the start had ended"))),

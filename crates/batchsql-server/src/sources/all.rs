@@ -148,15 +148,9 @@ impl Sources {
     pub(crate) async fn stop_readers(&mut self) {
         self.readers.abort_all();
         while let Some(ended) = self.readers.join_next().await {
-            match ended {
-                Ok(Ok(Exit::Done)) => {}
-                Ok(Ok(exit)) => self.exit = exit,
-                Ok(Err(Failure { exit, text })) => {
-                    tracing::error!("{text}");
-                    self.exit = exit;
-                }
-                Err(error) if error.is_cancelled() => {}
-                Err(error) => self.defect(&error),
+            // One that was aborted here has not failed.
+            if !matches!(&ended, Err(error) if error.is_cancelled()) {
+                self.note(ended);
             }
         }
     }
@@ -169,15 +163,7 @@ impl Sources {
     pub(crate) async fn stop_workers(&mut self, limit: Duration) -> Exit {
         self.ending.send_replace(Some(limit));
         while let Some(ended) = self.workers.join_next().await {
-            match ended {
-                Ok(Ok(Exit::Done)) => {}
-                Ok(Ok(exit)) => self.exit = exit,
-                Ok(Err(Failure { exit, text })) => {
-                    tracing::error!("{text}");
-                    self.exit = exit;
-                }
-                Err(error) => self.defect(&error),
-            }
+            self.note(ended);
         }
         self.exit
     }
@@ -185,6 +171,18 @@ impl Sources {
     /// How those have ended that have.
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+
+    fn note(&mut self, ended: Result<Result<Exit, Failure>, JoinError>) {
+        match ended {
+            Ok(Ok(Exit::Done)) => {}
+            Ok(Ok(exit)) => self.exit = exit,
+            Ok(Err(Failure { exit, text })) => {
+                tracing::error!("{text}");
+                self.exit = exit;
+            }
+            Err(error) => self.defect(&error),
+        }
     }
 
     fn defect(&mut self, error: &JoinError) {

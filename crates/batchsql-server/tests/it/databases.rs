@@ -81,6 +81,8 @@ macro_rules! sql_server {
             let reason = line("FAIL table");
             assert!(reason.contains("this user may not insert") || (reason.contains("INSERT") && reason.contains("denied")), "{}", check.all());
             assert!(line("FAIL positions").contains("batchsql_positions"), "{}", check.all());
+            execute(&format!("REVOKE SELECT ON {keyed} FROM {reader}"));
+            execute(&format!("DROP USER {reader}"));
             let program = place.start(&config);
             let row = json!({ "id": 1, "note": "a", "at": "2026-01-31T12:00:00Z", "total": "19.90" });
             let response = post(program.address(), "orders/rows?wait=logged", &[NDJSON], format!("{row}\n{{\"id\":2}}\n"));
@@ -118,7 +120,6 @@ macro_rules! sql_server {
             assert_eq!(number(&format!("SELECT count(DISTINCT id) FROM {plain}")), RECORDS as i64);
             execute(&format!("DROP TABLE {keyed}"));
             execute(&format!("DROP TABLE {plain}"));
-            execute(&format!("DROP USER {reader}"));
         }
     };
 }

@@ -74,7 +74,7 @@ async fn of_database(servers: &Servers, options: &Options, seed: u64) -> Vec<Ent
             };
             if let Ok(Measured { rate, .. }) = &found {
                 let name = database.name();
-                tell(format_args!("{name}, round {round}: {rate:.0} rows/s {}", series.contender()));
+                tell(format_args!("{name}, round {round}: {rate:.0} rows/s {}", series.label()));
             }
             series.add(found);
         }
@@ -113,7 +113,7 @@ impl Series {
         Self { workers, rounds: Vec::new(), error: None }
     }
 
-    fn contender(&self) -> String {
+    fn label(&self) -> String {
         match self.workers {
             0 => "from memory".to_owned(),
             workers => format!("with {workers} workers"),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_fails_is_told_with_what_was_measured_before() {
+    fn a_round_that_fails_is_reported_with_what_was_measured_before() {
         let mut series = series(1, &[100.0]);
         series.add(Err(anyhow::anyhow!("no connection")));
         let entry = series.entry(DatabaseName::Mysql, &[]);
