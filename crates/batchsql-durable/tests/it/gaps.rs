@@ -121,13 +121,16 @@ async fn a_declared_schema_replaces_the_rule_of_waiting_rows() {
     drop(db);
 
     leave(options(dir.path()), &table("t", Conflict::update(["id"])), 0..3).await;
-    let other =
-        Schema::builder("t").column("id", ColumnType::Text).on_conflict(Conflict::ignore(["id"])).build().unwrap();
-    let sink = ScriptedSink::new();
-    let db = start(&sink, options(dir.path()).schema(&other)).await.unwrap();
-    until("its partition has stopped", || !db.health().stopped.is_empty()).await;
-    assert!(db.health().stopped[0].reason.contains("do not fit"), "{:?}", db.health().stopped);
-    assert_eq!(db.close(LONG).await.left_in_log, 3);
+    // Another type, and a column less.
+    let other = Schema::builder("t").column("id", ColumnType::Text).on_conflict(Conflict::ignore(["id"]));
+    let less = (other.clone(), "has no column \"version\"");
+    for (other, reason) in [(other.column("version", ColumnType::I64), "do not fit"), less] {
+        let sink = ScriptedSink::new();
+        let db = start(&sink, options(dir.path()).schema(&other.build().unwrap())).await.unwrap();
+        until("its partition has stopped", || !db.health().stopped.is_empty()).await;
+        assert!(db.health().stopped[0].reason.contains(reason), "{:?}", db.health().stopped);
+        assert_eq!(db.close(LONG).await.left_in_log, 3);
+    }
 }
 
 /// Blocks that this crate did not write, or that a newer version did.

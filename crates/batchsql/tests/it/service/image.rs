@@ -98,7 +98,7 @@ fn every_stage_is_built_on_one_that_exists_and_what_is_started_is_not_root() {
     }
     let workflow = read(".github/workflows/ci.yml");
     for (target, file) in TARGETS {
-        assert!(read(file).contains(&format!("      target: {target}\n")), "{file} builds {target}");
+        assert!(read(file).contains(&format!(" target: {target}\n")), "{file} builds {target}");
         assert!(workflow.contains(&format!("docker build -f docker/Dockerfile --target {target} ")), "{target}");
         let user = inherited(&stages, target, "USER").unwrap_or_else(|| panic!("{target} runs as root"));
         // Kubernetes cannot see from a name that it is not root.
