@@ -1,7 +1,7 @@
 //! Owns why batches are not rows of a table, or were not accepted.
 //! Must not know how values are converted.
 
-use batchsql_core::{RefusedRow, SubmitAllError, SubmitAllTrackedError};
+use batchsql_core::{RefusedRow, RowError, SubmitAllError, SubmitAllTrackedError};
 
 /// The columns of a batch do not fit a table. No row of the batch was checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,9 @@ pub enum SubmitBatchError {
     /// The batch has other columns than the mapping. No row was accepted.
     #[error(transparent)]
     Mapping(#[from] MappingError),
+    /// The database cannot take rows with the columns of the mapping. No row was checked or accepted.
+    #[error("no row of the batch was accepted: {0}")]
+    Columns(RowError),
     /// A row does not fit. No row was accepted.
     #[error("no row of the batch was accepted: {0}")]
     Refused(#[from] RefusedRow),
@@ -41,7 +44,7 @@ impl SubmitBatchError {
     /// How many rows of the batch were accepted, from the first one on.
     pub fn accepted(&self) -> usize {
         match self {
-            Self::Mapping(_) | Self::Refused(_) => 0,
+            Self::Mapping(_) | Self::Columns(_) | Self::Refused(_) => 0,
             Self::Submit(error) => error.accepted(),
             Self::Tracked(error) => error.accepted(),
         }

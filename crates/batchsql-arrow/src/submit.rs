@@ -40,8 +40,9 @@ pub trait SubmitBatch: sealed::Sealed {
     /// first: if a row does not fit, none is accepted. It may have more rows than the buffer takes.
     ///
     /// # Errors
-    /// The batch has other fields than the mapping; a row does not fit, with its column and number; or the pipeline is
-    /// closed, or full and does not wait without a limit: [`accepted`](SubmitBatchError::accepted) rows were accepted.
+    /// The batch has other fields than the mapping; the mapping has more columns than the database can take; a row does not
+    /// fit, with its column and number; or the pipeline is closed, or full and does not wait without a limit:
+    /// [`accepted`](SubmitBatchError::accepted) rows were accepted.
     ///
     /// # Cancel safety
     /// Rows that were accepted before the cancellation stay accepted: the first ones of the batch, and it is not known how
@@ -91,7 +92,7 @@ fn checked<'a>(
     mapping: &'a Mapping,
     batch: &'a RecordBatch,
 ) -> Result<impl Iterator<Item = SharedRows> + Send + use<'a>, SubmitBatchError> {
-    let rules = db.value_rules(mapping.schema()).map_err(|error| RefusedRow::new(0, error))?;
+    let rules = db.value_rules(mapping.schema()).map_err(SubmitBatchError::Columns)?;
     let mut known = None;
     for range in parts(batch.num_rows()) {
         let begin = range.start;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config_policies::{Coalesce, Delivery, Isolation, Ordering, WhenFull};
+use crate::config_policies::{Coalesce, Delivery, Isolation, KeptBy, Ordering, WhenFull};
 use crate::config_table::{TableConfig, TableSettings};
 use crate::config_text::{bytes, duration, optional_duration};
 
@@ -117,6 +117,7 @@ pub struct PipelineConfig {
     /// other tables are written; default 60 s. A probe tries the table every few seconds, so the table can be repaired
     /// meanwhile. When the time of a row is over, it is rejected after the next failed probe. With [`Duration::ZERO`]
     /// such batches are rejected at once. A refused login delays all tables, and one time limit applies to all of them.
+    /// Durable pipelines and feeds replace it: their rows wait without a limit, and a `close` leaves them in their source.
     #[serde(deserialize_with = "duration")]
     pub park_for: Duration,
     /// Which rows are written again when the reply to a write is lost; default [`Delivery::AtMostOnce`].
@@ -133,6 +134,10 @@ pub struct PipelineConfig {
     /// for that table. A name that is never used is no error. The limits of the buffer and of connections are those of
     /// the whole pipeline.
     pub tables: BTreeMap<String, TableConfig>,
+    /// Feeds set it, together with times that never end.
+    #[doc(hidden)]
+    #[serde(skip)]
+    pub rows_kept_by: KeptBy,
 }
 
 impl Default for PipelineConfig {
@@ -155,6 +160,7 @@ impl Default for PipelineConfig {
             statement_timeout: Duration::from_secs(30),
             isolation: Isolation::default(),
             tables: BTreeMap::new(),
+            rows_kept_by: KeptBy::default(),
         }
     }
 }

@@ -147,6 +147,18 @@ pub enum BeyondBudget {
     /// Park the table: the rows wait, and each probe continues the search. With `park_for` zero they are rejected.
     #[default]
     Park,
-    /// Reject them together, good rows too.
+    /// Reject them together, good rows too. Durable pipelines and feeds never do that: they park the table.
     Reject,
+}
+
+/// Who has the rows of a pipeline until they have ended. It is for feeds, and not part of the public interface.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeptBy {
+    /// The pipeline alone.
+    #[default]
+    Pipeline,
+    /// A source, as a log or a stream, which has them still when the pipeline ends. So no row is rejected because of its table,
+    /// also not by a close.
+    Source,
 }

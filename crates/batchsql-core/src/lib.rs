@@ -42,6 +42,8 @@ mod row;
 mod write;
 
 pub use config::{PipelineConfig, StartError};
+#[doc(hidden)]
+pub use config_policies::KeptBy;
 pub use config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, Ordering, WhenFull};
 pub use config_table::TableConfig;
 pub use durable_events::{DurableGauges, DurableProgress, DurableTable};

@@ -118,3 +118,12 @@ fn field_types_of_ones_own_are_welcome() {
 fn mistakes_are_compile_errors_at_the_right_place() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
 }
+
+/// Their text depends on whether the component rust-src is installed.
+#[test]
+fn no_expected_message_has_a_place_in_the_standard_library() {
+    for file in std::fs::read_dir("tests/ui").unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("$RUST"), "{}", file.display());
+    }
+}

@@ -34,7 +34,8 @@
 //! 2. It may be written more than once: after a crash, and after a lost reply. With a conflict rule that has a key the table
 //!    is the same; a plain insert may be there twice. With [`DurableOptions::exactly_once`] it is written once.
 //! 3. Rows of a key are written in the order in which they were stored, across starts too. After a repeat the last row of a
-//!    key is the last one that is written.
+//!    key is the last one that is written. Calls that are under way at the same time have no order among each other: when
+//!    the log is full, rows of a later call may be stored first.
 //! 4. Rows that are submitted together are stored all or none ([`DurableBatchSql::submit_group`]), and a request with a key once
 //!    ([`DurableBatchSql::submit_group_once`]).
 //! 5. Nothing is skipped silently: missing or unreadable rows stop their partition ([`DurableHealth::stopped`]).

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{BatchSqlBuilder, BeyondBudget, Isolation, PipelineConfig, Sink, WhenFull};
+use batchsql_core::{BatchSqlBuilder, BeyondBudget, Isolation, KeptBy, PipelineConfig, Sink, WhenFull};
 
 use crate::key::OrderedTables;
 use crate::letters::Letters;
@@ -112,6 +112,7 @@ pub fn without_ends<S: Sink>(builder: BatchSqlBuilder<S>, mut config: PipelineCo
     config.retry_for = Duration::MAX;
     config.max_age = None;
     config.park_for = Duration::MAX;
+    config.rows_kept_by = KeptBy::Source;
     if let Isolation::Bisect { beyond, .. } = &mut config.isolation {
         // A table that refuses all rows would empty its source into the dead letters.
         *beyond = BeyondBudget::Park;

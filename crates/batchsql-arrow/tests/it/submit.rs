@@ -87,6 +87,26 @@ async fn a_row_that_does_not_fit_is_named_and_nothing_of_its_batch_is_accepted()
     assert!(matches!(&error, SubmitBatchError::Submit(error) if error.submit_error().is_closed()), "{error}");
 }
 
+/// No row is at fault, and a batch without rows is refused too.
+#[tokio::test]
+async fn too_many_columns_are_an_error_without_a_row() {
+    let db = BatchSql::builder(Strict).start().unwrap();
+    let two = notes(vec![Some(1), Some(2)]);
+    let mapping = Mapping::new(&table(), two.schema_ref(), FieldRules::default()).unwrap();
+    for batch in [two.clone(), two.slice(0, 0)] {
+        for error in [
+            db.submit_batch(&mapping, &batch).await.map(drop).unwrap_err(),
+            db.submit_batch_tracked(&mapping, &batch).await.map(drop).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("2 columns are more than the 1") && !text.contains("row 0"), "{text}");
+            let SubmitBatchError::Columns(reason) = &error else { panic!("{error}") };
+            assert!(reason.is_too_large() && error.accepted() == 0, "{error}");
+        }
+    }
+    db.close(HOUR).await;
+}
+
 #[test]
 fn fields_and_columns_follow_the_rules() {
     let one = || Arc::new(Int64Array::from(vec![1])) as ArrayRef;

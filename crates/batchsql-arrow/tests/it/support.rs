@@ -31,7 +31,7 @@ pub(crate) fn values(array: ArrayRef, ty: ColumnType) -> (Vec<Value>, Vec<(usize
     (values, mapped.refused.into_iter().map(|refused| (refused.row, refused.error.to_string())).collect())
 }
 
-/// A database that has neither NaN nor infinities.
+/// A database that has neither NaN nor infinities, and takes one column.
 pub(crate) struct Strict;
 
 impl Sink for Strict {
@@ -44,7 +44,7 @@ impl Sink for Strict {
 
     fn limits(&self, _: &Schema) -> Limits {
         let rules = ValueRules { refuse_nan: true, refuse_infinity: true, ..ValueRules::default() };
-        Limits::default().with_values(rules)
+        Limits::default().with_max_columns(1).with_values(rules)
     }
 
     async fn acquire(&self) -> Result<(), SinkError> {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tokio::task::{Id, JoinError};
 use tokio::time::Instant;
 
-use crate::config::FAR;
 use crate::config_table::TableSettings;
 use crate::dispatch::connect_gate::ConnectGate;
 use crate::dispatch::dispatcher::Dispatcher;
@@ -287,9 +286,11 @@ impl<S: Sink> Dispatcher<S> {
                 let delay = if state.is_draining { delay.min(DRAINING_DELAY) } else { delay };
                 state.schedule.wait(start, job, now + delay);
             }
-            // Each search continues where the last one stopped, so it ends. Without a limit for parked rows, no search past its
-            // budget rejects any.
-            Ended::Parked { job, reason: ParkReason::Search, .. } if state.is_draining && !self.keeps_parked_rows() => {
+            // Each search continues where the last one stopped, so it ends. If a source has the rows, no search past its budget
+            // rejects any.
+            Ended::Parked { job, reason: ParkReason::Search, .. }
+                if state.is_draining && !self.executor.has_source() =>
+            {
                 state.schedule.wait(start, job, now + DRAINING_DELAY);
             }
             // The last try of a table is the one while the pipeline drains.
@@ -298,7 +299,7 @@ impl<S: Sink> Dispatcher<S> {
                     return state.schedule.wait(start, job, now + DRAINING_DELAY);
                 }
                 let error = if reason == ParkReason::Rows { error.of_batch() } else { error };
-                let kind = if self.keeps_parked_rows() { FailureKind::Purged } else { FailureKind::Rejected };
+                let kind = if self.executor.has_source() { FailureKind::Purged } else { FailureKind::Rejected };
                 job.failed_rest(kind, Some(&error));
                 drop(job);
                 state.schedule.done(start, false, now);
@@ -315,11 +316,6 @@ impl<S: Sink> Dispatcher<S> {
                 self.expire_parked(state, group, number, now);
             }
         }
-    }
-
-    /// Rows are never rejected because their table is parked, also not by a close: somebody else has them still.
-    fn keeps_parked_rows(&self) -> bool {
-        self.limits.park_for >= FAR
     }
 
     /// Stops a lane until its abandoned writes can no longer take effect.

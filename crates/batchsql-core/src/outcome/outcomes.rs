@@ -35,7 +35,8 @@ pub enum Outcome {
     Expired(FailedRow),
     /// It was given up before it was sent: the deadline of `close` passed, its capacity was needed
     /// ([`WhenFull::DropOldest`](crate::WhenFull::DropOldest)), the sink panicked before the write, or the runtime
-    /// ended.
+    /// ended. In durable pipelines and feeds also: its table was parked when the pipeline closed; the source has the row
+    /// still.
     Purged(FailedRow),
     /// It was sent, or a later row that would have superseded it was sent, and it is not known whether that was
     /// committed.

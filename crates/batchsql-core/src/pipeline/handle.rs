@@ -135,9 +135,9 @@ impl BatchSql {
         self.0.engine.check_connection().await
     }
 
-    /// Makes what the database confirms durable, as far as a session can, and returns which setting of the server may lose it in
-    /// a crash of the server, with what to do; `None` if it is kept, or if nothing is known. It takes at most
-    /// `statement_timeout`.
+    /// Asks the database which of its settings may lose what it has confirmed in a crash of the server, and returns one with what
+    /// to do; `None` if there is none, or if nothing is known. SQLite: it sets `synchronous` of its connection to `FULL` if that
+    /// is lower. The other databases are only asked. It takes at most `statement_timeout`.
     ///
     /// # Errors
     /// The database cannot be asked.

@@ -94,7 +94,7 @@ impl Declarations {
 
     /// Checks a field whose column is added up, when the program is compiled.
     pub const fn added<T: Encode + ?Sized>() {
-        assert!(is_number(T::TYPE), "#[row(add)] is for numbers: integers, floats and decimals");
+        check(is_number(T::TYPE), "#[row(add)] is for numbers: integers, floats and decimals");
     }
 
     /// As [`added`](Self::added), for a field that a function converts.
@@ -109,9 +109,9 @@ impl Declarations {
 
     /// Checks a field whose column is compared, when the program is compiled.
     pub const fn compared<T: Encode + ?Sized>() {
-        assert!(
+        check(
             is_ordered(T::TYPE),
-            "#[row(greatest)] and #[row(least)] are for numbers, dates and times: databases order other values differently"
+            "#[row(greatest)] and #[row(least)] are for numbers, dates and times: databases order other values differently",
         );
     }
 
@@ -173,6 +173,14 @@ impl Declarations {
         }
         declared
     }
+}
+
+/// As `assert!`, which shows a place in the standard library too. The compiler has the text of that place only if the sources of
+/// the standard library are installed.
+#[track_caller]
+const fn check(holds: bool, mistake: &str) {
+    let checked = if holds { Some(()) } else { None };
+    checked.expect(mistake);
 }
 
 /// The schema of a row type, and the columns that its rows may leave out.

@@ -2,8 +2,8 @@
 //! Must not know rows, databases or how rows are written: callers pass numbers of writes.
 //!
 //! A code about the table or a permission, or an unknown code, may come from one value: from an input function or a
-//! trigger. The code of a bad row may come from the table if more rows are refused than a search may try, and somebody else has
-//! the rows still (`Executor::is_past_budget`). Rules (not for an error of `prepare`, which is always the table's):
+//! trigger. The code of a bad row may come from the table if more rows are refused than a search may try, and a source has the
+//! rows still (`Executor::is_past_budget`). Rules (not for an error of `prepare`, which is always the table's):
 //!
 //! - A row is rejected when it is refused alone, and another write of its group began after the error and was
 //!   committed. One commit allows [`SAMPLES`] rejections in a batch: the table may break during the search for bad

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::config::{FAR, PipelineConfig};
-use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation};
+use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, KeptBy};
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::reporter::{BatchStarted, PoolState};
@@ -36,8 +36,7 @@ pub(crate) struct Executor<S: Sink> {
     pub(super) sorts: bool,
     delivery: Delivery,
     pub(super) parks: bool,
-    /// Whether somebody else has the rows still, so that none is given up for its table.
-    keeps_rows: bool,
+    rows_kept_by: KeptBy,
     pub(super) plans: Plans<S::Plan>,
     /// Connections between steps of positions.
     pub(super) steps: Held<S::Conn>,
@@ -65,7 +64,7 @@ impl<S: Sink> Executor<S> {
             coalesces: config.coalesce == Coalesce::LastPerKey,
             delivery: config.delivery,
             parks: !config.park_for.is_zero(),
-            keeps_rows: config.park_for >= FAR,
+            rows_kept_by: config.rows_kept_by,
             plans: Plans::default(),
             steps: Held::default(),
         }
@@ -84,6 +83,11 @@ impl<S: Sink> Executor<S> {
     /// How long a write may still take effect if its session cannot be ended.
     pub(crate) fn late_write_limit(&self) -> Option<Duration> {
         self.late_write_limit
+    }
+
+    /// Whether a source has the rows still, so that none is rejected because of its table.
+    pub(crate) fn has_source(&self) -> bool {
+        self.rows_kept_by == KeptBy::Source
     }
 
     /// Writes a batch and those that were sealed after it as one.
@@ -155,12 +159,13 @@ impl<S: Sink> Executor<S> {
     }
 
     /// Whether the table may be at fault where so many rows are refused with errors of a row: with those that were rejected since
-    /// the last commit of the group, they are more than the search for bad rows may try. Only for rows that somebody else has
-    /// still: they wait for a person rather than be rejected one after the other.
+    /// the last commit of the group, they are more than the search for bad rows may try. The bound is not exact: n
+    /// lanes that reject rows at the same time may exceed it by n - 1. Only for rows of a source: they wait for a person rather
+    /// than be rejected one after the other.
     pub(super) fn is_past_budget(&self, job: &mut Job, rows: usize) -> bool {
         let Isolation::Bisect { max_statements, .. } = self.isolation else { return false };
         let refused = job.commits.rejected().saturating_add(rows as u64);
-        job.progress.is_past_budget |= self.keeps_rows && refused > max_statements as u64;
+        job.progress.is_past_budget |= self.has_source() && refused > max_statements as u64;
         job.progress.is_past_budget
     }
 
@@ -189,7 +194,7 @@ impl<S: Sink> Executor<S> {
                     if matches!(self.isolation, Isolation::Bisect { beyond: BeyondBudget::Park, .. }) && self.parks {
                         let budget = self.isolation_budget(job);
                         job.search().renew(budget);
-                        job.progress.is_past_budget |= self.keeps_rows;
+                        job.progress.is_past_budget |= self.has_source();
                         return Some(Pause::Park(ParkReason::Search, error));
                     }
                     let error = error.not_looked_at_alone();

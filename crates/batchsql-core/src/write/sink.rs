@@ -212,9 +212,10 @@ pub trait Sink: Send + Sync + 'static {
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 
-    /// Makes what the database confirms durable, as far as a session can, and returns which setting of the server may lose it in a
-    /// crash of the server, with what to do. `None`: it is kept, or nothing is known. A feed calls it at its start. Default:
-    /// `None`, without a connection.
+    /// Asks which setting of the database may lose what it has confirmed in a crash of the server, and returns it with what to do.
+    /// `None`: there is none, or nothing is known. A feed calls it at its start. A driver may change settings of its own session
+    /// first: SQLite sets `synchronous` to `FULL`; PostgreSQL, MySQL, MariaDB and Redis only ask. Default: `None`, without a
+    /// connection.
     ///
     /// # Errors
     /// The database cannot be asked.

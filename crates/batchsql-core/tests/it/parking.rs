@@ -180,6 +180,31 @@ async fn a_batch_of_bad_rows_can_park_its_table_instead_of_being_rejected() {
     assert_eq!(sink.applied().len() as u64, balance.written());
 }
 
+/// Without a limit for parked rows they are still the rows of the pipeline alone.
+#[tokio::test(start_paused = true)]
+async fn closing_searches_on_however_long_rows_may_be_parked() {
+    let isolation = Isolation::Bisect { max_statements: 2, beyond: BeyondBudget::Park };
+    let (db, sink) = pipeline(config().isolation(isolation).park_for(Duration::MAX));
+    sink.poison(|row| id(row) < 8);
+    for id in 0..10 {
+        db.submit(&row(&table("t", Conflict::none()), id)).await.unwrap();
+    }
+    let outcomes = db.close(HOUR).await.balance.outcomes;
+    assert_eq!((outcomes.get(OutcomeKind::Written), outcomes.get(OutcomeKind::Rejected)), (2, 8), "{outcomes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejected_rows_park_no_table_however_long_rows_may_be_parked() {
+    let isolation = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Reject };
+    let (db, sink) = pipeline(config().flush_size(1).isolation(isolation).park_for(Duration::MAX));
+    sink.poison(|_| true);
+    for id in 0..20 {
+        db.submit(&row(&table("t", Conflict::none()), id)).await.unwrap();
+    }
+    let flushed = tokio::time::timeout(HOUR, db.flush()).await;
+    assert_eq!(flushed.expect("no table is parked").unwrap().rejected(), 20);
+}
+
 #[tokio::test(start_paused = true)]
 async fn flush_waits_for_parked_rows_and_cancelled_flushes_do_no_harm() {
     let (db, sink) = pipeline(config().park_for(HOUR));

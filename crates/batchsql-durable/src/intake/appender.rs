@@ -152,7 +152,8 @@ async fn append_together(pending: VecDeque<Pending>, calls: Vec<Together>, to: T
     }
 }
 
-/// Each call gets its own answer: it must not wait for space that only the others need.
+/// Each call gets its own answer: it must not wait for space that only the others need. The calls go first, so they may overtake
+/// other rows of the group; that is allowed, because the callers of both were still waiting.
 async fn append_one_by_one(pending: VecDeque<Pending>, calls: Vec<Together>, to: To<'_>) {
     let mut others: Vec<Vec<bool>> = pending.iter().map(|pending| vec![true; pending.rows.rows.rows().len()]).collect();
     for Together { key, rows, stored } in calls {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use batchsql_core::ErrorClass;
 use batchsql_durable::DurableOptions;
-use batchsql_log::{Access, File, FileSystem, Lock, RealFileSystem};
+use batchsql_log::{Access, File, FileSystem, Lock, LogError, LogErrorKind, RealFileSystem};
 use batchsql_testkit::{ScriptedSink, Step};
 
 use crate::support::{LONG, in_table, options, plain, row, start};
@@ -119,7 +119,8 @@ async fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
     let error = start(&ScriptedSink::new(), on(&disk, &fresh)).await.unwrap_err();
     let text = error.to_string();
     assert!(!error.is_invalid_settings() && !error.is_locked(), "another start may help: {text}");
-    assert!(error.log_error().is_some() && text.contains("fresh"), "{text}");
+    assert_eq!(error.log_error().map(LogError::kind), Some(LogErrorKind::Io));
+    assert!(text.starts_with("cannot write") && text.contains("fresh") && text.contains("no storage space"), "{text}");
     disk.set(WELL);
     start(&ScriptedSink::new(), on(&disk, &fresh)).await.unwrap().close(LONG).await;
 
@@ -133,10 +134,14 @@ async fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
     db.close(Duration::ZERO).await;
     drop(db);
     disk.set(FULL);
-    // Rows that wait need no space to be written: it may start.
-    if let Ok(db) = start(&away, on(&disk, &used)).await {
-        db.close(Duration::ZERO).await;
-    }
+    // Rows that wait need no space to be written, so it starts. Others find no space.
+    let db = start(&away, on(&disk, &used)).await.unwrap();
+    assert_eq!(db.recovered().rows, 20);
+    let error = db.try_submit(&row(&plain(), 1, 20)).await.unwrap_err();
+    assert!(error.is_full() && !error.is_undetermined(), "{error}");
+    assert!(error.to_string().starts_with("the disk of the log is full; free some space"), "{error}");
+    db.close(Duration::ZERO).await;
+    drop(db);
     disk.set(WELL);
     let sink = ScriptedSink::new();
     let db = start(&sink, on(&disk, &used)).await.unwrap();
@@ -157,7 +162,9 @@ async fn a_submit_whose_sync_fails_is_undetermined() {
     let error = db.submit(&row(&plain(), 1, 1)).await.unwrap_err();
     assert!(error.is_undetermined() && !error.is_full() && !error.is_closed(), "{error}");
     let error = db.try_submit_all([row(&plain(), 1, 2), row(&plain(), 1, 3)]).await.unwrap_err();
-    assert!(error.row().is_none(), "{error}");
+    // The log refuses rows until it has tried the disk again, so they may be known not to be stored.
+    let reason = error.submit_error();
+    assert!(error.row().is_none() && (reason.is_full() || reason.is_undetermined()), "{error}");
     disk.set(WELL);
     // A row that fits no table was not handed to the log.
     let other = batchsql_core::Schema::builder("plain").column("id", batchsql_core::ColumnType::Text).build().unwrap();
@@ -166,4 +173,19 @@ async fn a_submit_whose_sync_fails_is_undetermined() {
     assert!(!error.is_undetermined(), "{error}");
     assert!(!db.close(LONG).await.to_string().is_empty());
     assert!(!db.submit(&row(&plain(), 1, 9)).await.unwrap_err().is_undetermined());
+}
+
+/// As a single row. No other sync fails before: the log would refuse the rows then.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_stored_together_are_undetermined_when_their_sync_fails() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let away = ScriptedSink::new();
+    away.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
+    let db = start(&away, on(&disk, dir.path())).await.unwrap();
+    db.submit(&row(&plain(), 1, 0)).await.unwrap();
+    disk.set(NO_SYNC);
+    let error = db.try_submit_all([row(&plain(), 1, 1), row(&plain(), 1, 2)]).await.unwrap_err();
+    let reason = error.submit_error();
+    assert!(error.row().is_none() && reason.is_undetermined() && !reason.is_full(), "{error}");
+    db.close(Duration::ZERO).await;
 }

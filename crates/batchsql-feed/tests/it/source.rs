@@ -13,7 +13,7 @@ use batchsql_core::{
 use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{
     Begin, FeedOptions, Feeds, Letters, Next, NotClaimed, PartitionState, Refusal, Schemas, Source, SourceBlock,
-    SourceError, SourceGap, block,
+    SourceError, SourceGap, block, without_ends,
 };
 use batchsql_testkit::ScriptedSink;
 use tokio::sync::Notify;
@@ -151,9 +151,8 @@ impl Fed {
         let (sink, folder) = (ScriptedSink::new(), tempfile::tempdir().unwrap());
         sink.keep_positions();
         let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
-        let config = config.retry_for(Duration::MAX).park_for(Duration::MAX);
         let ordered = OrderedTables::of(&config);
-        let pipeline = builder(BatchSql::builder(sink.clone()).config(config)).start().unwrap();
+        let pipeline = builder(without_ends(BatchSql::builder(sink.clone()), config)).start().unwrap();
         let letters = Arc::new(Letters::open(&folder.path().join("letters")).unwrap());
         let schemas = Arc::new(Schemas::new(Vec::new(), "Schemas::new"));
         let options = options(FeedOptions::new("made-1", letters, schemas, ordered));
