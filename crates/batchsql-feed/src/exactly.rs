@@ -289,8 +289,9 @@ impl<S: Source> Feed<S> {
             match self.at.context.options.misfits {
                 Misfits::Stop => {
                     let (sequence, place, error) = (first.sequence(), self.at.context.options.place, &first.error);
-                    let text =
-                        format!("row {sequence} of {place} cannot be written: {error}; correct the schema or the limit");
+                    let text = format!(
+                        "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
+                    );
                     self.at.stop(StopReason::Row, text);
                 }
                 Misfits::Reject => self.at.stop_at_misfit(first),

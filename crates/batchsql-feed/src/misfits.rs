@@ -26,15 +26,21 @@ impl Misfit {
 pub(crate) struct Rejections {
     /// Their sequences. Not more than the budget.
     sequences: Vec<u64>,
+    /// The last row that the table has accepted.
+    accepted: u64,
 }
 
 impl Rejections {
     pub(crate) fn add(&mut self, sequence: u64) {
-        self.sequences.push(sequence);
+        // At least once, rows behind it may have been accepted first.
+        if sequence > self.accepted {
+            self.sequences.push(sequence);
+        }
     }
 
     /// The table has accepted a row with this sequence. It says nothing about misfits behind it.
     pub(crate) fn accepted(&mut self, sequence: u64) {
+        self.accepted = self.accepted.max(sequence);
         self.sequences.retain(|rejected| *rejected > sequence);
     }
 
@@ -64,6 +70,7 @@ mod tests {
         rejections.accepted(4);
         assert_eq!((rejections.len(), rejections.left(4)), (1, 3));
         rejections.accepted(9);
-        assert_eq!(rejections.left(4), 4);
+        rejections.add(8);
+        assert_eq!(rejections.left(4), 4, "a row behind it was accepted");
     }
 }

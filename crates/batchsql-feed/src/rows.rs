@@ -259,3 +259,44 @@ impl<'a> Stored<'a> {
         built.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use batchsql_core::{PipelineConfig, RowBuffer, Schema, ValueRules};
+
+    use super::*;
+
+    /// Rows with `NULL` in these places, as pieces: their numbers, and whether they are refused.
+    fn pieces(nulls: &[usize]) -> Vec<(Range<usize>, bool)> {
+        let id = || Schema::builder("t").column("id", ColumnType::I64);
+        let stored = id().nullable("note", ColumnType::Text).nullable("more", ColumnType::Text).build().unwrap();
+        let declared = id().column("note", ColumnType::Text).column("more", ColumnType::Text).build().unwrap();
+        let mut rows = RowBuffer::new(&stored, ValueRules::default());
+        for row in 0..10 {
+            let value = (!nulls.contains(&row)).then_some("x");
+            let row = stored.row().set("id", row as i64).unwrap().set("note", value).unwrap().set("more", value);
+            rows.push(&row.unwrap().finish().unwrap()).unwrap();
+        }
+        let (record, bytes) = (schema_record::encode(&stored), crate::block::encode(rows.into_rows().rows()));
+        let block = SourceBlock::new(5, 10, Some(record.into()), bytes, SystemTime::now());
+        let schemas = Schemas::new(vec![declared], "declare");
+        let ordered = OrderedTables::of(&PipelineConfig::default());
+        let found = rows_of(&block, &schemas, &ordered, Misfits::Reject).unwrap();
+        let piece = |rows: StoredRows| {
+            let (first, len) = ((rows.first - 5) as usize, rows.len());
+            assert!(!rows.is_refused() || rows.refusals.len() == len, "each row has its reason");
+            (first..first + len, rows.is_refused())
+        };
+        found.into_iter().map(piece).collect()
+    }
+
+    #[test]
+    fn neighbors_that_are_refused_are_one_piece() {
+        assert_eq!(pieces(&[]), [(0..10, false)]);
+        assert_eq!(pieces(&[3, 4, 5, 8]), [(0..3, false), (3..6, true), (6..8, false), (8..9, true), (9..10, false)]);
+        assert_eq!(pieces(&[0, 1, 9]), [(0..2, true), (2..9, false), (9..10, true)]);
+        assert_eq!(pieces(&(0..10).collect::<Vec<_>>()), [(0..10, true)]);
+    }
+}
