@@ -281,8 +281,8 @@ impl<S: Source> Partition<S> {
     pub(crate) fn stop_at_misfit(&mut self, misfit: &Misfit) {
         let (sequence, place, rejected) = (misfit.sequence(), self.context.options.place, self.rejections.len());
         let text = format!(
-            "row {sequence} of {place} cannot be written, as {rejected} rows before it that were rejected, and none was written \
-             since: {}; correct the schema or the limit and start the program again, the rows wait in {place}",
+            "{rejected} rows that can never be written were rejected, and no row was written since; the next one is row {sequence} \
+             of {place}: {}; correct the schema or the limit and start the program again; the rows wait in {place}",
             misfit.error
         );
         self.stop(StopReason::Schema, text);
