@@ -79,6 +79,13 @@ async fn partitions_without_a_worker_are_not_shown_from_an_old_look() {
     until("it is in trouble", async || worker.stats().trouble.is_some()).await;
     drop(locked);
     until("they have nobody again", async || seen.table().unheld_partitions == 2).await;
+    // It has lost its seat, and cannot take another one.
+    let refuse = "CREATE TRIGGER no_seat BEFORE INSERT ON batchsql_positions BEGIN SELECT RAISE(ABORT, 'no'); END";
+    target.execute(refuse).await;
+    target.execute("DELETE FROM batchsql_positions").await;
+    until("nobody knows it without a seat", async || seen.table().unheld_partitions == 0).await;
+    target.execute("DROP TRIGGER no_seat").await;
+    until("they have nobody once more", async || seen.table().unheld_partitions == 2).await;
     target.execute("DROP TRIGGER no").await;
     target.has("plain", &(0..20).collect::<Vec<_>>()).await;
     until("it has them", async || seen.table().unheld_partitions == 0 && seen.table().held_partitions == 2).await;
