@@ -56,7 +56,8 @@ async fn a_backlog_of_misfits_is_kept_past_the_budget() {
         fed.until("those that ended are settled", || state.settled() == 3 + BUDGET as u64).await;
         let stopped = state.stopped().unwrap();
         assert_eq!(stopped.kind, Some(StopReason::Schema));
-        let advice = ["the schema of table", "has no column \"note\"", "start the program again", "5 rows that can never"];
+        let advice =
+            ["the schema of table", "has no column \"note\"", "start the program again", "5 rows that can never"];
         assert!(advice.iter().all(|part| stopped.reason.contains(part)), "{}", stopped.reason);
         tokio::time::sleep(LONG).await;
         assert_eq!((written(&fed.sink), fed.letters().lines().count()), (vec![0, 1, 2], BUDGET));
