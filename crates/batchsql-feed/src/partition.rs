@@ -250,7 +250,7 @@ impl<S: Source> Partition<S> {
     }
 
     /// How many misfits may be rejected before the table accepts a row: as many as rows of a batch that the database refuses.
-    /// Past that their partition stops, as one table that refuses all rows is parked.
+    /// Past that their partition stops, as a table that refuses all rows is parked.
     pub(crate) fn may_reject(&self, rows: Rows<'_>) -> usize {
         self.rejections.left(self.context.pipeline.isolation_budget(rows.slice(0..1)))
     }
