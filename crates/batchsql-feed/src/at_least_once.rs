@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::context::{Context, Ending};
 use crate::key;
+use crate::misfits::Misfit;
 use crate::options::{FeedSabotage, Misfits};
 use crate::partition::{Found, Partition, Watched};
 use crate::rows::StoredRows;
@@ -151,9 +152,11 @@ impl<S: Source> Feed<S> {
     async fn take(&mut self, found: Found) {
         match found {
             Found::Rows(pieces) => {
+                let mut misfits = Vec::new();
                 for stored in pieces {
-                    self.submit_new(stored).await;
+                    self.submit_new(stored, &mut misfits).await;
                 }
+                self.reject(misfits).await;
             }
             Found::Skipped(first, last) => {
                 self.window.push_gap(first, last);
@@ -165,7 +168,7 @@ impl<S: Source> Feed<S> {
 
     /// Takes the outcomes that are known, from the front, and settles.
     async fn take_outcomes(&mut self) {
-        let (mut rejected, mut lines) = (Vec::new(), String::new());
+        let (mut rejected, mut lines, mut accepted) = (Vec::new(), String::new(), None);
         while let Some(sent) = self.sent.front_mut() {
             let Some(EndedRows { rows, failed, .. }) = sent.receipts.try_next() else {
                 if !sent.receipts.is_empty() {
@@ -175,7 +178,10 @@ impl<S: Source> Feed<S> {
                 continue;
             };
             let (block, mut next) = (sent.block, rows.start);
-            let mut written = |rows| {
+            let mut written = |rows: Range<usize>| {
+                if let Some(last) = rows.clone().next_back() {
+                    accepted = accepted.max(Some(block + sent.rows.get(last) as u64));
+                }
                 sent.rows.ranges(rows).for_each(|rows| self.window.end(block, rows, End::Written));
             };
             let mut others = Vec::new();
@@ -195,6 +201,9 @@ impl<S: Source> Feed<S> {
                     _ => self.window.end(block, row..row + 1, End::Failed),
                 }
             }
+        }
+        if let Some(sequence) = accepted {
+            self.at.accepted(sequence);
         }
         if !rejected.is_empty() {
             let end = if self.at.keep_letters(lines, rejected.len()).await { End::Rejected } else { End::Failed };
@@ -217,12 +226,14 @@ impl<S: Source> Feed<S> {
         let again = self.window.write_again(|stored, row| key::of_view(stored.rows.rows().row(row), &stored.order));
         let rows: usize = again.iter().map(|part| part.rows.len()).sum();
         self.at.counts.written_again.add(rows as u64);
+        let mut misfits = Vec::new();
         for Part { block, rows } in again {
-            self.submit(block, Numbers::These(rows)).await;
+            self.submit(block, Numbers::These(rows), &mut misfits).await;
         }
+        self.reject(misfits).await;
     }
 
-    async fn submit_new(&mut self, stored: StoredRows) {
+    async fn submit_new(&mut self, stored: StoredRows, misfits: &mut Vec<Misfit>) {
         let (first, count) = (stored.first, stored.len());
         // The first rows of a block may be settled.
         let settled = (self.at.state.settled() + 1).saturating_sub(first);
@@ -234,29 +245,69 @@ impl<S: Source> Feed<S> {
             self.table = Some(stored.rows.rows().schema().table_display().to_owned());
         }
         self.window.push(first, count, settled, stored);
-        self.submit(first, Numbers::All(settled..count)).await;
+        self.submit(first, Numbers::All(settled..count), misfits).await;
     }
 
     /// Submits rows of a block of the window. Rows that are not accepted have failed, and stay in the source; those that can
-    /// never be accepted are rejected.
-    async fn submit(&mut self, block: u64, numbers: Numbers) {
-        let StoredRows { rows, refusal, .. } = self.window.block(block).expect("rows of the window are submitted");
-        let (rows, refusal) = (rows.clone(), refusal.clone());
-        let mut refused = Vec::new();
-        if let Some(error) = refusal {
-            refused.extend((0..numbers.len()).map(|index| (numbers.get(index), error.clone())));
-        } else {
-            let mut left = numbers;
-            while left.len() > 0 {
-                let Some((mut rest, error)) = self.submit_until_refused(block, &rows, left).await else { break };
-                left = rest.split_off(1);
-                refused.push((rest.get(0), error));
-            }
+    /// never be accepted are added to `misfits`.
+    async fn submit(&mut self, block: u64, numbers: Numbers, misfits: &mut Vec<Misfit>) {
+        if self.at.is_ending() || self.window.has_failed() {
+            // A row before them was not accepted. It may have the key of one of them.
+            return numbers.ranges(0..numbers.len()).for_each(|rows| self.window.end(block, rows, End::Failed));
         }
-        let is_kept = self.at.reject(&rows, &refused, |row| block + row as u64).await;
-        let end = if is_kept { End::Rejected } else { End::Failed };
-        refused.iter().for_each(|(row, _)| self.window.end(block, *row..*row + 1, end));
+        let stored = self.window.block(block).expect("rows of the window are submitted");
+        if stored.is_refused() {
+            let refused = (0..numbers.len()).map(|index| numbers.get(index));
+            return misfits.extend(refused.map(|row| stored.misfit(row, stored.refusals[row].clone())));
+        }
+        let (rows, mut left) = (stored.rows.clone(), numbers);
+        while left.len() > 0 {
+            let Some((mut rest, error)) = self.submit_until_refused(block, &rows, left).await else { break };
+            left = rest.split_off(1);
+            misfits.push(Misfit { block, rows: rows.clone(), row: rest.get(0), error });
+        }
+    }
+
+    /// Rejects rows that can never be accepted. Past as many as the budget of the search for bad rows allows, their partition
+    /// stops. The letters of one call are written together.
+    async fn reject(&mut self, mut misfits: Vec<Misfit>) {
+        while let Some(first) = misfits.first() {
+            let may_reject = self.at.may_reject(first.rows.rows());
+            if may_reject == 0 {
+                // A row in flight may be accepted.
+                if !self.sent.is_empty() && !self.at.is_ending() && !self.window.has_failed() {
+                    self.wait_for_outcomes().await;
+                    continue;
+                }
+                if !self.at.is_ending() && !self.window.has_failed() {
+                    self.has_refused = true;
+                    self.at.stop_at_misfit(first);
+                }
+                self.end(&misfits, End::Failed);
+                break;
+            }
+            let left = misfits.split_off(may_reject.min(misfits.len()));
+            let is_kept = self.at.reject(&misfits).await;
+            self.end(&misfits, if is_kept { End::Rejected } else { End::Failed });
+            misfits = left;
+        }
         self.settle().await;
+    }
+
+    fn end(&mut self, misfits: &[Misfit], end: End) {
+        misfits.iter().for_each(|Misfit { block, row, .. }| self.window.end(*block, *row..*row + 1, end));
+    }
+
+    /// Takes more outcomes of rows in flight, or returns when the feed ends.
+    async fn wait_for_outcomes(&mut self) {
+        let ends = self.at.ends();
+        let Some(front) = self.sent.front_mut() else { return };
+        tokio::select! {
+            () = front.receipts.ready() => {}
+            () = ends => {}
+            () = sleep_until(self.next_look) => self.next_look = look(&mut self.at, &self.table),
+        }
+        self.take_outcomes().await;
     }
 
     /// Submits rows up to one that can never be accepted. Returns the rows from this one on, and why.

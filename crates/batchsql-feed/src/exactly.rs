@@ -24,6 +24,7 @@ use batchsql_core::{
 use tokio::sync::watch;
 
 use crate::context::{Context, Ending};
+use crate::misfits::Misfit;
 use crate::options::Misfits;
 use crate::partition::{Found, Partition, Watched};
 use crate::rows::StoredRows;
@@ -90,8 +91,8 @@ struct Feed<S> {
 enum Front {
     /// Rows of one schema, with their sequences.
     Rows(SharedRows, Vec<u64>),
-    /// Rows of a block, by the sequence of its first row, that no step can write.
-    Refused(u64, SharedRows, Vec<(usize, SinkError)>),
+    /// Rows of a block that no step can write.
+    Refused(Vec<Misfit>),
     /// Nothing that is to be written.
     Nothing,
 }
@@ -223,7 +224,7 @@ impl<S: Source> Feed<S> {
         let (rows, sequences) = match self.front() {
             Front::Rows(rows, sequences) => (rows, sequences),
             Front::Nothing => return self.advance().await,
-            Front::Refused(first, rows, refused) => return self.refuse(first, &rows, &refused).await,
+            Front::Refused(misfits) => return self.refuse(misfits).await,
         };
         let budget = self.at.context.pipeline.isolation_budget(rows.rows()).saturating_sub(self.rejected);
         let mut search = Search::new(sequences.len(), budget, self.is_blamed);
@@ -244,6 +245,7 @@ impl<S: Source> Feed<S> {
             match self.try_step(part, sequences[next.rows.end - 1], next.commits).await {
                 Tried::Accepted => {
                     (self.rejected, failures) = (0, 0);
+                    self.at.accepted(sequences[next.rows.end - 1]);
                     search.accepted(next);
                 }
                 Tried::Refused(error) => search.refused(next, error),
@@ -272,19 +274,41 @@ impl<S: Source> Feed<S> {
     }
 
     /// Ends rows that no step can write, or stops at them.
-    async fn refuse(&mut self, first: u64, rows: &SharedRows, refused: &[(usize, SinkError)]) {
-        let sequence = |row: usize| first + row as u64;
-        let (Some((row, error)), Some((last, _))) = (refused.first(), refused.last()) else { return };
-        if self.at.context.options.misfits == Misfits::Reject {
-            if self.at.reject(rows, refused, sequence).await {
-                self.passed = self.passed.max(sequence(*last));
+    async fn refuse(&mut self, mut misfits: Vec<Misfit>) {
+        let Some(first) = misfits.first() else { return };
+        let may_reject = match self.at.context.options.misfits {
+            Misfits::Stop => 0,
+            Misfits::Reject => self.at.may_reject(first.rows.rows()),
+        };
+        if may_reject == 0 {
+            if self.passed > self.reached() {
+                // What ended before them is not to come again after a restart.
+                return self.advance().await;
+            }
+            self.is_blocked = true;
+            match self.at.context.options.misfits {
+                Misfits::Stop => {
+                    let (sequence, place, error) = (first.sequence(), self.at.context.options.place, &first.error);
+                    let text = format!(
+                        "row {sequence} of {place} cannot be written: {error}; correct the schema or the limit"
+                    );
+                    self.at.stop(StopReason::Row, text);
+                }
+                Misfits::Reject => self.at.stop_at_misfit(first),
             }
             return;
         }
-        self.is_blocked = true;
-        let (sequence, place) = (sequence(*row), self.at.context.options.place);
-        let text = format!("row {sequence} of {place} cannot be written: {error}; correct the schema or the limit");
-        self.at.stop(StopReason::Row, text);
+        // The database is not asked for these rows. Another process may have the partition and another schema, and may have
+        // written them.
+        if self.resolve(self.reached()).await.is_none() {
+            return;
+        }
+        self.at.goes_on();
+        misfits.truncate(may_reject);
+        let last = misfits.last().map_or(0, Misfit::sequence);
+        if self.at.reject(&misfits).await {
+            self.passed = self.passed.max(last);
+        }
     }
 
     /// Moves guilty rows to the dead letters. False: the feed ends.
@@ -309,7 +333,7 @@ impl<S: Source> Feed<S> {
     /// Whether the first row that waits with another schema than these would be accepted.
     async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
         let other = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Rows(stored, from) if stored.refusal.is_none() && stored.rows.rows().schema() != rows.schema() => {
+            Waiting::Rows(stored, from) if !stored.is_refused() && stored.rows.rows().schema() != rows.schema() => {
                 Some((stored, *from))
             }
             _ => None,
@@ -353,37 +377,38 @@ impl<S: Source> Feed<S> {
     fn front(&self) -> Front {
         let Some(Waiting::Rows(first, from)) = self.waiting.front() else { return Front::Nothing };
         let (pipeline, schema) = (&self.at.context.pipeline, first.rows.rows().schema());
-        let refused = |refused| Front::Refused(first.first, first.rows.clone(), refused);
-        let all_refused = |error: &SinkError| (*from..first.len()).map(|row| (row, error.clone())).collect();
-        if let Some(error) = &first.refusal {
-            return refused(all_refused(error));
+        if first.is_refused() {
+            return Front::Refused(first.misfits_from(*from).collect());
         }
         let mut rows = match pipeline.row_buffer(schema) {
             Ok(rows) => rows,
-            Err(error) => return refused(all_refused(&row_refused(&error))),
+            Err(error) => {
+                let error = row_refused(&error);
+                return Front::Refused((*from..first.len()).map(|row| first.misfit(row, error.clone())).collect());
+            }
         };
-        let (mut sequences, mut refused_rows) = (Vec::new(), Vec::new());
+        let (mut sequences, mut misfits) = (Vec::new(), Vec::new());
         let most = pipeline.max_step_rows(schema);
         'blocks: for waiting in &self.waiting {
             let Waiting::Rows(stored, from) = waiting else { break };
             let views = stored.rows.rows();
-            if views.schema() != schema || stored.refusal.is_some() {
+            if views.schema() != schema || stored.is_refused() {
                 break;
             }
             for row in *from..stored.len().min(from + most - sequences.len()) {
                 match rows.push(&views.row(row)) {
-                    Ok(()) if refused_rows.is_empty() => sequences.push(stored.first + row as u64),
+                    Ok(()) if misfits.is_empty() => sequences.push(stored.first + row as u64),
                     // Those before it end first.
                     Ok(()) => break 'blocks,
                     Err(_) if !sequences.is_empty() => break 'blocks,
-                    Err(error) => refused_rows.push((row, row_refused(&error))),
+                    Err(error) => misfits.push(stored.misfit(row, row_refused(&error))),
                 }
             }
-            if !refused_rows.is_empty() {
+            if !misfits.is_empty() {
                 break;
             }
         }
-        if refused_rows.is_empty() { Front::Rows(rows.into_rows(), sequences) } else { refused(refused_rows) }
+        if misfits.is_empty() { Front::Rows(rows.into_rows(), sequences) } else { Front::Refused(misfits) }
     }
 
     /// Moves the position behind rows that are not written.

@@ -41,7 +41,7 @@
 //!
 //! [`mod@file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
 //! the contract with a source; `feeds` has the tasks: `at_least_once` with `window`, `exactly` with `search`, and `partition`,
-//! which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them.
+//! which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them, `misfits` counts those that do not fit.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -54,6 +54,7 @@ pub mod file;
 pub mod key;
 mod letters;
 mod lossy;
+mod misfits;
 mod options;
 mod partition;
 mod rows;

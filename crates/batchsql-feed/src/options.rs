@@ -35,7 +35,12 @@ pub enum Misfits {
     #[default]
     Stop,
     /// They are rejected with the reason, as if the database had refused them, and their partition goes on: where other programs
-    /// store the rows.
+    /// store the rows. A row above [`buffer_bytes`](batchsql_core::PipelineConfig::buffer_bytes) of this process is one of them, though
+    /// a larger buffer would take it.
+    ///
+    /// After [`isolation_budget`](batchsql_core::BatchSql::isolation_budget) such rows of a partition (default 256) without a
+    /// row that the table accepts, the partition stops, and the rest stays in the source: the schema of this program is wrong,
+    /// for example older than a column, and not the rows.
     Reject,
 }
 

@@ -6,10 +6,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use batchsql_core::{DeadLetterLine, Outcome, SharedRows, SinkError, StopReason};
+use batchsql_core::{DeadLetterLine, Outcome, Rows, StopReason};
 use tokio::sync::watch;
 
 use crate::context::{Context, Counts, Ending};
+use crate::misfits::{Misfit, Rejections};
 use crate::rows::{NoRows, StoredRows, rows_of};
 use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
 use crate::state::PartitionState;
@@ -69,6 +70,7 @@ pub(crate) struct Partition<S> {
     /// Repeats since the last row was settled.
     waits: u32,
     is_aside: bool,
+    rejections: Rejections,
 }
 
 impl<S: Source> Partition<S> {
@@ -89,6 +91,7 @@ impl<S: Source> Partition<S> {
             times: VecDeque::new(),
             waits: 0,
             is_aside: false,
+            rejections: Rejections::default(),
         }
     }
 
@@ -154,6 +157,7 @@ impl<S: Source> Partition<S> {
                 if self.times.len() == 1 {
                     self.state.waits_since(block.time);
                 }
+                self.state.has_blocks(self.times.len());
                 return self.rows(block);
             }
             Ok(Next::Gap(SourceGap { first, last, .. })) if first > last => self.empty(first, last),
@@ -232,6 +236,7 @@ impl<S: Source> Partition<S> {
         if let Some((_, time)) = self.times.front() {
             self.state.waits_since(*time);
         }
+        self.state.has_blocks(self.times.len());
         self.waits = 0;
         self.look_for_more();
         self.context.progress.send_replace(());
@@ -244,22 +249,43 @@ impl<S: Source> Partition<S> {
         DeadLetterLine::text_of(outcome, Some(&id))
     }
 
+    /// How many misfits may be rejected before the table accepts a row: as many as rows of a batch that the database refuses.
+    /// Past that their partition stops, as a table that refuses all rows is parked.
+    pub(crate) fn may_reject(&self, rows: Rows<'_>) -> usize {
+        self.rejections.left(self.context.pipeline.isolation_budget(rows.slice(0..1)))
+    }
+
+    /// The table has accepted a row with this sequence.
+    pub(crate) fn accepted(&mut self, sequence: u64) {
+        self.rejections.accepted(sequence);
+    }
+
     /// Rejects rows that can never be written, with the reason. False if the feed ends: then they stay in the source.
-    pub(crate) async fn reject(
-        &mut self,
-        rows: &SharedRows,
-        refused: &[(usize, SinkError)],
-        sequence: impl Fn(usize) -> u64,
-    ) -> bool {
+    pub(crate) async fn reject(&mut self, misfits: &[Misfit]) -> bool {
         let (mut lines, context) = (String::new(), Arc::clone(&self.context));
-        for (row, error) in refused {
+        for misfit in misfits {
             let outcome = tokio::select! {
-                outcome = context.pipeline.reject_step(rows.rows(), *row, error) => outcome,
+                outcome = context.pipeline.reject_step(misfit.rows.rows(), misfit.row, &misfit.error) => outcome,
                 () = self.ends_now() => return false,
             };
-            lines.extend(self.letter(sequence(*row), &outcome));
+            lines.extend(self.letter(misfit.sequence(), &outcome));
         }
-        refused.is_empty() || self.keep_letters(lines, refused.len()).await
+        if !misfits.is_empty() && !self.keep_letters(lines, misfits.len()).await {
+            return false;
+        }
+        misfits.iter().for_each(|misfit| self.rejections.add(misfit.sequence()));
+        true
+    }
+
+    /// Stops because too many rows without one that the table has accepted cannot be written as they are.
+    pub(crate) fn stop_at_misfit(&mut self, misfit: &Misfit) {
+        let (sequence, place, rejected) = (misfit.sequence(), self.context.options.place, self.rejections.len());
+        let text = format!(
+            "{rejected} rows that can never be written were rejected, and no row was written since; the next one is row {sequence} \
+             of {place}: {}; correct the schema or the limit and start the program again; the rows wait in {place}",
+            misfit.error
+        );
+        self.stop(StopReason::Schema, text);
     }
 
     /// Writes dead letters until they are on disk. False if they are not and the feed ends.
@@ -335,6 +361,7 @@ impl<S: Source> Partition<S> {
     /// The source is read again from its position on.
     pub(crate) fn begins_anew(&mut self) {
         self.times.clear();
+        self.state.has_blocks(0);
         if !self.is_stopped() {
             self.reading = Reading::Ready;
         }

@@ -12,6 +12,7 @@ use crate::block::rows::read;
 use crate::block::schema_record::LoggedSchema;
 use crate::block::{Unreadable, schema_record};
 use crate::key::{KeyOrder, OrderedTables};
+use crate::misfits::Misfit;
 use crate::options::Misfits;
 use crate::schemas::{Resolved, Schemas, Unresolved};
 use crate::source::SourceBlock;
@@ -24,8 +25,8 @@ pub(crate) struct StoredRows {
     pub(crate) rows: SharedRows,
     /// Which of them keep their order.
     pub(crate) order: KeyOrder,
-    /// Why none of them can be written.
-    pub(crate) refusal: Option<SinkError>,
+    /// Why each of them cannot be written; empty if they can.
+    pub(crate) refusals: Vec<SinkError>,
 }
 
 impl StoredRows {
@@ -36,6 +37,21 @@ impl StoredRows {
     /// The sequence of the last row.
     pub(crate) fn last(&self) -> u64 {
         self.first + self.len() as u64 - 1
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        !self.refusals.is_empty()
+    }
+
+    /// The row with this number, which cannot be written.
+    pub(crate) fn misfit(&self, row: usize, error: SinkError) -> Misfit {
+        Misfit { block: self.first, rows: self.rows.clone(), row, error }
+    }
+
+    /// The rows from this number on, if they are refused.
+    pub(crate) fn misfits_from(&self, from: usize) -> impl Iterator<Item = Misfit> {
+        let refusals = self.refusals.iter().enumerate().skip(from);
+        refusals.map(|(row, error)| self.misfit(row, error.clone()))
     }
 }
 
@@ -71,7 +87,7 @@ pub(crate) fn rows_of(
         && !rows.rows().is_empty()
     {
         let order = KeyOrder::of(rows.rows().schema(), ordered);
-        return Ok(vec![StoredRows { first: block.first, rows: rows.clone(), order, refusal: None }]);
+        return Ok(vec![StoredRows { first: block.first, rows: rows.clone(), order, refusals: Vec::new() }]);
     }
     let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     if block.count == 0 {
@@ -82,13 +98,14 @@ pub(crate) fn rows_of(
         (Ok(resolved), _) => resolved,
         (Err(error @ Unresolved::NoColumn { .. }), Misfits::Reject) => {
             let stored = Stored::new(block, bytes)?;
-            return stored.pieces(None, vec![(0..stored.count(), Some(refusal(&error)))], ordered);
+            let refusals = vec![refusal(&error); stored.count()];
+            return stored.pieces(None, vec![(0..stored.count(), refusals)], ordered);
         }
         (Err(error), _) => return Err(NoRows::Unresolved(error)),
     };
     let stored = Stored::new(block, bytes)?;
     let pieces = match stored.first_null(&resolved)? {
-        None => vec![(0..stored.count(), None)],
+        None => vec![(0..stored.count(), Vec::new())],
         Some((row, error)) if misfits == Misfits::Stop => {
             let sequence = block.first + row as u64;
             let text = format!("row {sequence} does not fit the schema of the program: {error}; correct the schema");
@@ -103,8 +120,8 @@ fn refusal(error: &dyn std::fmt::Display) -> SinkError {
     SinkError::new(ErrorClass::Row, error.to_string())
 }
 
-/// Rows of a block, and why they cannot be written; `None` if they can.
-type Piece = (Range<usize>, Option<SinkError>);
+/// Rows of a block, and why each of them cannot be written; empty if they can.
+type Piece = (Range<usize>, Vec<SinkError>);
 
 /// A block with its schema as it was stored.
 struct Stored<'a> {
@@ -179,13 +196,20 @@ impl<'a> Stored<'a> {
         self.nulls(resolved, |row, error| {
             refused.entry(row).or_insert(error);
         })?;
-        let (mut pieces, mut next) = (Vec::new(), 0);
+        let (mut pieces, mut next) = (Vec::<Piece>::new(), 0);
         for (row, error) in refused {
-            pieces.extend((next < row).then_some((next..row, None)));
-            pieces.push((row..row + 1, Some(refusal(&error))));
+            let is_neighbor = next == row && !pieces.is_empty();
+            pieces.extend((next < row).then_some((next..row, Vec::new())));
             next = row + 1;
+            match pieces.last_mut() {
+                Some((rows, refusals)) if is_neighbor => {
+                    rows.end = next;
+                    refusals.push(refusal(&error));
+                }
+                _ => pieces.push((row..next, vec![refusal(&error)])),
+            }
         }
-        pieces.extend((next < self.count()).then_some((next..self.count(), None)));
+        pieces.extend((next < self.count()).then_some((next..self.count(), Vec::new())));
         Ok(pieces)
     }
 
@@ -196,7 +220,7 @@ impl<'a> Stored<'a> {
         pieces: Vec<Piece>,
         ordered: &OrderedTables,
     ) -> Result<Vec<StoredRows>, NoRows> {
-        let as_stored = match pieces.iter().any(|(_, refusal)| refusal.is_some()) {
+        let as_stored = match pieces.iter().any(|(_, refusals)| !refusals.is_empty()) {
             true => Some(self.logged.to_schema().map_err(|error| {
                 let text = format!("rows do not fit the schema of the program, and cannot be rejected: {error}");
                 NoRows::Unusable(StopReason::Schema, text)
@@ -208,10 +232,10 @@ impl<'a> Stored<'a> {
         let places = resolved.iter().flat_map(|resolved| resolved.places.iter().enumerate());
         places.for_each(|(number, place)| numbers[*place] = number);
         let mut builders = Vec::with_capacity(pieces.len());
-        for (rows, refusal) in &pieces {
-            let schema = match refusal {
-                Some(_) => as_stored.as_ref(),
-                None => resolved.map(|resolved| &resolved.schema),
+        for (rows, refusals) in &pieces {
+            let schema = match refusals.is_empty() {
+                false => as_stored.as_ref(),
+                true => resolved.map(|resolved| &resolved.schema),
             };
             let schema = schema.expect("rows that are not refused have a schema, as have those that are");
             builders.push((rows.clone(), ColumnBuilder::new(schema, rows.len()), KeyOrder::of(schema, ordered)));
@@ -225,13 +249,54 @@ impl<'a> Stored<'a> {
             while row >= builders[at].0.end {
                 at += 1;
             }
-            let number = if pieces[at].1.is_some() { column } else { numbers[column] };
+            let number = if pieces[at].1.is_empty() { numbers[column] } else { column };
             builders[at].1.push(number, value).map_err(|error| NoValue::Row(row, error))
         })?;
-        let built = builders.into_iter().zip(pieces).map(|((range, rows, order), (_, refusal))| {
+        let built = builders.into_iter().zip(pieces).map(|((range, rows, order), (_, refusals))| {
             let rows = rows.finish().map_err(|error| self.misfit(range.start, &error))?;
-            Ok(StoredRows { first: self.block.first + range.start as u64, rows, order, refusal })
+            Ok(StoredRows { first: self.block.first + range.start as u64, rows, order, refusals })
         });
         built.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use batchsql_core::{PipelineConfig, RowBuffer, Schema, ValueRules};
+
+    use super::*;
+
+    /// Rows with `NULL` in these places, as pieces: their numbers, and whether they are refused.
+    fn pieces(nulls: &[usize]) -> Vec<(Range<usize>, bool)> {
+        let id = || Schema::builder("t").column("id", ColumnType::I64);
+        let stored = id().nullable("note", ColumnType::Text).nullable("more", ColumnType::Text).build().unwrap();
+        let declared = id().column("note", ColumnType::Text).column("more", ColumnType::Text).build().unwrap();
+        let mut rows = RowBuffer::new(&stored, ValueRules::default());
+        for row in 0..10 {
+            let value = (!nulls.contains(&row)).then_some("x");
+            let row = stored.row().set("id", row as i64).unwrap().set("note", value).unwrap().set("more", value);
+            rows.push(&row.unwrap().finish().unwrap()).unwrap();
+        }
+        let (record, bytes) = (schema_record::encode(&stored), crate::block::encode(rows.into_rows().rows()));
+        let block = SourceBlock::new(5, 10, Some(record.into()), bytes, SystemTime::now());
+        let schemas = Schemas::new(vec![declared], "declare");
+        let ordered = OrderedTables::of(&PipelineConfig::default());
+        let found = rows_of(&block, &schemas, &ordered, Misfits::Reject).unwrap();
+        let piece = |rows: StoredRows| {
+            let (first, len) = ((rows.first - 5) as usize, rows.len());
+            assert!(!rows.is_refused() || rows.refusals.len() == len, "each row has its reason");
+            (first..first + len, rows.is_refused())
+        };
+        found.into_iter().map(piece).collect()
+    }
+
+    #[test]
+    fn neighbors_that_are_refused_are_one_piece() {
+        assert_eq!(pieces(&[]), [(0..10, false)]);
+        assert_eq!(pieces(&[3, 4, 5, 8]), [(0..3, false), (3..6, true), (6..8, false), (8..9, true), (9..10, false)]);
+        assert_eq!(pieces(&[0, 1, 9]), [(0..2, true), (2..9, false), (9..10, true)]);
+        assert_eq!(pieces(&(0..10).collect::<Vec<_>>()), [(0..10, true)]);
     }
 }

@@ -47,8 +47,8 @@ pub(crate) enum Unresolved {
     )]
     NoneFits { table: String, advice: &'static str },
     #[error(
-        "table {table} has no column {column:?}, which stored rows have; add it to the schema that was given to {advice}, or leave \
-         it out of the rows"
+        "the schema of table {table} that was given to {advice} has no column {column:?}, which stored rows have; add it there, or \
+         leave it out of the rows"
     )]
     NoColumn { table: String, column: String, advice: &'static str },
     #[error(

@@ -2,7 +2,7 @@
 //! Must not know the task that moves it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,6 +60,8 @@ pub struct PartitionState {
     read: AtomicU64,
     /// Milliseconds since 1970.
     oldest: AtomicU64,
+    /// Blocks that were read and are not settled.
+    blocks: AtomicUsize,
     is_held: AtomicBool,
     stopped: Mutex<Option<(StopReason, String)>>,
     waits: Mutex<Option<String>>,
@@ -74,6 +76,7 @@ impl PartitionState {
             settled: AtomicU64::new(settled),
             read: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
+            blocks: AtomicUsize::new(0),
             is_held: AtomicBool::new(false),
             stopped: Mutex::default(),
             waits: Mutex::default(),
@@ -135,6 +138,16 @@ impl PartitionState {
 
     pub(crate) fn has_read(&self, sequence: u64) {
         self.read.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// How many blocks were read and are not settled.
+    pub(crate) fn has_blocks(&self, blocks: usize) {
+        self.blocks.store(blocks, Ordering::Release);
+    }
+
+    /// When the first block was stored that was read and is not settled. `None` if there is none.
+    pub(crate) fn oldest_block(&self) -> Option<SystemTime> {
+        (self.blocks.load(Ordering::Acquire) > 0).then(|| self.oldest())
     }
 
     pub(crate) fn settle(&self, last: u64) {

@@ -34,7 +34,7 @@ impl Leases<'_> {
         let renewed = self.pipeline.renew(source, owner, *lease).await;
         let held = renewed.map_err(|error| self.not_known(&error))?;
         if !held.iter().any(|stored| stored.key.is_seat()) {
-            self.pipeline.take_seat(source, owner, *lease).await.map_err(|error| error.to_string())?;
+            self.pipeline.take_seat(source, owner, *lease).await.map_err(|error| self.not_known(&error))?;
         }
         Ok(())
     }

@@ -83,6 +83,11 @@ impl Worker {
     /// `park_for` and `when_full` do not apply: rows wait in the stream for as long as it takes.
     /// Nor does `BeyondBudget::Reject` in `isolation`: a table that refuses all rows is parked.
     ///
+    /// A row that can never be written as it is, is rejected with the reason: it has a column that its schema in
+    /// [`WorkerOptions::schema`] lacks, `NULL` where that allows none, more bytes than `buffer_bytes`, or the sink refuses it
+    /// before it is sent. After `max_statements` of `isolation` (default 256) such rows of a partition without one that the table accepts,
+    /// the partition stops and the rest of its rows stays in the stream, until the worker is started with a schema that fits.
+    ///
     /// # Errors
     /// The options are wrong, the stream has settings with which rows would be lost, the dead-letter file cannot be opened, the
     /// database keeps no positions (exactly once), or the pipeline does not start.
@@ -127,7 +132,8 @@ impl Worker {
             source: options.source.clone(),
         });
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
-        // The rows are of other programs, which may have another schema: one of them must not stop the others.
+        // The rows are of other programs, which may have another schema: one of them must not stop the others. Many rows without
+        // one that is written show that the schema of this worker is wrong, and stop their partition.
         feed = feed.accept_gaps(options.accept_gaps).misfits(Misfits::Reject).called("the stream");
         let guarantee = if options.exactly_once {
             feed = feed.exactly_once(&*options.source);
@@ -144,7 +150,7 @@ impl Worker {
             guarantee,
             options.keep_for,
         );
-        let contact = Contact::new(options.exactly_once.then_some(options.release_after));
+        let contact = Contact::new(options.exactly_once.then_some(options.release_after), 2 * LOOKING);
         let inner = Arc::new(Inner {
             pipeline,
             partitions,
@@ -180,12 +186,20 @@ impl Worker {
         let limit = limit.min(FAR);
         let end = Instant::now() + limit;
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task
-            && timeout(limit, &mut task).await.is_err()
-        {
-            task.abort();
-            // So that nothing of it is left when this returns.
-            let _ = task.await;
+        if let Some(mut task) = task {
+            let ended = match timeout(limit, &mut task).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    task.abort();
+                    // So that nothing of it is left when this returns.
+                    task.await
+                }
+            };
+            if ended.is_err_and(|error| error.is_panic()) {
+                tracing::error!(
+                    "the task of a worker has panicked, which is a defect; its partitions end nevertheless"
+                );
+            }
         }
         let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();

@@ -154,7 +154,7 @@ impl FileFeed {
             state: Arc::clone(&state),
             ends: ends.clone(),
             bad_lines: Arc::clone(&bad_lines),
-            told: Mutex::default(),
+            reported: Mutex::default(),
         });
         let monitoring = Monitoring(tokio::spawn(Arc::clone(&monitor).run(Arc::clone(&feeds))));
         Ok(Self { pipeline, feeds, monitor, monitoring, state, ends, asked, bad_lines, incarnation, options })

@@ -1,4 +1,4 @@
-//! Owns what the observers of the pipeline are told about a file: how far it is written, each second and at the end.
+//! Owns the reports about a file to the observers of the pipeline: how far it is written, each second and at the end.
 //! Must not know metrics, or how lines are read.
 
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use super::source::SeenEnd;
 use crate::feeds::{FeedCounts, Feeds};
 use crate::state::PartitionState;
 
-/// How often the observers are told. The pipeline reports as often.
+/// Time between two reports. The pipeline reports as often.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Tells the observers of a pipeline about the file that feeds it. Lines are its messages.
+/// Reports the state of a file to the observers of the pipeline that it feeds. Lines are its messages.
 #[derive(Debug)]
 pub(super) struct Monitor {
     pub(super) reporter: FeedReporter,
@@ -27,8 +27,8 @@ pub(super) struct Monitor {
     pub(super) state: Arc<PartitionState>,
     pub(super) ends: watch::Receiver<SeenEnd>,
     pub(super) bad_lines: Arc<AtomicU64>,
-    /// What was told.
-    pub(super) told: Mutex<FeedProgress>,
+    /// The counts of the last report.
+    pub(super) reported: Mutex<FeedProgress>,
 }
 
 impl Monitor {
@@ -60,7 +60,7 @@ impl Monitor {
         let mut table = FeedTable::default();
         table.table.clone_from(&self.table);
         table.unsettled_messages = read.saturating_sub(settled);
-        table.oldest_unsettled = (table.unsettled_messages > 0).then(|| self.state.oldest());
+        table.oldest_unsettled = self.state.oldest_block();
         table.wanted_partitions = 1;
         table.held_partitions = u64::from(self.state.is_held());
         table.waiting_partitions = u64::from(self.state.waiting().is_some());
@@ -72,7 +72,7 @@ impl Monitor {
 
     /// Counts only grow.
     fn progress(&self, counts: FeedCounts) -> FeedProgress {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = FeedProgress::default();
         done.table.clone_from(&self.table);
         done.read_rows = counts.read;
@@ -82,13 +82,13 @@ impl Monitor {
         done.dead_letters = counts.dead_letters;
         done.foreign_messages = self.bad_lines.load(Ordering::Relaxed);
         let mut progress = done.clone();
-        progress.read_rows -= told.read_rows;
-        progress.written_rows -= told.written_rows;
-        progress.written_again -= told.written_again;
-        progress.missing_rows -= told.missing_rows;
-        progress.dead_letters -= told.dead_letters;
-        progress.foreign_messages -= told.foreign_messages;
-        *told = done;
+        progress.read_rows -= reported.read_rows;
+        progress.written_rows -= reported.written_rows;
+        progress.written_again -= reported.written_again;
+        progress.missing_rows -= reported.missing_rows;
+        progress.dead_letters -= reported.dead_letters;
+        progress.foreign_messages -= reported.foreign_messages;
+        *reported = done;
         progress
     }
 }

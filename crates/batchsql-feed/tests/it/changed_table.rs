@@ -71,7 +71,11 @@ async fn rows_of_postgres_wait_for_its_repair() {
         let sink = PostgresSink::connect(&dsn(Kind::Postgres)).await.unwrap();
         let changing = async || {
             let waits = format!("SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted");
-            let until = async { while look.fetch_optional(&*waits).await.unwrap().is_none() {} };
+            let until = async {
+                while look.fetch_optional(&*waits).await.unwrap().is_none() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
             tokio::time::timeout(LONG, until).await.expect("rows wait for the table");
             other.execute(&*format!("ALTER TABLE {table} {change}; COMMIT")).await.unwrap();
         };
@@ -101,7 +105,11 @@ async fn rows_of_mysql_wait_for_its_repair() {
                 "SELECT 1 FROM information_schema.processlist WHERE state LIKE 'Waiting for table%' AND info LIKE '%{table}%' \
                  AND id <> connection_id()"
             );
-            let until = async { while look.fetch_optional(&*waits).await.unwrap().is_none() {} };
+            let until = async {
+                while look.fetch_optional(&*waits).await.unwrap().is_none() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
             tokio::time::timeout(LONG, until).await.expect("rows wait for the table");
             other.execute(&*format!("ALTER TABLE {table} {change}")).await.unwrap();
             other.execute("UNLOCK TABLES").await.unwrap();

@@ -562,6 +562,24 @@ impl Observer {
     }
 }
 
+/// A line that is no row has no time of its own, and needs no write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_no_row_is_no_old_row() {
+    let made = Made::new(&lines(0..3));
+    let observer = Observer::default();
+    let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
+    let builder = BatchSql::builder(made.sink.clone()).config(config).metrics_reporter(observer.clone());
+    let feed = FileFeed::start(builder, made.exactly()).await.unwrap();
+    feed.flush().await.unwrap();
+    // The position cannot be moved behind the next line.
+    made.sink.set_position("t", 0, Some(7));
+    made.append("{\"other\": 1}\n");
+    let stopped = observer.until("it has stopped", |gauges| !gauges.tables[0].stopped_partitions.is_empty()).await;
+    let table = &stopped.tables[0];
+    assert_eq!((table.unsettled_messages, table.oldest_unsettled), (1, None));
+    feed.close(LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn observers_are_told_how_far_a_file_is_written() {
     let made = Made::new(&(lines(0..10) + "{\"other\": 1}\n" + &lines([11, 12])));

@@ -10,4 +10,5 @@ mod file;
 #[cfg(unix)]
 mod file_kill;
 mod holes;
+mod misfits;
 mod source;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{
-    BatchSql, BatchSqlBuilder, Claim, ClaimFrom, ColumnType, Conflict, DynRow, PipelineConfig, RowBuffer, Schema,
+    BatchSql, BatchSqlBuilder, Claim, ClaimFrom, ColumnType, Conflict, DynRow, PipelineConfig, Row, RowBuffer, Schema,
     ValueRef, ValueRules,
 };
 use batchsql_feed::key::OrderedTables;
@@ -58,9 +58,15 @@ impl Memory {
 
     /// Rows with these numbers, from a sequence on.
     pub(crate) fn block(&self, first: u64, ids: impl IntoIterator<Item = i64>) {
-        let mut rows = RowBuffer::new(&schema(), ValueRules::default());
-        ids.into_iter().for_each(|id| rows.push(&row(id)).unwrap());
-        let (count, record) = (rows.len() as u32, block::encode_schema(&schema()));
+        self.block_of(first, &ids.into_iter().map(row).collect::<Vec<_>>());
+    }
+
+    /// These rows of one schema, from a sequence on.
+    pub(crate) fn block_of(&self, first: u64, all: &[DynRow]) {
+        let schema = all[0].schema();
+        let mut rows = RowBuffer::new(schema, ValueRules::default());
+        all.iter().for_each(|row| rows.push(row).unwrap());
+        let (count, record) = (rows.len() as u32, block::encode_schema(schema));
         let bytes = block::encode(rows.into_rows().rows());
         self.push(Ok(Next::Block(SourceBlock::new(first, count, Some(record.into()), bytes, SystemTime::now()))));
     }
@@ -148,13 +154,22 @@ impl Fed {
         options: impl FnOnce(FeedOptions) -> FeedOptions,
         builder: impl FnOnce(BatchSqlBuilder<ScriptedSink>) -> BatchSqlBuilder<ScriptedSink>,
     ) -> Self {
+        Self::declared(Vec::new(), options, builder)
+    }
+
+    /// With schemas that the program declares.
+    pub(crate) fn declared(
+        schemas: Vec<Schema>,
+        options: impl FnOnce(FeedOptions) -> FeedOptions,
+        builder: impl FnOnce(BatchSqlBuilder<ScriptedSink>) -> BatchSqlBuilder<ScriptedSink>,
+    ) -> Self {
         let (sink, folder) = (ScriptedSink::new(), tempfile::tempdir().unwrap());
         sink.keep_positions();
         let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
         let ordered = OrderedTables::of(&config);
         let pipeline = builder(without_ends(BatchSql::builder(sink.clone()), config)).start().unwrap();
         let letters = Arc::new(Letters::open(&folder.path().join("letters")).unwrap());
-        let schemas = Arc::new(Schemas::new(Vec::new(), "Schemas::new"));
+        let schemas = Arc::new(Schemas::new(schemas, "Schemas::new"));
         let options = options(FeedOptions::new("made-1", letters, schemas, ordered));
         let feeds = Feeds::new(pipeline.clone(), options, tokio::runtime::Handle::current());
         Self { sink, pipeline, feeds, folder }
