@@ -237,7 +237,11 @@ fn the_description_is_what_the_server_does() {
     check(post(at, "orders/rows", &[NDJSON, ("Content-Encoding", "gzip")], row), 400, "not gzip");
     check(post(at, "ordes/rows", &[NDJSON], row), 404, "did you mean `orders`?");
     check(send(at, "GET", "/v1/tables/orders/rows", &[], b""), 405, "POST");
-    check(post(at, "orders/rows", &[NDJSON], format!("{row}{}", "x".repeat(200))), 413, "line 2 is above the limit");
+    check(
+        post(at, "orders/rows", &[NDJSON], format!("{row}{}", "x".repeat(200))),
+        413,
+        "line 2 is above the limit of 100 bytes (http.limits.line); leave it out or raise the limit",
+    );
     check(post(at, "orders/rows", &[NDJSON], "x\n".repeat(1 << 20)), 413, "http.limits.body");
     check(post(at, "orders/rows", &[("Content-Type", "text/csv")], row), 415, "`text/csv` is not known");
     check(post(at, "orders/rows", &[], row), 415, "application/x-ndjson");
