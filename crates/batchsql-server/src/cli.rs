@@ -39,9 +39,9 @@ pub(crate) enum Command {
   batchsql run worker.toml --accept-gap orders
 
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal ends
-the wait.
+the wait: without [durable], rows that are being written then are lost.
 
-Exit codes: 0 all rows were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
+Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
 the durable intake for the next start.")]
     Run {
         /// The configuration, a TOML file
