@@ -18,7 +18,7 @@ use crate::load::claims::{Claims, Order, claim};
 use crate::load::exactly::Exactly;
 use crate::load::file::Input;
 use crate::load::layout::{Done, LEAST_BYTES};
-use crate::load::marked::{MarkError, Marked};
+use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, Shape, parse};
 use crate::load::rejects::{Load, Rejects};
 use crate::load::stripes::{self, Stripe};
@@ -202,13 +202,7 @@ async fn open(
     });
     let path = PathBuf::from(path);
     let marked = Marked::open(db.clone(), &path, &input.digest, table);
-    let marked = marked.map_err(|error| match error {
-        MarkError::InUse => {
-            let text = "another process loads this file now; wait for its end, then run the command again";
-            Failure::unavailable(format!("{}: {text}", path.display()))
-        }
-        MarkError::Io(error) => Failure::unavailable(format!("{} cannot be read or made: {error}", path.display())),
-    })?;
+    let marked = marked.map_err(|error| error.failure(&path))?;
     let done = Done::new(vec![marked.reached()]);
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
 }

@@ -29,6 +29,19 @@ pub(crate) enum MarkError {
     Io(io::Error),
 }
 
+impl MarkError {
+    /// As the end of a load, for the mark with this path.
+    pub(crate) fn failure(&self, path: &Path) -> Failure {
+        let path = path.display();
+        Failure::unavailable(match self {
+            Self::InUse => {
+                format!("{path}: another process loads this file now; wait for its end, then run the command again")
+            }
+            Self::Io(error) => format!("{path} cannot be read or made: {error}"),
+        })
+    }
+}
+
 impl From<io::Error> for MarkError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)

@@ -1,7 +1,8 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
-use crate::load::stripes::{Line, Records, Stripe, not_closed};
+use crate::load::csv_end::not_closed;
+use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
 use crate::table::csv_values::Like;
 use crate::table::target::Target;
