@@ -50,7 +50,11 @@ impl Letters {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut options = OpenOptions::new();
+    // It has values of rows, so a new one is private.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.read(true).append(true).create(true).open(path)?;
     if ends_within_a_line(&mut file)? {
         // Otherwise the next line could not be read either. The row of the torn line was not settled.
         file.write_all(b"\n")?;
@@ -109,6 +113,16 @@ mod tests {
         letters.append("two\n").unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("old")).unwrap(), "one\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_new_file_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("letters");
+        Letters::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

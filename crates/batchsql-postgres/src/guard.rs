@@ -11,7 +11,7 @@ pub(crate) const RAISED: &str = "2201G";
 
 /// What it means for a row.
 pub(crate) const MEANING: &str = "a column keeps less than a value has (digits, spaces, fields of an interval); round it, \
-                                  or let the database convert values (LossyValues)";
+                                  or let the database convert values (lossy_values=convert)";
 
 /// An integer expression that raises it. It uses a volatile function so that the planner does not evaluate it
 /// early.

@@ -101,7 +101,7 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
 
 /// The error of a value that its column would change.
 fn changed(code: &str, what: &str, column: &str) -> SinkError {
-    let text = format!("column {column:?} {what}, or let the database convert values (LossyValues)");
+    let text = format!("column {column:?} {what}, or let the database convert values (lossy_values=convert)");
     SinkError::with_code(ErrorClass::Row, code, text)
 }
 

@@ -130,7 +130,7 @@ fn field(
             return Err(format!(
                 "its column {name:?} is declared {:?}, which has a part {:?} of type {ty}: the server may store less of its \
                  values than was sent, and this cannot be checked; declare the part without a precision, use a column of its \
-                 own, or let the database convert values (LossyValues)",
+                 own, or let the database convert values (lossy_values=convert)",
                 found.declared,
                 path.join(".")
             ));

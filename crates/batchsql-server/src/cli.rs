@@ -39,9 +39,9 @@ pub(crate) enum Command {
   batchsql run worker.toml --accept-gap orders
 
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal ends
-the wait.
+the wait: without [durable], rows that are being written then are lost.
 
-Exit codes: 0 all rows were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
+Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
 the durable intake for the next start.")]
     Run {
         /// The configuration, a TOML file
@@ -78,7 +78,7 @@ With exactly once, the table batchsql_positions is made if it is missing.")]
 
 A file is known by its content. On PostgreSQL, MySQL, MariaDB and SQLite how far it is written is stored in the table
 batchsql_positions in the transaction of the rows, so each record is written once, whenever the command is killed and run
-again; a file that is loaded is not loaded again. On Redis it is stored in FILE.batchsql-load, and up to 5,000 records
+again; a file that is loaded is not loaded again. On Redis it is stored in FILE.batchsql-load, and up to 20,000 records
 are written again after a kill. Records that are not written are in FILE.rejects.ndjson, with line and reason.
 
 Parquet and Arrow files (also Feather) need a program that is built with the feature `arrow`.
@@ -135,7 +135,7 @@ pub(crate) struct Load {
     /// Stop when more records are rejected
     #[arg(long, default_value_t = 1000, value_name = "RECORDS")]
     pub(crate) max_rejects: u64,
-    /// Store how far a file is written in FILE.batchsql-load, not in the database: up to 5,000 records are written again
+    /// Store how far a file is written in FILE.batchsql-load, not in the database: up to 20,000 records are written again
     /// after a kill
     #[arg(long)]
     pub(crate) at_least_once: bool,
@@ -146,13 +146,13 @@ pub(crate) struct Load {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetters {
-    /// Count the rows by table, outcome and error code
+    /// Count the rows by table, outcome and error code, and those that a replay has written
     #[command(after_help = "Example: batchsql dead-letters list letters.ndjson")]
     List {
         /// The file
         file: PathBuf,
     },
-    /// Print the rows: when, what became of them and why
+    /// Print the rows: where they are in the file (byte), when, what became of them and why
     #[command(after_help = "Example: batchsql dead-letters show letters.ndjson --limit 10 --values")]
     Show {
         /// The file

@@ -57,9 +57,9 @@ impl Failure {
     }
 }
 
-impl From<batchsql::OpenError> for Failure {
-    fn from(error: batchsql::OpenError) -> Self {
-        if error.is_invalid_options() {
+impl From<crate::database::NotOpened> for Failure {
+    fn from(error: crate::database::NotOpened) -> Self {
+        if error.is_mistake() {
             Self::mistake(format!("[database] {error}"))
         } else {
             Self::unavailable(format!("the database cannot be opened: {error}"))

@@ -1,6 +1,7 @@
 //! Owns where accepted rows go: into memory, or into the durable intake first.
 //! Must not know where rows come from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql::durable::{DurableBatchSql, DurableExt, DurableOptions, SyncPolicy};
@@ -11,11 +12,12 @@ use tokio::time::timeout;
 use crate::config::sections::{Durable, Sync};
 use crate::config::settings::Settings;
 use crate::exit::{Exit, Failure};
+use crate::failed_log::FailedLog;
 
 /// The pipeline of the program. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) enum Intake {
-    Memory(BatchSql),
+    Memory(BatchSql, Arc<FailedLog>),
     Durable(DurableBatchSql),
 }
 
@@ -62,8 +64,10 @@ impl Intake {
                 })?;
                 builder = builder.dead_letters(letters);
             }
-            let builder = builder.on_failed_row(|outcome| tracing::warn!(%outcome, "a row was not written"));
-            return Ok(Self::Memory(builder.start().map_err(Failure::mistake)?));
+            let failed = Arc::new(FailedLog::new(settings.dead_letters.as_deref()));
+            let log = Arc::clone(&failed);
+            let builder = builder.on_failed_row(move |outcome| log.add(outcome));
+            return Ok(Self::Memory(builder.start().map_err(Failure::mistake)?, failed));
         };
         // A request must not wait for an outage of days; a source that can wait tries again.
         if let (Some(http), WhenFull::Wait) = (&settings.http, config.when_full) {
@@ -93,7 +97,7 @@ impl Intake {
 
     pub(crate) fn pipeline(&self) -> &BatchSql {
         match self {
-            Self::Memory(db) => db,
+            Self::Memory(db, _) => db,
             Self::Durable(intake) => intake.pipeline(),
         }
     }
@@ -105,7 +109,7 @@ impl Intake {
     /// Whether the database can be reached; with a durable intake, whether rows would be accepted now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
-            Self::Memory(db) => db.health().is_reachable(),
+            Self::Memory(db, _) => db.health().is_reachable(),
             Self::Durable(intake) => intake.health().accepts_rows(),
         }
     }
@@ -121,7 +125,7 @@ impl Intake {
         limit: Duration,
     ) -> Result<(), Refusal> {
         match self {
-            Self::Memory(db) => {
+            Self::Memory(db, _) => {
                 let waits = db.config().when_full == WhenFull::Wait;
                 while let Some(row) = rows.front() {
                     let accepted = if waits { db.submit_timeout(row, limit).await } else { db.submit(row).await };
@@ -157,7 +161,7 @@ impl Intake {
     /// # Cancel safety
     /// The row was not accepted.
     pub(crate) async fn submit_tracked(&self, row: &DynRow, limit: Duration) -> Option<Result<Receipt, Refusal>> {
-        let Self::Memory(db) = self else { return None };
+        let Self::Memory(db, _) = self else { return None };
         let accepted = timeout(limit, db.submit_tracked(row)).await;
         Some(accepted.map_or(Err(Refusal::Full), |accepted| accepted.map_err(refusal)))
     }
@@ -168,9 +172,12 @@ impl Intake {
         if let Ok(ended) = timeout(limit, self.close(Duration::ZERO)).await {
             return ended;
         }
+        if let Self::Memory(_, failed) = self {
+            failed.end();
+        }
         let balance = self.pipeline().balance();
         let (exit, what) = match self {
-            Self::Memory(_) => (Exit::Failed, "rows that were accepted are not written"),
+            Self::Memory(..) => (Exit::Failed, "rows that were accepted are not written"),
             Self::Durable(_) => (Exit::Waiting, "rows wait in the log for the next start"),
         };
         Ended { exit, text: format!("{balance}; {what}: their end was not waited for") }
@@ -179,8 +186,9 @@ impl Intake {
     /// Refuses new rows, and writes those that were accepted, for at most `limit`.
     pub(crate) async fn close(&self, limit: Duration) -> Ended {
         match self {
-            Self::Memory(db) => {
+            Self::Memory(db, failed) => {
                 let report = db.close(limit).await;
+                failed.end();
                 let lost = report.lost_letters;
                 let exit = if report.is_complete() && lost == 0 { Exit::Done } else { Exit::Failed };
                 let letters =
@@ -194,7 +202,11 @@ impl Intake {
                     (Some(error), _) => (Exit::Failed, format!("; the log failed: {error}")),
                     (None, 0) if balance.failed() > 0 => (Exit::Failed, String::new()),
                     (None, 0) => (Exit::Done, String::new()),
-                    (None, left) => (Exit::Waiting, format!("; {left} rows wait in the log for the next start")),
+                    (None, left) => {
+                        let given_up = balance.purged() + balance.unknown() > 0;
+                        let among = if given_up { ", also those that were purged or are unknown here" } else { "" };
+                        (Exit::Waiting, format!("; {left} rows wait in the log for the next start{among}"))
+                    }
                 };
                 Ended { exit, text: format!("{balance}{what}") }
             }

@@ -37,7 +37,11 @@ struct Appending {
 
 impl Appending {
     fn open(path: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        // It has values of rows, so a new one is private.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.append(true).create(true).open(&path)?;
         // What cannot be read, such as a pipe, is taken as it is.
         let is_torn = file.metadata().is_ok_and(|file| file.is_file()) && ends_within_line(&path).unwrap_or(false);
         Ok(Self { file, path, is_torn })

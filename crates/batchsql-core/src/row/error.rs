@@ -86,7 +86,7 @@ impl RowError {
         if is_key {
             format!("{what}, and it is part of the key; give a value")
         } else {
-            format!("{what} and is not nullable; give a value or declare the column with .nullable()")
+            format!("{what} and is not nullable; give a value, or declare the column as nullable")
         }
     }
 

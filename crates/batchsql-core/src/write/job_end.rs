@@ -36,7 +36,9 @@ impl Job {
             let why = if std::thread::panicking() {
                 SinkError::new(ErrorClass::Internal, format!("the sink panicked {what} this row was sent"))
             } else {
-                let text = format!("given up {what} it was sent: the deadline of close() passed, or the runtime ended");
+                let text = format!(
+                    "given up {what} it was sent: the time for the end (close, drain_for) was over, or the runtime ended"
+                );
                 SinkError::new(class, text)
             };
             Some(why)

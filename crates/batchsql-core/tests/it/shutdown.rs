@@ -78,7 +78,7 @@ async fn past_the_deadline_rows_are_reported_and_never_guessed() {
     assert_eq!(unwritten, (10..35).collect::<Vec<_>>());
     for outcome in &report.unwritten {
         let error = outcome.failure().unwrap().error().expect("every failure has its reason").to_string();
-        assert!(error.contains("deadline of close()"), "{error}");
+        assert!(error.contains("the time for the end (close, drain_for) was over"), "{error}");
     }
     assert_eq!(report.unwritten.iter().filter(|outcome| outcome.kind() == OutcomeKind::Unknown).count(), 10);
     for receipt in receipts {

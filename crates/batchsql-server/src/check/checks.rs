@@ -67,8 +67,8 @@ async fn opened(database: &Database, settings: &Settings, findings: &mut Vec<Fin
             Some(sink)
         }
         Err(error) => {
-            findings.push(if error.is_invalid_options() {
-                Finding::new("database", scheme(database), Status::Failed, error.to_string())
+            findings.push(if error.is_mistake() {
+                Finding::mistake("database", scheme(database), error.to_string())
             } else {
                 Finding::unavailable("database", scheme(database), error.to_string())
             });
@@ -95,9 +95,10 @@ fn scheme(database: &Database) -> String {
 }
 
 fn configuration(settings: &Settings, path: &Path) -> Finding {
-    let (tables, sources) = (settings.tables.len(), settings.sources.len());
+    let sources = settings.sources.len();
+    let counted = |count: usize, what| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let http = if settings.http.is_some() { ", HTTP" } else { "" };
-    let detail = format!("{tables} tables, {sources} sources{http}");
+    let detail = format!("{}, {}{http}", counted(settings.tables.len(), "table"), counted(sources, "source"));
     if settings.http.is_none() && sources == 0 {
         let detail = format!("{detail}; `run` would have nothing to read: add [http] or [[sources]]");
         return Finding::new("configuration", path.display().to_string(), Status::Warning, detail);
@@ -267,12 +268,15 @@ async fn one_table(catalogue: Option<&DynSink>, db: Option<&BatchSql>, table: &T
     let name = table.name.get_ref();
     let target = match target::open(catalogue, table).await {
         Ok(target) => target,
-        Err(text) => return (Finding::new("table", name, Status::Failed, text), None),
+        Err(text) => {
+            return (Finding::new("table", name, Status::Failed, target::without_name(name, &text)), None);
+        }
     };
     if let Some(db) = db
         && let Err(error) = db.prepare(&target.schema).await
     {
-        return (Finding::new("table", name, Status::Failed, error.to_string()), None);
+        let text = error.to_string();
+        return (Finding::new("table", name, Status::Failed, target::without_name(name, &text)), None);
     }
     let schema = &target.schema;
     let key: Vec<&str> = schema.key_columns().iter().map(|column| schema.columns()[*column].name()).collect();

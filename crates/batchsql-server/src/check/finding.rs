@@ -25,9 +25,9 @@ pub(crate) struct Finding {
     pub(crate) subject: String,
     pub(crate) status: Status,
     pub(crate) detail: String,
-    /// Whether it could not be asked, in contrast to a bad answer.
+    /// The exit code of a check that finds only this.
     #[serde(skip)]
-    pub(crate) is_unavailable: bool,
+    exit: Exit,
 }
 
 impl Finding {
@@ -37,11 +37,18 @@ impl Finding {
         status: Status,
         detail: impl Into<String>,
     ) -> Self {
-        Self { check, subject: subject.into(), status, detail: detail.into(), is_unavailable: false }
+        let exit = if status == Status::Failed { Exit::Failed } else { Exit::Done };
+        Self { check, subject: subject.into(), status, detail: detail.into(), exit }
     }
 
+    /// It could not be asked, in contrast to a bad answer.
     pub(crate) fn unavailable(check: &'static str, subject: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { is_unavailable: true, ..Self::new(check, subject, Status::Failed, detail) }
+        Self { exit: Exit::Unavailable, ..Self::new(check, subject, Status::Failed, detail) }
+    }
+
+    /// The configuration is wrong, which `run` says with the same exit code.
+    pub(crate) fn mistake(check: &'static str, subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { exit: Exit::Mistake, ..Self::new(check, subject, Status::Failed, detail) }
     }
 }
 
@@ -54,14 +61,8 @@ pub(crate) fn of_problems(problems: &Problems) -> Vec<Finding> {
     problems.0.iter().map(finding).collect()
 }
 
-/// The exit code of what was found.
+/// The exit code of what was found. A mistake first: to try it again does not help.
 pub(crate) fn exit(findings: &[Finding]) -> Exit {
-    let failed = |finding: &&Finding| finding.status == Status::Failed;
-    if findings.iter().filter(failed).any(|finding| finding.is_unavailable) {
-        Exit::Unavailable
-    } else if findings.iter().any(|finding| failed(&finding)) {
-        Exit::Failed
-    } else {
-        Exit::Done
-    }
+    let exits = [Exit::Mistake, Exit::Unavailable, Exit::Failed];
+    exits.into_iter().find(|exit| findings.iter().any(|finding| finding.exit == *exit)).unwrap_or(Exit::Done)
 }

@@ -23,6 +23,7 @@ pub(crate) fn text(findings: &[Finding], exit: Exit) {
     let (failed, warnings) = (count(Status::Failed), count(Status::Warning));
     let result = match exit {
         Exit::Done if warnings == 0 => "everything is ready".to_owned(),
+        Exit::Done if warnings == 1 => "ready, with 1 warning".to_owned(),
         Exit::Done => format!("ready, with {warnings} warnings"),
         _ => format!("problems: {failed}, warnings: {warnings}"),
     };

@@ -200,7 +200,7 @@ fn reading<'a>(shared: &'a Shared, target: &'a Target, wait: Wait, key: Option<K
             let key = key.and_then(|key| if let Key::Durable(key) = key { Some(key) } else { None });
             Reading::Together(Box::new(Held::new(intake, target, limits, &shared.held, key)))
         }
-        (intake @ Intake::Memory(_), key) => {
+        (intake @ Intake::Memory(..), key) => {
             let key = key.and_then(|key| if let Key::InMemory(key) = key { Some(key) } else { None });
             let limits = (limits.capacity_time, limits.rejections);
             Reading::AsTheyCome(Box::new(Ingest::new((intake, target), wait, limits, key)))
@@ -248,7 +248,7 @@ async fn read(
             if decompressed > limits.decompressed {
                 result = Err((StatusCode::PAYLOAD_TOO_LARGE, too_large(limits.decompressed, "decompressed")));
             }
-            take(reading, &mut items, false).await?;
+            take(reading, &mut items, limits.line, false).await?;
             if result.is_err() {
                 break;
             }
@@ -259,7 +259,7 @@ async fn read(
     }
     if result.is_ok() {
         result = coding.end(items.buffer()).map_err(bad);
-        take(reading, &mut items, result.is_ok()).await?;
+        take(reading, &mut items, limits.line, result.is_ok()).await?;
     }
     // In memory, what was read before a mistake counts.
     let ended = if result.is_ok() { reading.end().await } else { reading.flush().await };
@@ -281,7 +281,7 @@ async fn awaited(body: &mut BodyDataStream, pause: Duration, deadline: Instant) 
 }
 
 /// Submits the items that are complete.
-async fn take(reading: &mut Reading<'_>, items: &mut Items, is_end: bool) -> Result<(), Refused> {
+async fn take(reading: &mut Reading<'_>, items: &mut Items, limit: u64, is_end: bool) -> Result<(), Refused> {
     loop {
         match items.next(is_end) {
             Ok(Some((number, item))) => reading.line(number, item).await.map_err(stopped)?,
@@ -290,7 +290,10 @@ async fn take(reading: &mut Reading<'_>, items: &mut Items, is_end: bool) -> Res
                 reading.flush().await.map_err(stopped)?;
                 return Err(match unsplit {
                     Unsplit::TooLong(number) => {
-                        let text = format!("line {number} is above the limit of a line (http.limits.line)");
+                        let text = format!(
+                            "line {number} is above the limit of {limit} bytes (http.limits.line); leave it out or raise the limit, then send \
+                             the rest, from `next_line` on"
+                        );
                         (StatusCode::PAYLOAD_TOO_LARGE, text)
                     }
                     Unsplit::NoArray(text) => (StatusCode::BAD_REQUEST, text),

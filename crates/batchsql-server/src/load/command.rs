@@ -45,10 +45,10 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let database = settings.database().map_err(Failure::mistake)?;
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
-    let target = Arc::new(target.map_err(|text| Failure::failed(format!("table `{}`: {text}", table.name.get_ref())))?);
+    let target = Arc::new(target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?);
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
-    db.prepare(&target.schema).await.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
+    db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
     let mut exit = Exit::Done;
     for path in &load.files {
         let loading = one(&load, &db, &target, path);
@@ -132,7 +132,9 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
         target: Arc::clone(target),
         input,
         delimiter: u8::try_from(load.delimiter)
-            .map_err(|_| Failure::mistake("--delimiter is one character of ASCII"))?,
+            .ok()
+            .filter(u8::is_ascii)
+            .ok_or_else(|| Failure::mistake("--delimiter is one character of ASCII"))?,
         rejects: rejects.clone(),
         most_rejects: load.max_rejects,
         at_least_once: load.at_least_once,
@@ -173,4 +175,22 @@ pub(crate) fn summary(loaded: &Loaded, rejects: &Path, took: Duration) -> String
         parts.push(format!("{:.0} records per second", rows as f64 / took.as_secs_f64().max(0.001)));
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// A block is what a kill repeats where the position is in a file.
+    #[test]
+    fn the_help_says_how_many_records_a_kill_repeats() {
+        let mut command = Cli::command();
+        let load = command.find_subcommand_mut("load").unwrap();
+        let help = load.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let repeated = format!("up to {},000 records are written again after a kill", BLOCK / 1000);
+        assert_eq!(help.matches(&repeated).count(), 2, "of Redis, and of --at-least-once: {help}");
+    }
 }

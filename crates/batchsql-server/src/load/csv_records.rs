@@ -12,6 +12,8 @@ pub(crate) struct CsvRecords {
     ends: Vec<usize>,
     /// The line of each record, and where its text and its fields end.
     records: Vec<(u64, usize, usize)>,
+    /// The line of the quote that is open at the end of the file, inside of the last record.
+    pub(super) open_quote: Option<u64>,
 }
 
 /// One of them.

@@ -202,7 +202,7 @@ async fn open(
     });
     let path = PathBuf::from(path);
     let marked = Marked::open(db.clone(), &path, &input.digest, table);
-    let marked = marked.map_err(|error| Failure::unavailable(format!("{} cannot be read: {error}", path.display())))?;
+    let marked = marked.map_err(|error| error.failure(&path))?;
     let done = Done::new(vec![marked.reached()]);
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
 }

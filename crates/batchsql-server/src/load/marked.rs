@@ -1,8 +1,8 @@
 //! Owns how stripes are written to a database without transactions: their rows through the pipeline, then a mark in a file.
 //! Must not know the form of the file that is loaded.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use batchsql::{BatchSql, OutcomeKind};
@@ -11,11 +11,41 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 use crate::load::parse::Parsed;
 use crate::load::tally::Tally;
+use crate::private_file;
 
 pub(crate) struct Marked {
     db: BatchSql,
     path: PathBuf,
     mark: Mark,
+    /// The file of the mark. Its lock keeps a second load away; it is given up when this is dropped, and by the system after a kill.
+    lock: File,
+}
+
+/// Why a mark cannot be used.
+#[derive(Debug)]
+pub(crate) enum MarkError {
+    /// Another load writes with it now.
+    InUse,
+    Io(io::Error),
+}
+
+impl MarkError {
+    /// As the end of a load, for the mark with this path.
+    pub(crate) fn failure(&self, path: &Path) -> Failure {
+        let path = path.display();
+        Failure::unavailable(match self {
+            Self::InUse => {
+                format!("{path}: another process loads this file now; wait for its end, then run the command again")
+            }
+            Self::Io(error) => format!("{path} cannot be read or made: {error}"),
+        })
+    }
+}
+
+impl From<io::Error> for MarkError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// How far a file is written.
@@ -28,25 +58,22 @@ struct Mark {
 }
 
 impl Marked {
-    /// Reads the mark. One of another content or table is not used.
+    /// Locks and reads the mark, and makes an empty one if there is none. One of another content or table is not used.
     ///
     /// # Errors
-    /// The mark cannot be read.
-    pub(crate) fn open(db: BatchSql, path: &Path, digest: &str, table: &str) -> io::Result<Self> {
+    /// Another load has the lock, or the mark cannot be read or made.
+    pub(crate) fn open(db: BatchSql, path: &Path, digest: &str, table: &str) -> Result<Self, MarkError> {
         let mut mark = Mark { file: digest.to_owned(), table: table.to_owned(), record: 0 };
-        match std::fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(text) => {
-                if let Ok(found) = serde_json::from_slice::<Mark>(&text)
-                    && found.file == mark.file
-                    && found.table == mark.table
-                {
-                    mark = found;
-                }
-            }
+        let mut lock = locked(path)?;
+        let mut text = Vec::new();
+        lock.read_to_end(&mut text)?;
+        if let Ok(found) = serde_json::from_slice::<Mark>(&text)
+            && found.file == mark.file
+            && found.table == mark.table
+        {
+            mark = found;
         }
-        Ok(Self { db, path: path.to_owned(), mark })
+        Ok(Self { db, path: path.to_owned(), mark, lock })
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -84,13 +111,76 @@ impl Marked {
         self.keep().map_err(|error| Failure::unavailable(format!("{} cannot be written: {error}", self.path.display())))
     }
 
-    /// As a whole, so that a crash leaves the old mark or the new one.
-    fn keep(&self) -> io::Result<()> {
+    /// As a whole, so that a crash leaves the old mark or the new one. The new one is locked before it has its name, so the lock
+    /// has no gap.
+    fn keep(&mut self) -> io::Result<()> {
         let mut temporary = self.path.as_os_str().to_owned();
         temporary.push(".tmp");
-        let mut file = File::create(&temporary)?;
+        let mut file = private_file::create(Path::new(&temporary))?;
+        file.try_lock()?;
         file.write_all(&serde_json::to_vec(&self.mark)?)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)
+        std::fs::rename(&temporary, &self.path)?;
+        self.lock = file;
+        Ok(())
+    }
+}
+
+/// The file of a mark with an exclusive lock.
+fn locked(path: &Path) -> Result<File, MarkError> {
+    loop {
+        let file = private_file::open(OpenOptions::new().read(true).write(true).create(true).truncate(false), path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(MarkError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        if is_named(&file, path)? {
+            return Ok(file);
+        }
+        // Between the two, whoever had the lock has put another file in its place.
+    }
+}
+
+/// Whether the file still has this name.
+#[cfg(unix)]
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let file = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (file.dev(), file.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_named(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::DynSink;
+    use batchsql_testkit::ScriptedSink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mark_is_of_one_load_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv.batchsql-load");
+        let db = BatchSql::builder(DynSink::new(ScriptedSink::new())).start().unwrap();
+        let open = || Marked::open(db.clone(), &path, "digest", "orders");
+        let mut first = open().unwrap();
+        assert!(matches!(open(), Err(MarkError::InUse)));
+        // The file is another one after each mark.
+        for record in [5, 9] {
+            first.mark.record = record;
+            first.keep().unwrap();
+            assert!(matches!(open(), Err(MarkError::InUse)), "after the mark of record {record}");
+        }
+        drop(first);
+        assert_eq!(open().unwrap().reached(), 9);
     }
 }

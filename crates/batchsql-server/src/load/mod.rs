@@ -1,5 +1,5 @@
-//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`batches` those of
-//! Parquet and Arrow files), `parse` makes rows of a stripe,
+//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `batches` reads
+//! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
 //! is in which partition, `claims` takes their positions. `rejects` has the records that
@@ -9,6 +9,7 @@
 mod batches;
 mod claims;
 pub(crate) mod command;
+mod csv_end;
 mod csv_records;
 mod exactly;
 pub(crate) mod file;

@@ -1,6 +1,7 @@
 //! Owns how the records of a stripe become rows: in runs of one shape, which can be written together.
 //! Must not know files or databases.
 
+use crate::load::csv_end::not_closed;
 use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
 use crate::table::csv_values::Like;
@@ -57,7 +58,9 @@ pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, afte
         Records::Csv(records) => {
             let header = header.expect("a CSV file has a header");
             let mut like: Option<Like> = None;
-            for (record, fields) in (first..).zip(records.iter()).filter(|(record, _)| *record > after) {
+            // A record with an open quote has the rest of the file in it.
+            let whole = records.len() - usize::from(records.open_quote.is_some());
+            for (record, fields) in (first..).zip(records.iter().take(whole)).filter(|(record, _)| *record > after) {
                 if let Some(row) = like.as_ref().and_then(|like| like.row(fields.fields())) {
                     refused.extend(runs.push(record, &row).err().map(|reason| (record, reason)));
                     continue;
@@ -71,6 +74,8 @@ pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, afte
                 });
                 refused.extend(pushed.err().map(|reason| (record, reason)));
             }
+            let last = stripe.last();
+            refused.extend(records.open_quote.filter(|_| last > after).map(|line| (last, not_closed(line))));
         }
         #[cfg(feature = "arrow")]
         Records::Rows(_) => unreachable!("such a file has a mapping"),

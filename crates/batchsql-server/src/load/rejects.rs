@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::load::layout::Done;
+use crate::private_file;
 
 /// One record that was not written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,7 +91,7 @@ impl Rejects {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                let file = private_file::open(OpenOptions::new().create(true).append(true), &self.path)?;
                 sync_folder(&self.path)?;
                 self.file.insert(file)
             }
@@ -117,7 +118,7 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
+    let mut file = private_file::create(Path::new(&temporary))?;
     file.write_all(content.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 
+use crate::load::csv_end::{END, LastRecord, not_closed, without_end};
 use crate::load::csv_records::CsvRecords;
 use crate::load::layout::BLOCK;
 
@@ -132,7 +133,8 @@ fn skip_line(from: &mut impl BufRead) -> io::Result<()> {
     }
 }
 
-/// Reads CSV with a header. `header` gets it first, and may refuse it.
+/// Reads CSV with a header. `header` gets it first, and may refuse it. A quote that is open at the end of the file is marked in the
+/// last record.
 ///
 /// # Errors
 /// The file cannot be read, or the header is refused.
@@ -144,17 +146,41 @@ pub(crate) fn csv(
     mut next: impl FnMut(Stripe) -> bool,
 ) -> io::Result<()> {
     let since = Arc::new(AtomicU64::new(0));
-    let bounded = Bounded { from, since: Arc::clone(&since) };
+    let bounded = Bounded { from, since: Arc::clone(&since), end: None };
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.delimiter(delimiter).flexible(true).buffer_capacity(1 << 20).from_reader(bounded);
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
-    let names = reader.headers()?;
-    header(names).map_err(invalid)?;
+    let names = reader.byte_headers()?;
+    match LastRecord::of(names) {
+        LastRecord::OpenQuote { line } => return Err(invalid(format!("the header: {}", not_closed(line)))),
+        LastRecord::End => return header(&csv::StringRecord::new()).map_err(invalid),
+        LastRecord::Other => header(reader.headers()?).map_err(invalid)?,
+    }
     let mut first = 1;
-    let (mut records, mut record) = (CsvRecords::default(), ByteRecord::new());
-    loop {
+    let (mut records, mut record, mut ahead) = (CsvRecords::default(), ByteRecord::new(), ByteRecord::new());
+    let mut next_record = |record: &mut ByteRecord| {
         since.store(0, Ordering::Relaxed);
-        let has_more = reader.read_byte_record(&mut record)?;
+        let line = reader.position().line();
+        reader.read_byte_record(record).map_err(|error| match since.load(Ordering::Relaxed) > LONGEST as u64 {
+            // Such a record has no position, but the line where it begins.
+            true => io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {error}")),
+            false => io::Error::from(error),
+        })
+    };
+    let mut has_more = next_record(&mut record)?;
+    loop {
+        // The end is known when nothing comes behind the record.
+        let has_other = has_more && next_record(&mut ahead)?;
+        if has_more && !has_other {
+            match LastRecord::of(&record) {
+                LastRecord::End => has_more = false,
+                LastRecord::OpenQuote { line } => {
+                    records.open_quote = Some(line);
+                    without_end(&mut record);
+                }
+                LastRecord::Other => {}
+            }
+        }
         if has_more {
             records.push(&record);
         }
@@ -169,19 +195,29 @@ pub(crate) fn csv(
         if !has_more {
             return Ok(());
         }
+        std::mem::swap(&mut record, &mut ahead);
+        has_more = has_other;
     }
 }
 
-/// A quote without its end would make one record of the rest of the file.
+/// A quote without its end would make one record of the rest of the file, so a record has a limit.
 struct Bounded<R> {
     from: R,
     /// Bytes since the last record was complete.
     since: Arc<AtomicU64>,
+    /// What is left of `END`, when the file has ended.
+    end: Option<&'static [u8]>,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(end) = &mut self.end {
+            return end.read(buffer);
+        }
         let length = self.from.read(buffer)?;
+        if length == 0 && !buffer.is_empty() {
+            return self.end.insert(END).read(buffer);
+        }
         if self.since.fetch_add(length as u64, Ordering::Relaxed) > LONGEST as u64 {
             let text = format!("a record is above {LONGEST} bytes; is there a quote without an end?");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -259,6 +295,64 @@ mod tests {
         assert_eq!(kinds, [(1, true), (2, false)]);
         let endless = std::io::Cursor::new(b"id\n\"").chain(std::io::repeat(b'x'));
         let error = csv(endless, b',', &AtomicU64::new(0), |_| Ok(()), |_| true).unwrap_err();
-        assert!(error.to_string().contains("a quote without an end"), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("line 2: a record is above") && text.contains("a quote without an end"), "{text}");
+    }
+
+    /// The text of each record, and the line of the open quote.
+    fn read_csv(text: &[u8]) -> io::Result<(Vec<String>, Option<u64>)> {
+        let (mut texts, mut quote) = (Vec::new(), None);
+        csv(
+            text,
+            b',',
+            &AtomicU64::new(0),
+            |_| Ok(()),
+            |stripe| {
+                texts.extend((stripe.first..=stripe.last()).map(|record| stripe.text(record).1));
+                let Records::Csv(records) = stripe.records else { panic!("they are of CSV") };
+                assert!(quote.is_none(), "only the last stripe has the end");
+                quote = records.open_quote;
+                true
+            },
+        )?;
+        Ok((texts, quote))
+    }
+
+    #[test]
+    fn a_quote_that_is_open_at_the_end_is_found() {
+        let check = |text: &str, texts: &[&str], quote: Option<u64>| {
+            let found = read_csv(text.as_bytes()).unwrap();
+            assert_eq!(
+                (found.0.iter().map(String::as_str).collect::<Vec<_>>(), found.1),
+                (texts.to_vec(), quote),
+                "{text:?}"
+            );
+        };
+        for closed in ["id,note\n1,a", "id,note\n1,a\n", "id,note\r\n1,a\r\n", "id,note\n1,a\n\n\n", "id,note\n1,\"a\""]
+        {
+            check(closed, &["1,a"], None);
+        }
+        check("", &[], None);
+        check("\n\n", &[], None);
+        check("id", &[], None);
+        check("id\n\n", &[], None);
+        check("id,note\n1,a\"b\n", &["1,\"a\"\"b\""], None);
+        check("id,note\n1,\"a\"\"\"", &["1,\"a\"\"\""], None);
+        check("id,note\n1,a\n2,\"", &["1,a", "2,"], Some(3));
+        check("id,note\n1,\"a\n2,b\n3,c", &["1,\"a\n2,b\n3,c\""], Some(2));
+        check("id,note\n1,\"a\"\"\n", &["1,\"a\"\"\n\""], Some(2));
+        check("id,note\n\"x\ny\",\"a\n2,b\n", &["\"x\ny\",\"a\n2,b\n\""], Some(3));
+        let error = read_csv(b"id,\"note\n1,a\n").unwrap_err();
+        assert_eq!(error.to_string(), "the header: the quote that was opened in line 1 is not closed");
+    }
+
+    /// Also where the stripe before it was full.
+    #[test]
+    fn an_open_quote_is_in_the_last_stripe() {
+        let lines: String = (0..BLOCK).map(|id| format!("{id},a\n")).collect();
+        let (texts, quote) = read_csv(format!("id,note\n{lines}7,\"b\n").as_bytes()).unwrap();
+        assert_eq!((texts.len() as u64, quote), (BLOCK + 1, Some(BLOCK + 2)));
+        let (texts, quote) = read_csv(format!("id,note\n{lines}").as_bytes()).unwrap();
+        assert_eq!((texts.len() as u64, quote), (BLOCK, None));
     }
 }

@@ -53,7 +53,7 @@ impl Watched {
 
     /// Connects again while the database cannot be reached. A durable intake does so by itself, as its rows wait.
     async fn check(&self) {
-        let Some(intake @ Intake::Memory(db)) = &self.intake else { return };
+        let Some(intake @ Intake::Memory(db, _)) = &self.intake else { return };
         let mut ticks = interval(CHECK_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -72,7 +72,10 @@ mod tests {
     use batchsql::{BatchSql, DynSink, ErrorClass};
     use batchsql_testkit::{ScriptedSink, Step};
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::failed_log::FailedLog;
 
     /// No row comes any more: the load balancer sends them elsewhere.
     #[tokio::test(start_paused = true)]
@@ -81,7 +84,7 @@ mod tests {
         sink.script_acquire([Step::Fail(ErrorClass::Transient), Step::Fail(ErrorClass::Transient)]);
         let db = BatchSql::builder(DynSink::new(sink)).start().unwrap();
         db.check_connection().await.unwrap_err();
-        let intake = Intake::Memory(db);
+        let intake = Intake::Memory(db, Arc::new(FailedLog::new(None)));
         assert!(!intake.is_ready());
         let metrics = PrometheusMetrics::new().unwrap();
         tokio::spawn(Watched { intake: Some(intake.clone()), sources: Vec::new(), metrics }.watch());

@@ -107,7 +107,7 @@ impl Service {
         for table in &settings.tables {
             let name = table.name.get_ref();
             let target = target::open(catalogue.as_ref(), table).await;
-            let target = target.map_err(|text| Failure::failed(format!("table `{name}`: {text}")))?;
+            let target = target.map_err(|text| Failure::failed(target::problem(name, text)))?;
             tables.insert(name.clone(), Arc::new(target));
         }
         drop(catalogue);
@@ -218,7 +218,7 @@ async fn intake(
     let written = tables.values().filter(|_| settings.database().is_ok());
     for target in written {
         let prepared = intake.pipeline().prepare(&target.schema).await;
-        prepared.map_err(|error| Failure::failed(format!("table `{}`: {error}", target.name)))?;
+        prepared.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
     }
     Ok(intake)
 }

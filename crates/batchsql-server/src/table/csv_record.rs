@@ -32,9 +32,14 @@ impl Header {
                 }
                 let known: Vec<&str> = target.known_fields().into_iter().collect();
                 let what = format!("the header has the field `{name}`, which is not a column of {}", target.name);
-                return Err(match closest(name, &known) {
-                    Some(meant) => format!("{what}; did you mean `{meant}`? Or set `unknown_fields = \"ignore\"`"),
-                    None => format!("{what}; map it with `fields`, or set `unknown_fields = \"ignore\"`"),
+                let ignore = "set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)";
+                return Err(match (delimiter(name, &known), closest(name, &known)) {
+                    (Some(found), _) => {
+                        let argument = if found == '\t' { "$'\\t'".to_owned() } else { format!("'{found}'") };
+                        format!("{what}; if its fields are separated by {found:?}, load it with --delimiter {argument}")
+                    }
+                    (None, Some(meant)) => format!("{what}; did you mean `{meant}`? Or {ignore}"),
+                    (None, None) => format!("{what}; map it with `fields`, or {ignore}"),
                 });
             };
             if columns.iter().flatten().any(|(known, ..)| known == column) {
@@ -45,6 +50,12 @@ impl Header {
         }
         Ok(Self { columns })
     }
+}
+
+/// What separates the fields of a header that was read as one field, if one of its parts is known.
+fn delimiter(name: &str, known: &[&str]) -> Option<char> {
+    let is_known = |part: &str| known.contains(&part.trim().trim_matches('"'));
+    [';', '\t', '|'].into_iter().find(|&found| name.contains(found) && name.split(found).any(is_known))
 }
 
 impl Header {
@@ -194,5 +205,9 @@ mod tests {
         refused(&["id", "regin"], "did you mean `region`?");
         refused(&["id", "orderId"], "the column `id` twice");
         refused(&["id", "zzz"], "map it with `fields`");
+        refused(&["id", "zzz"], "(without a configuration `--ignore-unknown`)");
+        refused(&["id;region"], "if its fields are separated by ';', load it with --delimiter ';'");
+        refused(&["x\tregion"], "separated by '\\t', load it with --delimiter $'\\t'");
+        refused(&["x;y"], "map it with `fields`");
     }
 }

@@ -35,13 +35,23 @@ pub(crate) fn table_name(table: &Table) -> TableName {
     }
 }
 
+/// What is wrong with a table, which is named once: errors of the pipeline name it too.
+pub(crate) fn problem(table: &str, text: impl std::fmt::Display) -> String {
+    format!("table `{table}`: {}", without_name(table, &text.to_string()))
+}
+
+/// What is wrong with a table, where its name is shown already.
+pub(crate) fn without_name<'a>(table: &str, text: &'a str) -> &'a str {
+    text.strip_prefix(&format!("table {table}: ")).unwrap_or(text)
+}
+
 /// Reads the columns of a table from the catalogue, unless they are declared, and makes its schema.
 ///
 /// # Errors
 /// The database cannot be asked, it has no such table, or the rule does not fit its columns. The text says what to do.
 pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<Target, String> {
     let name = table_name(table);
-    let (schema, left_out, has_no_key) = if table.columns.is_empty() {
+    let (schema, columns, left_out, has_no_key) = if table.columns.is_empty() {
         let catalogue = catalogue.ok_or_else(|| "there is no database to read its columns from".to_owned())?;
         let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
@@ -58,7 +68,8 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
             ));
         }
         let left_out = found.left_out().map(|(column, why)| (column.to_owned(), why.to_owned())).collect();
-        (found.builder(conflict(table, &key)).build(), left_out, found.key().is_empty() && key.is_empty())
+        let columns = found.builder(Conflict::none());
+        (found.builder(conflict(table, &key)), columns, left_out, found.key().is_empty() && key.is_empty())
     } else {
         let key = table.key.clone().unwrap_or_default();
         let columns = table.columns.iter().fold(Schema::builder(name.clone()), |columns, column| {
@@ -68,9 +79,17 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
                 columns.column(column.name.as_str(), column.ty)
             }
         });
-        (columns.on_conflict(conflict(table, &key)).build(), Vec::new(), false)
+        (columns.clone().on_conflict(conflict(table, &key)), columns, Vec::new(), false)
     };
-    let mut schema = schema.map_err(|error| error.to_string())?;
+    let mut schema = match schema.build() {
+        Ok(schema) => schema,
+        Err(error) => {
+            // The rule is wrong. The columns are known all the same, so mistakes of other keys are found too.
+            let others = columns.build().ok().and_then(|columns| check_columns(table, &columns).err());
+            let problems: Vec<String> = [error.to_string()].into_iter().chain(others).collect();
+            return Err(problems.join("; "));
+        }
+    };
     if table.rule == Rule::Delete {
         schema = schema.deletion().map_err(|error| error.to_string())?;
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchsql::{Action, BatchSql, DeadLetterLine, DeadLetterReader, OutcomeKind, Replay, Schema};
@@ -20,15 +20,45 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::unavailable(format!("{}: {error}", path.display()))
 }
 
-/// Counts the rows by table, outcome and code.
+/// What a replay has left beside the file; without a replay it has passed nothing.
+#[derive(Default, serde::Deserialize)]
+struct Mark {
+    #[serde(skip)]
+    path: PathBuf,
+    /// Every line before this byte was replayed, or is in `failed`.
+    position: u64,
+    failed: Vec<u64>,
+}
+
+impl Mark {
+    fn of(letters: &Path) -> std::io::Result<Self> {
+        let mut path = letters.as_os_str().to_owned();
+        path.push(".mark");
+        let path = PathBuf::from(path);
+        let mark: Self = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path, ..mark })
+    }
+
+    fn has_passed(&self, position: u64) -> bool {
+        position < self.position && !self.failed.contains(&position)
+    }
+}
+
+/// Counts the rows by table, outcome and code, and those that a replay has written.
 ///
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
     let mut counts: BTreeMap<(String, &'static str, String), u64> = BTreeMap::new();
-    let mut broken = 0;
+    let mark = Mark::of(path).map_err(unreadable(path))?;
+    let (mut broken, mut replayed) = (0, 0_u64);
     for entry in DeadLetterReader::open(path).map_err(unreadable(path))? {
-        let (_, letter) = entry.map_err(unreadable(path))?;
+        let (position, letter) = entry.map_err(unreadable(path))?;
+        replayed += u64::from(mark.has_passed(position));
         match letter {
             Ok(letter) => {
                 let code = letter.code().unwrap_or("-").to_owned();
@@ -44,6 +74,10 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
         let _ = writeln!(out, "{count:>8}  {table:24} {outcome:12} {code}");
     }
     let _ = writeln!(out, "{total:>8}  in {}", path.display());
+    if replayed > 0 {
+        let _ =
+            writeln!(out, "{replayed:>8}  of them were replayed, and are not tried again ({})", mark.path.display());
+    }
     if broken > 0 {
         let _ = writeln!(out, "{broken:>8}  lines cannot be read");
         return Ok(Exit::Failed);
@@ -60,8 +94,8 @@ pub(crate) fn show(path: &Path, limit: usize, values: bool) -> Result<Exit, Fail
     for entry in DeadLetterReader::open(path).map_err(unreadable(path))?.take(limit) {
         let (position, letter) = entry.map_err(unreadable(path))?;
         let written = match letter {
-            Ok(letter) => writeln!(out, "{position}: {}", shown(&letter)),
-            Err(error) => writeln!(out, "{position}: it cannot be read: {error}"),
+            Ok(letter) => writeln!(out, "byte {position}: {}", shown(&letter)),
+            Err(error) => writeln!(out, "byte {position}: it cannot be read: {error}"),
         };
         // Whoever reads the output has seen enough.
         if written.is_err() {
@@ -114,7 +148,7 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
     let mut schemas: Vec<(Schema, Rule)> = Vec::new();
     for table in &settings.tables {
         let target = target::open(Some(&sink), table).await;
-        let target = target.map_err(|text| Failure::failed(format!("table `{}`: {text}", table.name.get_ref())))?;
+        let target = target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?;
         schemas.push((target.schema, table.rule));
     }
     let db = BatchSql::builder(sink).config(settings.pipeline.clone()).start().map_err(Failure::mistake)?;

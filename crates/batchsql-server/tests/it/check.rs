@@ -19,7 +19,7 @@ fn what_is_ready_is_said_line_by_line() {
     let ran = place.run(&["check", "b.toml"]);
     assert_eq!(ran.code(), 0, "{}", ran.all());
     for part in [
-        "ok   configuration  b.toml: 1 tables, 1 sources, HTTP",
+        "ok   configuration  b.toml: 1 table, 1 source, HTTP",
         "ok   port           127.0.0.1:0: it is free",
         "the folder is new; it can be made",
         "ok   database       sqlite: it can be reached, and accepts the login",
@@ -66,6 +66,11 @@ fn all_problems_of_a_table_are_in_one_line() {
     for part in ["did you mean `note`?; `fields.b`", "did you mean `total`?; `defaults.ids`", "did you mean `id`?"] {
         assert!(line.contains(part), "{part:?} is not in {line}");
     }
+    place.sql("CREATE UNIQUE INDEX by_id ON orders (id)");
+    let line = check("rule = \"update\"\nkey = [\"id\"]\nonly_if_newer = \"vresion\"\nfields = { a = \"notes\" }");
+    for part in ["vresion", "`fields.a` names the column `notes`"] {
+        assert!(line.contains(part), "{part:?} is not in {line}");
+    }
     let line = check("defaults = { id = \"x\", total = \"y\" }");
     assert_eq!(line.matches("the default does not fit").count(), 2, "{line}");
 }
@@ -96,7 +101,11 @@ fn each_thing_that_is_wrong_has_its_exit_code() {
         "`fields.total_price` names the column `totl`, which orders does not have; did you mean `total`?",
     );
     check(&table("name = \"orders\"\ndefaults = { total = \"x\" }"), 1, "the default does not fit");
-    check("[database]\ndsn = \"oracle://h/x\"\n[[tables]]\nname = \"t\"", 1, "no driver for the scheme");
+    let http = "[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\n";
+    let dsn = format!("[database]\ndsn = \"oracle://h/x\"\n{http}[[tables]]\nname = \"t\"");
+    check(&dsn, 2, "no driver for the scheme");
+    let ran = place.run(&["run", "b.toml"]);
+    assert!(ran.code() == 2 && ran.err().contains("no driver for the scheme"), "as `check` says: {}", ran.all());
     check("[database]\ndsn = \"postgres://u:hunter2@127.0.0.1:1/x\"\n[[tables]]\nname = \"t\"", 3, "127.0.0.1");
     let unwritable = format!("{}[durable]\nfolder = \"/proc/intake\"\n[[tables]]\nname = \"orders\"", place.database());
     check(&unwritable, 3, "the folder cannot be written");

@@ -197,10 +197,15 @@ fn a_repeat_with_its_key_skips_what_was_accepted() {
         }
     };
     assert_eq!((rest.status, rest.number("accepted")), (200, 200), "{rest:?}");
+    // Outcomes that the first request has waited for are those of the repeat.
+    let key = [NDJSON, ("Idempotency-Key", "k3")];
+    let [first, repeat] = [(); 2].map(|()| post(at, "orders/rows?wait=written", &key, lines(300..310)));
+    assert_eq!(first.json()["outcomes"]["written"], 10, "{first:?}");
+    assert_eq!((repeat.header("idempotency-replayed"), &repeat.body), (Some("true"), &first.body));
     assert_eq!(program.stop().0, 0);
     assert_eq!(
         place.number("SELECT count(*) FROM orders"),
-        300,
+        310,
         "a table without a key shows every row that is doubled"
     );
 }
@@ -213,6 +218,10 @@ fn the_description_is_what_the_server_does() {
     let at = program.address();
     let document = send(at, "GET", "/v1/openapi.json", &[], b"").json();
     assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let answer = "/paths/~1v1~1tables~1{table}~1rows/post/responses/200/headers/Idempotency-Replayed";
+    assert!(document.pointer(answer).is_some(), "a repeat has this header");
+    let stopped = "/components/schemas/Stopped/allOf/1/properties/outcomes";
+    assert!(document.pointer(stopped).is_some(), "with wait=written an error has outcomes too");
     let described: BTreeSet<u16> = document["paths"]["/v1/tables/{table}/rows"]["post"]["responses"]
         .as_object()
         .unwrap()
@@ -237,7 +246,11 @@ fn the_description_is_what_the_server_does() {
     check(post(at, "orders/rows", &[NDJSON, ("Content-Encoding", "gzip")], row), 400, "not gzip");
     check(post(at, "ordes/rows", &[NDJSON], row), 404, "did you mean `orders`?");
     check(send(at, "GET", "/v1/tables/orders/rows", &[], b""), 405, "POST");
-    check(post(at, "orders/rows", &[NDJSON], format!("{row}{}", "x".repeat(200))), 413, "line 2 is above the limit");
+    check(
+        post(at, "orders/rows", &[NDJSON], format!("{row}{}", "x".repeat(200))),
+        413,
+        "line 2 is above the limit of 100 bytes (http.limits.line); leave it out or raise the limit",
+    );
     check(post(at, "orders/rows", &[NDJSON], "x\n".repeat(1 << 20)), 413, "http.limits.body");
     check(post(at, "orders/rows", &[("Content-Type", "text/csv")], row), 415, "`text/csv` is not known");
     check(post(at, "orders/rows", &[], row), 415, "application/x-ndjson");

@@ -107,6 +107,68 @@ fn rejected_records_have_their_line_and_reason() {
     assert!(ran.code() == 1 && ran.out().contains("already loaded, 4 rejected"), "{}", ran.all());
 }
 
+/// A quote that is not closed makes one record of the rest of the file, which is no row.
+#[test]
+fn a_quote_that_is_not_closed_is_a_rejected_record() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id,note,total\n1,a,1.5\n2,\"b,2.5\n3,c,3.5\n");
+    // Its only open field is a text, so it would fit.
+    place.write("b.csv", "id,note\n4,d\n5,\"e\n6,f\n");
+    for (name, line) in [("a.csv", 3), ("b.csv", 3)] {
+        let ran = run(&place, &[name]);
+        assert!(ran.code() == 1 && ran.out().contains("2 records, 1 written, 1 rejected"), "{name}: {}", ran.all());
+        let rejects = std::fs::read_to_string(place.path(&format!("{name}.rejects.ndjson"))).unwrap();
+        let reject: Value = serde_json::from_str(&rejects).unwrap();
+        let reason = format!("the quote that was opened in line {line} is not closed");
+        assert_eq!((&reject["reason"], &reject["record"]), (&Value::from(reason), &Value::from(2)));
+    }
+    assert_eq!(place.number("SELECT sum(id) FROM orders"), 5, "1 and 4");
+    place.write("c.csv", "id,\"note\n1,a\n");
+    let ran = run(&place, &["c.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("the header: the quote that was opened in line 1"), "{}", ran.all());
+}
+
+/// They have values of rows.
+#[test]
+#[cfg(unix)]
+fn files_that_a_load_makes_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id\n1\n-1\n");
+    let ran = run(&place, &["a.csv", "--at-least-once"]);
+    assert_eq!(ran.code(), 1, "{}", ran.all());
+    for name in ["a.csv.rejects.ndjson", "a.csv.batchsql-load"] {
+        let mode = std::fs::metadata(place.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    // Also after the lines of this load were replaced.
+    let other = run(&place, &["a.csv", "--at-least-once", "--again", "x"]);
+    assert_eq!(other.code(), 1, "{}", other.all());
+    std::fs::remove_file(place.path("a.csv.batchsql-load")).unwrap();
+    run(&place, &["a.csv", "--at-least-once"]);
+    let mode = std::fs::metadata(place.path("a.csv.rejects.ndjson")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// A second load of a file would write its rows twice.
+#[test]
+fn a_file_is_loaded_at_least_once_by_one_process_at_a_time() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", csv(0..10));
+    let mark = place.write("a.csv.batchsql-load", "");
+    let lock = std::fs::File::open(&mark).unwrap();
+    lock.lock().unwrap();
+    let ran = run(&place, &["a.csv", "--at-least-once"]);
+    assert!(ran.code() == 3 && ran.err().contains("another process loads this file now; wait"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 0);
+    drop(lock);
+    let ran = run(&place, &["a.csv", "--at-least-once"]);
+    assert!(ran.code() == 0 && ran.out().contains("10 written"), "{}", ran.all());
+}
+
 #[test]
 fn a_table_may_have_any_name() {
     let place = Place::new();
@@ -166,6 +228,9 @@ fn what_cannot_be_loaded_says_why() {
     );
     check("d.csv", b"id\n1\n", &["--rule", "upsert"], 2, "`upsert` is not known");
     check("e.csv", b"id\n1\n", &["--rule", "ignore"], 1, "no unique index");
+    let key = &["--rule", "ignore", "--key", "note"];
+    check("e.csv", b"id\n1\n", key, 1, "error: table `orders`: rows cannot be written with conflict key");
+    check("e.csv", b"id;note\n1;a\n", &[], 2, "load it with --delimiter ';'");
     let ran = run(&place, &["nowhere.csv"]);
     assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
     let ran = place.run(&["load", "a.csv"]);

@@ -144,6 +144,36 @@ fn a_second_signal_ends_the_wait() {
     }
 }
 
+/// Rows that fail for one reason have one line, and one with their number.
+#[test]
+fn rows_that_are_not_written_are_counted_in_the_log() {
+    let place = place();
+    place.sql("CREATE TABLE strict (id INTEGER CHECK (id < 0))");
+    let config = format!(
+        "{}[[tables]]\nname = \"strict\"\n[dead_letters]\nfile = \"letters.ndjson\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let lines: String = (0..500).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    let response = post(program.address(), "strict/rows?wait=written", &[NDJSON], lines);
+    assert_eq!(response.json()["outcomes"]["rejected"], 500, "{response:?}");
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ") && line.contains("not written")).collect();
+    assert!((2..10).contains(&lines.len()), "{log}");
+    assert!(lines[0].contains("CHECK"), "the reason: {log}");
+    let place_of_rows = "letters.ndjson; write them again with `batchsql dead-letters replay`";
+    assert!(lines[1].contains(place_of_rows) && lines[1].contains("rows="), "{log}");
+    let letters = std::fs::read_to_string(place.path("letters.ndjson")).unwrap();
+    assert_eq!(letters.lines().count(), 500);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(place.path("letters.ndjson")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has values of rows");
+    }
+}
+
 #[test]
 fn a_service_without_sources_is_a_mistake() {
     let place = place();

@@ -20,6 +20,8 @@ fn dead_letters_are_counted_shown_and_written_again() {
     assert!(list.code() == 0 && list.out().contains("2  orders                   rejected"), "{}", list.all());
     let show = place.run(&["dead-letters", "show", "letters.ndjson", "--limit", "1"]);
     assert!(show.out().lines().count() == 1 && show.out().contains("CHECK"), "{}", show.all());
+    assert!(show.out().starts_with("byte 0: "), "{}", show.all());
+    assert!(!list.out().contains("replayed"), "{}", list.all());
     assert!(!show.out().contains("s3cret"), "values only if they are asked for: {}", show.all());
     let values = place.run(&["dead-letters", "show", "letters.ndjson", "--values"]);
     assert!(values.out().contains("{\"id\":1,\"note\":\"s3cret\"}"), "{}", values.all());
@@ -36,11 +38,25 @@ fn dead_letters_are_counted_shown_and_written_again() {
         "{}",
         again.all()
     );
+    // One of them is written by a replay.
+    place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER PRIMARY KEY CHECK (id < 3), note TEXT)");
+    let again = replay(&[]);
+    assert!(
+        again.code() == 1 && again.out().contains("1 written") && again.out().contains("1 left"),
+        "{}",
+        again.all()
+    );
+    let list = place.run(&["dead-letters", "list", "letters.1.ndjson"]);
+    assert!(list.out().contains("2  in letters.1.ndjson\n       1  of them were replayed"), "{}", list.all());
     // The table is corrected.
     place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT)");
     let again = replay(&["--delete"]);
-    assert!(again.code() == 0 && again.out().contains("2 written"), "{}", again.all());
-    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note = 's3cret'"), 2);
+    assert!(again.code() == 0 && again.out().contains("1 written"), "{}", again.all());
+    assert_eq!(
+        place.number("SELECT count(*) FROM orders WHERE note = 's3cret'"),
+        1,
+        "the other table had the other one"
+    );
     assert!(!place.path("letters.1.ndjson").exists());
 }
 
@@ -67,6 +83,13 @@ fn a_log_is_inspected_and_verified() {
     assert!(verified.out().contains("100 rows wait"), "{}", verified.all());
     let inspected = place.run(&["log", "inspect", "intake"]);
     assert!(inspected.out().contains("partition"), "{}", inspected.all());
+    #[cfg(unix)]
+    for entry in std::fs::read_dir(place.path("intake/log")).unwrap().map(Result::unwrap) {
+        use std::os::unix::fs::PermissionsExt;
+        let is_segment = entry.metadata().unwrap().len() > 0;
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert!(!is_segment || mode == 0o600, "{entry:?} has values of rows: {mode:o}");
+    }
     // Damage in the middle.
     let segment = std::fs::read_dir(place.path("intake/log")).unwrap().map(|entry| entry.unwrap().path());
     let segment = segment.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
