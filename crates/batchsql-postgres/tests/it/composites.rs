@@ -312,7 +312,7 @@ async fn boxes_in_a_composite_type_are_checked() {
     let sink = fresh("CREATE TYPE land AS (areas box[]); CREATE TABLE t (v land)").await;
     let schema = Schema::builder("t").column("v", ColumnType::Text).build().unwrap();
     let rows = ["(1,1)", "(9007199254740993,1)"].map(|corner| {
-        let land = format!(r#"("{{(2,2),(1,1);{corner},(0,0)}}")"#);
+        let land = format!(r#"("{{""(2,2),(1,1)"";""{corner},(0,0)""}}")"#);
         values(&schema, [land.into()])
     });
     let found = outcomes(&sink, rows).await;
