@@ -13,6 +13,8 @@ use crate::words::{DuplicateIn, RAISED, asked, duplicate_in, sent};
 
 /// A duplicate in a unique index.
 pub(crate) const DUPLICATE: u16 = 1062;
+/// The table does not exist.
+pub(crate) const NO_TABLE: u16 = 1146;
 
 /// What had been sent when an error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

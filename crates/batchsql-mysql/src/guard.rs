@@ -129,7 +129,7 @@ impl Guard {
                 format!("is not a time of the form [-]hhh:mm:ss with at most {digits} fractional digits")
             }
             Self::Doubles => {
-                "has a coordinate with more digits than a double keeps, which the server would round; round it".into()
+                "has a coordinate that is no decimal number that a double keeps; round it, or write it as a decimal number".into()
             }
             Self::Member(_) => "is not the name of a member of the ENUM".into(),
             Self::None => "is refused".into(),

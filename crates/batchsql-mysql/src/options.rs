@@ -85,10 +85,10 @@ async fn set_up(connection: &mut MySqlConnection, wanted: &Wanted, learned: &Lea
 
 /// Asks for the name of a connection's session, in the place of a ping.
 async fn see(connection: &mut MySqlConnection, sessions: &Sessions, names: &SessionNames) -> sqlx::Result<()> {
-    let name = sessions.see(connection).await?;
-    if let Some(name) = &name {
-        names.keep(connection, name.clone()).await?;
-    }
+    let name = match sessions.see(connection).await? {
+        Some(name) => names.keep(connection, name).await?,
+        None => None,
+    };
     seen::set(name);
     Ok(())
 }

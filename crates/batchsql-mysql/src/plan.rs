@@ -19,7 +19,7 @@ use crate::checks::{
     check_case, check_dots, check_engine, check_key, check_kind, check_left_out, check_names, check_session, storages,
     warn_of_further_indexes,
 };
-use crate::classify::Failed;
+use crate::classify::{Failed, NO_TABLE};
 use crate::keys::KeySearch;
 use crate::locks::{Locks, check_rule};
 use crate::returning::{clause, explained};
@@ -212,11 +212,13 @@ impl MySqlPlan {
                 let of_session = problems.len();
                 check_names(schema, &mut problems);
                 problems.check(check_dots(schema));
-                if problems.is_empty() {
-                    // The server knows whether the table is missing or not visible to this user.
-                    try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await?;
-                }
                 if problems.len() == of_session {
+                    // The server knows whether the table is missing or not visible to this user.
+                    match try_statement(connection, &insert(schema, 1, OnDuplicate::Fail)).await {
+                        // It is one of several problems.
+                        Err(failed) if of_session > 0 && failed.code == NO_TABLE => {}
+                        asked => asked?,
+                    }
                     problems.add("it does not exist; create it before rows are submitted");
                 }
                 return finish(schema, problems, None);

@@ -10,7 +10,7 @@ use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, positio
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
-use crate::classify::{Failed, Stage, number};
+use crate::classify::{Failed, NO_TABLE, Stage, number};
 use crate::conn::MySqlConn;
 use crate::holder::{Holding, end_holder, of_this_session};
 
@@ -37,7 +37,6 @@ const WAIT: [&str; 2] = [
 
 const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
 
-const NO_TABLE: u16 = 1146;
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const NO_COLUMN: u16 = 1054;
@@ -107,7 +106,8 @@ pub(crate) async fn lossy_setting(connection: &mut MySqlConnection) -> Result<Op
     let value = |index: usize| shown.try_get_unchecked::<i64, _>(index).map_err(Failed::asked);
     let (flush, has_binlog, sync) = (value(0)?, value(1)?, value(2)?);
     let lossy = match (flush, has_binlog, sync) {
-        (1, 0, _) | (1, _, 1) => return Ok(None),
+        // 3 is a value of MariaDB: InnoDB itself is synced at each commit, so the binary log is not needed for recovery.
+        (1, 0, _) | (1, _, 1) | (3, ..) => return Ok(None),
         (1, ..) => format!("sync_binlog is {sync}"),
         _ => format!("innodb_flush_log_at_trx_commit is {flush}"),
     };

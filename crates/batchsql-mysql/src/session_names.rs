@@ -21,18 +21,18 @@ const MARK: &str = "SELECT 1 AS batchsql_session";
 pub(crate) struct SessionNames {
     known: Mutex<VecDeque<(MySqlStatement<'static>, SessionName)>>,
     /// Pools do not report closed connections, so the oldest names are dropped.
-    most: usize,
+    capacity: usize,
 }
 
 impl SessionNames {
     /// For a pool of this many connections.
     pub(crate) fn of(connections: u32) -> Self {
-        let most = usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(2);
-        Self { known: Mutex::default(), most }
+        let capacity = usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(2);
+        Self { known: Mutex::default(), capacity }
     }
 
     /// The name of a connection's session; no round trip, unless the connection has closed the statement because of many
-    /// others. Then the name is not known.
+    /// others. Then the name is not known, nor if the server refuses the statement.
     ///
     /// # Errors
     /// The connection is lost.
@@ -40,7 +40,7 @@ impl SessionNames {
         if self.lock().is_empty() || conn.cached_statements_size() == 0 {
             return Ok(None);
         }
-        let mark = conn.prepare(MARK).await?;
+        let Some(mark) = mark(conn).await? else { return Ok(None) };
         let mut known = self.lock();
         let place = known.iter().position(|(other, _)| is_same(other, &mark));
         let Some(entry) = place.and_then(|place| known.remove(place)) else { return Ok(None) };
@@ -49,26 +49,40 @@ impl SessionNames {
         Ok(Some(name))
     }
 
-    /// Keeps the name of a connection's session. One round trip, the first time.
+    /// Keeps the name of a connection's session, and returns it. One round trip, the first time. No name if the server refuses
+    /// the statement: it may have too many (1461).
     ///
     /// # Errors
     /// The connection is lost.
-    pub(crate) async fn keep(&self, conn: &mut MySqlConnection, name: SessionName) -> sqlx::Result<()> {
-        let mark = Statement::to_owned(&conn.prepare(MARK).await?);
+    pub(crate) async fn keep(
+        &self,
+        conn: &mut MySqlConnection,
+        name: SessionName,
+    ) -> sqlx::Result<Option<SessionName>> {
+        let Some(mark) = mark(conn).await? else { return Ok(None) };
         if conn.cached_statements_size() == 0 {
-            return Ok(());
+            return Ok(Some(name));
         }
         let mut known = self.lock();
         known.retain(|(other, _)| !is_same(other, &mark));
-        if known.len() >= self.most {
+        if known.len() >= self.capacity {
             known.pop_front();
         }
-        known.push_back((mark, name));
-        Ok(())
+        known.push_back((mark, name.clone()));
+        Ok(Some(name))
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<(MySqlStatement<'static>, SessionName)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The description of the statement; `None` if the server refuses it.
+async fn mark(conn: &mut MySqlConnection) -> sqlx::Result<Option<MySqlStatement<'static>>> {
+    match conn.prepare(MARK).await {
+        Ok(mark) => Ok(Some(Statement::to_owned(&mark))),
+        Err(sqlx::Error::Database(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

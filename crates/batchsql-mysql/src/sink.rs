@@ -249,7 +249,8 @@ impl Sink for MySqlSink {
         Ok(Some(Session::new(shared)))
     }
 
-    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the name.
+    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the names of
+    /// twice `max_connections` connections, those that were used last.
     fn known_session(&self, conn: &MySqlConn) -> Option<Session> {
         conn.named.clone().map(Session::new)
     }

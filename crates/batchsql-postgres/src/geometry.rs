@@ -28,6 +28,8 @@ impl Shape {
 
 /// Whether every number of a text is stored unchanged; also of an array of such values.
 pub(crate) fn is_kept(text: &str, shape: Shape) -> Result<(), Unfit> {
+    // The bounds of an array: `[0:1]={…}`.
+    let text = text.split_once('=').map_or(text, |(_, elements)| elements);
     let mut memory = String::new();
     let mut count = 0;
     for token in numbers(text) {
@@ -54,7 +56,7 @@ pub(crate) fn is_kept(text: &str, shape: Shape) -> Result<(), Unfit> {
 
 /// The texts between brackets, commas and quotes. The elements of `box[]` have semicolons between them.
 fn numbers(text: &str) -> impl Iterator<Item = &str> {
-    let marks = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '"', '='];
+    let marks = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '"'];
     text.split(marks).map(str::trim).filter(|token| !token.is_empty())
 }
 
@@ -77,10 +79,18 @@ mod tests {
             "{\"(1,2)\",NULL}",
             "{(1,1),(0,0);(2,2),(1,1)}",
             "[\"(1,2)\", null]",
+            "[0:1]={\"(1,2)\",\"(3,4)\"}",
         ] {
             check(kept, Shape::Points, Ok(()));
         }
-        for text in ["(@,1)", "((1,2),(3,@))", "<(1,2),@>", "{\"(1,2)\",\"(@,1)\"}", "{(1,1),(0,0);(2,2),(1,@)}"] {
+        for text in [
+            "(@,1)",
+            "((1,2),(3,@))",
+            "<(1,2),@>",
+            "{\"(1,2)\",\"(@,1)\"}",
+            "{(1,1),(0,0);(2,2),(1,@)}",
+            "[0:0]={\"(1,@)\"}",
+        ] {
             check(&text.replace('@', long), Shape::Points, Err(Unfit::Rounded));
         }
         check("(9007199254740993,1)", Shape::Points, Err(Unfit::Rounded));
@@ -94,6 +104,7 @@ mod tests {
         let check = |text: &str, expected| assert_eq!(is_kept(text, Shape::Line), expected, "{text}");
         check("{1,-1,0.1}", Ok(()));
         check("{\"{1,-1,0}\",NULL}", Ok(()));
+        check("[-1:0]={\"{1,-1,0}\",\"{2,-1,0}\"}", Ok(()));
         check("[\"{1,-1,0}\", \"{2,-1,0}\"]", Ok(()));
         check("{1,-1,0.12345678901234567890}", Err(Unfit::Rounded));
         for points in

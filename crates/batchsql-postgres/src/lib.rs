@@ -165,6 +165,7 @@ mod fit;
 mod geometry;
 mod guard;
 mod hosts;
+mod intervals;
 mod libpq;
 mod list;
 mod live_session;

@@ -139,6 +139,8 @@ fn part(types: &CatalogTypes, ty: i64, modifier: i32, path: &mut Vec<String>) ->
             let is_whole = attributes.iter().all(|attribute| *attribute == Part::Whole);
             return Ok(if is_whole { Part::Whole } else { Part::Record(attributes.into()) });
         }
+        // The elements have semicolons between them, so the text is checked without a split.
+        _ if found.is_array && has_boxes(types, ty) => return inner(modifier).map(|boxes| *boxes),
         // The modifier of an array is that of its elements.
         _ if found.is_array => Part::Array(inner(modifier)?),
         'r' => Part::Range(inner(-1)?),
@@ -151,6 +153,19 @@ fn part(types: &CatalogTypes, ty: i64, modifier: i32, path: &mut Vec<String>) ->
     let is_whole =
         matches!(&around, Part::Array(inner) | Part::Range(inner) | Part::Multirange(inner) if **inner == Part::Whole);
     Ok(if is_whole { Part::Whole } else { around })
+}
+
+/// Whether a type is `box`, or an array of such.
+fn has_boxes(types: &CatalogTypes, ty: i64) -> bool {
+    let mut ty = ty;
+    for _ in 0..MAX_DEPTH {
+        let Some(found) = types.get(&without_domains(types, ty, -1).0) else { return false };
+        match found.parts.first().filter(|_| found.is_array) {
+            Some(element) => ty = element.ty,
+            None => return found.is_builtin && found.name == "box",
+        }
+    }
+    false
 }
 
 /// The limit of a type without parts; `None` if it changes values in a way that cannot be checked.
@@ -232,6 +247,9 @@ mod tests {
             (32, ty('b', "interval", true, &[])),
             (33, ty('c', "waits", false, &[(Some("wait"), 32, INTERVAL_3)])),
             (34, ty('c', "days", false, &[(Some("days"), 32, INTERVAL_DAY)])),
+            (35, ty('b', "box", true, &[])),
+            (36, ty('b', "_box", true, &[(None, 35, -1)])),
+            (37, ty('c', "areas", false, &[(Some("boxes"), 36, -1)])),
         ])
     }
 
@@ -247,6 +265,8 @@ mod tests {
         check(27, Some(Part::Multirange(amount().into())));
         check(33, Some(Part::Record([Part::Limited(PartLimit::Interval { digits: 3 })].into())));
         check(31, Some(Part::Array(Part::Array(amount().into()).into())));
+        let boxes = Part::Limited(PartLimit::Value(ValueLimit::Geometry(Shape::Points)));
+        check(37, Some(Part::Record([boxes].into())));
         // Nothing changes, or the column itself is checked.
         for ty in [23, 25, 28, 29, 30, 1, 99] {
             check(ty, None);

@@ -7,10 +7,11 @@ use batchsql_core::exhaustive::Value;
 
 use crate::digits::{Digits, float_of, has_fraction_beyond};
 use crate::encode::Unfit;
+use crate::intervals::is_interval_kept;
 use crate::list::{Elements, quoted};
 use crate::part::{Part, PartLimit};
 use crate::text_parts::{array, multirange, range, record};
-use crate::times::{Keeps, is_element_kept, is_interval_kept};
+use crate::times::{Keeps, is_element_kept};
 use crate::value_fit::{check, fits};
 use crate::wire::Wire;
 

@@ -122,7 +122,7 @@ pub(crate) struct Values {
 
 impl PostgresPlan {
     /// Why rows of the table and a position are not in one transaction, or not durable together.
-    pub(crate) fn parts_from_positions(&self) -> Option<&'static str> {
+    pub(crate) fn not_durable_with_position(&self) -> Option<&'static str> {
         let table = &self.reading.table;
         if table.is_unlogged {
             return Some(

@@ -37,8 +37,8 @@ pub(crate) fn none() {
 pub(crate) async fn ask(conn: &mut PgConnection, names: &SessionNames) -> sqlx::Result<()> {
     match ask_name(conn).await {
         Ok(named) => {
-            names.keep(conn, named.clone()).await?;
-            set(Some(named));
+            let kept = names.keep(conn, named).await?;
+            set(kept);
         }
         // The server has answered.
         Err(error) if is_refusal(&error) => none(),

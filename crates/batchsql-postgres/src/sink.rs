@@ -191,7 +191,8 @@ impl Sink for PostgresSink {
         self.sessions.name(&self.source, conn).await
     }
 
-    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the name.
+    /// Known of connections of the sink's own pool: it asks when it opens one and in the place of a ping, and keeps the names of
+    /// twice `max_connections` connections, those that were used last.
     fn known_session(&self, conn: &PostgresConn) -> Option<Session> {
         conn.seen.as_ref().and_then(|named| self.sessions.seen(named))
     }

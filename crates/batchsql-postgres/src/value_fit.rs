@@ -8,7 +8,8 @@ use crate::calendar::Calendar;
 use crate::digits::{Digits, float_of, has_long_fraction, has_smaller_fraction, tokens};
 use crate::encode::{MAX_FRACTION, MAX_VALUE_BYTES, MAX_WHOLE, Unfit, has_nul, is_nested};
 use crate::geometry;
-use crate::times::{is_interval_kept, is_kept_whole};
+use crate::intervals::is_interval_kept;
+use crate::times::is_kept_whole;
 use crate::value_limit::ValueLimit;
 use crate::wire::Wire;
 

@@ -32,7 +32,7 @@ pub(crate) async fn write_rows(
     if plan.is_outdated() {
         return Err(outdated());
     }
-    if let Some(why) = plan.parts_from_positions().filter(|_| attempt.step().is_some()) {
+    if let Some(why) = plan.not_durable_with_position().filter(|_| attempt.step().is_some()) {
         return Err(SinkError::new(ErrorClass::Schema, why));
     }
     attempt.defer();

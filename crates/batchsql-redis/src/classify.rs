@@ -105,6 +105,16 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
     error.code().is_some()
 }
 
+/// Whether the server will never run the command: the user has no right, or the server or its proxy has no such command.
+pub(crate) fn never_runs(error: &RedisError) -> bool {
+    match error.code() {
+        None => false,
+        Some("NOPERM") => true,
+        Some("ERR") => err::meaning(error.detail().unwrap_or_default()).0 == Row,
+        Some(code) => meaning(code).0 == Row,
+    }
+}
+
 /// An error before a batch was sent: no connection, or a failed query about a command.
 pub(crate) fn connect_error(error: &RedisError, address: &str) -> SinkError {
     if let Some(code) = error.code() {
@@ -188,6 +198,20 @@ mod tests {
     fn error(line: &str) -> ServerError {
         let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
         ServerError::try_from(reply.extract_error().unwrap_err()).unwrap()
+    }
+
+    #[test]
+    fn a_command_that_may_run_later_is_told_apart() {
+        let never = |line: &str| {
+            let reply = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            never_runs(&reply.extract_error().unwrap_err())
+        };
+        for line in ["NOPERM no rights", "ERR unknown command 'CONFIG'", "unsupported command"] {
+            assert!(never(line), "{line}");
+        }
+        for line in ["BUSY a script", "LOADING the data", "NOAUTH a password", "ERR something else", "OTHER word"] {
+            assert!(!never(line), "{line}");
+        }
     }
 
     #[test]

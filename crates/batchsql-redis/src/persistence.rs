@@ -5,16 +5,19 @@
 
 use redis::{RedisResult, Value};
 
+use crate::classify::never_runs;
 use crate::link::Link;
 
 /// The setting that may lose what the server has confirmed, if so.
+///
+/// # Errors
+/// The connection is lost, or the server refuses the command for a while.
 pub(crate) async fn lossy_setting(link: &mut Link) -> RedisResult<Option<String>> {
     let mut values = Vec::new();
     for name in ["appendonly", "appendfsync"] {
         match link.ask(redis::cmd("CONFIG").arg("GET").arg(name)).await {
             Ok(reply) => values.push(value_of(&reply)),
-            // Without the right, or where the command is renamed or missing.
-            Err(error) if error.code().is_some() => return Ok(lossy(None, None)),
+            Err(error) if never_runs(&error) => return Ok(lossy(None, None)),
             Err(error) => return Err(error),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchsql_core::{
     Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, Schema, SinkError, Step, StoredPosition,
 };
-use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, release_position};
+use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, quote, release_position};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::classify::{commit_error, statement_error};
@@ -32,7 +32,7 @@ const FULL: i64 = 2;
 /// Claims a partition, and makes commits durable from now on: a position that a power loss takes back would be a gap in its
 /// source.
 pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
-    if let Some(setting) = make_durable(conn)? {
+    if let Some(setting) = make_database_durable(conn, "main")? {
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
@@ -150,20 +150,36 @@ pub(crate) fn remove(
     Ok(Removed::Positions(stored.len() as u64))
 }
 
-/// Sets `PRAGMA synchronous = FULL` if it is lower; the setting that loses commits nevertheless, if there is one.
+/// Sets `PRAGMA synchronous = FULL` where it is lower, also of databases that are attached; the setting that loses commits
+/// nevertheless, if there is one.
 pub(crate) fn make_durable(conn: &Connection) -> Result<Option<String>, SinkError> {
-    let mode: String = conn.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(statement_error)?;
-    let is_file = conn.path().is_some_and(|path| !path.is_empty());
-    if is_file && matches!(&*mode, "off" | "memory") {
-        return Ok(Some(format!(
-            "journal_mode is {mode}, so a crash in a transaction may leave a part of it; use WAL or DELETE"
-        )));
+    let mut list = conn.prepare("PRAGMA database_list").map_err(statement_error)?;
+    let names = list.query_map([], |row| row.get(1)).map_err(statement_error)?;
+    let names: Vec<String> = names.collect::<rusqlite::Result<_>>().map_err(statement_error)?;
+    let mut lossy = None;
+    // Temporary tables have no setting: they end with the connection.
+    for name in names.iter().filter(|name| *name != "temp") {
+        let setting = make_database_durable(conn, name)?;
+        lossy = lossy.or(setting);
     }
-    let level: i64 = conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(statement_error)?;
+    Ok(lossy)
+}
+
+/// As [`make_durable`], of one database.
+fn make_database_durable(conn: &Connection, name: &str) -> Result<Option<String>, SinkError> {
+    let pragma = |setting: &str| format!("PRAGMA {}.{setting}", quote(name));
+    let level: i64 = conn.query_row(&pragma("synchronous"), [], |row| row.get(0)).map_err(statement_error)?;
     if level < FULL {
-        conn.execute_batch("PRAGMA synchronous = FULL").map_err(statement_error)?;
+        conn.execute_batch(&pragma("synchronous = FULL")).map_err(statement_error)?;
     }
-    Ok(None)
+    let mode: String = conn.query_row(&pragma("journal_mode"), [], |row| row.get(0)).map_err(statement_error)?;
+    let file = "SELECT file FROM pragma_database_list WHERE name = ?1";
+    let file: Option<String> = conn.query_row(file, [name], |row| row.get(0)).map_err(statement_error)?;
+    let is_lossy = matches!(&*mode, "off" | "memory") && file.is_some_and(|file| !file.is_empty());
+    let of = if name == "main" { String::new() } else { format!(" of {}", quote(name)) };
+    Ok(is_lossy.then(|| {
+        format!("journal_mode{of} is {mode}, so a crash in a transaction may leave a part of it; use WAL or DELETE")
+    }))
 }
 
 /// A transaction over several files is not atomic in WAL mode, and positions are in the file `main`.

@@ -191,7 +191,7 @@ impl Sink for SqliteSink {
         conn.run(move |connection| read_schema(connection, &table)).await
     }
 
-    /// Sets `PRAGMA synchronous = FULL` if it is lower.
+    /// Sets `PRAGMA synchronous = FULL` where it is lower, also of databases that are attached.
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {
         let conn = self.acquire().await?;
         conn.run(|connection| {

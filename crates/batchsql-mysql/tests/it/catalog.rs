@@ -82,7 +82,7 @@ async fn one_error_has_all_problems_of_a_table() {
         assert!(text.contains(part), "{text} does not contain {part:?}");
     }
     // Problems of the session are in the same error, and a schema that follows sees them too.
-    let sink = MySqlSink::new(foreign_pool(&db, "SET sql_mode = ''").await);
+    let sink = MySqlSink::new(foreign_pool(&db.dsn, "SET sql_mode = ''").await);
     for _ in 0..2 {
         let schema = Schema::builder("t").column("id", ColumnType::I64).column("nope", ColumnType::Text);
         let text = refusal(&sink, schema).await.to_string();
@@ -99,8 +99,8 @@ async fn one_error_has_all_problems_of_a_table() {
 }
 
 /// A pool whose connections run `sql` first.
-async fn foreign_pool(db: &Database, sql: &'static str) -> MySqlPool {
-    let options: MySqlConnectOptions = db.dsn.parse().unwrap();
+async fn foreign_pool(dsn: &str, sql: &'static str) -> MySqlPool {
+    let options: MySqlConnectOptions = dsn.parse().unwrap();
     MySqlPoolOptions::new()
         .max_connections(2)
         .after_connect(move |connection, _| Box::pin(async move { connection.execute(sql).await.map(drop) }))
@@ -121,7 +121,7 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     let builder = |table: &str, column: &str, ty| Schema::builder(table).nullable(column, ty);
     let t = || builder("t", "note", ColumnType::Text).column("id", ColumnType::I64);
     let check = async |sql, builder: SchemaBuilder, part: &str| {
-        let error = refusal(&MySqlSink::new(foreign_pool(&db, sql).await), builder).await;
+        let error = refusal(&MySqlSink::new(foreign_pool(&db.dsn, sql).await), builder).await;
         assert_eq!(error.class(), ErrorClass::Schema, "{error}");
         assert!(error.to_string().contains(part), "{error} does not contain {part:?}");
     };
@@ -139,7 +139,7 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     let stamps = "SET sql_mode = 'STRICT_ALL_TABLES', explicit_defaults_for_timestamp = 0";
     check(stamps, builder("stamped", "at", ColumnType::TimestampTz), "replace NULL by the current time").await;
 
-    let pool = foreign_pool(&db, strict).await;
+    let pool = foreign_pool(&db.dsn, strict).await;
     let sink = MySqlSink::new(pool.clone());
     let schema = schema(Conflict::update(["id"]));
     assert_eq!(write(&sink, (0..10).map(|id| row(&schema, id, "a"))).await, ["written"; 10]);
@@ -179,6 +179,10 @@ async fn rights_that_are_missing_are_found_before_the_first_row() {
     db.run("CREATE TABLE hidden (id BIGINT)").await;
     let hidden = Schema::builder("hidden").column("id", ColumnType::I64).build().unwrap();
     let error = pipeline(&sink).prepare(&hidden).await.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Permission, Some("1142")), "{error}");
+    // The same on a session with a problem.
+    let loose = MySqlSink::new(foreign_pool(&dsn, "SET sql_mode = ''").await);
+    let error = pipeline(&loose).prepare(&hidden).await.unwrap_err();
     assert_eq!((error.class(), error.code()), (ErrorClass::Permission, Some("1142")), "{error}");
     // A database that this user may not use.
     let elsewhere = batchsql_core::TableName::qualified("mysql", "user");

@@ -88,14 +88,35 @@ async fn the_session_of_a_connection_that_comes_back_at_once_is_known() {
         let attempt = Attempt::new(false);
         // The connection that waits is the one of this name, and not the other.
         let (written, ()) = tokio::join!(sink.write(&mut one, &plan, batch.rows(), &attempt), async {
-            while sink.is_working(&of_one).await.unwrap() != Some(true) {
-                tokio::task::yield_now().await;
-            }
+            let waits = async {
+                while sink.is_working(&of_one).await.unwrap() != Some(true) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), waits).await.expect("the write waits for the lock");
             assert_eq!(sink.is_working(&of_two).await.unwrap(), Some(false));
             locking.execute("UNLOCK TABLES").await.unwrap();
         });
         written.unwrap();
     }
+}
+
+/// A connection whose session has no name, because the server prepares no statement, writes with the values in the text.
+#[tokio::test]
+async fn a_server_that_prepares_no_further_statement_is_connected_and_written() {
+    let server = Server::start(Kind::MySql, &[]);
+    let sql = "CREATE TABLE t (id BIGINT, note TEXT)";
+    let db = Database::on(server.dsn(), sql, "").await;
+    let schema = schema(Conflict::none());
+    let batch = batchsql_testkit::batch_of([row(&schema, 1, "a")]).await;
+    // The check of a table needs one.
+    let plan = db.sink.prepare(&mut db.sink.acquire().await.unwrap(), &schema).await.unwrap();
+    db.connection().await.execute("SET GLOBAL max_prepared_stmt_count = 0").await.unwrap();
+    let sink = MySqlSink::connect(&with_parameters(&db.dsn, "values_in_text=always")).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    assert!(sink.known_session(&conn).is_none());
+    sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+    assert_eq!(db.read("SELECT count(*) FROM t").await, ["1"]);
 }
 
 /// The error of connecting, within the connect timeout and without the password.

@@ -370,6 +370,10 @@ async fn a_server_that_may_lose_commits_is_refused() {
     // At least once it is reported, and nothing is refused.
     let setting = pipeline(&database.sink).make_durable().await.unwrap().unwrap();
     assert!(setting.starts_with("innodb_flush_log_at_trx_commit is 2"), "{setting}");
+    // MySQL sets 2 in its place.
+    database.run("SET GLOBAL innodb_flush_log_at_trx_commit = 3").await;
+    let is_synced = database.read("SELECT @@innodb_flush_log_at_trx_commit").await == ["3"];
+    assert_eq!(pipeline(&database.sink).make_durable().await.unwrap().is_none(), is_synced);
 }
 
 #[tokio::test]
@@ -416,13 +420,7 @@ async fn a_step_whose_transaction_was_rolled_back_leaves_nothing() {
         } else {
             let crossed = async {
                 // When the step waits for the row, it has the position.
-                while database
-                    .read("SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
-                    .await
-                    .is_empty()
-                {
-                    tokio::task::yield_now().await;
-                }
+                database.wait_for_a_lock_wait().await;
                 other.execute("UPDATE batchsql_positions SET epoch = epoch").await.unwrap();
             };
             tokio::join!(tried, crossed).0

@@ -306,12 +306,27 @@ async fn parts_that_cannot_be_checked_are_refused_by_name() {
     }
 }
 
+/// The elements of arrays of boxes have semicolons between them.
+#[tokio::test]
+async fn boxes_in_a_composite_type_are_checked() {
+    let sink = fresh("CREATE TYPE land AS (areas box[]); CREATE TABLE t (v land)").await;
+    let schema = Schema::builder("t").column("v", ColumnType::Text).build().unwrap();
+    let rows = ["(1,1)", "(9007199254740993,1)"].map(|corner| {
+        let land = format!(r#"("{{""(2,2),(1,1)"";""{corner},(0,0)""}}")"#);
+        values(&schema, [land.into()])
+    });
+    let found = outcomes(&sink, rows).await;
+    assert!(found[0].failure().is_none(), "{:?}", found[0]);
+    assert_eq!(found[1].failure().unwrap().code(), Some("22000"));
+    assert_eq!(read(&sink, "SELECT (v).areas::text FROM t").await, ["{(2,2),(1,1);(1,1),(0,0)}"]);
+}
+
 /// What is accepted is stored as it means.
 #[tokio::test]
 async fn an_interval_of_few_digits_in_a_composite_type_is_checked() {
     let sink = fresh("CREATE TYPE waits AS (wait interval(3)); CREATE TABLE t (v waits)").await;
     let schema = Schema::builder("t").column("v", ColumnType::Text).build().unwrap();
-    let kept = ["1 day 00:00:01.123", "0.001 min", "P1.5DT2.12S", "1.5 years", "-00:00:01.5"];
+    let kept = ["1 day 00:00:01.123", "0.001 min", "P1.5DT2.12S", "1.5 years", "-00:00:01.5", "PT1.5e3S"];
     for text in kept {
         let found = outcomes(&sink, [values(&schema, [format!("({text})").into()])]).await;
         assert!(found[0].failure().is_none(), "{text}");

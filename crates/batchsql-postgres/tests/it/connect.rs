@@ -91,9 +91,12 @@ async fn the_session_of_a_connection_that_comes_back_at_once_is_known() {
         let attempt = Attempt::new(false);
         // The connection that waits is the one of this name, and not the other.
         let (written, ()) = tokio::join!(sink.write(&mut one, &plan, batch.rows(), &attempt), async {
-            while sink.is_working(&of_one).await.unwrap() != Some(true) {
-                tokio::task::yield_now().await;
-            }
+            let waits = async {
+                while sink.is_working(&of_one).await.unwrap() != Some(true) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), waits).await.expect("the write waits for the lock");
             assert_eq!(sink.is_working(&of_two).await.unwrap(), Some(false));
             locking.rollback().await.unwrap();
         });

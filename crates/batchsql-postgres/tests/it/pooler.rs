@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use batchsql_core::{Action, BatchSql, Conflict, OutcomeKind, PipelineConfig};
+use batchsql_core::{Action, BatchSql, Conflict, OutcomeKind, PipelineConfig, Sink};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testserver::{Kind, Server, unique};
 
@@ -57,6 +57,18 @@ async fn named_statements_behind_a_pooler_are_told_what_to_do() {
     let server = Server::start(Kind::PgBouncer, &[]);
     let error = PostgresSink::connect(server.dsn()).await.unwrap_err().to_string();
     assert!(error.contains("behind a pooler use prepared_statements(false)"), "{error}");
+}
+
+/// Two connections share a session of the server. If the pooler does not keep their statements apart, the second one cannot
+/// prepare a statement of the same name.
+#[tokio::test]
+async fn connections_that_share_a_session_of_the_server_are_opened() {
+    let settings = ["ignore_startup_parameters = extra_float_digits,options", "default_pool_size = 1"];
+    let server = Server::start(Kind::PgBouncer, &settings);
+    let options: PostgresOptions = server.dsn().parse().unwrap();
+    let sink = PostgresSink::with_options(&options.max_connections(2)).await.unwrap();
+    let (one, two) = tokio::join!(sink.acquire(), sink.acquire());
+    assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
 }
 
 /// PgBouncer closes the connection with its own error (08P01), and the server continues the COMMIT.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use batchsql_core::{BatchInfo, BatchSql, Conflict, ErrorClass, MetricsReporter, OutcomeKind, PipelineConfig};
+use batchsql_core::{BatchInfo, BatchSql, Conflict, ErrorClass, MetricsReporter, OutcomeKind, PipelineConfig, Schema};
 use batchsql_sqlite::SqliteSink;
 
 use crate::support::{HOUR, memory, read, row, schema};
@@ -16,6 +16,16 @@ fn pipeline(sink: &SqliteSink, statement_timeout: Duration, retry_for: Duration)
         .retry_for(retry_for)
         .flush_interval(Duration::from_millis(1));
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
+/// Prepares the table. The short timeout of a test may be over first on a busy machine.
+async fn prepare(db: &BatchSql, schema: &Schema) {
+    let prepared = async {
+        while let Err(error) = db.prepare(schema).await {
+            assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), prepared).await.expect("the table is prepared");
 }
 
 /// A table whose inserts do not finish while there is a row in `slow`.
@@ -33,7 +43,7 @@ async fn slow_table() -> SqliteSink {
 async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
     let sink = slow_table().await;
     let db = pipeline(&sink, Duration::from_secs(2), Duration::ZERO);
-    db.prepare(&schema(Conflict::none())).await.unwrap();
+    prepare(&db, &schema(Conflict::none())).await;
     let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "old")).await.unwrap();
     // A plain insert that may have been written would be unknown.
     assert_eq!(receipt.await.kind(), OutcomeKind::Expired);
@@ -48,7 +58,7 @@ async fn a_batch_that_is_given_up_while_it_works_is_not_written() {
 async fn a_batch_that_is_given_up_while_it_works_is_tried_again_once() {
     let sink = slow_table().await;
     let db = pipeline(&sink, Duration::from_secs(1), HOUR);
-    db.prepare(&schema(Conflict::none())).await.unwrap();
+    prepare(&db, &schema(Conflict::none())).await;
     let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     // Beyond the first timeout.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -63,7 +73,7 @@ async fn a_batch_that_is_given_up_while_it_works_is_tried_again_once() {
 async fn the_deadline_of_close_leaves_nothing_behind() {
     let sink = slow_table().await;
     let db = pipeline(&sink, HOUR, HOUR);
-    db.prepare(&schema(Conflict::none())).await.unwrap();
+    prepare(&db, &schema(Conflict::none())).await;
     let receipt = db.submit_tracked(&row(&schema(Conflict::none()), 1, "a")).await.unwrap();
     let report = db.close(Duration::from_millis(300)).await;
     assert_eq!((report.balance.purged(), report.balance.unknown()), (1, 0), "{}", report.balance);
@@ -96,7 +106,7 @@ async fn a_row_under_ignore_that_is_given_up_during_its_commit_ends_as_ignored()
     let release = Release { is_committing: Arc::clone(&is_committing), held };
     let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(release).start().unwrap();
     let schema = schema(Conflict::ignore(["id"]));
-    db.prepare(&schema).await.unwrap();
+    prepare(&db, &schema).await;
     sink.call(move |conn| {
         let mut first = Some(released);
         let _ = conn.commit_hook(Some(move || {

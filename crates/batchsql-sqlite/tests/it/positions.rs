@@ -81,11 +81,22 @@ async fn a_feed_makes_commits_durable() {
     let dir = tempfile::tempdir().unwrap();
     let options = SqliteOptions::file(dir.path().join("d")).synchronous(Synchronous::Normal);
     let sink = SqliteSink::with_options(&options).unwrap();
+    let attach = format!("ATTACH '{}' AS aside; PRAGMA aside.synchronous = OFF", dir.path().join("other").display());
+    sink.call(move |conn| conn.execute_batch(&attach)).await.unwrap();
     assert_eq!(pipeline(&sink).make_durable().await.unwrap(), None);
     assert_eq!(read(&sink, "PRAGMA synchronous").await, ["2"]);
-    sink.call(|conn| conn.query_row("PRAGMA journal_mode=MEMORY", [], |_| Ok(()))).await.unwrap();
-    let setting = pipeline(&sink).make_durable().await.unwrap().unwrap();
-    assert!(setting.starts_with("journal_mode is memory"), "{setting}");
+    assert_eq!(read(&sink, "PRAGMA aside.synchronous").await, ["2"]);
+    // A mode that is not durable leaves the level no lower than it may be.
+    for (name, level, reported) in [
+        ("aside", "PRAGMA aside.synchronous", "journal_mode of \"aside\" is memory"),
+        ("main", "PRAGMA synchronous", "journal_mode is memory"),
+    ] {
+        let lossy = format!("{level} = NORMAL; PRAGMA {name}.journal_mode = MEMORY");
+        sink.call(move |conn| conn.execute_batch(&lossy)).await.unwrap();
+        let setting = pipeline(&sink).make_durable().await.unwrap().unwrap();
+        assert!(setting.starts_with(reported), "{setting}");
+        assert_eq!(read(&sink, level).await, ["2"]);
+    }
 }
 
 /// What ends the transaction behind the back of a step leaves neither rows nor a position, and the step can be repeated.

@@ -1,7 +1,6 @@
 //! The matrix of `Expr::now`: which rows get the time of the server in every situation, with and without triggers. The time
 //! itself is not compared.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use batchsql::{BatchSql, ColumnType, Conflict, Expr, OutcomeKind, PipelineConfig, Schema};
@@ -9,7 +8,7 @@ use batchsql_suite::database::DatabaseName::{self, Mysql, Postgres, Sqlite};
 use batchsql_testserver::unique;
 
 use super::rules::{content, submit};
-use super::rules_model::{Cells, before, situations};
+use super::rules_model::{Cells, before, situations, sorted};
 use super::setup::{open, triggers, with_setup};
 
 /// The last column says whether the time was set.
@@ -38,7 +37,7 @@ impl Rule {
     }
 
     /// Rows of `(a, b, v, is_changed)`, and the outcome of each row of the batch.
-    fn expected(self, batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+    fn expected(self, batch: &[Cells]) -> (Vec<Cells>, Vec<OutcomeKind>) {
         let mut table: Vec<(Cells, i64)> = before().into_iter().map(|row| (row, 0)).collect();
         let stored = table.len();
         let apply = |row: &Cells| {
@@ -56,7 +55,7 @@ impl Rule {
             OutcomeKind::Written
         };
         let outcomes = batch.iter().map(apply).collect();
-        (table.into_iter().map(|([a, b, v, _], changed)| [a, b, v, Some(changed)]).collect(), outcomes)
+        (sorted(table.into_iter().map(|([a, b, v, _], changed)| [a, b, v, Some(changed)])), outcomes)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) enum Table {
     SecondIndex,
     /// By the name of the constraint.
     Constraint,
-    /// By the condition of a partial index, in which all rows are.
+    /// By the condition of a partial index; rows with a `b` of 0 are not in it.
     Partial,
     /// A column of the key is `GENERATED ALWAYS`.
     Identity,
@@ -193,11 +193,19 @@ impl Rule {
         matches!(self, Newer | NewerPartly | NewerAndKeep | NewerAndGreatest | NewerAndLeast | UpdateOnlyNewer)
     }
 
-    /// The table afterwards, and the outcome of each row, if every row is sent.
-    pub(super) fn expected_in_order(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+    /// The table afterwards, and the outcome of each row, with a partial index: every row is sent, and one outside of the index
+    /// conflicts with none.
+    pub(super) fn expected_partial(self, before: &[Cells], batch: &[Cells]) -> (Vec<Cells>, Vec<OutcomeKind>) {
         let mut table = before.to_vec();
-        let outcomes = batch.iter().map(|row| kind(self.apply(&mut table, row))).collect();
-        (table.into_iter().collect(), outcomes)
+        let apply = |row: &Cells| {
+            if row[1] > Some(0) {
+                return kind(self.apply(&mut table, row));
+            }
+            table.push(*row);
+            OutcomeKind::Written
+        };
+        let outcomes = batch.iter().map(apply).collect();
+        (sorted(table), outcomes)
     }
 
     /// The table afterwards, and the outcome of each row, with another unique index over `v`.
@@ -206,10 +214,10 @@ impl Rule {
         name: DatabaseName,
         before: &[Cells],
         batch: &[Cells],
-    ) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+    ) -> (Vec<Cells>, Vec<OutcomeKind>) {
         let mut table = before.to_vec();
         let outcomes = batch.iter().map(|row| self.apply_unique(name, &mut table, row)).collect();
-        (table.into_iter().collect(), outcomes)
+        (sorted(table), outcomes)
     }
 
     /// Applies a row to the table: whether it changed something.
@@ -249,7 +257,7 @@ impl Rule {
     }
 
     /// The table afterwards, and the outcome of each row.
-    pub(super) fn expected(self, before: &[Cells], batch: &[Cells]) -> (BTreeSet<Cells>, Vec<OutcomeKind>) {
+    pub(super) fn expected(self, before: &[Cells], batch: &[Cells]) -> (Vec<Cells>, Vec<OutcomeKind>) {
         let mut table = before.to_vec();
         let same = |row: usize| (0..batch.len()).filter(move |other| batch[*other][..2] == batch[row][..2]);
         let mut outcomes = vec![None; batch.len()];
@@ -281,7 +289,7 @@ impl Rule {
                 }
             }
         }
-        (table.into_iter().collect(), outcomes.into_iter().flatten().collect())
+        (sorted(table), outcomes.into_iter().flatten().collect())
     }
 }
 
@@ -305,6 +313,13 @@ pub(super) fn situations() -> Vec<(&'static str, Vec<Cells>)> {
     ]
 }
 
+/// Rows in one order, also equal ones.
+pub(super) fn sorted(rows: impl IntoIterator<Item = Cells>) -> Vec<Cells> {
+    let mut rows: Vec<Cells> = rows.into_iter().collect();
+    rows.sort_unstable();
+    rows
+}
+
 /// The rows in the table.
 pub(super) fn before() -> Vec<Cells> {
     let row = |a, b, v, w| [Some(a), Some(b), v, w];
@@ -322,6 +337,13 @@ pub(super) fn before() -> Vec<Cells> {
 pub(super) fn stored_null_keys() -> Vec<Cells> {
     let row = |v, w| [None, Some(1), v, w];
     vec![row(Some(60), Some(1)), row(Some(61), None), row(None, Some(9))]
+}
+
+/// Rows that the partial index does not have: stored ones, and a situation with such rows, some of them equal.
+pub(super) fn outside_of_index() -> (Vec<Cells>, Vec<(&'static str, Vec<Cells>)>) {
+    let row = |a, b, v, w| [Some(a), Some(b), Some(v), Some(w)];
+    let outside = vec![row(1, 0, 11, 6), row(1, 1, 12, 6), row(2, 0, 20, 5), row(2, 0, 21, 4), row(2, 0, 20, 5)];
+    (vec![row(1, 0, 10, 5), row(3, 0, 30, 5)], vec![("rows outside of the index", outside)])
 }
 
 /// Stored rows and a batch.
