@@ -260,6 +260,21 @@ async fn claim_when_idle(db: &BatchSql, claim: &Claim) -> Position {
     tokio::time::timeout(Duration::from_secs(60), claiming).await.expect("its holder is not ended")
 }
 
+/// A signal stops the threads of a process one after the other, each when the system gets to it. One that still runs could
+/// read the reply of its statement, and send the next one.
+async fn until_it_stands_still(process: u32) {
+    let stands_still = || {
+        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat"))).all(|stat| {
+            // The state comes behind the name, which ends with the last parenthesis.
+            stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+        })
+    };
+    while !stands_still() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The variable with the DSN for the process that is frozen.
 const FROZEN: &str = "BATCHSQL_TEST_FROZEN";
 
@@ -294,6 +309,7 @@ async fn a_process_that_is_frozen_in_a_step_does_not_keep_its_partition() {
         assert!(sent.success());
     };
     signal("-STOP");
+    until_it_stands_still(frozen.id()).await;
     // The server goes on with its statement, and waits for the next one.
     locking.execute("ROLLBACK").await.unwrap();
     let claimed = claim_when_idle(&db, &anyone("b")).await;
