@@ -9,17 +9,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::client::{JSON, NDJSON, begin, chunk, post, read};
+use crate::http_limits::{config, place};
 use crate::program::{LONG, Place, Running, peak_memory};
-
-fn place() -> Place {
-    let place = Place::new();
-    place.sql("CREATE TABLE orders (id INTEGER, note TEXT)");
-    place
-}
-
-fn config(place: &Place, more: &str) -> String {
-    format!("{}[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}", place.database())
-}
 
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)

@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::client::{NDJSON, begin, chunk, head, post, read, send};
 use crate::program::{Place, Running, until};
 
-fn place() -> Place {
+pub(crate) fn place() -> Place {
     let place = Place::new();
     place.sql("CREATE TABLE orders (id INTEGER, note TEXT)");
     place
 }
 
-fn config(place: &Place, more: &str) -> String {
+pub(crate) fn config(place: &Place, more: &str) -> String {
     format!("{}[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}", place.database())
 }
 
