@@ -49,6 +49,10 @@ impl PendingBlock {
         if let Entry::Block(block) = entry { Some(block) } else { None }
     }
 
+    pub(crate) fn of_mut(entry: &mut Entry) -> Option<&mut Self> {
+        if let Entry::Block(block) = entry { Some(block) } else { None }
+    }
+
     pub(crate) fn appended(&self) -> Appended {
         let last = self.first + u64::from(self.block.count) - 1;
         Appended { first: self.first, last, time: UNIX_EPOCH + Duration::from_millis(self.time) }
@@ -59,7 +63,7 @@ impl PendingBlock {
     }
 
     /// With the record of its keys.
-    fn size_with_keys(&self) -> u64 {
+    pub(crate) fn size_with_keys(&self) -> u64 {
         self.size() + keys_size(self.keys.iter().map(KeyRecord::size))
     }
 }

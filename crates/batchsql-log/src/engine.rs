@@ -366,16 +366,19 @@ impl Engine {
             new.into_iter().for_each(|key| keys.insert(key, now));
         }
         self.shared.readable.notify();
-        for entry in &mut self.pending[from..to] {
-            if let Entry::Block(block) = entry {
-                let appended = block.appended();
-                if let Some(ticket) = block.ticket.take() {
-                    blocks += 1;
-                    bytes += block.block.bytes.len() as u64;
-                    ticket.send(Ok(appended));
-                }
+        let mut acknowledged = Vec::new();
+        let mut counted = 0;
+        for block in self.pending[from..to].iter_mut().filter_map(PendingBlock::of_mut) {
+            if let Some(ticket) = block.ticket.take() {
+                blocks += 1;
+                bytes += block.block.bytes.len() as u64;
+                counted += block.size_with_keys();
+                acknowledged.push((ticket, block.appended()));
             }
         }
+        // Before the caller hears of it: the next block must find the space that is there.
+        self.release(counted);
+        acknowledged.into_iter().for_each(|(ticket, appended)| ticket.send(Ok(appended)));
         let mut stats = self.shared.stats();
         stats.appended_blocks += blocks;
         stats.appended_bytes += bytes;
@@ -389,9 +392,21 @@ impl Engine {
         Ok(())
     }
 
+    /// Blocks of so many bytes, with headers, do not wait for the writer any more: they are stored, or given back.
+    pub(crate) fn release(&self, bytes: u64) {
+        let mut intake = self.shared.intake();
+        intake.bytes -= bytes;
+        self.update_used();
+        drop(intake);
+        self.shared.space.notify();
+    }
+
     pub(crate) fn update_used(&self) {
+        let waits = |block: &&PendingBlock| block.ticket.is_some();
+        let written = self.pending[..self.written].iter().filter_map(PendingBlock::of).filter(waits);
+        let waiting: u64 = written.map(PendingBlock::size_with_keys).sum();
         let used = self.lengths.values().sum::<u64>() + self.quarantine_bytes;
-        self.shared.used.store(used, Ordering::SeqCst);
+        self.shared.used.store(used.saturating_sub(waiting), Ordering::SeqCst);
     }
 }
 

@@ -114,12 +114,14 @@ impl Engine {
         };
         let error = error.with_source(cause);
         let mut tickets = Vec::new();
+        let mut counted = 0;
         for entry in mem::take(&mut self.pending) {
             match entry {
-                Entry::Block(PendingBlock { block, first, ticket: Some(ticket), .. }) => {
-                    let state = self.streams.entry(block.stream()).or_default();
-                    state.next = state.next.min(first);
-                    tickets.push(ticket);
+                Entry::Block(mut block) if block.ticket.is_some() => {
+                    let state = self.streams.entry(block.block.stream()).or_default();
+                    state.next = state.next.min(block.first);
+                    counted += block.size_with_keys();
+                    tickets.extend(block.ticket.take());
                 }
                 kept => self.pending.push(kept),
             }
@@ -130,9 +132,8 @@ impl Engine {
         let mut intake = self.shared.intake();
         intake.full = Some(full);
         let waiting = mem::take(&mut intake.blocks);
-        intake.bytes -= waiting.iter().map(Queued::bytes).sum::<u64>();
         drop(intake);
-        self.shared.space.notify();
+        self.release(counted + waiting.iter().map(Queued::bytes).sum::<u64>());
         tickets.into_iter().for_each(|ticket| ticket.send(Err(error.clone())));
         waiting.into_iter().for_each(|queued| queued.ticket.send(Err(full.error())));
         error

@@ -1,7 +1,7 @@
 //! Owns the names of tables and streams, and the blocks that go in and come out.
 //! Must not know files and threads.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 /// A table, as the log numbers it; from [`Log::table`](crate::Log::table).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,7 +38,7 @@ impl FileKey {
 }
 
 /// Some rows of one table and partition, as bytes that the log does not look into.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     /// The table of the rows.
     pub table: TableId,
@@ -52,6 +52,19 @@ pub struct Block {
     pub bytes: Vec<u8>,
 }
 
+/// Without the bytes: they are values of the caller.
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Block")
+            .field("table", &self.table)
+            .field("partition", &self.partition)
+            .field("schema", &self.schema)
+            .field("count", &self.count)
+            .field("bytes", &format_args!("{} bytes", self.bytes.len()))
+            .finish()
+    }
+}
+
 impl Block {
     pub(crate) fn stream(&self) -> Stream {
         Stream { table: self.table.0, partition: self.partition }
@@ -60,7 +73,7 @@ impl Block {
 
 /// Bytes that are stored with a group of blocks, and known for as long as [`Options::keys`](crate::Options::keys) says; for
 /// [`Log::append_group`](crate::Log::append_group). The log does not look into them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     /// What it is found by, 1 to 1,024 bytes. A later group with the same key takes its place.
     pub key: Vec<u8>,
@@ -68,14 +81,34 @@ pub struct Key {
     pub value: Vec<u8>,
 }
 
+/// Without the bytes: they are values of the caller.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("key", &format_args!("{} bytes", self.key.len()))
+            .field("value", &format_args!("{} bytes", self.value.len()))
+            .finish()
+    }
+}
+
 /// A key that is known; from [`Log::key`](crate::Log::key).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredKey {
     /// As it was given.
     pub value: Vec<u8>,
     /// When it was stored.
     pub time: SystemTime,
+}
+
+/// Without the bytes: they are values of the caller.
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey")
+            .field("value", &format_args!("{} bytes", self.value.len()))
+            .field("time", &self.time)
+            .finish()
+    }
 }
 
 /// Where the rows of a block are in their partition. Sequences start at 1 and have no holes.
@@ -91,7 +124,7 @@ pub struct Appended {
 }
 
 /// A block that was read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredBlock {
     /// The sequence of the first row.
@@ -106,6 +139,19 @@ pub struct StoredBlock {
     pub time: SystemTime,
     /// The rows.
     pub bytes: Vec<u8>,
+}
+
+/// Without the bytes: they are values of the caller.
+impl fmt::Debug for StoredBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredBlock")
+            .field("first", &self.first)
+            .field("count", &self.count)
+            .field("schema", &self.schema)
+            .field("time", &self.time)
+            .field("bytes", &format_args!("{} bytes", self.bytes.len()))
+            .finish()
+    }
 }
 
 impl StoredBlock {

@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     /// Bytes were freed, or the queue is shorter.
     pub(crate) space: Watch,
     stats: Mutex<LogStats>,
-    /// Bytes of all files.
+    /// Bytes of all files, without those of blocks that are written and not acknowledged: the intake counts them.
     pub(crate) used: AtomicU64,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     pub(crate) blocks: VecDeque<Queued>,
-    /// Of the blocks that wait or are being written.
+    /// Of the blocks that wait or are being written, until they are acknowledged or given back.
     pub(crate) bytes: u64,
     /// Partitions whose blocks the writer has taken since the log was opened.
     pub(crate) begun: HashSet<Stream>,

@@ -22,8 +22,6 @@ use crate::{
 #[derive(Debug, Default)]
 struct Work {
     blocks: Vec<Queued>,
-    /// With headers.
-    bytes: u64,
     settled: Settled,
     syncs: Vec<Sender<()>>,
     closers: Vec<Sender<()>>,
@@ -38,7 +36,7 @@ pub(crate) fn run(mut engine: Engine, shared: Arc<Shared>) {
     loop {
         let due = [upkeep.due(&engine), engine.sync_due()].into_iter().flatten().min();
         let work = next_work(&shared, previous, due);
-        let Work { blocks, bytes, settled, syncs, closers, is_urgent } = work;
+        let Work { blocks, settled, syncs, closers, is_urgent } = work;
         if !blocks.is_empty() {
             previous = blocks.len();
         }
@@ -52,10 +50,6 @@ pub(crate) fn run(mut engine: Engine, shared: Arc<Shared>) {
             syncs.into_iter().for_each(|sync| sync.send(outcome.clone()));
         } else {
             upkeep.run(&mut engine, is_urgent);
-        }
-        if bytes > 0 {
-            shared.intake().bytes -= bytes;
-            shared.space.notify();
         }
         if !closers.is_empty() {
             let outcome = upkeep::close(&mut engine);
@@ -110,14 +104,15 @@ fn take(intake: &mut Intake, limit: u64) -> Work {
     let mut work = Work { settled: mem::take(&mut intake.settled), ..Work::default() };
     intake.settled_at = None;
     work.is_urgent = mem::take(&mut intake.wants_space) | mem::take(&mut intake.wants_upkeep);
+    let mut bytes = 0;
     while let Some(next) = intake.blocks.front() {
         // A group is one write, so that it is never in two segments.
         let group = next.rest as usize + 1;
         let size: u64 = intake.blocks.iter().take(group).map(Queued::bytes).sum();
-        if work.bytes > 0 && work.bytes + size > limit {
+        if bytes > 0 && bytes + size > limit {
             break;
         }
-        work.bytes += size;
+        bytes += size;
         for queued in intake.blocks.drain(..group) {
             intake.begun.insert(queued.block.stream());
             work.blocks.push(queued);

@@ -1,17 +1,28 @@
 //! Owns the payload of a record of keys: those of a group, or all that are known at the start of a segment.
 //! Must not know for how long keys are kept.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::codec::{Decoder, put_length, put_slice, put_u64};
 
 /// A key with its value, as a caller has given them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct KeyRecord {
     pub(crate) key: Arc<[u8]>,
     pub(crate) value: Arc<[u8]>,
     /// When it was stored, in milliseconds since 1970.
     pub(crate) time: u64,
+}
+
+/// Without the bytes: they are values of the caller.
+impl fmt::Debug for KeyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRecord")
+            .field("key", &format_args!("{} bytes", self.key.len()))
+            .field("value", &format_args!("{} bytes", self.value.len()))
+            .field("time", &self.time)
+            .finish()
+    }
 }
 
 /// Bytes of a key beside its key and value.

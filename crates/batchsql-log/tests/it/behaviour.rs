@@ -322,6 +322,26 @@ fn every_close_has_the_outcome_of_the_first() {
     assert_eq!(again.to_string(), error.to_string());
 }
 
+/// Whoever writes an error to a log with `{:?}` writes no row.
+#[test]
+fn bytes_of_callers_are_not_shown() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    let block = || Block { bytes: b"SECRET".repeat(10), ..opened.block(1, 10) };
+    let key = || batchsql_log::Key { key: b"SECRET".to_vec(), value: b"SECRET".to_vec() };
+    for ticket in opened.log.append_group(vec![block()], vec![key()]).expect("space") {
+        ticket.wait().expect("stored");
+    }
+    let read = opened.log.reader(opened.table, 0, From::Unsettled).expect("a reader").next().expect("works");
+    let stored = opened.log.key(b"SECRET").expect("it is known");
+    opened.log.close().wait().expect("closed");
+    let refused = opened.log.append(block()).expect_err("closed");
+    let group = opened.log.append_group(vec![block()], vec![key()]).expect_err("closed");
+    let text = format!("{read:?} {stored:?} {refused:?} {group:?}");
+    assert!(text.contains("bytes: 60 bytes") && text.contains("value: 6 bytes"), "{text}");
+    assert!(!text.contains("83, 69, 67, 82") && !text.contains("SECRET"), "{text}");
+}
+
 #[test]
 fn too_little_free_space_refuses_blocks() {
     let sim = Sim::new(1);

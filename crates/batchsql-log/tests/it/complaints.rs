@@ -187,6 +187,29 @@ fn a_backlog_is_read_through_a_window() {
     assert!(sim.largest_read() <= 256 << 10, "{} bytes were read at once", sim.largest_read());
 }
 
+/// A block whose sync is under way, or after which the writer frees space, takes its space once: the next one fits.
+#[test]
+fn a_block_that_is_being_stored_is_counted_once() {
+    for in_sync in [true, false] {
+        let sim = Sim::new(1);
+        sim.set_free(Some(1 << 30));
+        let opened = open(options(&sim).segment_bytes(64 << 10).disk_bytes(256 << 10).min_free_bytes(1));
+        let held = if in_sync { sim.hold_sync() } else { sim.hold_free_bytes() };
+        // Each has a segment.
+        let (tickets, refused) = opened.log.append_all(vec![opened.block(1, 62_000), opened.block(2, 60_000)]);
+        held.wait();
+        let third = opened.log.append(opened.block(3, 62_000));
+        let fourth = opened.log.append(opened.block(4, 62_000));
+        // Before anything can fail: a log that is dropped waits for its thread.
+        held.wait();
+        assert!(refused.is_none());
+        tickets.into_iter().for_each(|ticket| assert!(ticket.wait().is_ok()));
+        assert_eq!(third.expect("there is space for three").wait().expect("stored").first, 3);
+        assert!(fourth.expect_err("there is no space for four").error.is_full());
+        assert!(sim.bytes() <= 256 << 10, "{} bytes", sim.bytes());
+    }
+}
+
 /// fluent/fluent-bit#2878, #3355: the size limit is not kept.
 #[test]
 fn the_disk_budget_is_kept_and_space_is_waited_for() {

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Barrier, Mutex, MutexGuard, Weak},
 };
 
 use batchsql_log::{Access, File, FileSystem, Lock};
@@ -52,6 +52,8 @@ struct Disk {
     ignores_folder_sync: bool,
     capacity: Option<u64>,
     free: Option<u64>,
+    held_sync: Option<Arc<Barrier>>,
+    held_free_bytes: Option<Arc<Barrier>>,
     now: u64,
     life: u64,
     largest_read: usize,
@@ -182,6 +184,14 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
+/// The test has come to it, and lets it go on.
+fn wait_twice(held: Option<&Barrier>) {
+    held.into_iter().for_each(|held| {
+        held.wait();
+        held.wait();
+    });
+}
+
 fn error(fault: Fault) -> io::Error {
     match fault {
         Fault::NoSpace => io::ErrorKind::StorageFull.into(),
@@ -273,6 +283,16 @@ impl Sim {
 
     pub(crate) fn set_free(&self, bytes: Option<u64>) {
         self.disk().free = bytes;
+    }
+
+    /// The next sync of a file waits at the barrier, and then once more.
+    pub(crate) fn hold_sync(&self) -> Arc<Barrier> {
+        Arc::clone(self.disk().held_sync.insert(Arc::new(Barrier::new(2))))
+    }
+
+    /// The next look at the free space waits at the barrier, and then once more.
+    pub(crate) fn hold_free_bytes(&self) -> Arc<Barrier> {
+        Arc::clone(self.disk().held_free_bytes.insert(Arc::new(Barrier::new(2))))
     }
 
     pub(crate) fn pass(&self, milliseconds: u64) {
@@ -415,6 +435,8 @@ impl FileSystem for Sim {
     }
 
     fn free_bytes(&self, _: &Path) -> io::Result<Option<u64>> {
+        let held = self.disk().held_free_bytes.take();
+        wait_twice(held.as_deref());
         Ok(self.disk().free)
     }
 
@@ -469,6 +491,8 @@ impl File for SimFile {
 
     /// After a failure the changes count as clean, as Linux does: a second call succeeds without writing them.
     fn sync_data(&self) -> io::Result<()> {
+        let held = self.disk()?.held_sync.take();
+        wait_twice(held.as_deref());
         let mut disk = self.disk()?;
         match disk.call(Call::Sync)? {
             Some(Fault::Crash) => {}
