@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use batchsql::durable::{DurableExt, DurableOptions, SyncPolicy};
+use batchsql::durable::{DurableBatchSql, DurableExt, DurableOptions, SyncPolicy};
 use batchsql::{
     Attempt, BatchSql, Claim, ColumnType, Conflict, DynRow, PartitionKey, PipelineConfig, Position, RowBuffer, Schema,
     SharedRows, Sink, Step, ValueRules,
@@ -125,11 +125,25 @@ async fn intake(contender: Contender, rows: usize, database: &dyn Database) -> R
         });
     }
     finish(producers).await?;
-    let balance = db.flush().await?;
+    let balance = tokio::select! {
+        balance = db.flush() => balance?,
+        why = stopped(&db) => anyhow::bail!("rows are not written: {why}"),
+    };
     let took = begin.elapsed();
     ensure!(balance.written() == rows as u64, "rows were lost: {balance}");
     ensure!(db.close(LONG).await.is_drained(), "rows are left in the log");
     Ok(rows as f64 / took.as_secs_f64())
+}
+
+/// Returns when the database refuses positions, and why: the rows would wait for a person.
+async fn stopped(db: &DurableBatchSql) -> String {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let health = db.health();
+        if let Some(partition) = health.stopped.iter().chain(&health.waiting).next() {
+            return partition.reason.clone();
+        }
+    }
 }
 
 async fn finish(mut producers: JoinSet<Result<()>>) -> Result<()> {

@@ -186,7 +186,13 @@ impl Options {
             let database: Box<dyn Database> = match name {
                 DatabaseName::Sqlite => Box::new(Sqlite::open(None)?),
                 DatabaseName::Postgres => Box::new(Postgres::open(name.needed(&self.postgres_dsn)?).await?),
-                DatabaseName::Mysql => Box::new(MySql::open(name.needed(&self.mysql_dsn)?).await?),
+                DatabaseName::Mysql => {
+                    let mysql = MySql::open(name.needed(&self.mysql_dsn)?).await?;
+                    if group == Group::Durable {
+                        mysql.keep_commits().await?;
+                    }
+                    Box::new(mysql)
+                }
                 DatabaseName::Redis if group == Group::Rules => {
                     anyhow::bail!("redis has no such rules; use --db postgres,mysql,sqlite")
                 }

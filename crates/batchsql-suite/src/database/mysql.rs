@@ -100,6 +100,15 @@ impl MySql {
         Ok(Self { sink })
     }
 
+    /// Makes the server keep what it has committed, which exactly once needs. The servers of xtask are faster without.
+    ///
+    /// # Errors
+    /// The right to change a setting of the server is missing.
+    pub async fn keep_commits(&self) -> Result<()> {
+        let set = self.sink.mysql_pool().execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1").await;
+        set.context("exactly once needs innodb_flush_log_at_trx_commit = 1; set it, or name a user who may").map(drop)
+    }
+
     /// Runs a statement of the test itself.
     ///
     /// # Errors
