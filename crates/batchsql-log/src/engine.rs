@@ -403,7 +403,7 @@ impl Engine {
 
     pub(crate) fn update_used(&self) {
         let waits = |block: &&PendingBlock| block.ticket.is_some();
-        let written = self.pending[..self.written].iter().filter_map(PendingBlock::of).filter(waits);
+        let written = self.pending.iter().take(self.written).filter_map(PendingBlock::of).filter(waits);
         let waiting: u64 = written.map(PendingBlock::size_with_keys).sum();
         let used = self.lengths.values().sum::<u64>() + self.quarantine_bytes;
         self.shared.used.store(used.saturating_sub(waiting), Ordering::SeqCst);
