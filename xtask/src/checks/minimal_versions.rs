@@ -22,7 +22,10 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let lock = Kept::new(cargo::workspace_root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
     let mut steps = Steps::default();
     steps.run("oldest versions of direct dependencies", update);
-    steps.run("check", check);
+    // Otherwise it would check the versions of Cargo.lock as it is.
+    if !steps.failed() {
+        steps.run("check", check);
+    }
     drop(lock);
     Ok(steps.finish())
 }
