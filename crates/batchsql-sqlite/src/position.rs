@@ -82,7 +82,9 @@ fn ends_after(micros: i64) -> String {
 
 /// Reads all positions of a source.
 pub(crate) fn read(conn: &Connection, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
-    if !conn.table_exists(Some("main"), "batchsql_positions").map_err(statement_error)? {
+    // rusqlite 0.32, which is used beside sqlx-sqlite, has no `table_exists`.
+    let tables = "SELECT count(*) FROM main.sqlite_master WHERE type = 'table' AND name = 'batchsql_positions'";
+    if conn.query_row(tables, [], |row| row.get::<_, i64>(0)).map_err(statement_error)? == 0 {
         return Ok(Vec::new());
     }
     let sql = format!(
