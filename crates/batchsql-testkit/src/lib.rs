@@ -68,6 +68,8 @@ mod check_positions;
 mod check_removal;
 mod model;
 mod null;
+#[doc(hidden)]
+pub mod partial_index;
 mod scripted;
 mod shapes;
 
