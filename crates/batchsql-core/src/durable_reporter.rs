@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::durable_events::{DurableGauges, DurableProgress};
-use crate::reporter::GuardedReporter;
+use crate::guarded_reporter::GuardedReporter;
 
 /// The observers of a pipeline, for its durable intake. Their panics are caught. From
 /// [`BatchSqlBuilder::durable_reporter`](crate::BatchSqlBuilder::durable_reporter).

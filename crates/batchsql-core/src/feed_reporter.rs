@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::feed_events::{FeedGauges, FeedProgress};
-use crate::reporter::GuardedReporter;
+use crate::guarded_reporter::GuardedReporter;
 
 /// The observers of a pipeline, for the feeds of a source. Their panics are caught. From
 /// [`BatchSqlBuilder::feed_reporter`](crate::BatchSqlBuilder::feed_reporter).

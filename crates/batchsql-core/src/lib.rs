@@ -30,6 +30,7 @@ mod durable_reporter;
 mod error;
 mod feed_events;
 mod feed_reporter;
+mod guarded_reporter;
 mod idle_doubt;
 mod intake;
 mod model;
@@ -37,6 +38,7 @@ mod open_error;
 mod outcome;
 mod password;
 mod pipeline;
+mod pipeline_events;
 mod reporter;
 mod row;
 mod write;
@@ -88,10 +90,10 @@ pub use pipeline::report::CloseReport;
 #[cfg(feature = "sink")]
 pub use pipeline::row_sink::{RowSink, RowSinkError};
 pub use pipeline::steps::StepError;
-pub use reporter::{
-    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, MetricsReporter, NoopReporter, PipelineGauges,
-    PoolState,
+pub use pipeline_events::{
+    BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, PipelineGauges, PoolState,
 };
+pub use reporter::{MetricsReporter, NoopReporter};
 pub use row::array::ArrayElement;
 pub use row::as_json::AsJson;
 pub use row::check_columns::RefusedRow;

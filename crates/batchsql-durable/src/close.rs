@@ -14,7 +14,7 @@ use crate::shared::Shared;
 
 impl DurableBatchSql {
     /// Waits until every row that was stored before this call has ended: it is in the table, or in the dead-letter file. It
-    /// waits for as long as the database is away.
+    /// waits for as long as the database is unreachable.
     ///
     /// # Errors
     /// A partition has stopped, see [`health`](Self::health), or the intake is closed meanwhile. Rows that have not ended

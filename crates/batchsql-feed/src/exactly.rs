@@ -261,7 +261,7 @@ impl<S: Source> Feed<S> {
                 }
                 Tried::Over => return,
             }
-            if !self.reject_guilty(search.take_guilty(), &rows, &sequences).await {
+            if !self.reject_faulty(search.take_faulty(), &rows, &sequences).await {
                 return;
             }
         }
@@ -311,22 +311,22 @@ impl<S: Source> Feed<S> {
         }
     }
 
-    /// Moves guilty rows to the dead letters. False: the feed ends.
-    async fn reject_guilty(&mut self, guilty: Vec<(usize, SinkError)>, rows: &SharedRows, sequences: &[u64]) -> bool {
-        if guilty.is_empty() {
+    /// Moves faulty rows to the dead letters. False: the feed ends.
+    async fn reject_faulty(&mut self, faulty: Vec<(usize, SinkError)>, rows: &SharedRows, sequences: &[u64]) -> bool {
+        if faulty.is_empty() {
             return true;
         }
         let mut lines = String::new();
-        for (row, error) in &guilty {
+        for (row, error) in &faulty {
             let outcome = self.at.context.pipeline.reject_step(rows.rows(), *row, error).await;
             lines.extend(self.at.letter(sequences[*row], &outcome));
         }
-        if !self.at.keep_letters(lines, guilty.len()).await {
+        if !self.at.keep_letters(lines, faulty.len()).await {
             return false;
         }
         // Only now: what is passed is never read again.
-        self.passed = guilty.iter().fold(self.passed, |passed, (row, _)| passed.max(sequences[*row]));
-        self.rejected += guilty.len();
+        self.passed = faulty.iter().fold(self.passed, |passed, (row, _)| passed.max(sequences[*row]));
+        self.rejected += faulty.len();
         true
     }
 

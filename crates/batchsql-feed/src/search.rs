@@ -40,7 +40,7 @@ pub(crate) struct Search {
     suspects: VecDeque<(usize, SinkError)>,
     /// Suspects that are tried once more, because another row was accepted.
     again: BTreeSet<usize>,
-    guilty: Vec<(usize, SinkError)>,
+    faulty: Vec<(usize, SinkError)>,
     /// Rows were committed after one was refused, and before the next one that is refused alone.
     has_committed: bool,
     is_isolating: bool,
@@ -63,7 +63,7 @@ impl Search {
             has_sampled: is_blamed,
             suspects: VecDeque::new(),
             again: BTreeSet::new(),
-            guilty: Vec::new(),
+            faulty: Vec::new(),
             has_committed: false,
             is_isolating: false,
             budget,
@@ -134,7 +134,7 @@ impl Search {
         }
         let row = rows.start;
         if self.again.remove(&row) || std::mem::take(&mut self.has_committed) {
-            self.guilty.push((row, error));
+            self.faulty.push((row, error));
             return;
         }
         self.suspects.push_back((row, error));
@@ -146,12 +146,12 @@ impl Search {
 
     /// The rows that are at fault: they were refused, and others were accepted. Also, if no row is left to compare them with,
     /// those of which the database says that the row is at fault, and not the table.
-    pub(crate) fn take_guilty(&mut self) -> Vec<(usize, SinkError)> {
+    pub(crate) fn take_faulty(&mut self) -> Vec<(usize, SinkError)> {
         let is_last = self.left.is_empty() && self.suspects.len() <= self.budget;
-        if is_last && self.guilty.is_empty() && self.suspects.iter().all(|(_, error)| is_of_row(error)) {
+        if is_last && self.faulty.is_empty() && self.suspects.iter().all(|(_, error)| is_of_row(error)) {
             return std::mem::take(&mut self.suspects).into();
         }
-        std::mem::take(&mut self.guilty)
+        std::mem::take(&mut self.faulty)
     }
 
     /// Whether rows that were tried alone were refused, and none was accepted.
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     /// Runs a search over rows. `is_bad(row, tries)` says whether a row is refused after so many tries. Returns committed and
-    /// guilty rows in the order in which the position passed them, and whether the table was blamed.
+    /// faulty rows in the order in which the position passed them, and whether the table was blamed.
     fn run(
         rows: usize,
         class: ErrorClass,
@@ -205,7 +205,7 @@ mod tests {
             } else {
                 search.refused(next, SinkError::new(class, "no"));
             }
-            passed.extend(search.take_guilty().into_iter().map(|(row, _)| (row, false)));
+            passed.extend(search.take_faulty().into_iter().map(|(row, _)| (row, false)));
         }
         (passed, search.blames_table())
     }
@@ -235,15 +235,15 @@ mod tests {
         assert_eq!((passed.len(), passed[99], blamed), (100, (99, true), false));
     }
 
-    /// The table breaks after a row was found guilty: no other row is rejected for it.
+    /// The table breaks after a faulty row was found: no other row is rejected for it.
     #[test]
     fn a_table_that_breaks_during_a_search_costs_nothing() {
         for breaks_at in 1..30 {
             let search = Search::new(64, 9, false);
             let is_bad = |row: usize, tries: usize| row == 20 || tries >= breaks_at;
             let (passed, blamed) = run(64, ErrorClass::Row, search, is_bad);
-            let guilty: Vec<_> = passed.iter().filter(|(row, was_written)| !was_written && *row != 20).collect();
-            assert!(guilty.len() <= 1, "{breaks_at}: {guilty:?}");
+            let faulty: Vec<_> = passed.iter().filter(|(row, was_written)| !was_written && *row != 20).collect();
+            assert!(faulty.len() <= 1, "{breaks_at}: {faulty:?}");
             assert!(blamed || passed.len() == 64, "{breaks_at}");
         }
     }

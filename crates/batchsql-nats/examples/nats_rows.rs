@@ -53,14 +53,14 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Waits for a server that is away, now and later.
+/// Waits for a server that is unreachable, now and later.
 async fn connect(url: &str) -> Result<Context, AnyError> {
     let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
     let options = options.reconnect_delay_callback(|tries| Duration::from_millis(50 << tries.min(6)));
     Ok(jetstream::new(options.connect(url).await?))
 }
 
-/// The stream, which is made if it is missing. Waits for a server that is away.
+/// The stream, which is made if it is missing. Waits for a server that is unreachable.
 async fn stream(context: &Context, name: &str) -> Result<StreamOptions, AnyError> {
     let options = StreamOptions::new(name).prefix(name);
     loop {

@@ -87,7 +87,7 @@ pub(crate) enum NotPublished {
     /// It is not known whether it is stored.
     Unknown(String),
     /// It is not stored: the server cannot be asked now.
-    Away(String),
+    Unreachable(String),
     /// It is not stored: the stream is full.
     Full(String),
     /// It is not stored, and never will be, as it is.
@@ -158,7 +158,9 @@ impl Publisher {
                 Some(sequence) => return Ok(sequence),
                 None if behind_others == BehindOthers::GiveUp => return Err(NotPublished::Overtaken),
                 None if Instant::now() >= give_up => {
-                    return Err(NotPublished::Away("other publishers write the subject all the time".to_owned()));
+                    return Err(NotPublished::Unreachable(
+                        "other publishers write the subject all the time".to_owned(),
+                    ));
                 }
                 None => sleep(PAUSE_BEHIND_OTHERS).await,
             }
@@ -221,7 +223,7 @@ impl Publisher {
                     let text = describe(&error);
                     return Err(match reason {
                         Reason::Full => NotPublished::Full(text),
-                        Reason::NotSent => NotPublished::Away(text),
+                        Reason::NotSent => NotPublished::Unreachable(text),
                         _ => NotPublished::Refused(text),
                     });
                 }
@@ -243,11 +245,11 @@ impl Publisher {
     ) -> Result<Option<Found>, NotPublished> {
         loop {
             match self.first_behind(subject, after).await {
-                Err(NotPublished::Away(text)) if Instant::now() < give_up => {
+                Err(NotPublished::Unreachable(text)) if Instant::now() < give_up => {
                     tracing::debug!(text, subject, "it is asked again what became of a message");
                     sleep(PAUSE).await;
                 }
-                Err(NotPublished::Away(text)) if may_be_stored => return Err(NotPublished::Unknown(text)),
+                Err(NotPublished::Unreachable(text)) if may_be_stored => return Err(NotPublished::Unknown(text)),
                 answer => return answer,
             }
         }
@@ -344,7 +346,7 @@ fn found(answer: Result<StreamMessage, RawMessageError>) -> Result<Option<Found>
                 Err(NotPublished::Refused(describe(&error)))
             }
             RawMessageErrorKind::InvalidSubject => Err(NotPublished::Refused(describe(&error))),
-            _ => Err(NotPublished::Away(describe(&error))),
+            _ => Err(NotPublished::Unreachable(describe(&error))),
         },
     }
 }

@@ -23,7 +23,7 @@ struct State {
     /// When the last look ended.
     looked: Option<Instant>,
     /// When the first look began that had no answer, if none had one since, and looks went on all the time.
-    away_since: Option<Instant>,
+    unreachable_since: Option<Instant>,
     /// The worker has given its partitions away, or is about to.
     is_gone: bool,
 }
@@ -31,24 +31,25 @@ struct State {
 impl Contact {
     /// Before the first look.
     pub(crate) fn new(limit: Option<Duration>, longest_gap: Duration) -> Self {
-        let state = State { is_up: None, looked: None, away_since: None, is_gone: false };
+        let state = State { is_up: None, looked: None, unreachable_since: None, is_gone: false };
         Self { limit, longest_gap, state: Mutex::new(state) }
     }
 
     pub(crate) fn answers(&self) {
-        *self.state() = State { is_up: Some(true), looked: Some(Instant::now()), away_since: None, is_gone: false };
+        *self.state() =
+            State { is_up: Some(true), looked: Some(Instant::now()), unreachable_since: None, is_gone: false };
     }
 
     /// The stream did not answer a look that began then. Returns whether the worker must give its partitions away.
-    pub(crate) fn is_away(&self, began: Instant) -> bool {
+    pub(crate) fn is_unreachable(&self, began: Instant) -> bool {
         let mut state = self.state();
         state.is_up = Some(false);
         let looked = state.looked.replace(Instant::now());
         if looked.is_some_and(|looked| began.saturating_duration_since(looked) > self.longest_gap) {
-            // The database was away meanwhile, and perhaps the stream was not.
-            state.away_since = None;
+            // The database was unreachable meanwhile, and perhaps the stream was not.
+            state.unreachable_since = None;
         }
-        let since = *state.away_since.get_or_insert(began);
+        let since = *state.unreachable_since.get_or_insert(began);
         state.is_gone |= self.limit.is_some_and(|limit| since.elapsed() >= limit);
         state.is_gone
     }
@@ -73,41 +74,41 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_goes_when_the_stream_was_away_for_long_and_comes_back() {
+    async fn a_worker_goes_when_the_stream_was_unreachable_for_long_and_comes_back() {
         let contact = Contact::new(Some(Duration::from_secs(10)), Duration::from_secs(20));
         assert_eq!(contact.is_up(), None);
         let seconds = Duration::from_secs;
-        assert!(!contact.is_away(Instant::now()));
+        assert!(!contact.is_unreachable(Instant::now()));
         tokio::time::advance(seconds(6)).await;
-        assert!(!contact.is_away(Instant::now()));
+        assert!(!contact.is_unreachable(Instant::now()));
         assert_eq!(contact.is_up(), Some(false));
         contact.answers();
         assert_eq!(contact.is_up(), Some(true));
-        // The database was away meanwhile, so there was no look.
+        // The database was unreachable meanwhile, so there was no look.
         tokio::time::advance(seconds(100)).await;
-        assert!(!contact.is_away(Instant::now()), "one look without an answer");
+        assert!(!contact.is_unreachable(Instant::now()), "one look without an answer");
         tokio::time::advance(seconds(6)).await;
-        assert!(!contact.is_away(Instant::now()), "since 6 seconds");
+        assert!(!contact.is_unreachable(Instant::now()), "since 6 seconds");
         tokio::time::advance(seconds(4)).await;
-        assert!(!contact.is_gone() && contact.is_away(Instant::now()) && contact.is_gone());
+        assert!(!contact.is_gone() && contact.is_unreachable(Instant::now()) && contact.is_gone());
         contact.answers();
         assert!(!contact.is_gone());
-        assert!(contact.is_away(Instant::now() - seconds(10)), "a look that has waited for so long");
+        assert!(contact.is_unreachable(Instant::now() - seconds(10)), "a look that has waited for so long");
 
         let gap = Contact::new(Some(seconds(10)), seconds(20));
-        assert!(!gap.is_away(Instant::now()));
+        assert!(!gap.is_unreachable(Instant::now()));
         tokio::time::advance(seconds(21)).await;
-        assert!(!gap.is_away(Instant::now()), "nobody has looked for 21 seconds");
+        assert!(!gap.is_unreachable(Instant::now()), "nobody has looked for 21 seconds");
         tokio::time::advance(seconds(9)).await;
-        assert!(!gap.is_away(Instant::now()), "since 9 seconds");
+        assert!(!gap.is_unreachable(Instant::now()), "since 9 seconds");
         tokio::time::advance(seconds(1)).await;
-        assert!(gap.is_away(Instant::now()));
+        assert!(gap.is_unreachable(Instant::now()));
         tokio::time::advance(seconds(21)).await;
-        assert!(gap.is_away(Instant::now()), "it has given its partitions away until an answer");
+        assert!(gap.is_unreachable(Instant::now()), "it has given its partitions away until an answer");
 
         let forever = Contact::new(None, seconds(20));
-        assert!(!forever.is_away(Instant::now()));
+        assert!(!forever.is_unreachable(Instant::now()));
         tokio::time::advance(seconds(100_000)).await;
-        assert!(!forever.is_away(Instant::now()));
+        assert!(!forever.is_unreachable(Instant::now()));
     }
 }

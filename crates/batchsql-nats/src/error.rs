@@ -24,7 +24,7 @@ impl NatsError {
     }
 
     /// The server did not answer.
-    pub(crate) fn away(text: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn unreachable(text: impl Into<String>, source: impl StdError + Send + Sync + 'static) -> Self {
         Self { text: text.into(), is_away: true, is_missing: false, source: Some(std::sync::Arc::new(source)) }
     }
 

@@ -49,14 +49,14 @@ pub(crate) struct Reader {
 /// Why the stream cannot be used now, or not at all.
 #[derive(Debug)]
 pub(crate) enum NoStream {
-    Away(String),
+    Unreachable(String),
     MadeAnew(String),
 }
 
 impl fmt::Display for NoStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Away(text) | Self::MadeAnew(text) => f.write_str(text),
+            Self::Unreachable(text) | Self::MadeAnew(text) => f.write_str(text),
         }
     }
 }
@@ -64,7 +64,7 @@ impl fmt::Display for NoStream {
 impl From<NoStream> for SourceError {
     fn from(why: NoStream) -> Self {
         match why {
-            NoStream::Away(text) => Self::again(text),
+            NoStream::Unreachable(text) => Self::again(text),
             NoStream::MadeAnew(text) => Self::stop(StopReason::OtherSource, text),
         }
     }
@@ -73,7 +73,7 @@ impl From<NoStream> for SourceError {
 impl From<NoStream> for Refusal {
     fn from(why: NoStream) -> Self {
         match why {
-            NoStream::Away(text) => Self::Wait(text),
+            NoStream::Unreachable(text) => Self::Wait(text),
             NoStream::MadeAnew(text) => Self::Stop(StopReason::OtherSource, text),
         }
     }
@@ -86,8 +86,8 @@ impl Link {
     /// The server does not answer; or the stream is another one than at the start.
     pub(crate) async fn info(&self) -> Result<Info, NoStream> {
         let info = self.stream.get_info().await;
-        let info =
-            info.map_err(|error| NoStream::Away(format!("NATS does not show the stream {}: {error}", self.name)))?;
+        let info = info
+            .map_err(|error| NoStream::Unreachable(format!("NATS does not show the stream {}: {error}", self.name)))?;
         let created = info.created.unix_timestamp_nanos().to_string();
         if created == self.incarnation {
             return Ok(info);

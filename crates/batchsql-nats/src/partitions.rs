@@ -151,12 +151,12 @@ impl Partitions {
     /// # Errors
     /// The server does not answer.
     pub(crate) async fn look_for_tables(&self) -> Result<(), NoStream> {
-        let away = |error: &dyn std::error::Error| NoStream::Away(error.to_string());
+        let unreachable = |error: &dyn std::error::Error| NoStream::Unreachable(error.to_string());
         let filter = self.subjects.all();
-        let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| away(&error))?;
+        let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| unreachable(&error))?;
         let mut messages = HashMap::new();
         while let Some(subject) = subjects.next().await {
-            let (subject, count) = subject.map_err(|error| away(&error))?;
+            let (subject, count) = subject.map_err(|error| unreachable(&error))?;
             let Some((name, partition)) = self.subjects.parse(&subject) else {
                 continue;
             };

@@ -84,7 +84,7 @@ pub(crate) fn findings(subjects: &str, expected: u32, config: &Config) -> Findin
     let limits = config.consumer_limits.clone().unwrap_or_default();
     if !limits.inactive_threshold.is_zero() {
         found.refuse(
-            "inactive_threshold removes the consumers of workers that are away, and what they have acknowledged with them; \
+            "inactive_threshold removes the consumers of workers that do not run, and what they have acknowledged with them; \
              remove it"
                 .to_owned(),
         );

@@ -375,7 +375,9 @@ fn too_large(max: usize) -> SinkError {
 fn sink_error(why: NotPublished) -> SinkError {
     match why {
         NotPublished::Unknown(text) => SinkError::new(ErrorClass::Unknown, format!("NATS does not answer: {text}")),
-        NotPublished::Away(text) => SinkError::new(ErrorClass::Transient, format!("NATS is away: {text}")),
+        NotPublished::Unreachable(text) => {
+            SinkError::new(ErrorClass::Transient, format!("NATS is unreachable: {text}"))
+        }
         NotPublished::Full(text) => {
             SinkError::new(ErrorClass::Resource, format!("the stream takes no messages now: {text}; is it full?"))
         }
@@ -426,7 +428,9 @@ impl Sink for NatsSink {
     async fn acquire(&self) -> Result<NatsConn, SinkError> {
         match self.0.publisher.context().client().connection_state() {
             State::Connected => Ok(NatsConn(())),
-            state => Err(SinkError::new(ErrorClass::Transient, format!("NATS is away: the connection is {state}"))),
+            state => {
+                Err(SinkError::new(ErrorClass::Transient, format!("NATS is unreachable: the connection is {state}")))
+            }
         }
     }
 

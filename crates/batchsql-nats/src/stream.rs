@@ -118,9 +118,9 @@ impl StreamOptions {
             Err(error) => {
                 let name = &self.name;
                 return Err(match error.kind() {
-                    CreateStreamErrorKind::TimedOut => NatsError::away(away(name), error),
+                    CreateStreamErrorKind::TimedOut => NatsError::unreachable(unreachable(name), error),
                     CreateStreamErrorKind::JetStream(refused) if is_starting(refused.error_code()) => {
-                        NatsError::away(away(name), error)
+                        NatsError::unreachable(unreachable(name), error)
                     }
                     _ => NatsError::new(format!("the server refuses the stream {name}: {error}")),
                 });
@@ -152,12 +152,12 @@ impl StreamOptions {
     pub async fn tables(&self, context: &Context) -> Result<Vec<TableName>, NatsError> {
         let subjects = self.subjects();
         let stream = context.get_stream_no_info(&self.name).await;
-        let stream = stream.map_err(|error| NatsError::away(away(&self.name), error))?;
+        let stream = stream.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
         let listed = stream.info_with_subjects(subjects.all()).await;
-        let mut listed = listed.map_err(|error| NatsError::away(away(&self.name), error))?;
+        let mut listed = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
         let mut tables = BTreeMap::new();
         while let Some(listed) = listed.next().await {
-            let (subject, _) = listed.map_err(|error| NatsError::away(away(&self.name), error))?;
+            let (subject, _) = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
             if let Some((table, _)) = subjects.parse(&subject) {
                 tables.insert(table.to_string(), table);
             }
@@ -188,7 +188,7 @@ impl StreamOptions {
                 NatsError::missing(text)
             }
             GetStreamErrorKind::JetStream(refused) if is_starting(refused.error_code()) => {
-                NatsError::away(away(name), error)
+                NatsError::unreachable(unreachable(name), error)
             }
             GetStreamErrorKind::JetStream(refused) => {
                 NatsError::new(format!("the server does not show the stream {name}: {refused}"))
@@ -196,7 +196,7 @@ impl StreamOptions {
             GetStreamErrorKind::EmptyName | GetStreamErrorKind::InvalidStreamName => {
                 NatsError::new(format!("{name:?} cannot be the name of a stream: use letters, digits, - and _"))
             }
-            GetStreamErrorKind::Request => NatsError::away(away(name), error),
+            GetStreamErrorKind::Request => NatsError::unreachable(unreachable(name), error),
         })?;
         let info: &Info = found.cached_info();
         let Findings { refused, mut warnings } = findings(&self.subjects().all(), self.partitions, &info.config);
@@ -293,7 +293,7 @@ fn is_starting(code: ErrorCode) -> bool {
     [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NOT_LEADER, ErrorCode::CLUSTER_NO_PEERS].contains(&code)
 }
 
-fn away(name: &str) -> String {
+fn unreachable(name: &str) -> String {
     format!("the server does not say what stream {name} is; is it running, and is JetStream switched on?")
 }
 

@@ -284,11 +284,11 @@ impl Inner {
             // Otherwise others are to have its partitions until the stream answers.
             if self.options.exactly_once && !was_gone { self.leases().renew().await } else { Ok(()) }
         };
-        // The stream is looked at whatever the database does: only a stream that is away is a reason to give partitions away.
+        // The stream is looked at whatever the database does: only an unreachable stream is a reason to give partitions away.
         let (renewed, looked) = tokio::join!(renewing, self.look());
         match looked {
-            Err(NoStream::Away(text)) => {
-                return self.is_away(text, renewed).await;
+            Err(NoStream::Unreachable(text)) => {
+                return self.is_unreachable(text, renewed).await;
             }
             Err(NoStream::MadeAnew(text)) => {
                 renewed?;
@@ -317,7 +317,7 @@ impl Inner {
     }
 
     /// The stream did not answer. A worker that cannot read its partitions keeps them for a bounded time only.
-    async fn is_away(&self, text: String, renewed: Result<(), String>) -> Result<(), String> {
+    async fn is_unreachable(&self, text: String, renewed: Result<(), String>) -> Result<(), String> {
         if self.contact.is_gone() {
             let names = self.partitions.running();
             join_all(names.iter().map(|name| self.partitions.stop_without_server(name))).await;
@@ -326,7 +326,9 @@ impl Inner {
             let limit = self.options.release_after;
             return Err(match self.leases().release_all().await {
                 Ok(()) => {
-                    format!("{text}; its partitions were given to other workers, because NATS was away for {limit:?}")
+                    format!(
+                        "{text}; its partitions were given to other workers, because NATS was unreachable for {limit:?}"
+                    )
                 }
                 Err(error) => {
                     format!("{text}; its partitions were not given away ({error}), and its leases end by themselves")
@@ -346,11 +348,11 @@ impl Inner {
         let began = Instant::now();
         let looked = match timeout(LOOKING, self.look_at_stream()).await {
             Ok(looked) => looked,
-            Err(_) => Err(NoStream::Away(format!("NATS has not shown the stream within {LOOKING:?}"))),
+            Err(_) => Err(NoStream::Unreachable(format!("NATS has not shown the stream within {LOOKING:?}"))),
         };
         match &looked {
-            Err(NoStream::Away(_)) => {
-                self.contact.is_away(began);
+            Err(NoStream::Unreachable(_)) => {
+                self.contact.is_unreachable(began);
             }
             Ok(()) | Err(NoStream::MadeAnew(_)) => self.contact.answers(),
         }

@@ -3,7 +3,8 @@
 //!
 //! Each number becomes a double. Grammar: <https://www.postgresql.org/docs/current/datatype-geometric.html>.
 
-use crate::digits::{Digits, float_of};
+use batchsql_sql::{Digits, float_of};
+
 use crate::encode::Unfit;
 
 /// What the numbers of a text become.

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 
 use batchsql_core::exhaustive::{bytes_of_text, uuid_of_text};
 use batchsql_core::{ColumnType, Time, ValueRef};
+use batchsql_sql::float_of;
 
 use crate::calendar::is_read_alike;
-use crate::digits::float_of;
 use crate::encode::write_field;
 use crate::parsed::Parsed;
 use crate::real_type::RealType;

@@ -4,8 +4,9 @@
 
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
+use batchsql_sql::{Digits, float_of};
 
-use crate::digits::{Digits, float_of, has_fraction_beyond};
+use crate::digits::has_fraction_beyond;
 use crate::encode::Unfit;
 use crate::intervals::is_interval_kept;
 use crate::list::{Elements, quoted};

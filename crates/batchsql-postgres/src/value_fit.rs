@@ -3,9 +3,10 @@
 
 use batchsql_core::ValueRef;
 use batchsql_core::exhaustive::Value;
+use batchsql_sql::{Digits, float_of};
 
 use crate::calendar::Calendar;
-use crate::digits::{Digits, float_of, has_long_fraction, has_smaller_fraction, tokens};
+use crate::digits::{has_long_fraction, has_smaller_fraction, tokens};
 use crate::encode::{MAX_FRACTION, MAX_VALUE_BYTES, MAX_WHOLE, Unfit, has_nul, is_nested};
 use crate::geometry;
 use crate::intervals::is_interval_kept;

@@ -66,13 +66,18 @@ mod batch;
 mod check_leases;
 mod check_positions;
 mod check_removal;
+mod check_versions;
 mod model;
 mod null;
+#[doc(hidden)]
+pub mod partial_index;
 mod scripted;
 mod shapes;
 
 pub use batch::{batch_of, outcomes_of, receipts_of};
 pub use check_positions::check_positions;
+#[doc(hidden)]
+pub use check_versions::check_versions;
 pub use model::{Effect, Model};
 pub use null::NullSink;
 #[doc(hidden)]

@@ -22,7 +22,7 @@ enum Placed {
     Confirmed,
     /// The row was refused: the order has a mistake.
     Refused,
-    /// The database was away for too long, or the buffer is full: try again later.
+    /// The database was unreachable for too long, or the buffer is full: try again later.
     TryLater,
 }
 

@@ -21,7 +21,7 @@ use crate::dispatch::state::{Activity, State};
 use crate::intake::groups::Groups;
 use crate::intake::message::Message;
 use crate::intake::table::{Intake, Table};
-use crate::reporter::{FlushReason, PipelineGauges, PoolState};
+use crate::pipeline_events::{FlushReason, PipelineGauges, PoolState};
 use crate::write::context::PipelineContext;
 use crate::write::execute::Executor;
 use crate::write::ids::LaneId;

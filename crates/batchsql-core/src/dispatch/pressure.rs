@@ -10,7 +10,7 @@ use crate::config_policies::WhenFull;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::state::State;
 use crate::error::{ErrorClass, SinkError};
-use crate::reporter::FlushReason;
+use crate::pipeline_events::FlushReason;
 use crate::write::sink::Sink;
 
 /// How long a submitter that got its capacity may take to wake up.

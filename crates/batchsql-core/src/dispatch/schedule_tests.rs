@@ -13,6 +13,7 @@ use crate::config::PipelineConfig;
 use crate::config_table::TableConfig;
 use crate::dispatch::parked::Parked;
 use crate::error::{ErrorClass, SinkError};
+use crate::guarded_reporter::GuardedReporter;
 use crate::intake::groups::Groups;
 use crate::intake::headroom::Headroom;
 use crate::intake::lane::{Pull, PullLimit};
@@ -24,7 +25,7 @@ use crate::model::value::ColumnType;
 use crate::outcome::consumers::Consumers;
 use crate::outcome::ledger::Ledger;
 use crate::outcome::tracking::Tracking;
-use crate::reporter::{FlushReason, GuardedReporter};
+use crate::pipeline_events::FlushReason;
 use crate::write::context::PipelineContext;
 use crate::write::sink::Limits;
 

@@ -21,7 +21,7 @@ use crate::error::{ErrorClass, SinkError};
 use crate::intake::lane::{Pull, PullLimit};
 use crate::intake::table::Table;
 use crate::outcome::outcomes::FailureKind;
-use crate::reporter::BatchInfo;
+use crate::pipeline_events::BatchInfo;
 use crate::write::ended::{Connection, Ended, ParkReason};
 use crate::write::flight::{AbandonedWrite, Flight};
 use crate::write::ids::LaneId;

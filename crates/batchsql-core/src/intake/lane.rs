@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::intake::group::Group;
 use crate::intake::open_batch::{OpenBatch, SealedBy};
-use crate::reporter::FlushReason;
+use crate::pipeline_events::FlushReason;
 use crate::write::ids::GroupId;
 use crate::write::job::Job;
 

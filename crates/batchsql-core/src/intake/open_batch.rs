@@ -15,7 +15,7 @@ use crate::model::column::Column;
 use crate::model::columns::ColumnBuffer;
 use crate::outcome::receipt::{Completion, Receipt};
 use crate::outcome::tracking::{Submitters, Tracking};
-use crate::reporter::FlushReason;
+use crate::pipeline_events::FlushReason;
 use crate::row::error::RowError;
 use crate::row::traits::Row;
 use crate::row::writer::RowWriter;

@@ -22,7 +22,7 @@ use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::receipt::Receipt;
 use crate::outcome::tracking::Tracking;
-use crate::reporter::FlushReason;
+use crate::pipeline_events::FlushReason;
 use crate::row::error::RowError;
 use crate::row::traits::Row;
 use crate::write::batch_limit::BatchLimit;

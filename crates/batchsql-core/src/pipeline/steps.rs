@@ -11,7 +11,7 @@ use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 use crate::pipeline::handle::BatchSql;
-use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
+use crate::pipeline_events::{BatchInfo, BatchSealed, FlushReason};
 use crate::write::position::{Claim, ClaimFrom, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::share::seats;
 

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::guarded_reporter::GuardedReporter;
 use crate::outcome::ledger::Ledger;
-use crate::reporter::GuardedReporter;
 use crate::write::health::HealthState;
 use crate::write::outstanding::Outstanding;
 

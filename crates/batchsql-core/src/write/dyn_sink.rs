@@ -11,7 +11,7 @@ use crate::model::batch::Rows;
 use crate::model::schema::Schema;
 use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
-use crate::reporter::PoolState;
+use crate::pipeline_events::PoolState;
 use crate::write::attempt::Attempt;
 use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};
 use crate::write::session::{Session, SessionEnd};

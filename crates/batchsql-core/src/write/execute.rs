@@ -12,7 +12,7 @@ use crate::config::{FAR, PipelineConfig};
 use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, KeptBy};
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
-use crate::reporter::{BatchStarted, PoolState};
+use crate::pipeline_events::{BatchStarted, PoolState};
 use crate::write::context::PipelineContext;
 use crate::write::ended::{Connection, Ended, ParkReason, Pause, Stop};
 use crate::write::flight::Flight;

@@ -18,7 +18,7 @@ use crate::model::value::Value;
 use crate::outcome::outcomes::{Outcome, OutcomeCounts};
 use crate::outcome::receipt::Completion;
 use crate::outcome::tracking::Submitters;
-use crate::reporter::{BatchInfo, BatchSealed, FlushReason};
+use crate::pipeline_events::{BatchInfo, BatchSealed, FlushReason};
 use crate::write::attempt::Attempt;
 use crate::write::batch_limit::BatchLimit;
 use crate::write::commits::Commits;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::outcome::receipt::Returned;
-use crate::reporter::BatchExecuted;
+use crate::pipeline_events::BatchExecuted;
 use crate::row::traits::Row;
 use crate::write::job::{End, Job};
 

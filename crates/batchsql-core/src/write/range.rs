@@ -9,7 +9,7 @@ use tracing::Instrument;
 use crate::config_policies::Isolation;
 use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
-use crate::reporter::BatchExecuted;
+use crate::pipeline_events::BatchExecuted;
 use crate::write::attempt::Attempt;
 use crate::write::ended::{Connection, ParkReason, Pause, Stop, timed_out};
 use crate::write::execute::{Conn, Executor, next_delay};

@@ -10,7 +10,7 @@ use crate::model::schema::Schema;
 use crate::model::table_name::TableName;
 use crate::model::table_schema::TableSchema;
 use crate::model::value::Value;
-use crate::reporter::PoolState;
+use crate::pipeline_events::PoolState;
 use crate::row::writer::ValueRules;
 use crate::write::attempt::Attempt;
 use crate::write::position::{Claim, Claimed, PartitionKey, Position, Removed, Step, StoredPosition};

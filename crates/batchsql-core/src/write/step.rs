@@ -14,7 +14,7 @@ use crate::model::batch::{Rows, SharedRows};
 use crate::model::keys::{self, Arranged, Coalescing};
 use crate::model::merge;
 use crate::outcome::outcomes::{OutcomeCounts, OutcomeKind};
-use crate::reporter::{BatchExecuted, BatchInfo};
+use crate::pipeline_events::{BatchExecuted, BatchInfo};
 use crate::write::attempt::Attempt;
 use crate::write::ended::timed_out;
 use crate::write::execute::Executor;

@@ -24,13 +24,20 @@ struct Counts {
     acquired: AtomicUsize,
     open: AtomicUsize,
     most_open: AtomicUsize,
+    /// Writes that were refused for a reason that the sink does not know.
+    broken: AtomicUsize,
+    /// Writes on a connection of such a write.
+    on_broken: AtomicUsize,
 }
 
-struct Conn(Arc<Counts>);
+struct Conn {
+    counts: Arc<Counts>,
+    is_broken: bool,
+}
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::SeqCst);
+        self.counts.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -50,20 +57,23 @@ impl Sink for Counting {
         self.0.acquired.fetch_add(1, Ordering::SeqCst);
         let open = self.0.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most_open.fetch_max(open, Ordering::SeqCst);
-        Ok(Conn(Arc::clone(&self.0)))
+        Ok(Conn { counts: Arc::clone(&self.0), is_broken: false })
     }
 
     async fn prepare(&self, _: &mut Conn, _: &Schema) -> Result<(), SinkError> {
         Ok(())
     }
 
-    async fn write(&self, _: &mut Conn, (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+    async fn write(&self, conn: &mut Conn, (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
         tokio::time::sleep(Duration::from_millis(10)).await;
+        self.0.on_broken.fetch_add(usize::from(conn.is_broken), Ordering::SeqCst);
         let bad = rows.iter().find_map(|row| match row.get(0) {
             ValueRef::I64(BROKEN) => Some(ErrorClass::Internal),
             ValueRef::I64(id) if id < 0 => Some(ErrorClass::Row),
             _ => None,
         });
+        conn.is_broken |= bad == Some(ErrorClass::Internal);
+        self.0.broken.fetch_add(usize::from(bad == Some(ErrorClass::Internal)), Ordering::SeqCst);
         bad.map_or(Ok(Written::default()), |class| Err(SinkError::new(class, "negative")))
     }
 }
@@ -113,6 +123,19 @@ async fn a_step_that_fails_for_an_unknown_reason_gives_its_connection_back() {
         step(2).await.unwrap();
         assert_eq!(load(&sink.0.acquired), acquired, "{class}");
     }
+}
+
+/// The same for a batch: the searches for its bad row use other connections.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fails_for_an_unknown_reason_gives_its_connection_back() {
+    let (db, sink) = start(1);
+    for id in (1..10).chain([BROKEN]).chain(10..30) {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let report = db.close(HOUR).await;
+    assert_eq!((report.balance.written(), report.balance.rejected()), (29, 1));
+    assert!(load(&sink.0.broken) > 1);
+    assert_eq!((load(&sink.0.on_broken), load(&sink.0.open)), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

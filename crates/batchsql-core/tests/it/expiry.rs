@@ -96,7 +96,7 @@ pub(crate) fn down(config: PipelineConfig) -> (BatchSql, Down) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_away_is_tried_one_connection_at_a_time() {
+async fn a_server_that_is_unreachable_is_tried_one_connection_at_a_time() {
     let (db, sink) = down(config().buffer_size(2000).retry_for(HOUR));
     for id in 0..1000 {
         db.submit(&row(&table(&format!("t{}", id % 10), Conflict::update(["id"])), id * FAR)).await.unwrap();

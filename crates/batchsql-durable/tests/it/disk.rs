@@ -125,9 +125,9 @@ async fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
     start(&ScriptedSink::new(), on(&disk, &fresh)).await.unwrap().close(LONG).await;
 
     let used = dir.path().join("used");
-    let away = ScriptedSink::new();
-    away.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
-    let db = start(&away, on(&disk, &used)).await.unwrap();
+    let unreachable = ScriptedSink::new();
+    unreachable.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
+    let db = start(&unreachable, on(&disk, &used)).await.unwrap();
     for version in 0..20 {
         db.submit(&row(&plain(), 1, version)).await.unwrap();
     }
@@ -135,7 +135,7 @@ async fn a_start_on_a_full_disk_says_so_and_loses_nothing() {
     drop(db);
     disk.set(FULL);
     // Rows that wait need no space to be written, so it starts. Others find no space.
-    let db = start(&away, on(&disk, &used)).await.unwrap();
+    let db = start(&unreachable, on(&disk, &used)).await.unwrap();
     assert_eq!(db.recovered().rows, 20);
     let error = db.try_submit(&row(&plain(), 1, 20)).await.unwrap_err();
     assert!(error.is_full() && !error.is_undetermined(), "{error}");
@@ -179,9 +179,9 @@ async fn a_submit_whose_sync_fails_is_undetermined() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_stored_together_are_undetermined_when_their_sync_fails() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
-    let away = ScriptedSink::new();
-    away.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
-    let db = start(&away, on(&disk, dir.path())).await.unwrap();
+    let unreachable = ScriptedSink::new();
+    unreachable.script_acquire([Step::Fail(ErrorClass::Transient); 1000]);
+    let db = start(&unreachable, on(&disk, dir.path())).await.unwrap();
     db.submit(&row(&plain(), 1, 0)).await.unwrap();
     disk.set(NO_SYNC);
     let error = db.try_submit_all([row(&plain(), 1, 1), row(&plain(), 1, 2)]).await.unwrap_err();

@@ -19,7 +19,7 @@ fn sink() -> ScriptedSink {
 }
 
 /// The next connection waits for [`ScriptedSink::release`].
-fn away(sink: &ScriptedSink) {
+fn make_unreachable(sink: &ScriptedSink) {
     sink.script_acquire([Step::Hang]);
 }
 
@@ -115,7 +115,7 @@ async fn counters_are_added_once() {
 async fn rows_that_the_process_before_has_written_are_skipped() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, crashed) = (dir.path().join("intake"), dir.path().join("crashed"));
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(&folder)).await.unwrap();
     submit(&db, 0..10).await;
     copy(&folder, &crashed);
@@ -137,7 +137,7 @@ async fn rows_that_the_process_before_has_written_are_skipped() {
 async fn a_log_that_has_lost_its_end_goes_on_behind_the_position() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(&folder)).await.unwrap();
     submit(&db, 0..3).await;
     copy(&folder, &older);
@@ -240,7 +240,7 @@ async fn bad_rows_go_to_the_dead_letters_before_the_position_passes_them() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let is_bad = |version: i64| version % 10 == 3 || version == 29;
     sink.poison(move |row| matches!(row.get("version"), Some(ValueRef::I64(version)) if is_bad(version)));
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(dir.path())).await.unwrap();
     submit(&db, 0..30).await;
     sink.release(1);
@@ -261,7 +261,7 @@ async fn a_broken_table_keeps_its_rows() {
         sink.poison_as(class, |_| true);
         let isolation = Isolation::Bisect { max_statements: 8, beyond: BeyondBudget::Park };
         let builder = BatchSql::builder(sink.clone()).config(config().isolation(isolation));
-        away(&sink);
+        make_unreachable(&sink);
         let db = builder.durable(exact(dir.path())).start().await.unwrap();
         submit(&db, 0..20).await;
         sink.release(1);
@@ -279,7 +279,7 @@ async fn a_broken_table_keeps_its_rows() {
 async fn one_row_with_the_code_of_a_broken_table_is_rejected() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     sink.poison_as(ErrorClass::Schema, |row| row.get("version") == Some(ValueRef::I64(0)));
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(dir.path())).await.unwrap();
     submit(&db, 0..10).await;
     sink.release(1);
@@ -322,7 +322,7 @@ async fn a_stop_behind_written_rows_is_not_forgotten() {
     db.flush().await.unwrap();
     db.close(LONG).await;
     drop(db);
-    away(&sink);
+    make_unreachable(&sink);
     let config = config_with(1 << 20);
     let db = BatchSql::builder(sink.clone()).config(config).durable(exact(dir.path())).start().await.unwrap();
     let schema =
@@ -353,7 +353,7 @@ fn config_with(buffer_bytes: usize) -> PipelineConfig {
 async fn one_bad_row_between_rows_of_other_schemas_is_rejected() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     sink.poison_as(ErrorClass::Schema, |row| row.get("version") == Some(ValueRef::I64(5)));
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(dir.path())).await.unwrap();
     let (one, other) = (keyed(), table("keyed", Conflict::replace(["id"])));
     for version in [4, 5, 6] {
@@ -382,7 +382,7 @@ async fn rows_from_before_exactly_once_was_chosen_are_written_from_where_they_ar
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_several_schemas_keep_their_order() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, exact(dir.path())).await.unwrap();
     let (one, other) = (keyed(), table("keyed", Conflict::replace(["id"])));
     for version in 0..10 {
@@ -419,7 +419,7 @@ async fn what_cannot_be_exactly_once_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_keeps_its_guarantee() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
-    away(&sink);
+    make_unreachable(&sink);
     let db = start(&sink, options(dir.path()).partitions(1)).await.unwrap();
     submit(&db, 0..2).await;
     db.close(std::time::Duration::ZERO).await;

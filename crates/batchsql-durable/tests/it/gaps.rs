@@ -12,7 +12,7 @@ use batchsql_testkit::{ScriptedSink, Step};
 use crate::support::{LONG, config, in_table, keyed, options, plain, row, start, table, until};
 
 /// A sink that writes nothing.
-fn away() -> ScriptedSink {
+fn unreachable() -> ScriptedSink {
     let sink = ScriptedSink::new();
     sink.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
     sink
@@ -20,7 +20,7 @@ fn away() -> ScriptedSink {
 
 /// Leaves rows in the log.
 async fn leave(options: DurableOptions, schema: &Schema, versions: std::ops::Range<i64>) {
-    let db = start(&away(), options).await.unwrap();
+    let db = start(&unreachable(), options).await.unwrap();
     for version in versions {
         db.submit(&row(schema, 1, version)).await.unwrap();
     }

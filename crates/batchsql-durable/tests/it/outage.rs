@@ -1,5 +1,5 @@
-//! A long outage: the database is away while rows are stored, the process is killed, and the next one writes all of them. The
-//! memory of both processes does not depend on how much is in the log.
+//! A long outage: the database is unreachable while rows are stored, the process is killed, and the next one writes all of them.
+//! The memory of both processes does not depend on how much is in the log.
 //!
 //! `BATCHSQL_OUTAGE_MIB=5120` is about a day of 100 rows of 500 bytes per second.
 
@@ -27,10 +27,10 @@ const CALL: u64 = 200;
 /// The program says how far it is.
 const TELL: Duration = Duration::from_secs(2);
 
-/// A database that is away, or that counts rows.
+/// A database that is unreachable, or that counts rows.
 #[derive(Clone, Default)]
 struct Counting {
-    is_away: bool,
+    is_unreachable: bool,
     rows: Arc<AtomicU64>,
     ids: Arc<AtomicU64>,
 }
@@ -44,7 +44,7 @@ impl Sink for Counting {
     }
 
     async fn acquire(&self) -> Result<(), SinkError> {
-        if self.is_away { Err(SinkError::new(ErrorClass::Transient, "away")) } else { Ok(()) }
+        if self.is_unreachable { Err(SinkError::new(ErrorClass::Transient, "unreachable")) } else { Ok(()) }
     }
 
     async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
@@ -85,7 +85,7 @@ async fn producer() {
     let Some(arguments) = process::arguments() else { return };
     let [folder, mib] = &arguments[..] else { panic!("folder and MiB") };
     let bytes = mib.parse::<u64>().unwrap() << 20;
-    let sink = Counting { is_away: true, ..Counting::default() };
+    let sink = Counting { is_unreachable: true, ..Counting::default() };
     let db = start(sink, options(Path::new(folder)).disk_bytes(2 * bytes + (1 << 30))).await;
     let next = Arc::new(AtomicU64::new(0));
     let mut tasks = tokio::task::JoinSet::new();

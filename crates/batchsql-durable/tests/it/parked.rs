@@ -77,10 +77,10 @@ async fn a_close_keeps_the_rows_of_a_parked_table() {
         let dir = tempfile::tempdir().unwrap();
         let one = || options(dir.path()).partitions(1);
         let sql_rule = || table("plain", Conflict::update(["id"]).on_partial_index("version > 0"));
-        let away = ScriptedSink::new();
-        away.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
+        let unreachable = ScriptedSink::new();
+        unreachable.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
         for (schema, first) in [(plain(), 0), (sql_rule(), 40)] {
-            let db = start(&away, one()).await.unwrap();
+            let db = start(&unreachable, one()).await.unwrap();
             let rows: Vec<_> = (first..first + 40).map(|id| row(&schema, id, id)).collect();
             db.submit_all(&rows).await.unwrap();
             db.close(Duration::ZERO).await;
@@ -124,9 +124,9 @@ async fn a_table_that_changed_while_rows_waited_keeps_them() {
     for (change, advice, repair) in changes {
         let (dir, path) = database();
         let intake = dir.path().join("intake");
-        let away = ScriptedSink::new();
-        away.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
-        let db = start(&away, options(&intake)).await.unwrap();
+        let unreachable = ScriptedSink::new();
+        unreachable.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
+        let db = start(&unreachable, options(&intake)).await.unwrap();
         let rows: Vec<_> = (0..300).map(|version| row(&plain(), 1, version)).collect();
         db.submit_all(&rows).await.unwrap();
         db.close(Duration::ZERO).await;

@@ -184,7 +184,7 @@ async fn calls_with_one_key_at_once_store_the_rows_once() {
     assert_eq!(applied(&sink).len(), 80);
 }
 
-/// A client that goes away in the middle, and sends its request again.
+/// A client that disconnects in the middle, and sends its request again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_was_cancelled_can_be_repeated() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());

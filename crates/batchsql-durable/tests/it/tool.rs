@@ -32,7 +32,7 @@ fn run_on(verb: &str, folder: &Path) -> Ended {
     run(&[verb, folder.to_str().unwrap()])
 }
 
-/// An intake whose database is away.
+/// An intake whose database is unreachable.
 async fn stranded(folder: &Path) -> DurableBatchSql {
     let sink = ScriptedSink::new();
     sink.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));

@@ -197,7 +197,7 @@ impl FileFeed {
     }
 
     /// Waits until every complete line that is in the file now has ended, and returns the number of the last one. It waits for
-    /// as long as the database is away.
+    /// as long as the database is unreachable.
     ///
     /// # Errors
     /// The state of the file cannot be read, or the feed has stopped ([`is_stopped`](FileError::is_stopped)).

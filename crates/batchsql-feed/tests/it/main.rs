@@ -9,6 +9,10 @@ mod exactly;
 mod file;
 #[cfg(unix)]
 mod file_kill;
+mod file_observers;
+mod file_positions;
+mod file_replaced;
+mod file_support;
 mod holes;
 mod misfits;
 mod source;

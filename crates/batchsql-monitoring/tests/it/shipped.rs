@@ -3,7 +3,7 @@
 use batchsql_core::ErrorClass;
 use batchsql_monitoring::lint;
 
-use crate::tree::root;
+use crate::tree::{DASHBOARD, root};
 
 #[test]
 fn the_shipped_files_have_no_findings() {
@@ -32,5 +32,20 @@ fn the_runbook_of_failures_has_every_class_of_errors() {
     let rows: String = runbook.lines().filter(|line| line.starts_with("| `")).collect();
     for class in ErrorClass::ALL {
         assert!(rows.contains(&format!("`{}`", class.name())), "it does not say what to do for {}", class.name());
+    }
+}
+
+#[test]
+fn the_panels_of_the_tuning_guide_are_in_the_dashboard() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    let (dashboard, guide) = (read(DASHBOARD), read("docs/guides/tuning.md"));
+    let is_title = |text: &str| dashboard.contains(&format!("\"title\": \"{text}\""));
+    let table = guide.split("\n| panel |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let cells = table.lines().skip(2).filter_map(|line| line.split('|').nth(1)).map(str::trim);
+    let named: Vec<_> = cells.filter(|cell| !cell.is_empty()).collect();
+    assert!(named.len() > 10, "{named:?}");
+    for cell in named {
+        // One panel, whose title may have commas, or several.
+        assert!(is_title(cell) || cell.split(", ").all(is_title), "the dashboard has no panel {cell}");
     }
 }

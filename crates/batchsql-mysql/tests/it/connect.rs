@@ -12,14 +12,20 @@ use tokio::net::TcpListener;
 
 use crate::support::{Database, row, schema, with_parameters, with_path, with_user, write};
 
-/// Each of them would cost the time limit for a connection, one after the other.
-#[tokio::test]
-async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
-    let direct: MySqlConnectOptions = dsn(Kind::MySql).parse().unwrap();
+/// A network between the pipeline and the server, and the options of a connection through it.
+fn through_network(dsn: &str) -> (NetworkProxy, MySqlOptions) {
+    let direct: MySqlConnectOptions = dsn.parse().unwrap();
     let server = (direct.get_host().to_owned(), direct.get_port());
     let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
     let address = proxy.address();
-    let options = MySqlOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let through = direct.host(&address.ip().to_string()).port(address.port());
+    (proxy, MySqlOptions::from_connect_options(through))
+}
+
+/// Each of them would cost the time limit for a connection, one after the other.
+#[tokio::test]
+async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
+    let (proxy, options) = through_network(&dsn(Kind::MySql));
     let options = options.connect_timeout(Duration::from_secs(3)).max_connections(4);
     let sink = MySqlSink::with_options(&options).await.unwrap();
     let four = tokio::join!(sink.acquire(), sink.acquire(), sink.acquire(), sink.acquire());
@@ -36,11 +42,7 @@ async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
 #[tokio::test]
 async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
     let db = Database::new("CREATE TABLE t (id BIGINT, note TEXT)").await;
-    let direct: MySqlConnectOptions = db.dsn.parse().unwrap();
-    let server = (direct.get_host().to_owned(), direct.get_port());
-    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
-    let address = proxy.address();
-    let options = MySqlOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let (proxy, options) = through_network(&db.dsn);
     let pipeline = BatchSql::builder(MySqlSink::with_options(&options).await.unwrap()).start().unwrap();
     let schema = schema(Conflict::none());
     let receipt = |id| {

@@ -138,7 +138,7 @@ async fn a_provider_without_a_password_is_waited_for() {
     let options: MySqlOptions = db.dsn.parse().unwrap();
     let options = options.password_provider(move || {
         let (number, password) = (count.fetch_add(1, Ordering::Relaxed), password.clone());
-        async move { if number < 2 { Err("the service is away".into()) } else { Ok(Password::new(password)) } }
+        async move { if number < 2 { Err("the service is unreachable".into()) } else { Ok(Password::new(password)) } }
     });
     let error = MySqlSink::with_options(&options).await.unwrap_err().to_string();
     assert!(error.contains("gave no password"), "{error}");

@@ -6,6 +6,7 @@ use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, OutcomeKind, Sc
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::MySqlPoolOptions;
+use batchsql_testkit::check_versions;
 
 use crate::support::{Database, pipeline, submitted, write};
 
@@ -61,25 +62,8 @@ async fn keys_without_a_form_to_compare_are_locked_one_by_one() {
 #[tokio::test]
 async fn versions_of_every_type_are_compared_as_they_are_stored() {
     let check = async |ty: &str, column: ColumnType, versions: [Value; 3]| {
-        let db = Database::new(&format!("CREATE TABLE t (k BIGINT PRIMARY KEY, v {ty} NULL)")).await;
-        let schema = Schema::builder("t").column("k", ColumnType::I64).nullable("v", column);
-        let schema = schema.on_conflict(Conflict::update(["k"]).only_if_newer("v")).build().unwrap();
-        let row = |version: &Value| {
-            schema.row().set("k", 1_i64).unwrap().set("v", version.clone()).unwrap().finish().unwrap()
-        };
-        let [older, stored, newer] = versions;
-        for (version, expected) in [
-            (&Value::Null, "written"),
-            (&Value::Null, "ignored"),
-            (&stored, "written"),
-            (&older, "ignored"),
-            (&stored, "ignored"),
-            (&Value::Null, "ignored"),
-            (&newer, "written"),
-            (&stored, "ignored"),
-        ] {
-            assert_eq!(write(&db.sink, [row(version)]).await, [expected], "{ty} {version:?}");
-        }
+        let db = Database::new(&format!("CREATE TABLE t (id BIGINT PRIMARY KEY, v {ty} NULL)")).await;
+        check_versions(&db.sink, column, versions, ty).await;
     };
     let decimal = |text: &str| Value::from(text.parse::<Decimal>().unwrap());
     let time = |micros| Value::from(Timestamp::from_micros_since_epoch(micros).unwrap());

@@ -1,4 +1,4 @@
-//! The database or the server is away for a while, and what a worker does meanwhile.
+//! The database or the server is unreachable for a while, and what a worker does meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn lock(target: &Target) -> batchsql_sqlite::rusqlite::Connection {
     conn
 }
 
-/// The stream was not asked while the database was away, and then does not answer once.
+/// The stream was not asked while the database was unreachable, and then does not answer once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_the_database_gives_no_partition_away() {
     let server = Server::start(Kind::Nats, &[]);
@@ -39,19 +39,19 @@ async fn an_outage_of_the_database_gives_no_partition_away() {
 
     let locked = lock(&target);
     let begin = Instant::now();
-    until("the database is away", async || !trouble().await.is_empty()).await;
+    until("the database is unreachable", async || !trouble().await.is_empty()).await;
     until("for long", async || begin.elapsed() > release_after + Duration::from_secs(3)).await;
     proxy.set(Conditions::default().silent());
     drop(locked);
     let mut text = String::new();
-    until("the stream is away", async || {
+    until("the stream is unreachable", async || {
         text = trouble().await;
         text.contains("NATS")
     })
     .await;
     assert!(!text.contains("given"), "{text}");
     assert_eq!(worker.stats().partitions.len(), 2, "it keeps its partitions");
-    // It gives them away when the stream was away for long.
+    // It gives them away when the stream was unreachable for long.
     until("it gives them away", async || trouble().await.contains("given to other workers")).await;
     assert_eq!(worker.stats().partitions.len(), 0);
     proxy.set(Conditions::default());

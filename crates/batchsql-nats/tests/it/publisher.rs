@@ -235,7 +235,7 @@ async fn a_stray_message_stops_a_claim_until_it_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_publisher_waits_for_a_server_that_is_away() {
+async fn a_publisher_waits_for_a_server_that_is_unreachable() {
     let mut server = Server::start(Kind::Nats, &[]);
     let (context, options) = (connect(server.dsn()).await, stream(1));
     options.create(&context).await.unwrap();

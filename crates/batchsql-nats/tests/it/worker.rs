@@ -213,7 +213,7 @@ async fn workers_with_different_tables_have_different_sources() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_waits_for_a_server_that_is_away() {
+async fn a_worker_waits_for_a_server_that_is_unreachable() {
     let mut server = Server::start(Kind::Nats, &[]);
     let (context, options, target) = (connect(server.dsn()).await, stream(2), Target::new().await);
     options.create(&context).await.unwrap();
@@ -404,9 +404,9 @@ async fn a_worker_tells_how_far_it_is() {
     worker.close(LIMIT).await;
 }
 
-/// Requests to a server that is away wait for longer than a lease.
+/// Requests to a server that is unreachable wait for longer than a lease.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_keeps_its_leases_while_nats_is_away() {
+async fn a_worker_keeps_its_leases_while_nats_is_unreachable() {
     let mut server = Server::start(Kind::Nats, &[]);
     let (context, options, target) = (connect(server.dsn()).await, stream(2), Target::new().await);
     options.create(&context).await.unwrap();

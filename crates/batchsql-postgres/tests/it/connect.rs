@@ -14,14 +14,20 @@ use crate::support::{
     at_end, execute, fresh, fresh_dsn, prepared_dsn, read, row, schema, user_until_end, with_parameter, write,
 };
 
-/// Each of them would cost the time limit for a connection, one after the other.
-#[tokio::test]
-async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
-    let direct: PgConnectOptions = dsn(Kind::Postgres).parse().unwrap();
+/// A network between the pipeline and the server, and the options of a connection through it.
+fn through_network(dsn: &str) -> (NetworkProxy, PostgresOptions) {
+    let direct: PgConnectOptions = dsn.parse().unwrap();
     let server = (direct.get_host().to_owned(), direct.get_port());
     let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
     let address = proxy.address();
-    let options = PostgresOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let through = direct.host(&address.ip().to_string()).port(address.port());
+    (proxy, PostgresOptions::from_connect_options(through))
+}
+
+/// Each of them would cost the time limit for a connection, one after the other.
+#[tokio::test]
+async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
+    let (proxy, options) = through_network(&dsn(Kind::Postgres));
     let options = options.connect_timeout(Duration::from_secs(3)).max_connections(4);
     let sink = PostgresSink::with_options(&options).await.unwrap();
     let four = tokio::join!(sink.acquire(), sink.acquire(), sink.acquire(), sink.acquire());
@@ -38,11 +44,7 @@ async fn idle_connections_that_the_network_has_lost_cost_one_attempt() {
 #[tokio::test]
 async fn a_link_that_dies_under_a_plain_insert_is_noticed() {
     let dsn = fresh_dsn("CREATE TABLE t (id bigint, note text)").await;
-    let direct: PgConnectOptions = dsn.parse().unwrap();
-    let server = (direct.get_host().to_owned(), direct.get_port());
-    let proxy = NetworkProxy::start(server, Conditions::default(), 0).unwrap();
-    let address = proxy.address();
-    let options = PostgresOptions::from_connect_options(direct.host(&address.ip().to_string()).port(address.port()));
+    let (proxy, options) = through_network(&dsn);
     let pipeline = BatchSql::builder(PostgresSink::with_options(&options).await.unwrap()).start().unwrap();
     let schema = schema(Conflict::none());
     let receipt = |id| {

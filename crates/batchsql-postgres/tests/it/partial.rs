@@ -1,7 +1,8 @@
 //! Rules whose index is partial: rows outside of it never conflict, also not with each other.
 
-use batchsql_core::{ColumnType, Conflict, Expr, Schema};
+use batchsql_core::{ColumnType, Conflict, Schema};
 use batchsql_postgres::Strategy;
+use batchsql_testkit::partial_index::{self, Cells, INSIDE, STORED, batches, expected, rules};
 
 use crate::proxy::{Cut, through_proxy};
 use crate::support::{FOR_EVERY_RULE, execute, fresh_dsn, outcomes, pipeline, read, values, with_strategy};
@@ -10,61 +11,9 @@ const TABLE: &str = "CREATE TABLE t (id bigint, gone bigint, n bigint, v bigint)
                      CREATE UNIQUE INDEX ON t (id) WHERE gone = 0";
 
 fn schema(rule: Conflict, returned: Option<&str>) -> Schema {
-    let schema = ["id", "gone", "n", "v"]
-        .iter()
-        .fold(Schema::builder("t"), |schema, name| schema.column(*name, ColumnType::I64));
-    let schema = schema.on_conflict(rule.on_partial_index(INSIDE));
+    let schema = partial_index::schema().on_conflict(rule.on_partial_index(INSIDE));
     let schema = returned.iter().fold(schema, |schema, name| schema.returning(*name, ColumnType::I64));
     schema.build().unwrap()
-}
-
-/// The condition of the index.
-const INSIDE: &str = "gone = 0";
-
-/// A row: a key, whether it is outside of the index, a number, a version.
-type Cells = [i64; 4];
-
-fn rules() -> [Conflict; 6] {
-    let update = || Conflict::update(["id"]);
-    [
-        update(),
-        Conflict::update_columns(["id"], ["n"]),
-        update().only_if_newer("v"),
-        update().set("n", Expr::add()),
-        Conflict::replace(["id"]),
-        Conflict::ignore(["id"]),
-    ]
-}
-
-/// What the rows one after the other leave of a table, and the outcome of each.
-fn expected(rule: &Conflict, before: &[Cells], batch: &[Cells]) -> (Vec<Cells>, Vec<&'static str>) {
-    let mut table = before.to_vec();
-    let mut apply = |row: &Cells| {
-        let stored = table.iter_mut().find(|old| (old[0], old[1], row[1]) == (row[0], 0, 0));
-        let Some(stored) = stored else {
-            table.push(*row);
-            return "written";
-        };
-        *stored = match rules().iter().position(|known| known == rule) {
-            Some(0 | 4) => *row,
-            Some(1) => [stored[0], stored[1], row[2], stored[3]],
-            Some(2) if row[3] > stored[3] => *row,
-            Some(3) => [row[0], row[1], stored[2] + row[2], row[3]],
-            _ => return "ignored",
-        };
-        "written"
-    };
-    let outcomes = batch.iter().map(&mut apply).collect();
-    table.sort_unstable();
-    (table, outcomes)
-}
-
-/// Three rows of a key, each inside or outside of the index, and a row of another key.
-fn batches() -> impl Iterator<Item = Vec<Cells>> {
-    (0..8).map(|bits: i64| {
-        let row = |place: usize| [1, (bits >> place) & 1, [1, 20, 300][place], [5, 7, 6][place]];
-        (0..3).map(row).chain([[2, 0, 4, 4]]).collect()
-    })
 }
 
 /// The same with keys of its own.
@@ -74,8 +23,7 @@ fn moved(rows: &[Cells], by: i64) -> Vec<Cells> {
 
 /// Stored rows and a batch, each with keys of its own.
 fn cases() -> Vec<(Vec<Cells>, Vec<Cells>)> {
-    let stored: [&[Cells]; 3] = [&[], &[[1, 0, 4000, 6]], &[[1, 0, 4000, 6], [1, 1, 4000, 6]]];
-    let all = batches().flat_map(|batch| stored.map(|before| (before.to_vec(), batch.clone())));
+    let all = batches().flat_map(|batch| STORED.map(|before| (before.to_vec(), batch.clone())));
     all.zip(0..).map(|((before, batch), number)| (moved(&before, 10 * number), moved(&batch, 10 * number))).collect()
 }
 

@@ -7,6 +7,7 @@ use batchsql_core::{
     Action, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder,
     Timestamp, TimestampTz, Value, ValueRef,
 };
+use batchsql_testkit::check_versions;
 
 use crate::support::{FOR_EVERY_RULE, execute, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
 
@@ -297,26 +298,9 @@ async fn versions_of_every_type_are_compared_as_they_are_stored() {
         ("timestamp", ColumnType::Timestamp, [time(-1), time(1_000_000), time(1_000_001)]),
         ("timestamptz", ColumnType::TimestampTz, [instant(-1), instant(1_000_000), instant(1_000_001)]),
     ];
-    for (ty, column, [older, stored, newer]) in cases {
+    for (ty, column, versions) in cases {
         let sink = fresh(&format!("CREATE TABLE t (id bigint PRIMARY KEY, v {ty})")).await;
-        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("v", column);
-        let schema = schema.on_conflict(Conflict::update(["id"]).only_if_newer("v")).build().unwrap();
-        for (version, expected) in [
-            (&Value::Null, "written"),
-            (&Value::Null, "ignored"),
-            (&stored, "written"),
-            (&older, "ignored"),
-            (&stored, "ignored"),
-            (&Value::Null, "ignored"),
-            (&newer, "written"),
-            (&stored, "ignored"),
-        ] {
-            assert_eq!(
-                write(&sink, [values(&schema, [1_i64.into(), version.clone()])]).await,
-                [expected],
-                "{ty} {version:?}"
-            );
-        }
+        check_versions(&*sink, column, versions, ty).await;
     }
 }
 

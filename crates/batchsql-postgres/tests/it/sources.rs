@@ -25,7 +25,7 @@ async fn free_port() -> u16 {
 }
 
 #[tokio::test]
-async fn a_lazy_sink_starts_while_the_server_is_away_and_writes_when_it_comes() {
+async fn a_lazy_sink_starts_while_the_server_is_unreachable_and_writes_when_it_comes() {
     let mut server = Server::start(Kind::Postgres, &[]);
     let dsn = prepared_dsn(server.dsn(), TABLE).await;
     server.stop();
@@ -74,20 +74,20 @@ async fn a_provider_is_asked_again_when_its_password_is_refused() {
     assert!(receipt.await.is_written());
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     // A provider without a password is a connection error, with its reason.
-    let none = || async { Err("the service is away".into()) };
+    let none = || async { Err("the service is unreachable".into()) };
     let options = PostgresOptions::from_connect_options((*admin.pg_pool().connect_options()).clone());
     let error = PostgresSink::with_options(&options.password_provider(none)).await.unwrap_err().to_string();
-    assert!(error.contains("gave no password: the service is away"), "{error}");
+    assert!(error.contains("gave no password: the service is unreachable"), "{error}");
 }
 
 /// The first of three is unavailable, and the second rejects the login.
 #[tokio::test]
 async fn of_several_servers_the_first_that_can_be_used_is_written() {
     let (mut second, mut third) = (Server::start(Kind::Postgres, &[]), Server::start(Kind::Postgres, &[]));
-    let away = free_port().await;
+    let unreachable = free_port().await;
     let dsn = prepared_dsn(third.dsn(), TABLE).await;
     let port = |server: &Server| server.dsn().rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
-    let hosts = format!("127.0.0.1:{away},127.0.0.1:{},127.0.0.1:{}", port(&second), port(&third));
+    let hosts = format!("127.0.0.1:{unreachable},127.0.0.1:{},127.0.0.1:{}", port(&second), port(&third));
     let several = dsn.replacen(&format!("127.0.0.1:{}", port(&third)), &hosts, 1);
     let sink = PostgresSink::connect(&several).await.unwrap();
     let schema = schema(Conflict::replace(["id"]));
@@ -362,18 +362,18 @@ async fn each_sink_of_a_provider_gets_its_new_password() {
 
 /// Ending a session needs no password while its connection exists.
 #[tokio::test]
-async fn a_provider_that_is_away_does_not_keep_a_session_from_being_ended() {
+async fn a_provider_that_is_unreachable_does_not_keep_a_session_from_being_ended() {
     let user = unique("user");
     let _user = user_until_end(&user);
     let admin = fresh(TABLE).await;
-    let is_away = Arc::new(AtomicBool::new(false));
+    let is_unreachable = Arc::new(AtomicBool::new(false));
     let provider = {
-        let is_away = Arc::clone(&is_away);
+        let is_unreachable = Arc::clone(&is_unreachable);
         move || {
-            let is_away = is_away.load(Ordering::SeqCst);
+            let is_unreachable = is_unreachable.load(Ordering::SeqCst);
             async move {
-                if is_away {
-                    return Err("the service is away".into());
+                if is_unreachable {
+                    return Err("the service is unreachable".into());
                 }
                 Ok(Password::new("token-0").valid_for(Duration::ZERO))
             }
@@ -383,7 +383,7 @@ async fn a_provider_that_is_away_does_not_keep_a_session_from_being_ended() {
     let mut conn = sink.acquire().await.unwrap();
     let session = sink.session(&mut conn).await.unwrap().unwrap();
     drop(conn);
-    is_away.store(true, Ordering::SeqCst);
+    is_unreachable.store(true, Ordering::SeqCst);
     assert!(sink.acquire().await.is_err());
     assert_eq!(sink.is_working(&session).await.unwrap(), Some(false));
     let mut end = sink.end_session(&session).await.unwrap();

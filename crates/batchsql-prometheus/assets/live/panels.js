@@ -133,7 +133,7 @@
     },
     {
       id: "rows-in-log", title: "Rows in the Log", unit: "rows", group: "log", figure: count,
-      about: "Rows that are stored and have not ended, and of these the rows that were read from the log. While the database is away the first grows.",
+      about: "Rows that are stored and have not ended, and of these the rows that were read from the log. While the database is unreachable the first grows.",
       empty: "No durable intake has reported its rows.",
       lines: (view) => [
         { name: "in the log", tone: "s0", fill: true, values: sum(view.cells("unsettled"), view.from, view.to) },
@@ -297,7 +297,7 @@
     const now = (id) => total(view.cells(id), history.tick) || 0;
     const sources = present("sourceUp");
     if (sources.length === 0 && present("wanted").length === 0) return [];
-    const away = sources.filter((cell) => !(cell.now > 0)).map((cell) => cell.labels.get("database")).sort();
+    const unreachable = sources.filter((cell) => !(cell.now > 0)).map((cell) => cell.labels.get("database")).sort();
     const ages = present("oldestMessage").filter((cell) => cell.now > 0).map((cell) => Math.max(0, serverNow / 1000 - cell.now));
     const age = ages.length ? Math.max(...ages) : 0;
     const [ageFigure, ageUnit] = ages.length ? live.figures.time(age) : ["none", ""];
@@ -311,7 +311,7 @@
       { id: "oldest-message", name: "Oldest message", figure: ageFigure, unit: ageUnit, value: age, note: ages.length ? "since it was published" : "none is known", tone: age > 600 ? "warn" : "" },
       { id: "partitions-held", name: "Partitions held", figure: count(held), value: held, note: "of " + count(wanted) + (unheld > 0 ? "; " + count(unheld) + " nobody has" : ""), tone: unheld > 0 ? "bad" : held < wanted ? "warn" : "" },
       { id: "stopped-feeds", name: "Stopped partitions", figure: count(total(stopped, history.tick) || 0), value: total(stopped, history.tick) || 0, note: some(reasons) || count(now("waitingPartitions")) + " waiting", tone: stopped.length ? "bad" : now("waitingPartitions") > 0 ? "warn" : "" },
-      { id: "source", name: "Stream", figure: sources.length === 0 ? live.figures.NONE : away.length ? "away" : "answers", value: sources.length - away.length, note: away.length ? some(away) : count(now("takeovers")) + " takeovers, " + count(now("fences")) + " fences", tone: away.length ? "bad" : "" },
+      { id: "source", name: "Stream", figure: sources.length === 0 ? live.figures.NONE : unreachable.length ? "down" : "answers", value: sources.length - unreachable.length, note: unreachable.length ? some(unreachable) : count(now("takeovers")) + " takeovers, " + count(now("fences")) + " fences", tone: unreachable.length ? "bad" : "" },
       { id: "set-aside", name: "Dead letters", figure: count(letters), value: letters, note: count(foreign) + " foreign messages, " + count(givenUp) + " given up", tone: letters > 0 || foreign > 0 || givenUp > 0 ? "bad" : "" },
     ];
   }

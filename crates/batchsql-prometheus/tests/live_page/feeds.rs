@@ -29,7 +29,7 @@ async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
         ]);
         assert_eq!(FEEDS.tiles(browser).await, quiet);
 
-        // A backlog, partitions that nobody has, stopped ones, a stream that is away, and what was set aside.
+        // A backlog, partitions that nobody has, stopped ones, a stream that is unreachable, and what was set aside.
         let mut state = feed_state(1_200, &["orders", "audit", "users"]);
         state.source_up = Some(false);
         (state.tables[0].held_partitions, state.tables[0].unheld_partitions) = (2, 2);
@@ -45,7 +45,7 @@ async fn feeds_have_a_section_that_other_pipelines_do_not_have() {
         let expected = [
             ("partitions-held", "Partitions held\n14\nof 16; 2 nobody has", "bad"),
             ("stopped-feeds", "Stopped partitions\n3\naudit other source, orders other source, 1 more", "bad"),
-            ("source", "Stream\naway\nfed", "bad"),
+            ("source", "Stream\ndown\nfed", "bad"),
             ("set-aside", "Dead letters\n3\n1 foreign messages, 2 given up", "bad"),
         ];
         for (id, text, tone) in expected {

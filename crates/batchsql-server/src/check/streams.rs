@@ -20,7 +20,7 @@ use crate::config::settings::{JetStream, Nats, Publish, Settings, SourceKind};
 use crate::nats::{connect, stream};
 use crate::table::target::table_name;
 
-/// For an answer. A check does not wait for what is away.
+/// For an answer. A check does not wait for what is unreachable.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The first version with everything that a worker uses.

@@ -1,5 +1,5 @@
 //! NATS JetStream, as the program uses it: `connect` has the connection, `stream` makes and checks the streams of a configuration,
-//! `publish` has the `publisher` of `[publish]` (`opening` while NATS is away), `worker` the worker of a source.
+//! `publish` has the `publisher` of `[publish]` (`opening` while NATS is unreachable), `worker` the worker of a source.
 //!
 //! Without the feature `nats` a configuration that uses a stream is refused before anything of this is called.
 

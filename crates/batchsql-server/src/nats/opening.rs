@@ -1,4 +1,4 @@
-//! Owns a sink whose stream is opened later: with a log, rows are accepted while NATS is away at the start.
+//! Owns a sink whose stream is opened later: with a log, rows are accepted while NATS is unreachable at the start.
 //! Must not know how a stream is opened.
 
 use std::sync::{Arc, OnceLock};
@@ -26,8 +26,8 @@ impl OpeningSink {
     }
 
     fn sink(&self) -> Result<&NatsSink, SinkError> {
-        let away = || SinkError::new(ErrorClass::Transient, "NATS has not answered since the start");
-        self.opened.get().ok_or_else(away)
+        let unreachable = || SinkError::new(ErrorClass::Transient, "NATS has not answered since the start");
+        self.opened.get().ok_or_else(unreachable)
     }
 }
 

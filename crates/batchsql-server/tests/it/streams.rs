@@ -231,7 +231,7 @@ fn redis_is_written_at_least_once() {
 }
 
 #[test]
-fn a_server_that_is_away_at_the_start_is_waited_for() {
+fn a_server_that_is_unreachable_at_the_start_is_waited_for() {
     let mut server = Server::start(Kind::Nats, &[]);
     let cluster = Cluster::of_sqlite(server.dsn());
     server.stop();
@@ -259,7 +259,7 @@ fn a_server_that_is_away_at_the_start_is_waited_for() {
     until(|| cluster.ids().len() == 2 * ROWS, || format!("{} rows", cluster.ids().len()));
     let has_all = "ready\nsource orders: 4 partitions, ";
     until(|| readiness(metrics).1.starts_with(has_all), || format!("{:?}", readiness(metrics)));
-    // And one that goes away later.
+    // And one that is stopped later.
     server.stop();
     until(|| readiness(metrics).0 == 503, || format!("{:?}", readiness(metrics)));
     server.start_again();
@@ -424,6 +424,6 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     runtime.block_on(async { cluster.context().await.delete_stream(&cluster.stream).await.unwrap() });
     let offline = cluster.place.run(&["check", "a.toml", "--offline"]);
     assert!(offline.code() == 0 && offline.out().contains("not asked (--offline)"), "{}", offline.all());
-    let away = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://127.0.0.1:1\"\n");
-    check("b.toml", &away, 3, &["nats           127.0.0.1:1: 127.0.0.1:1 cannot be reached"]);
+    let unreachable = worker.replace(&cluster.nats(), "[nats]\nservers = \"nats://127.0.0.1:1\"\n");
+    check("b.toml", &unreachable, 3, &["nats           127.0.0.1:1: 127.0.0.1:1 cannot be reached"]);
 }

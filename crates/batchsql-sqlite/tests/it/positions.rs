@@ -29,7 +29,7 @@ async fn positions_move_with_their_rows() {
 
 /// Deferred foreign keys are checked by COMMIT, which a trial does not reach.
 #[tokio::test]
-async fn a_deferred_foreign_key_refuses_steps_and_trials_of_the_guilty_row() {
+async fn a_deferred_foreign_key_refuses_steps_and_trials_of_the_faulty_row() {
     let sink = memory(
         "CREATE TABLE parents (id INTEGER PRIMARY KEY); INSERT INTO parents VALUES (1);
          CREATE TABLE t (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED)",

@@ -1,6 +1,7 @@
 //! Rules whose outcome depends on the stored row, where SQLite differs from other databases.
 
 use batchsql_core::{ColumnType, Conflict, Date, Expr, Schema, Timestamp, TimestampTz, Value};
+use batchsql_testkit::check_versions;
 
 use crate::support::{memory, pipeline, read, write};
 
@@ -170,23 +171,9 @@ async fn versions_of_every_type_are_compared_as_they_are_stored() {
         ("TEXT", ColumnType::Timestamp, [time(-1), time(1_000_000), time(1_000_001)]),
         ("TEXT", ColumnType::TimestampTz, [instant(-1), instant(1_000_000), instant(1_000_001)]),
     ];
-    for (ty, column, [older, stored, newer]) in cases {
+    for (ty, column, versions) in cases {
         let sink = memory(format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v {ty})").leak()).await;
-        let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("v", column);
-        let schema = schema.on_conflict(Conflict::update(["id"]).only_if_newer("v")).build().unwrap();
-        for (version, expected) in [
-            (&Value::Null, "written"),
-            (&Value::Null, "ignored"),
-            (&stored, "written"),
-            (&older, "ignored"),
-            (&stored, "ignored"),
-            (&Value::Null, "ignored"),
-            (&newer, "written"),
-            (&stored, "ignored"),
-        ] {
-            let row = schema.row().set_all([1_i64.into(), version.clone()]).unwrap().finish().unwrap();
-            assert_eq!(write(&sink, [row]).await, [expected], "{column} {version:?}");
-        }
+        check_versions(&sink, column, versions, ty).await;
     }
 }
 

@@ -93,45 +93,43 @@ async fn intake(contender: Contender, rows: usize, database: &dyn Database) -> R
         // A new folder has new positions.
         Contender::ExactlyOnce => Some(options.exactly_once("bench")),
     };
-    let mut producers = JoinSet::new();
-    let Some(options) = options else {
-        let db = builder.start()?;
-        db.prepare(&schema).await?;
-        let begin = Instant::now();
-        for part in parts {
-            let db = db.clone();
-            producers.spawn(async move {
-                for rows in part.chunks(CALL) {
-                    db.submit_all(rows).await?;
-                }
-                anyhow::Ok(())
-            });
+    let intake = match options {
+        None => {
+            let db = builder.start()?;
+            db.prepare(&schema).await?;
+            Intake::Memory(db)
         }
-        finish(producers).await?;
-        let balance = db.close(LONG).await.balance;
-        ensure!(balance.written() == rows as u64, "rows were lost: {balance}");
-        return Ok(rows as f64 / begin.elapsed().as_secs_f64());
+        Some(options) => {
+            let db = builder.durable(options).start().await?;
+            db.pipeline().prepare(&schema).await?;
+            Intake::Durable(db)
+        }
     };
-    let db = builder.durable(options).start().await?;
-    db.pipeline().prepare(&schema).await?;
+    let mut producers = JoinSet::new();
     let begin = Instant::now();
     for part in parts {
-        let db = db.clone();
+        let intake = intake.clone();
         producers.spawn(async move {
             for rows in part.chunks(CALL) {
-                db.submit_all(rows).await?;
+                intake.submit_all(rows).await?;
             }
             anyhow::Ok(())
         });
     }
     finish(producers).await?;
-    let balance = tokio::select! {
-        balance = db.flush() => balance?,
-        why = stopped(&db) => anyhow::bail!("rows are not written: {why}"),
+    let (balance, took) = match intake {
+        Intake::Memory(db) => (db.close(LONG).await.balance, begin.elapsed()),
+        Intake::Durable(db) => {
+            let balance = tokio::select! {
+                balance = db.flush() => balance?,
+                why = stopped(&db) => anyhow::bail!("rows are not written: {why}"),
+            };
+            let took = begin.elapsed();
+            ensure!(db.close(LONG).await.is_drained(), "rows are left in the log");
+            (balance, took)
+        }
     };
-    let took = begin.elapsed();
     ensure!(balance.written() == rows as u64, "rows were lost: {balance}");
-    ensure!(db.close(LONG).await.is_drained(), "rows are left in the log");
     Ok(rows as f64 / took.as_secs_f64())
 }
 
@@ -143,6 +141,22 @@ async fn stopped(db: &DurableBatchSql) -> String {
         if let Some(partition) = health.stopped.iter().chain(&health.waiting).next() {
             return partition.reason.clone();
         }
+    }
+}
+
+#[derive(Clone)]
+enum Intake {
+    Memory(BatchSql),
+    Durable(DurableBatchSql),
+}
+
+impl Intake {
+    async fn submit_all(&self, rows: &[DynRow]) -> Result<()> {
+        match self {
+            Self::Memory(db) => db.submit_all(rows).await.map(drop)?,
+            Self::Durable(db) => db.submit_all(rows).await.map(drop)?,
+        }
+        Ok(())
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) fn summarise(group: &str, names: &[&str], rounds: &[Vec<Measurement>]
     names.iter().enumerate().map(contender).collect()
 }
 
-pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
+/// Of an even number the upper one of the two in the middle; 0 if there is none.
+pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }

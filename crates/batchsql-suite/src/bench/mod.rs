@@ -27,6 +27,8 @@ mod workload;
 
 pub use distance::{Distance, DistancePlan, distance};
 pub use durable::durable;
+#[cfg(feature = "chaos")]
+pub(crate) use figures::median;
 pub use figures::{Figure, Plan, table};
 pub use load::load;
 pub use load_peers::Place;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use batchsql::Balance;
 use serde::Serialize;
 
 /// Milliseconds since 1970, which the conductor and the writers share.
@@ -31,6 +32,12 @@ impl fmt::Display for Sample {
 }
 
 impl Sample {
+    /// What a pipeline has counted until now.
+    pub(super) fn of(balance: &Balance) -> Self {
+        let written = balance.written() + balance.ignored() + balance.superseded();
+        Self { at: now(), accepted: balance.accepted, written, failed: balance.failed() }
+    }
+
     /// Reads what `Display` wrote.
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut numbers = line.split(' ').map(|word| word.parse().ok());

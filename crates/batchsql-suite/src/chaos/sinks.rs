@@ -50,7 +50,7 @@ impl UserPool {
     pub(super) async fn hold_all(self) {
         let mut held: Vec<Box<dyn Any + Send>> = Vec::new();
         loop {
-            // While the server is away there is none; the next request waits again.
+            // While the server is unreachable there is none; the next request waits again.
             match &self {
                 Self::Postgres(pool) => held.extend(pool.acquire().await.ok().map(|link| Box::new(link) as _)),
                 Self::MySql(pool) => held.extend(pool.acquire().await.ok().map(|link| Box::new(link) as _)),
@@ -75,7 +75,7 @@ pub(super) fn user_pool<'a>(target: impl Into<Target<'a>>) -> Result<Option<User
     })
 }
 
-/// The sink of a job, on the pool of the program if there is one. Servers are not reached here: they may be away.
+/// The sink of a job, on the pool of the program if there is one. Servers are not reached here: they may be unreachable.
 pub(super) fn open<'a>(target: impl Into<Target<'a>>, user_pool: Option<&UserPool>) -> Result<DynSink> {
     match user_pool {
         Some(UserPool::Postgres(pool)) => return Ok(DynSink::new(PostgresSink::new(pool.clone()))),

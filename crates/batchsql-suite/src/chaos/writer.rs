@@ -22,7 +22,7 @@ use super::job::{Job, Mode, Names, Sabotage};
 use super::job_file;
 use super::ledger::{LedgerWriter, Lines};
 use super::load::{self, RowId, Table};
-use super::sample::{Sample, now};
+use super::sample::Sample;
 use super::sinks::{self, UserPool};
 
 /// The commands of a writer: take all connections of the program's pool, give them back, end.
@@ -37,11 +37,15 @@ const END: Duration = Duration::from_secs(90);
 /// Bytes of the text of a row, so that a bandwidth limit matters.
 const PAD: usize = 80;
 
-/// The settings: limits that are short enough for a run of some seconds, and a buffer that an outage fills.
+/// The settings of a job.
 fn config(job: &Job) -> PipelineConfig {
     let repeats = job.at_least_once || job.sabotage == Some(Sabotage::Repeat);
+    limits().delivery(if repeats { Delivery::AtLeastOnce } else { Delivery::default() })
+}
+
+/// Limits that are short enough for faults of some seconds, and a buffer that an outage fills.
+pub(super) fn limits() -> PipelineConfig {
     PipelineConfig::default()
-        .delivery(if repeats { Delivery::AtLeastOnce } else { Delivery::default() })
         .flush_size(100)
         .flush_interval(Duration::from_millis(20))
         .buffer_size(3_000)
@@ -89,9 +93,7 @@ impl Intake {
     }
 
     fn sample(&self) -> Sample {
-        let balance = self.balance();
-        let written = balance.written() + balance.ignored() + balance.superseded();
-        Sample { at: now(), accepted: balance.accepted, written, failed: balance.failed() }
+        Sample::of(&self.balance())
     }
 }
 

@@ -11,6 +11,7 @@ use super::measure::{self, PARTITIONS};
 use super::results::{Entry, Measured, Results};
 use super::servers::Servers;
 use super::{conductor, worker};
+use crate::bench::median;
 use crate::chaos::check::Checked;
 use crate::database::{DatabaseChoice, DatabaseName};
 use crate::tell::tell;
@@ -136,8 +137,8 @@ impl Series {
             rows: sum(|round| round.rows),
             lost: sum(|round| round.lost),
             doubled: sum(|round| round.doubled),
-            rows_per_s: median(self.rounds.iter().map(|round| round.rate)),
-            of_memory: median(of_memory).filter(|_| self.workers > 0),
+            rows_per_s: middle(self.rounds.iter().map(|round| round.rate)),
+            of_memory: middle(of_memory).filter(|_| self.workers > 0),
             ..entry(database, self.workers)
         };
         match (&self.error, self.workers) {
@@ -148,11 +149,10 @@ impl Series {
     }
 }
 
-/// Of an even number the upper one of the two in the middle.
-fn median(numbers: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut numbers: Vec<f64> = numbers.collect();
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied()
+/// `None` if there is none.
+fn middle(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let numbers: Vec<f64> = numbers.collect();
+    (!numbers.is_empty()).then(|| median(numbers))
 }
 
 fn entry(database: DatabaseName, workers: u32) -> Entry {

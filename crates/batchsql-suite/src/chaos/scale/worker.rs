@@ -22,10 +22,10 @@ use crate::chaos::writer::obey;
 const SAMPLE: Duration = Duration::from_millis(50);
 /// How long it may take to end what is under way.
 const END: Duration = Duration::from_secs(30);
-/// Time between two connections to a NATS server that is away.
+/// Time between two connections to a NATS server that is unreachable.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// A connection that waits for a server that is away, now and later.
+/// A connection that waits for a server that is unreachable, now and later.
 pub(super) async fn connect(url: &str) -> Result<jetstream::Context> {
     let options = async_nats::ConnectOptions::new().retry_on_initial_connect().reconnect_delay_callback(|_| AGAIN);
     Ok(jetstream::new(options.connect(url).await.context("cannot connect to NATS")?))

@@ -7,6 +7,7 @@ use batchsql::{ColumnType, Conflict, DynRow, Expr, RowError, Schema};
 use super::job::{Job, Mode};
 use super::table::Table;
 use crate::chaos::load::RowId;
+use crate::chaos::writer::schemas_of;
 use crate::database::DatabaseName;
 
 /// Bytes of the text of most rows.
@@ -33,16 +34,7 @@ pub(super) fn is_bad(database: DatabaseName, table: Table, row: RowId) -> bool {
 
 /// The schemas, in the order of [`Table::ALL`].
 pub(super) fn schemas(job: &Job) -> Result<[Schema; 4]> {
-    let schema = |table: &str, rule: Conflict| {
-        let columns = Schema::builder(table)
-            .column("id", ColumnType::I64)
-            .column("producer", ColumnType::I64)
-            .column("seq", ColumnType::I64)
-            .column("quality", ColumnType::I32)
-            .column("pad", ColumnType::Text);
-        columns.on_conflict(rule).build()
-    };
-    let [plain, keyed, once] = job.tables.written();
+    let [plain, keyed, once] = schemas_of(&job.tables)?;
     let counter = match job.database {
         DatabaseName::Redis => Schema::builder(job.counter.as_str()).column("id", ColumnType::Text),
         _ => {
@@ -51,12 +43,7 @@ pub(super) fn schemas(job: &Job) -> Result<[Schema; 4]> {
             Schema::builder(job.counter.as_str()).column("id", ColumnType::I64).on_conflict(add)
         }
     };
-    Ok([
-        schema(plain, Conflict::none())?,
-        schema(keyed, Conflict::update(["id"]))?,
-        schema(once, Conflict::ignore(["id"]))?,
-        counter.column("n", ColumnType::I64).build()?,
-    ])
+    Ok([plain, keyed, once, counter.column("n", ColumnType::I64).build()?])
 }
 
 /// A row of a table.

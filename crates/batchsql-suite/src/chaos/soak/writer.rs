@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use batchsql::durable::{DurableBatchSql, DurableExt, DurableOptions};
 use batchsql::prometheus::PrometheusMetrics;
-use batchsql::{Balance, BatchSql, DynRow, OutcomeKind, PipelineConfig, Schema};
+use batchsql::{Balance, BatchSql, DynRow, OutcomeKind, Schema};
 use batchsql_testserver::samples;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,9 +25,9 @@ use super::sink;
 use super::table::Table;
 use crate::chaos::job_file;
 use crate::chaos::load::RowId;
-use crate::chaos::sample::{Sample, now};
+use crate::chaos::sample::Sample;
 use crate::chaos::sinks::UserPool;
-use crate::chaos::writer::obey;
+use crate::chaos::writer::{limits, obey};
 use crate::database::DatabaseName;
 
 /// Time between two samples for the conductor.
@@ -45,18 +45,6 @@ const TRACKED: u64 = 5;
 /// The size of a file of the log. Small, so that files are removed all the time.
 const SEGMENT: u64 = 1 << 20;
 
-/// The settings: limits that are short enough for faults of some seconds, and a buffer that an outage fills.
-fn config() -> PipelineConfig {
-    PipelineConfig::default()
-        .flush_size(100)
-        .flush_interval(Duration::from_millis(20))
-        .buffer_size(3_000)
-        .max_concurrency(4)
-        .retry_for(Duration::from_secs(20))
-        .park_for(Duration::from_secs(20))
-        .statement_timeout(Duration::from_secs(4))
-}
-
 #[derive(Clone)]
 enum Intake {
     Memory(BatchSql),
@@ -65,7 +53,7 @@ enum Intake {
 
 impl Intake {
     async fn start(job: &Job, pool: Option<&UserPool>, metrics: &PrometheusMetrics) -> Result<Self> {
-        let builder = BatchSql::builder(sink::open(job, pool)?).config(config());
+        let builder = BatchSql::builder(sink::open(job, pool)?).config(limits());
         let builder = builder.metrics_reporter(metrics.reporter("soak"));
         let options = || DurableOptions::new(job.intake()).segment_bytes(SEGMENT).min_free_bytes(0);
         Ok(match job.mode {
@@ -83,9 +71,7 @@ impl Intake {
     }
 
     fn sample(&self) -> Sample {
-        let balance = self.balance();
-        let written = balance.written() + balance.ignored() + balance.superseded();
-        Sample { at: now(), accepted: balance.accepted, written, failed: balance.failed() }
+        Sample::of(&self.balance())
     }
 
     /// Submits a row, with a task that waits for its receipt if it is followed.

@@ -155,7 +155,7 @@ fn it_writes_can_be_watched_and_drains_when_it_is_asked_to_end() {
 }
 
 #[test]
-fn rows_that_were_accepted_are_written_also_after_the_table_was_away_and_while_another_holds_the_file() {
+fn rows_that_were_accepted_are_written_also_after_the_table_was_missing_and_while_another_holds_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.db");
     let mut service =
