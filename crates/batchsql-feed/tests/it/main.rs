@@ -11,4 +11,5 @@ mod file;
 mod file_kill;
 mod holes;
 mod misfits;
+mod moments;
 mod source;
