@@ -116,7 +116,8 @@ pub struct FeedProgress {
     pub takeovers: u64,
     /// Partitions that another process has claimed while this one had them.
     pub fences: u64,
-    /// Messages that were delivered again, and were dropped because they had been read.
+    /// Messages that were delivered again. Those that this process had read are dropped; those of another process, which has ended or
+    /// has not acknowledged them in time, are written.
     pub redelivered_messages: u64,
     /// Messages of another format that were written to their file.
     pub foreign_messages: u64,

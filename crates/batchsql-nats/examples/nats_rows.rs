@@ -8,8 +8,9 @@
 //! cargo run -p batchsql-nats --example nats_rows -- work nats://127.0.0.1 readings sqlite:target.db dead-letters.ndjson
 //! ```
 //!
-//! Start `work` as often as you like, on any machine that reaches the server and a PostgreSQL database; the workers share the
-//! partitions. Kill any of them: no row is lost or doubled. Start `publish` again after a kill, with the same folder.
+//! Start `work` as often as you like, on any machine that reaches the server and a PostgreSQL or MySQL database; the workers share
+//! the partitions. Kill any of them: no row is lost or doubled. Redis keeps no positions: no row is lost, and some may be doubled.
+//! Start `publish` again after a kill, with the same folder.
 
 use std::io::{self, Read};
 use std::process::ExitCode;
@@ -18,14 +19,17 @@ use std::time::Duration;
 use async_nats::jetstream::{self, Context};
 use batchsql_core::{BatchSql, BatchSqlBuilder, ColumnType, PipelineConfig, Schema, Sink};
 use batchsql_durable::{DurableExt, DurableOptions};
+use batchsql_mysql::MySqlSink;
 use batchsql_nats::{NatsSink, StreamOptions, Worker, WorkerOptions};
 use batchsql_postgres::PostgresSink;
+use batchsql_redis::{Command, Key, RedisOptions, RedisSink};
 use batchsql_sqlite::SqliteSink;
 
 const USAGE: &str = "usage: nats_rows publish NATS_URL STREAM FOLDER FROM TO   rows FROM up to TO, which is not one of them
-       nats_rows work NATS_URL STREAM DATABASE DEAD_LETTERS   until the input ends; DATABASE is sqlite:FILE or postgres://...
+       nats_rows work NATS_URL STREAM DATABASE DEAD_LETTERS   until the input ends
 
-Both make the stream, with 8 partitions, if it is missing. The table is `readings (id, note)`.";
+Both make the stream, with 8 partitions, if it is missing. DATABASE is sqlite:FILE, postgres://..., mysql://... or redis://...
+The table is `readings (id, note)`.";
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -95,11 +99,20 @@ async fn publish(url: &str, stream: &str, folder: &str, from: i64, to: i64) -> R
 async fn work(url: &str, stream: &str, database: &str, letters: &str) -> Result<(), AnyError> {
     let context = connect(url).await?;
     let stream = self::stream(&context, stream).await?;
-    let options = WorkerOptions::new(stream, letters).exactly_once().lease(Duration::from_secs(5));
-    let worker = if database.starts_with("postgres") {
-        start(context, BatchSql::builder(PostgresSink::connect(database).await?), options).await?
-    } else {
-        start(context, BatchSql::builder(SqliteSink::open(database)?), options).await?
+    let at_least_once = WorkerOptions::new(stream, letters).ack_wait(Duration::from_secs(5));
+    let exactly_once = at_least_once.clone().exactly_once().lease(Duration::from_secs(5));
+    let worker = match database.split(':').next() {
+        Some("postgres" | "postgresql") => {
+            start(context, BatchSql::builder(PostgresSink::connect(database).await?), exactly_once).await?
+        }
+        Some("mysql") => start(context, BatchSql::builder(MySqlSink::connect(database).await?), exactly_once).await?,
+        Some("redis") => {
+            // Rows without a key are entries of a stream of Redis.
+            let readings = Command::xadd(Key::constant("readings"));
+            let options = database.parse::<RedisOptions>()?.command("readings", readings);
+            start(context, BatchSql::builder(RedisSink::with_options(&options).await?), at_least_once).await?
+        }
+        _ => start(context, BatchSql::builder(SqliteSink::open(database)?), exactly_once).await?,
     };
     println!("working");
     let mut end = tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new()));

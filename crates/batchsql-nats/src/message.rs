@@ -75,7 +75,15 @@ impl Foreign {
     }
 
     pub(crate) fn without_headers() -> Self {
-        Self::new("it has no headers")
+        Self::of_others("it has no headers")
+    }
+
+    /// Nothing says that a publisher of ours has made it.
+    fn of_others(what: &str) -> Self {
+        Self::new(format!(
+            "{what}, so no publisher of BatchSQL has published it; workers do not write JSON or other messages: send the rows \
+             over HTTP to a `batchsql run` with [publish], or publish them with NatsSink or as FORMAT.md says"
+        ))
     }
 
     pub(crate) fn stop(kind: StopReason, why: impl Into<String>) -> Self {
@@ -117,6 +125,9 @@ impl Header {
             let value = text(name).ok_or_else(|| Foreign::new(format!("it has no header {name}")))?;
             value.parse::<u64>().map_err(|_| Foreign::new(format!("its header {name} is not a number")))
         };
+        if text(FORMAT_HEADER).is_none() {
+            return Err(Foreign::of_others(&format!("it has no header {FORMAT_HEADER}")));
+        }
         match number(FORMAT_HEADER)? {
             0 => return Err(Foreign::new(format!("its header {FORMAT_HEADER} is 0"))),
             format if format == u64::from(FORMAT) => {}

@@ -216,6 +216,7 @@ impl NatsSource {
         let unreadable = |error| SourceError::again(format!("a message of NATS has no number: {error}"));
         let info = message.info().map_err(unreadable)?;
         let (sequence, counted, pending) = (info.stream_sequence, info.consumer_sequence, info.pending);
+        let deliveries = info.delivered;
         let time = time(info.published.unix_timestamp_nanos());
         if self.is_exact() {
             // A message was lost on its way, for example when the connection was cut.
@@ -225,10 +226,14 @@ impl NatsSource {
             }
             self.delivered = counted;
         }
-        let header = message.headers.as_ref().map_or_else(|| Err(Foreign::without_headers()), Header::read);
-        if sequence <= self.last && self.resumed != Some(sequence) {
+        let is_seen = sequence <= self.last && self.resumed != Some(sequence);
+        if is_seen || deliveries > 1 {
+            self.reached.tallies().redelivered.add_one();
+        }
+        if is_seen {
             return self.seen(message, sequence, time).await;
         }
+        let header = message.headers.as_ref().map_or_else(|| Err(Foreign::without_headers()), Header::read);
         if self.is_exact()
             && sequence > self.last
             && self.excused != Some(sequence)
@@ -286,7 +291,6 @@ impl NatsSource {
 
     /// A message that was read before: it is still held, or its acknowledgement was lost.
     async fn seen(&mut self, message: Message, sequence: u64, time: SystemTime) -> Result<Option<Next>, SourceError> {
-        self.reached.tallies().redelivered.add_one();
         if self.is_exact() {
             self.reached.passes();
             return Ok(None);

@@ -10,7 +10,7 @@ pub(crate) struct Tallies {
     pub(crate) takeovers: Tally,
     /// Partitions that another worker has claimed meanwhile.
     pub(crate) fences: Tally,
-    /// Messages that were read before.
+    /// Messages that were delivered more than once, to this worker or to others.
     pub(crate) redelivered: Tally,
     /// Messages of another format.
     pub(crate) foreign: Tally,

@@ -15,4 +15,5 @@ mod file_replaced;
 mod file_support;
 mod holes;
 mod misfits;
+mod moments;
 mod source;

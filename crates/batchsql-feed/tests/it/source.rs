@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +42,9 @@ pub(crate) struct State {
     pub(crate) told: Vec<u64>,
     pub(crate) refused: Vec<NotClaimed>,
     pub(crate) aside: Vec<bool>,
+    /// It does not get to settle anything, and how often it was to.
+    pub(crate) is_stuck: bool,
+    pub(crate) stuck: usize,
     /// Blocks that were returned, and whether a claim that was refused returns them again.
     returned: Vec<SourceBlock>,
     pub(crate) begins_anew: bool,
@@ -91,7 +95,17 @@ impl Source for Memory {
     }
 
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
-        self.state().settled.push(rows);
+        let is_stuck = {
+            let mut state = self.state();
+            state.stuck += usize::from(state.is_stuck);
+            if !state.is_stuck {
+                state.settled.push(rows);
+            }
+            state.is_stuck
+        };
+        if is_stuck {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
 
@@ -142,7 +156,7 @@ pub(crate) struct Fed {
     pub(crate) sink: ScriptedSink,
     pub(crate) pipeline: BatchSql,
     pub(crate) feeds: Feeds<Memory>,
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Fed {
@@ -163,8 +177,23 @@ impl Fed {
         options: impl FnOnce(FeedOptions) -> FeedOptions,
         builder: impl FnOnce(BatchSqlBuilder<ScriptedSink>) -> BatchSqlBuilder<ScriptedSink>,
     ) -> Self {
-        let (sink, folder) = (ScriptedSink::new(), tempfile::tempdir().unwrap());
+        let (sink, folder) = (ScriptedSink::new(), Arc::new(tempfile::tempdir().unwrap()));
         sink.keep_positions();
+        Self::of(sink, folder, schemas, options, builder)
+    }
+
+    /// As another process on the same database and files.
+    pub(crate) fn again(&self, options: impl FnOnce(FeedOptions) -> FeedOptions) -> Self {
+        Self::of(self.sink.clone(), Arc::clone(&self.folder), Vec::new(), options, |builder| builder)
+    }
+
+    fn of(
+        sink: ScriptedSink,
+        folder: Arc<tempfile::TempDir>,
+        schemas: Vec<Schema>,
+        options: impl FnOnce(FeedOptions) -> FeedOptions,
+        builder: impl FnOnce(BatchSqlBuilder<ScriptedSink>) -> BatchSqlBuilder<ScriptedSink>,
+    ) -> Self {
         let config = PipelineConfig::default().flush_interval(Duration::from_millis(1));
         let ordered = OrderedTables::of(&config);
         let pipeline = builder(without_ends(BatchSql::builder(sink.clone()), config)).start().unwrap();
@@ -180,6 +209,11 @@ impl Fed {
         let state = Arc::new(PartitionState::new(TABLE, partition, settled));
         self.feeds.start(Arc::clone(&state), source.clone()).unwrap();
         state
+    }
+
+    /// Where the lines of rejected rows are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The lines of rejected rows.

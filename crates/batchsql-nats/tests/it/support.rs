@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::{self, Context};
 use batchsql_core::{BatchSql, BatchSqlBuilder, ColumnType, Conflict, DynRow, PipelineConfig, Schema};
 use batchsql_nats::{NatsSink, StreamOptions, Worker, WorkerOptions};
-use batchsql_postgres::sqlx::{self, Connection as _, PgConnection};
 use batchsql_sqlite::SqliteSink;
 use batchsql_testserver::{Kind, dsn, unique};
 
@@ -140,45 +139,18 @@ pub(crate) async fn last(context: &Context, stream: &StreamOptions) -> u64 {
 }
 
 /// Waits until something is true.
-pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    until_within(LIMIT, what, is_so).await;
+}
+
+pub(crate) async fn until_within(limit: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !is_so().await {
-        assert!(start.elapsed() < LIMIT, "waited in vain: {what}");
+        assert!(start.elapsed() < limit, "waited in vain: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 pub(crate) fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
-}
-
-/// A database of its own on the shared server. It goes with the server.
-pub(crate) struct Postgres {
-    dsn: String,
-}
-
-impl Postgres {
-    pub(crate) async fn new(shared: &str, name: &str) -> Self {
-        let mut admin = PgConnection::connect(shared).await.unwrap();
-        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.unwrap();
-        let (server, parameters) = shared.split_once('?').unwrap_or((shared, ""));
-        let (server, _) = server.rsplit_once('/').unwrap();
-        Self { dsn: format!("{server}/{name}?{parameters}") }
-    }
-
-    pub(crate) fn dsn(&self) -> &str {
-        &self.dsn
-    }
-
-    pub(crate) async fn execute(&self, sql: &str) {
-        let mut conn = PgConnection::connect(&self.dsn).await.unwrap();
-        sqlx::query(sql).execute(&mut conn).await.unwrap();
-    }
-
-    /// The ids in a table, sorted.
-    pub(crate) async fn ids(&self, table: &str) -> Vec<i64> {
-        let mut conn = PgConnection::connect(&self.dsn).await.unwrap();
-        let query = format!("SELECT id FROM {table} ORDER BY id");
-        sqlx::query_scalar(&query).fetch_all(&mut conn).await.unwrap()
-    }
 }

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::Context;
-use batchsql_core::{Claim, ClaimFrom, FeedGauges, FeedProgress, FeedTable, MetricsReporter, PartitionKey, StopReason};
+use batchsql_core::{
+    BatchSqlBuilder, Claim, ClaimFrom, FeedGauges, FeedProgress, FeedTable, MetricsReporter, PartitionKey, Sink,
+    StopReason,
+};
 use batchsql_nats::{Worker, WorkerOptions};
 use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server};
 
@@ -42,7 +45,17 @@ impl MetricsReporter for Observer {
 
 impl Observer {
     pub(crate) async fn worker(&self, target: &Target, context: &Context, options: WorkerOptions) -> Worker {
-        let builder = target.builder().metrics_reporter(self.clone());
+        self.start(target.builder(), context, options).await
+    }
+
+    /// A worker with this builder, which this observer sees.
+    pub(crate) async fn start<S: Sink>(
+        &self,
+        builder: BatchSqlBuilder<S>,
+        context: &Context,
+        options: WorkerOptions,
+    ) -> Worker {
+        let builder = builder.metrics_reporter(self.clone());
         Worker::start(context.clone(), builder, options).await.unwrap()
     }
 
@@ -57,7 +70,7 @@ impl Observer {
     }
 
     /// What was done for it.
-    fn done(&self) -> FeedProgress {
+    pub(crate) fn done(&self) -> FeedProgress {
         self.0.lock().unwrap().sums.get("plain").cloned().unwrap_or_default()
     }
 }

@@ -20,5 +20,7 @@ mod mistakes;
 mod options;
 #[cfg(unix)]
 mod panels;
+#[cfg(all(unix, feature = "chaos"))]
+mod scale;
 mod soak;
 mod support;

@@ -34,7 +34,7 @@ impl ScriptedSink {
             }
             Step::Fail(class) => Err(scripted(class)),
             Step::Panic => panic!("the script says so"),
-            Step::Hang | Step::HangInQueue => self.released().await,
+            Step::Hang | Step::HangAfter | Step::HangInQueue => self.released().await,
         }
     }
 }
@@ -191,6 +191,11 @@ impl Sink for ScriptedSink {
                     std::future::pending::<()>().await;
                 }
                 Err(SinkError::new(ErrorClass::Unknown, "the connection was lost; the write may arrive late"))
+            }
+            Step::HangAfter => {
+                let written = self.apply(rows, attempt, None);
+                self.released().await?;
+                written
             }
             Step::HangInQueue => {
                 attempt.defer();

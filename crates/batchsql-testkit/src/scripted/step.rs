@@ -46,6 +46,8 @@ pub enum Step {
     Panic,
     /// Waits until [`release`](crate::ScriptedSink::release), then applies the rows.
     Hang,
+    /// Applies the rows, then waits until [`release`](crate::ScriptedSink::release): the reply is on its way.
+    HangAfter,
     /// Waits in a queue of the sink until [`release`](crate::ScriptedSink::release), then applies the rows: while it
     /// waits, nothing has been sent.
     HangInQueue,

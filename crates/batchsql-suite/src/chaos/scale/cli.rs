@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use super::faults::Fault;
 use crate::database::DatabaseChoice;
 
 /// Workers on a JetStream: rows per second over the number of workers, and no row lost or doubled while they are killed.
@@ -39,6 +40,14 @@ pub struct Options {
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     pub faults: Option<Duration>,
 
+    /// Faults, separated by commas; default: all of them
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
+    pub fault: Vec<Fault>,
+
+    /// Only the runs with faults, and no measurements
+    #[arg(long)]
+    pub faults_only: bool,
+
     /// Decides the faults and their times; default: a new one, which is printed
     #[arg(long)]
     pub seed: Option<u64>,
@@ -66,6 +75,30 @@ impl Options {
 
     pub(super) fn faults(&self) -> Duration {
         self.faults.unwrap_or(Duration::from_secs(if self.quick { 20 } else { 60 }))
+    }
+
+    /// The kinds of faults, each once.
+    pub(super) fn kinds(&self) -> Vec<Fault> {
+        let is_meant = |fault: &Fault| self.fault.is_empty() || self.fault.contains(fault);
+        Fault::ALL.into_iter().filter(is_meant).collect()
+    }
+
+    /// The command that repeats this, with its seed.
+    pub(super) fn command(&self, seed: u64) -> String {
+        let databases: Vec<_> = DatabaseChoice::names_of(&self.db).iter().map(|database| database.name()).collect();
+        let workers: Vec<_> = self.workers.iter().map(u32::to_string).collect();
+        let kinds: Vec<_> = self.fault.iter().map(|fault| fault.name()).collect();
+        let kinds = if kinds.is_empty() { String::new() } else { format!(" --fault {}", kinds.join(",")) };
+        let flags = [("--faults-only", self.faults_only), ("--quick", self.quick)];
+        let flags: String = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| format!(" {flag}")).collect();
+        format!(
+            "cargo xtask scale --db {} --workers {} --rows {} --rounds {} --faults {}{kinds}{flags} --seed {seed}",
+            databases.join(","),
+            workers.join(","),
+            self.rows(),
+            self.rounds,
+            humantime::format_duration(self.faults())
+        )
     }
 
     /// The numbers of workers of the runs with faults.
@@ -106,8 +139,25 @@ mod tests {
     }
 
     #[test]
+    fn the_command_repeats_the_options() {
+        let given = ["--db", "postgres", "--workers", "2", "--fault", "worker-paused,worker-killed", "--faults-only"];
+        for given in [&given[..], &["--quick", "--faults", "0s"]] {
+            let first = options(given).unwrap();
+            let command = first.command(7);
+            let words: Vec<&str> = command.strip_prefix("cargo xtask scale ").unwrap().split(' ').collect();
+            let again = options(&words).unwrap();
+            assert_eq!((again.command(7), again.seed), (command, Some(7)));
+            assert_eq!((again.kinds(), again.faults_only), (first.kinds(), first.faults_only));
+        }
+        assert_eq!(options(&[]).unwrap().kinds(), Fault::ALL);
+        assert_eq!(options(&given).unwrap().kinds(), [Fault::WorkerKilled, Fault::WorkerPaused]);
+    }
+
+    #[test]
     fn numbers_that_make_no_sense_are_refused() {
-        for words in [["--workers", "0"], ["--workers", "65"], ["--rows", "10"], ["--faults", "soon"]] {
+        for words in
+            [["--workers", "0"], ["--workers", "65"], ["--rows", "10"], ["--faults", "soon"], ["--fault", "none"]]
+        {
             assert!(options(&words).is_err(), "{words:?}");
         }
     }

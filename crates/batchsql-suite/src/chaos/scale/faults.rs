@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use fastrand::Rng;
 
 use super::job::PIN;
 
 /// What happens to a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub enum Fault {
     /// `kill -9` of a worker; another one is started.
     WorkerKilled,
     /// SIGSTOP of a worker for longer than its partitions stay with it, then SIGCONT.
@@ -21,7 +22,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [Self::WorkerKilled, Self::WorkerPaused, Self::NatsKilled, Self::DatabaseKilled];
+    pub(super) const ALL: [Self; 4] = [Self::WorkerKilled, Self::WorkerPaused, Self::NatsKilled, Self::DatabaseKilled];
 
     /// Its name in reports.
     pub(super) fn name(self) -> &'static str {
@@ -51,19 +52,19 @@ pub(super) struct Timed {
     pub(super) choice: usize,
 }
 
-/// The faults of a run: each kind once in a random order, then others until the time is over.
-pub(super) fn plan(time: Duration, seed: u64) -> Vec<Timed> {
+/// The faults of a run: each of these kinds once in a random order, then others of them until the time is over.
+pub(super) fn plan(kinds: &[Fault], time: Duration, seed: u64) -> Vec<Timed> {
     let mut random = Rng::with_seed(seed);
-    let mut first = Fault::ALL;
+    let mut first = kinds.to_vec();
     random.shuffle(&mut first);
     let (mut faults, mut total) = (Vec::new(), Duration::ZERO);
     let mut first = first.into_iter();
     loop {
         let fault = first.next();
-        if fault.is_none() && total >= time {
+        if fault.is_none() && (total >= time || kinds.is_empty()) {
             return faults;
         }
-        let fault = fault.unwrap_or_else(|| Fault::ALL[random.usize(..Fault::ALL.len())]);
+        let fault = fault.unwrap_or_else(|| kinds[random.usize(..kinds.len())]);
         let timed = Timed {
             fault,
             pause: Duration::from_millis(random.u64(300..1_500)),
@@ -82,8 +83,8 @@ mod tests {
     #[test]
     fn every_fault_comes_and_a_seed_repeats_them() {
         for seed in 0..50 {
-            let faults = plan(Duration::from_secs(20), seed);
-            assert_eq!(faults, plan(Duration::from_secs(20), seed));
+            let faults = plan(&Fault::ALL, Duration::from_secs(20), seed);
+            assert_eq!(faults, plan(&Fault::ALL, Duration::from_secs(20), seed));
             let mut first: Vec<Fault> = faults[..4].iter().map(|timed| timed.fault).collect();
             first.sort_unstable();
             assert_eq!(first, Fault::ALL);
@@ -92,6 +93,18 @@ mod tests {
             let total: Duration = faults.iter().map(|timed| timed.pause + timed.lasts).sum();
             assert!(total >= Duration::from_secs(20) && total < Duration::from_secs(40), "{total:?}");
         }
-        assert_eq!(plan(Duration::ZERO, 1).len(), 4);
+        assert_eq!(plan(&Fault::ALL, Duration::ZERO, 1).len(), 4);
+    }
+
+    #[test]
+    fn a_run_may_have_some_kinds_only() {
+        let kinds = [Fault::WorkerKilled, Fault::WorkerPaused];
+        let faults = plan(&kinds, Duration::from_secs(60), 1);
+        assert!(faults.len() > 4 && faults.iter().all(|timed| kinds.contains(&timed.fault)), "{faults:?}");
+        assert_eq!(plan(&kinds, Duration::ZERO, 1).len(), 2);
+        assert_eq!(plan(&[], Duration::from_secs(60), 1), []);
+        for fault in Fault::ALL {
+            assert_eq!(fault.to_possible_value().unwrap().get_name(), fault.name());
+        }
     }
 }

@@ -41,17 +41,7 @@ pub async fn run(options: Options) -> Result<bool> {
             Err(error) => results.push(failed(entry(database, 0), &error)),
         }
     }
-    let names: Vec<_> = DatabaseChoice::names_of(&options.db).iter().map(|database| database.name()).collect();
-    let workers: Vec<_> = options.workers.iter().map(u32::to_string).collect();
-    let command = format!(
-        "cargo xtask scale --db {} --workers {} --rows {} --rounds {} --faults {}{} --seed {seed}",
-        names.join(","),
-        workers.join(","),
-        options.rows(),
-        options.rounds,
-        humantime::format_duration(options.faults()),
-        if options.quick { " --quick" } else { "" }
-    );
+    let command = options.command(seed);
     let results = Results { seed, command, partitions: PARTITIONS, results };
     let folder = &options.report_dir;
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -63,6 +53,13 @@ pub async fn run(options: Options) -> Result<bool> {
 }
 
 async fn of_database(servers: &Servers, options: &Options, seed: u64) -> Vec<Entry> {
+    let entries = if options.faults_only { Vec::new() } else { measured(servers, options).await };
+    let of_faults = with_faults(servers, options, seed).await;
+    entries.into_iter().chain(of_faults).collect()
+}
+
+/// Rows per second of each number of workers, and from memory.
+async fn measured(servers: &Servers, options: &Options) -> Vec<Entry> {
     let (database, rows) = (servers.database, options.rows());
     let workers = std::iter::once(0).chain(options.workers.iter().copied());
     let mut series: Vec<Series> = workers.map(Series::new).collect();
@@ -81,9 +78,14 @@ async fn of_database(servers: &Servers, options: &Options, seed: u64) -> Vec<Ent
         }
     }
     let memory = series[0].rounds.clone();
-    let mut entries: Vec<Entry> = series.into_iter().map(|series| series.entry(database, &memory)).collect();
+    series.into_iter().map(|series| series.entry(database, &memory)).collect()
+}
+
+/// What is in the tables after faults, with each number of workers.
+async fn with_faults(servers: &Servers, options: &Options, seed: u64) -> Vec<Entry> {
+    let (database, mut entries) = (servers.database, Vec::new());
     for workers in options.workers_with_faults() {
-        let faults = faults::plan(options.faults(), seed.wrapping_add(workers.into()));
+        let faults = faults::plan(&options.kinds(), options.faults(), seed.wrapping_add(workers.into()));
         let found = conductor::run(servers, workers, &faults, seed).await;
         let with_faults = Entry {
             faults: faults.iter().map(|Timed { fault, .. }| fault.name()).collect(),
