@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use batchsql_testserver::{Kind, Server, dsn, unique};
+use batchsql_testserver::{Frozen, Kind, Server, dsn, unique};
 
 use crate::support::{Target, until};
 
@@ -98,11 +98,6 @@ async fn kills(target: &Target, database: &str, seed: u64, count: impl AsyncFn()
     (accepted, next)
 }
 
-fn signal(running: &Running, signal: &str) {
-    let pid = running.0.id().to_string();
-    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-}
-
 /// A worker that is frozen for longer than its leases: another one takes its partitions over, and what it still wants to
 /// commit when it goes on is refused.
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +108,7 @@ async fn a_frozen_worker_writes_nothing_when_it_goes_on() {
     let (url, stream) = (dsn(Kind::Nats), unique("readings"));
     let (folder, letters) = (target.path("intake"), target.path("dead-letters.ndjson"));
     let work = || start(&["work", &url, &stream, &database, letters.to_str().unwrap()]);
-    let (frozen, other) = (work(), work());
+    let (worker, other) = (work(), work());
     let publishing = |from: i64, to: i64| {
         let (url, stream, folder) = (url.clone(), stream.clone(), folder.clone());
         tokio::task::spawn_blocking(move || publish(&url, &stream, &folder, from, to, None))
@@ -126,15 +121,15 @@ async fn a_frozen_worker_writes_nothing_when_it_goes_on() {
         let (from, to) = (round * 300, (round + 1) * 300);
         let rows = publishing(from, to);
         tokio::time::sleep(Duration::from_millis(30)).await;
-        signal(&frozen, "-STOP");
+        let frozen = Frozen::stop(worker.0.id()).expect("it runs");
         rows.await.unwrap();
         // Its partitions too, which the other one gets when the leases are over. A frozen transaction may hold the database of
         // SQLite, so that nobody writes until it goes on.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        signal(&frozen, "-CONT");
+        frozen.resume();
         has(usize::try_from(to).unwrap()).await;
     }
-    drop((frozen, other));
+    drop((worker, other));
     assert_eq!(target.ids("readings").await, (0..1200).collect::<Vec<_>>());
 }
 
