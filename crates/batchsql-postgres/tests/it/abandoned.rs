@@ -201,9 +201,8 @@ async fn a_session_that_stands_still_in_a_batch_does_not_overwrite_newer_rows() 
         };
         let (old, flushed_old) = submit_all("v1").await;
         // A batch that is given up before its session stands still has another session then.
-        let waits = format!(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'"
-        );
+        let waits =
+            format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");
         let frozen = in_time("a session that waits", async {
             loop {
                 let found = read(&admin, &waits).await.first().and_then(|pid| Frozen::stop(pid.parse().unwrap()));

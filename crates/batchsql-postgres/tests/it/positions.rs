@@ -272,7 +272,8 @@ async fn a_process_that_is_frozen_in_a_step_does_not_keep_its_partition() {
         locking.execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
         let name = unique("frozen");
         let theirs = with_parameter(&dsn, &format!("application_name={name}"));
-        let mut process = Process::start(&mut process::command("positions::step_of_a_process", &[&theirs, way])).unwrap();
+        let mut process =
+            Process::start(&mut process::command("positions::step_of_a_process", &[&theirs, way])).unwrap();
         let until = async |sql: &str, expected: i64| {
             let begin = std::time::Instant::now();
             while numbers(&sink, sql).await != [expected] {

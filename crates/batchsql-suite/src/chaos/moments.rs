@@ -29,9 +29,8 @@ pub(super) struct Moments {
 
 impl Moments {
     pub(super) fn of(timeline: &[Timed]) -> Self {
-        let both = |(fault, timed): (usize, &Timed)| {
-            [(timed.begin, Moment::Begin(fault)), (timed.end, Moment::End(fault))]
-        };
+        let both =
+            |(fault, timed): (usize, &Timed)| [(timed.begin, Moment::Begin(fault)), (timed.end, Moment::End(fault))];
         let groups = timeline.iter().map(|timed| group(timed.fault)).collect();
         let mut moments = Self { left: timeline.iter().enumerate().flat_map(both).collect(), groups };
         moments.sort();
@@ -71,11 +70,8 @@ mod tests {
     fn what_is_put_off_keeps_its_order_and_lets_others_go_first() {
         let seconds = Duration::from_secs;
         let timed = |fault, begin, end| Timed { fault, begin: seconds(begin), end: seconds(end) };
-        let timeline = [
-            timed(Fault::ColumnAdded, 1, 3),
-            timed(Fault::SessionsLeft, 0, 5),
-            timed(Fault::ServerKilled, 4, 6),
-        ];
+        let timeline =
+            [timed(Fault::ColumnAdded, 1, 3), timed(Fault::SessionsLeft, 0, 5), timed(Fault::ServerKilled, 4, 6)];
         let mut moments = Moments::of(&timeline);
         assert_eq!(moments.take(), Some((seconds(0), Moment::Begin(1))));
         let locked = moments.take().unwrap();

@@ -2,7 +2,8 @@
 //! Must not know a database.
 
 use batchsql::{
-    Attempt, Claim, Claimed, DynSink, Limits, PartitionKey, Rows, Schema, Sink, SinkError, Step, StoredPosition, Written,
+    Attempt, Claim, Claimed, DynSink, Limits, PartitionKey, Rows, Schema, Sink, SinkError, Step, StoredPosition,
+    Written,
 };
 
 /// A step of this sink loses its rows when it fails or when the writer is killed between the two transactions.

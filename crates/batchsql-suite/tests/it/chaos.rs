@@ -52,12 +52,8 @@ fn rows_end_as_reported_while_there_are_faults() {
 
 #[test]
 fn rows_end_as_reported_on_mysql_and_redis_too() {
-    let expected = [
-        ("mysql", "server-killed"),
-        ("mysql", "replies-lost"),
-        ("redis", "server-killed"),
-        ("redis", "replies-lost"),
-    ];
+    let expected =
+        [("mysql", "server-killed"), ("mysql", "replies-lost"), ("redis", "server-killed"), ("redis", "replies-lost")];
     passes(&["--db", "mysql,redis", "--fault", "server-killed,replies-lost"], &expected);
 }
 

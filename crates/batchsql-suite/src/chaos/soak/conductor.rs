@@ -172,7 +172,8 @@ impl Soak {
             sleep(fault.lasts()).await;
             self.writer.tell(RELEASE)?;
         } else {
-            let begun = self.stage.begin_alone(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
+            let begun =
+                self.stage.begin_alone(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
             sleep(fault.lasts()).await;
             self.stage.end_alone(begun).await.with_context(|| format!("cannot end {}", fault.name()))?;
         }
