@@ -42,6 +42,14 @@ impl Frozen {
         }
     }
 
+    /// Whether the process was told to end (`SIGTERM`), which it learns when it goes on. Known on Linux only.
+    pub fn is_told_to_end(&self) -> bool {
+        const TERM: u64 = 1 << 14;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process)).unwrap_or_default();
+        let pending = status.lines().filter_map(|line| line.strip_prefix("ShdPnd:").or(line.strip_prefix("SigPnd:")));
+        pending.filter_map(|bits| u64::from_str_radix(bits.trim(), 16).ok()).any(|bits| bits & TERM != 0)
+    }
+
     /// Lets it go on.
     pub fn resume(self) {
         drop(self);
@@ -95,6 +103,7 @@ mod tests {
         echo("before");
         let frozen = Frozen::stop(child.id()).expect("it runs");
         assert_eq!(states(child.id()), Some(vec!['T']));
+        assert!(!frozen.is_told_to_end());
         frozen.resume();
         echo("after");
         child.kill().unwrap();
