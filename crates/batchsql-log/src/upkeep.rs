@@ -169,10 +169,8 @@ fn next_to_give_way(engine: &Engine) -> Option<FileKey> {
         return None;
     }
     let full = engine.shared.intake().full;
-    if !is_tight(engine) && !(full == Some(Full::MinFree) && is_low(options)) {
-        return None;
-    }
-    removable(engine, true, Kept::GiveWay).into_iter().next()
+    let needs_space = is_tight(engine) || (full == Some(Full::MinFree) && is_low(options));
+    if needs_space { removable(engine, true, Kept::GiveWay).into_iter().next() } else { None }
 }
 
 /// The disk has less than `min_free_bytes` left.
