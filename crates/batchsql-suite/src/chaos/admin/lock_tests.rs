@@ -20,7 +20,7 @@ async fn check<L>(admin: &dyn Admin, lock: impl AsyncFn(String) -> L) {
         let keyed = scene.names.keyed.clone();
         let locker = lock(format!("INSERT INTO {keyed} VALUES (1, 1, 1, 1, 'x')")).await;
         let begin = Instant::now();
-        let refused = admin.begin(fault, &mut scene).await.err().expect("a lock is held");
+        let refused = admin.begin(fault, &mut scene).await.expect_err("a lock is held");
         assert!(refused.is::<NotLocked>(), "{fault:?}: {refused:#}");
         // Less than what any other statement may take.
         assert!(begin.elapsed() < super::interface::CALL, "{:?}", begin.elapsed());
