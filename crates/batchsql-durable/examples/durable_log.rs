@@ -1,4 +1,4 @@
-//! Looks into the folder of a durable intake: what is in it, whether it is whole, and the rows that wait in it.
+//! Looks into the folder of a durable intake: what is in it, whether it is whole, and the rows in it.
 //!
 //! ```sh
 //! cargo run -p batchsql-durable --example durable_log -- inspect /var/lib/app/intake
@@ -6,7 +6,8 @@
 //! cargo run -p batchsql-durable --example durable_log -- export /var/lib/app/intake > rows.ndjson
 //! ```
 //!
-//! `export` prints the rows **with their values**. Stop the program that uses the folder first, or add `--in-use`.
+//! `export` prints the rows that wait, with `--all` also those that have ended and are kept, **with their values**. Stop the
+//! program that uses the folder first, or add `--in-use`.
 //! The exit code is 0 if the log is whole, 1 if something is damaged, missing or unreadable, and 2 if it cannot be read at all.
 
 use std::env;
@@ -16,13 +17,14 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use batchsql_durable::tools::{IntakeFolder, Recovery};
+use batchsql_durable::tools::{Export, IntakeFolder, Recovery};
 
-const USAGE: &str = "usage: durable_log inspect|verify|export FOLDER [--in-use]
+const USAGE: &str = "usage: durable_log inspect|verify|export FOLDER [--in-use] [--all]
 
   inspect   lists the files, and how many rows wait in each partition
   verify    reads every file with its checksums
   export    prints the rows that wait as NDJSON, with their values
+  --all     export: also the rows that have ended and are still in the log (DurableOptions::keep_for)
   --in-use  looks without the lock, while a program uses the folder: the newest rows may look torn";
 
 /// What the arguments ask for.
@@ -35,7 +37,9 @@ enum Call {
 enum Verb {
     Inspect,
     Verify,
+    /// Those that wait.
     Export,
+    ExportAll,
 }
 
 fn main() -> ExitCode {
@@ -67,17 +71,21 @@ fn main() -> ExitCode {
 fn parse(arguments: &[OsString]) -> Option<Call> {
     let is_option = |word: &&OsString| word.as_encoded_bytes().starts_with(b"-");
     let (options, words): (Vec<_>, Vec<_>) = arguments.iter().partition(is_option);
-    let is_in_use = match options[..] {
-        [] => false,
-        [option] if option == "--in-use" => true,
-        [option] if option == "--help" || option == "-h" => return Some(Call::Help),
-        _ => return None,
-    };
+    let (mut is_in_use, mut is_all) = (false, false);
+    for option in options {
+        match option.to_str()? {
+            "--in-use" => is_in_use = true,
+            "--all" => is_all = true,
+            "--help" | "-h" => return Some(Call::Help),
+            _ => return None,
+        }
+    }
     let [verb, folder] = words[..] else { return None };
-    let verb = match verb.to_str()? {
-        "inspect" => Verb::Inspect,
-        "verify" => Verb::Verify,
-        "export" => Verb::Export,
+    let verb = match (verb.to_str()?, is_all) {
+        ("inspect", false) => Verb::Inspect,
+        ("verify", false) => Verb::Verify,
+        ("export", false) => Verb::Export,
+        ("export", true) => Verb::ExportAll,
         _ => return None,
     };
     Some(Call::Run { verb, folder: folder.into(), is_in_use })
@@ -90,7 +98,8 @@ fn run(verb: Verb, folder: &Path, is_in_use: bool) -> Result<bool, Box<dyn Error
     let (recovery, is_readable) = match verb {
         Verb::Inspect => (inspect(&folder, &mut out)?, true),
         Verb::Verify => (folder.verify()?, true),
-        Verb::Export => export(&folder, &mut out)?,
+        Verb::Export => report_export(folder.export(&mut out)?),
+        Verb::ExportAll => report_export(folder.export_all(&mut out)?),
     };
     out.flush()?;
     Ok(report(&recovery) && is_readable)
@@ -111,14 +120,13 @@ fn inspect(folder: &IntakeFolder, out: &mut impl Write) -> Result<Recovery, Box<
     Ok(inspection.recovery)
 }
 
-fn export(folder: &IntakeFolder, out: &mut impl Write) -> Result<(Recovery, bool), Box<dyn Error>> {
-    let export = folder.export(out)?;
+fn report_export(export: Export) -> (Recovery, bool) {
     for block in &export.unreadable {
         let (table, partition, first, last) = (&block.table, block.partition, block.first, block.last);
         eprintln!("unreadable: rows {first} to {last} of {table}, partition {partition}: {}", block.reason);
     }
     eprintln!("{} rows", export.rows);
-    Ok((export.recovery, export.unreadable.is_empty()))
+    (export.recovery, export.unreadable.is_empty())
 }
 
 /// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing.

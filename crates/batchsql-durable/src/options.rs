@@ -114,6 +114,17 @@ impl DurableOptions {
         self
     }
 
+    /// How long rows that have ended stay in the log, to be exported, for example after the database was restored from a backup:
+    /// [`IntakeFolder::export_all`](crate::tools::IntakeFolder::export_all). It is counted from the last row that was stored in
+    /// the same file, and rows that wait stay in any case. Default: zero, a file is removed when all of its rows have ended.
+    ///
+    /// They are a part of [`disk_bytes`](Self::disk_bytes). When new rows need the space, or the disk has less than
+    /// [`min_free_bytes`](Self::min_free_bytes), the oldest ones are removed before their time.
+    pub fn keep_for(mut self, keep_for: Duration) -> Self {
+        self.log = self.log.keep_for(keep_for);
+        self
+    }
+
     /// The size of the files of the log, in bytes; default 64 MiB. A row must fit into half of one.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;

@@ -1,5 +1,5 @@
-//! Looking into the folder of a durable intake without its program: what is in it, whether it is whole, and the rows that
-//! wait. Nothing is changed.
+//! Looking into the folder of a durable intake without its program: what is in it, whether it is whole, the rows that wait,
+//! and those that are kept. Nothing is changed.
 //!
 //! The example `durable_log` of this crate is a program of it:
 //! `cargo run -p batchsql-durable --example durable_log -- inspect FOLDER`.
@@ -51,7 +51,7 @@ pub struct IntakeFolder {
     _lock: Option<Box<dyn Lock>>,
 }
 
-/// What [`IntakeFolder::export`] has written, and what it could not.
+/// What [`IntakeFolder::export`] and [`IntakeFolder::export_all`] have written, and what they could not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Export {
@@ -63,7 +63,7 @@ pub struct Export {
     pub recovery: Recovery,
 }
 
-/// A block with rows that wait, and that cannot be read.
+/// A block with rows that were to be written, and that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnreadableBlock {
@@ -80,7 +80,7 @@ pub struct UnreadableBlock {
 }
 
 impl Export {
-    /// Whether every row that waits was written: nothing is damaged, missing or unreadable.
+    /// Whether every row was written that was asked for: nothing is damaged, missing or unreadable.
     pub fn is_whole(&self) -> bool {
         self.unreadable.is_empty() && self.recovery.damages.is_empty() && self.recovery.gaps.is_empty()
     }
@@ -176,13 +176,32 @@ impl IntakeFolder {
     /// # Errors
     /// As [`inspect`](Self::inspect), and the first error of `out`. What was written until then stays.
     pub fn export(&self, out: &mut impl Write) -> Result<Export, ToolError> {
+        self.export_rows(Which::Waiting, out)
+    }
+
+    /// As [`export`](Self::export), also with the rows that have ended and are still in the log:
+    /// [`DurableOptions::keep_for`](crate::DurableOptions::keep_for). Those that were rejected are among them, and in the
+    /// dead-letter file too. The outcome of all is `unknown`, and `time` is when a row was stored.
+    ///
+    /// # Errors
+    /// As [`export`](Self::export).
+    pub fn export_all(&self, out: &mut impl Write) -> Result<Export, ToolError> {
+        self.export_rows(Which::All, out)
+    }
+
+    fn export_rows(&self, which: Which, out: &mut impl Write) -> Result<Export, ToolError> {
         let (mut rows, mut unreadable) = (0, Vec::new());
         let recovery = tools::export(&self.options(), |exported| {
             let block = &exported.block;
-            if exported.is_settled || block.last() <= exported.settled_up_to {
+            let ended = match which {
+                Which::Waiting if exported.is_settled => block.last(),
+                Which::Waiting => exported.settled_up_to,
+                Which::All => 0,
+            };
+            if block.last() <= ended {
                 return Ok(());
             }
-            match waiting(&exported) {
+            match lines_behind(&exported, ended) {
                 Ok(lines) => {
                     rows += lines.len() as u64;
                     lines.iter().try_for_each(|line| out.write_all(line.as_bytes()))
@@ -208,15 +227,22 @@ impl IntakeFolder {
     }
 }
 
-/// The lines of the rows of a block that wait.
-fn waiting(exported: &tools::Exported) -> Result<Vec<String>, String> {
+/// Which rows are exported.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    Waiting,
+    All,
+}
+
+/// The lines of the rows of a block behind a sequence.
+fn lines_behind(exported: &tools::Exported, ended: u64) -> Result<Vec<String>, String> {
     let block = &exported.block;
     let bytes = block.schema_bytes.as_deref().ok_or("its schema record is lost")?;
     let schema = decode_schema(bytes).map_err(|error| format!("its schema cannot be read: {error}"))?;
     let columns: Vec<_> = schema.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
     let rows = decode(&columns, block.count, &block.bytes).map_err(|error: Unreadable| error.to_string())?;
-    let waits = (block.first..).zip(rows).filter(|(sequence, _)| *sequence > exported.settled_up_to);
-    Ok(waits.map(|(sequence, values)| line(exported, &schema, sequence, &values)).collect())
+    let behind = (block.first..).zip(rows).filter(|(sequence, _)| *sequence > ended);
+    Ok(behind.map(|(sequence, values)| line(exported, &schema, sequence, &values)).collect())
 }
 
 fn line(exported: &tools::Exported, schema: &LoggedSchema, sequence: u64, values: &[Value]) -> String {

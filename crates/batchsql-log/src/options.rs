@@ -142,7 +142,9 @@ impl Options {
         self
     }
 
-    /// How long settled rows can be read again, from the last block of their segment on. Default: zero.
+    /// How long settled rows can be read again, from the last block of their segment on. Default: zero. When new rows need the
+    /// space ([`disk_bytes`](Self::disk_bytes), [`min_free_bytes`](Self::min_free_bytes)), the oldest of these segments are
+    /// removed before their time.
     pub fn keep_for(mut self, keep_for: Duration) -> Self {
         self.keep_for = keep_for;
         self

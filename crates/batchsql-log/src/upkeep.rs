@@ -22,6 +22,7 @@ use crate::{
     },
     fs::Access,
     model::{FileKey, Stream},
+    options::Options,
     scan::{Found, Scanner},
     shared::Full,
 };
@@ -62,9 +63,11 @@ impl Upkeep {
     pub(crate) fn run(&mut self, engine: &mut Engine, is_urgent: bool) {
         self.check_full(engine);
         let waited = self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
-        let aged =
-            !engine.shared.options.keep_for.is_zero() && self.trimmed_at.is_none_or(|at| at.elapsed() >= AGE_CHECK);
-        if is_urgent || aged || (self.settled_since_trim && waited) {
+        let keeps = !engine.shared.options.keep_for.is_zero();
+        let aged = keeps && self.trimmed_at.is_none_or(|at| at.elapsed() >= AGE_CHECK);
+        // Before a block is refused.
+        let gives_way = || keeps && waited && engine.active.is_some() && next_to_give_way(engine).is_some();
+        if is_urgent || aged || (self.settled_since_trim && waited) || gives_way() {
             self.settled_since_trim = false;
             self.trimmed_at = Some(Instant::now());
             if trim(engine, is_urgent) > 0 {
@@ -88,10 +91,8 @@ impl Upkeep {
             return;
         }
         self.free_checked_at_block_bytes = Some(written);
-        let is_low = options.min_free_bytes > 0
-            && matches!(options.file_system.free_bytes(&options.folder), Ok(Some(free)) if free < options.min_free_bytes);
         let now = match full {
-            _ if is_low => Some(Full::MinFree),
+            _ if is_low(options) => Some(Full::MinFree),
             // Kept entries are written before new ones are taken.
             Some(full @ (Full::NoSpace | Full::Failing))
                 if self.full_since.is_none() || engine.flush(true).is_err() =>
@@ -115,13 +116,14 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         return 0;
     }
     let has_aside = engine.shared.catalog().streams.values().any(|view| view.is_aside);
-    if removable(engine, false).is_empty() && !has_aside && !is_urgent && !is_tight(engine) {
+    let gives_way = next_to_give_way(engine).is_some();
+    if removable(engine, false, Kept::Stay).is_empty() && !has_aside && !is_urgent && !is_tight(engine) && !gives_way {
         return 0;
     }
     if engine.flush(true).is_err() {
         return 0;
     }
-    if engine.active.is_none() && removable(engine, true).is_empty() {
+    if engine.active.is_none() && removable(engine, true, Kept::Stay).is_empty() && !gives_way {
         // A clean close that is still true stays.
         return 0;
     }
@@ -132,19 +134,49 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
     if is_tight(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
         return 0;
     }
-    let keys = removable(engine, true);
-    if keys.is_empty() || (engine.active.is_none() && engine.start_segment().is_err()) {
+    let keys = removable(engine, true, Kept::Stay);
+    let is_needed = !keys.is_empty() || next_to_give_way(engine).is_some();
+    if !is_needed || (engine.active.is_none() && engine.start_segment().is_err()) {
         return 0;
     }
     let mut removed = 0;
     for key in keys {
-        if engine.remove_segment(key).is_ok() {
-            engine.shared.catalog().remove_file(key);
-            removed += 1;
+        removed += usize::from(remove(engine, key));
+    }
+    while let Some(key) = next_to_give_way(engine) {
+        if !remove(engine, key) {
+            break;
         }
+        removed += 1;
     }
     engine.shared.stats().trimmed += removed as u64;
     removed
+}
+
+/// Whether the file is gone.
+fn remove(engine: &mut Engine, key: FileKey) -> bool {
+    let is_removed = engine.remove_segment(key).is_ok();
+    if is_removed {
+        engine.shared.catalog().remove_file(key);
+    }
+    is_removed
+}
+
+/// With `keep_for`, the oldest file whose time is not over, and which is removed nevertheless, because new rows need its space.
+fn next_to_give_way(engine: &Engine) -> Option<FileKey> {
+    let options = &engine.shared.options;
+    if options.keep_for.is_zero() {
+        return None;
+    }
+    let full = engine.shared.intake().full;
+    let needs_space = is_tight(engine) || (full == Some(Full::MinFree) && is_low(options));
+    if needs_space { removable(engine, true, Kept::GiveWay).into_iter().next() } else { None }
+}
+
+/// The disk has less than `min_free_bytes` left.
+fn is_low(options: &Options) -> bool {
+    options.min_free_bytes > 0
+        && matches!(options.file_system.free_bytes(&options.folder), Ok(Some(free)) if free < options.min_free_bytes)
 }
 
 /// A block may be refused for want of space.
@@ -158,8 +190,15 @@ fn is_settled(engine: &Engine, stream: Stream, place: &Place) -> bool {
     engine.streams.get(&stream).is_some_and(|state| state.durable_settled.contains(place.first, place.last))
 }
 
-/// Files without unsettled rows whose time is over; `durably`: as it is on disk.
-fn removable(engine: &Engine, durably: bool) -> Vec<FileKey> {
+/// What becomes of settled files whose time (`keep_for`) is not over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Stay,
+    GiveWay,
+}
+
+/// Files without unsettled rows, the oldest first; `durably`: as it is on disk.
+fn removable(engine: &Engine, durably: bool, kept_files: Kept) -> Vec<FileKey> {
     let options = &engine.shared.options;
     let kept_since = options.file_system.now().saturating_sub(millis(options.keep_for));
     let active = engine.active.as_ref().map(|active| active.key);
@@ -174,7 +213,7 @@ fn removable(engine: &Engine, durably: bool) -> Vec<FileKey> {
     }
     let is_removable = |(key, file): &(&FileKey, &FileView)| {
         // Without `keep_for` a clock that goes back must not keep segments.
-        let is_old = options.keep_for.is_zero() || file.newest <= kept_since;
+        let is_old = options.keep_for.is_zero() || kept_files == Kept::GiveWay || file.newest <= kept_since;
         // A file without blocks is removed with others, not for itself.
         let has_blocks = !file.streams.is_empty() || durably;
         is_old && has_blocks && !kept.contains(key)

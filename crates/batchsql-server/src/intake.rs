@@ -236,7 +236,7 @@ pub(crate) fn options(durable: &Durable) -> DurableOptions {
         Sync::Os => SyncPolicy::Os,
     };
     let options = DurableOptions::new(&durable.folder).sync_policy(policy);
-    let options = options.disk_bytes(durable.disk).min_free_bytes(durable.min_free);
+    let options = options.disk_bytes(durable.disk).min_free_bytes(durable.min_free).keep_for(durable.keep_for);
     let options = match durable.partitions {
         Some(partitions) => options.partitions(partitions),
         None => options,

@@ -1,5 +1,5 @@
 //! Database servers for tests: the shared one of the run, or a private one that a test may stop, restart and
-//! configure. Also what tests of several crates need besides: proxies that disturb the network, child processes and their kills, random
+//! configure. Also what tests of several crates need besides: proxies that disturb the network, child processes, their kills and stops, random
 //! numbers, scrapes, warnings.
 //!
 //! `cargo xtask test` starts the servers and passes these environment variables to the tests:
@@ -12,7 +12,9 @@
 //! You may also set the DSNs and run `cargo test`; a test never uses any other server. Every test uses its own
 //! schema, database or key prefix, see [`unique`].
 
+mod altering_proxy;
 mod counting_proxy;
+mod frozen;
 mod kills;
 mod late_proxy;
 mod line;
@@ -26,7 +28,9 @@ mod random;
 mod scrape;
 mod warnings;
 
+pub use altering_proxy::AlteringProxy;
 pub use counting_proxy::CountingProxy;
+pub use frozen::Frozen;
 pub use kills::Kills;
 pub use late_proxy::LateProxy;
 pub use network_conditions::Conditions;

@@ -105,6 +105,11 @@ impl Process {
         self.lines.recv_timeout(PATIENCE).expect("the program says more")
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lets a waiting program continue.
     pub fn go(&mut self) {
         drop(self.stdin.take());

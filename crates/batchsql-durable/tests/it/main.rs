@@ -6,6 +6,7 @@ mod chaos;
 mod disk;
 mod exactly;
 mod gaps;
+mod kept;
 #[cfg(unix)]
 mod kill;
 mod monitor;

@@ -100,6 +100,12 @@ async fn rows_that_wait_are_exported_with_their_values_and_without_a_schema() {
     assert!(printed.lines().all(|line| line.contains("\"id\":\"")), "each line has its id");
     assert_eq!(listing(dir.path()), before, "nothing was changed");
 
+    // Rows that have ended are there for as long as their file.
+    let (code, all, said) = run(&["export", dir.path().to_str().unwrap(), "--all"]);
+    assert!(code == 0 && said.contains("rows\n"), "{said}");
+    assert!(printed.lines().all(|line| all.lines().any(|other| other == line)), "{all}");
+    assert_eq!(run(&["verify", dir.path().to_str().unwrap(), "--all"]).0, 2, "only an export has it");
+
     // The folder of the log itself will do.
     assert_eq!(run_on("export", &dir.path().join("log")).1, printed);
 

@@ -242,3 +242,54 @@ fn the_disk_budget_is_kept_and_space_is_waited_for() {
     }
     assert!(opened.log.stats().trimmed > 5);
 }
+
+/// The same for rows that are kept after they were settled: they give way to new rows, the oldest first.
+#[test]
+fn kept_rows_give_way_to_new_ones() {
+    let sim = Sim::new(1);
+    let limit = 64 << 10;
+    let opened = open(options(&sim).disk_bytes(limit).keep_for(Duration::from_secs(3_600)));
+    let mut largest = 0;
+    for id in 1..=300 {
+        if opened.log.append(opened.block(id, 700)).map(|ticket| ticket.wait().expect("stored")).is_err() {
+            // What was refused makes place; so does a sync, which can be waited for.
+            opened.log.sync().wait().expect("synced");
+            opened.log.append(opened.block(id, 700)).expect("kept rows give way").wait().expect("stored");
+        }
+        opened.settle(1, id);
+        largest = largest.max(sim.bytes());
+        assert!(sim.bytes() <= limit, "{} bytes", sim.bytes());
+    }
+    assert!(largest > limit / 2, "nothing was kept: {largest} bytes");
+    let mut reader = opened.log.reader(opened.table, 0, From::Sequence(1)).expect("a reader");
+    let Next::Gap(gap) = reader.next().expect("works") else { panic!("the oldest rows are gone") };
+    assert!((100..290).contains(&gap.last), "{gap:?}");
+    let mut last = gap.last;
+    while let Next::Block(block) = reader.next().expect("works") {
+        assert_eq!(block.first, last + 1);
+        last = block.last();
+    }
+    assert_eq!(last, 300, "what is kept has no hole");
+}
+
+/// A disk that others fill: kept rows are removed until there is `min_free_bytes` again.
+#[test]
+fn kept_rows_give_way_on_a_disk_that_others_fill() {
+    let sim = Sim::new(1);
+    sim.set_free(Some(1 << 30));
+    let opened = open(options(&sim).keep_for(Duration::from_secs(3_600)).min_free_bytes(1 << 20));
+    opened.append_many(1..=20, 1_000);
+    opened.settle(1, 20);
+    opened.log.sync().wait().expect("synced");
+    let segments = opened.log.stats().segments;
+    assert!(segments > 2 && opened.log.stats().trimmed == 0);
+    sim.set_free(Some(1));
+    // The free space is looked at after some bytes.
+    let mut last = 20;
+    while let Ok(ticket) = opened.log.append(opened.block(1, 3_000)) {
+        last = ticket.wait().expect("stored").last;
+        opened.settle(1, last);
+    }
+    opened.log.sync().wait().expect("synced");
+    assert!(opened.log.stats().trimmed > last / 10, "{:?}", opened.log.stats());
+}

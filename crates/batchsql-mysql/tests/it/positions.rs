@@ -9,7 +9,7 @@ use batchsql_core::{
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
 use batchsql_testkit::check_positions;
-use batchsql_testserver::{Kind, LateProxy, Server};
+use batchsql_testserver::{AlteringProxy, Frozen, Kind, LateProxy, Server};
 
 use crate::support::{Database, host_of, pipeline, with_parameters, with_user};
 
@@ -260,21 +260,6 @@ async fn claim_when_idle(db: &BatchSql, claim: &Claim) -> Position {
     tokio::time::timeout(Duration::from_secs(60), claiming).await.expect("its holder is not ended")
 }
 
-/// A signal stops the threads of a process one after the other, each when the system gets to it. One that still runs could
-/// read the reply of its statement, and send the next one.
-async fn until_it_stands_still(process: u32) {
-    let stands_still = || {
-        let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
-        threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat"))).all(|stat| {
-            // The state comes behind the name, which ends with the last parenthesis.
-            stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
-        })
-    };
-    while !stands_still() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// The variable with the DSN for the process that is frozen.
 const FROZEN: &str = "BATCHSQL_TEST_FROZEN";
 
@@ -300,23 +285,18 @@ async fn a_process_that_is_frozen_in_a_step_does_not_keep_its_partition() {
     locking.execute("START TRANSACTION").await.unwrap();
     locking.execute("INSERT INTO t VALUES (1)").await.unwrap();
     let name = "positions::a_process_that_is_frozen_in_a_step_does_not_keep_its_partition";
-    let mut frozen = std::process::Command::new(std::env::current_exe().unwrap());
-    let mut frozen = frozen.args([name, "--exact"]).env(FROZEN, &database.dsn).spawn().unwrap();
+    let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut process = process.args([name, "--exact"]).env(FROZEN, &database.dsn).spawn().unwrap();
     // It is in its step.
     database.wait_for_a_lock_wait().await;
-    let signal = |signal: &str| {
-        let sent = std::process::Command::new("kill").args([signal, &frozen.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    };
-    signal("-STOP");
-    until_it_stands_still(frozen.id()).await;
+    let frozen = Frozen::stop(process.id()).expect("it runs");
     // The server goes on with its statement, and waits for the next one.
     locking.execute("ROLLBACK").await.unwrap();
     let claimed = claim_when_idle(&db, &anyone("b")).await;
     assert_eq!((claimed.sequence, claimed.epoch), (0, 2));
     assert_eq!(numbers(&database, "SELECT id FROM t").await, [] as [i64; 0]);
-    signal("-CONT");
-    let ended = tokio::task::spawn_blocking(move || frozen.wait().unwrap()).await.unwrap();
+    frozen.resume();
+    let ended = tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap();
     assert!(ended.success(), "{ended}");
     db.write_step(rows(&schema, [(2, 0)]).rows(), &Step::new(claimed, 1)).await.unwrap();
     assert_eq!(numbers(&database, "SELECT id FROM t").await, [2]);
@@ -404,6 +384,62 @@ async fn a_binary_log_that_is_not_synced_may_lose_commits() {
     database.run("SET GLOBAL sync_binlog = 1").await;
     assert_eq!(db.make_durable().await.unwrap(), None);
     claim(&db).await;
+}
+
+/// A savepoint is gone (1305) only together with its transaction. What was sent since then may be committed for itself, so it is
+/// not known what became of the step; repeated, it writes what is missing.
+#[tokio::test]
+async fn a_savepoint_that_is_gone_ends_the_step() {
+    let server = durable_server();
+    for (sent, instead, left) in [
+        ("ROLLBACK TO SAVEPOINT batchsql", "ROLLBACK TO SAVEPOINT vanished", vec![3]),
+        ("SAVEPOINT batchsql", "ROLLBACK          ", vec![1, 2, 3, 4, 5]),
+    ] {
+        let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (3)";
+        let database = Database::on(server.dsn(), sql, "").await;
+        let proxy = AlteringProxy::start(host_of(&database.dsn));
+        let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
+        let through = with_parameters(&through, "ssl-mode=DISABLED&ignore_with=insert_ignore");
+        let db = pipeline(&batchsql_mysql::MySqlSink::connect(&through).await.unwrap());
+        let step = Step::new(claim(&db).await, 5);
+        let given = rows(&one_column(Conflict::ignore(["id"])), (1..=5).map(|id| (id, 0)));
+        proxy.replace(sent, instead);
+        let refused = db.write_step(given.rows(), &step).await.unwrap_err();
+        assert!(proxy.has_replaced());
+        assert_eq!((refused.error.class(), refused.error.code()), (ErrorClass::Unknown, Some("1305")), "{instead}");
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0], "{instead}");
+        assert_eq!(numbers(&database, "SELECT id FROM t ORDER BY id").await, left, "{instead}");
+        // As a feed goes on after an unknown end.
+        let position = claim_when_idle(&db, &Claim::of("a")).await;
+        assert_eq!(position.sequence, 0);
+        let counts = db.write_step(given.rows(), &Step::new(position, 5)).await.unwrap();
+        assert_eq!(counts.get(OutcomeKind::Ignored), left.len() as u64, "{instead}");
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [5], "{instead}");
+        assert_eq!(numbers(&database, "SELECT id FROM t ORDER BY id").await, [1, 2, 3, 4, 5], "{instead}");
+    }
+}
+
+/// A trigger writes to a table without transactions: the server warns (1196) that this could not be undone, and the step itself
+/// is all or nothing.
+#[tokio::test]
+async fn what_a_trigger_cannot_undo_is_no_part_of_a_step() {
+    let server = durable_server();
+    let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY); CREATE TABLE seen (id BIGINT) ENGINE=MyISAM;
+        CREATE TRIGGER sees AFTER INSERT ON t FOR EACH ROW INSERT INTO seen VALUES (NEW.id); INSERT INTO t VALUES (3)";
+    for parameters in ["ignore_with=exact", "ignore_with=insert_ignore"] {
+        let database = Database::on(server.dsn(), sql, parameters).await;
+        let db = pipeline(&database.sink);
+        let step = Step::new(claim(&db).await, 5);
+        let given = rows(&one_column(Conflict::ignore(["id"])), (1..=5).map(|id| (id, 0)));
+        db.write_step(given.rows(), &step.rolled_back()).await.unwrap();
+        assert!(numbers(&database, "SELECT count(*) FROM seen").await[0] > 1, "{parameters}: it was not undone");
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0], "{parameters}");
+        assert_eq!(numbers(&database, "SELECT id FROM t").await, [3], "{parameters}");
+        let counts = db.write_step(given.rows(), &step).await.unwrap();
+        assert_eq!((counts.get(OutcomeKind::Written), counts.get(OutcomeKind::Ignored)), (4, 1), "{parameters}");
+        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [5], "{parameters}");
+        assert_eq!(numbers(&database, "SELECT id FROM t ORDER BY id").await, [1, 2, 3, 4, 5], "{parameters}");
+    }
 }
 
 /// The server rolls back the whole transaction. If the step went on, its rows would be committed without their position.

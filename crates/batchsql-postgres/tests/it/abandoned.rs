@@ -1,16 +1,20 @@
 //! Writes that are abandoned after they have started: they must not take effect after later writes.
 
 use std::future::Future;
-
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicUsize};
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, BatchSql, ColumnType, Conflict, Ordering, OutcomeKind, PipelineConfig, Schema, Session, SessionEnd, Sink,
+    Attempt, BatchInfo, BatchSql, ColumnType, Conflict, ErrorClass, MetricsReporter, Ordering, OutcomeKind,
+    PipelineConfig, Schema, Session, SessionEnd, Sink,
 };
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Settings, Strategy};
-use batchsql_testserver::{Kind, Server, Warnings, unique};
+use batchsql_testserver::process::skip;
+use batchsql_testserver::{Frozen, Kind, Server, Warnings, unique};
 
 use crate::proxy::{Cut, commits, through_proxy};
 use crate::support::{
@@ -139,6 +143,101 @@ async fn what_the_network_delivers_late_does_not_overwrite_newer_rows() {
             assert_eq!(read(&direct, "SELECT note FROM t").await, ["v2"], "{strategy:?} {of_user}");
             db.close(HOUR).await;
         }
+    }
+}
+
+/// Counts the batches that were given up and are tried again.
+#[derive(Debug, Clone, Default)]
+struct GivenUp(Arc<AtomicUsize>);
+
+impl MetricsReporter for GivenUp {
+    fn batch_retried(&self, _: &BatchInfo<'_>, _: ErrorClass) {
+        self.0.fetch_add(1, atomic::Ordering::SeqCst);
+    }
+}
+
+/// The process of a session that waits for a lock is stopped (`SIGSTOP`), so that it can neither answer nor be ended, and goes
+/// on after its batch was given up. Until then no newer row is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_stands_still_in_a_batch_does_not_overwrite_newer_rows() {
+    let server = Server::start(Kind::Postgres, &[]);
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, note text);
+        CREATE TABLE versions (number bigserial, id bigint, note text);
+        CREATE FUNCTION add_version() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN INSERT INTO versions (id, note) VALUES (NEW.id, NEW.note); RETURN NULL; END';
+        CREATE TRIGGER versions AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION add_version()";
+    let dsn = prepared_dsn(server.dsn(), sql).await;
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    let folder = read(&admin, "SHOW data_directory").await.remove(0);
+    if !Path::new(&folder).join("postmaster.pid").exists() || !cfg!(target_os = "linux") {
+        return skip("a session that stands still: the server is not a process of this machine, or this is not Linux");
+    }
+    let options = (*admin.pg_pool().connect_options()).clone();
+    let schema = schema(Conflict::update(["id"]));
+    for round in 0..2 {
+        execute(admin.pg_pool(), "TRUNCATE t; INSERT INTO t VALUES (1, 'v0'); TRUNCATE versions").await;
+        let name = unique("frozen");
+        let sink = if round == 0 {
+            users_pool(&options.clone().application_name(&name), 2).await
+        } else {
+            PostgresSink::connect(&with_parameter(&dsn, &format!("application_name={name}"))).await.unwrap()
+        };
+        // The first row of the batch, so that its session has locked no row.
+        let mut locker = locker(&options, "UPDATE t SET note = 'locked' WHERE id = 1").await;
+        let config = PipelineConfig::default()
+            .flush_interval(HOUR)
+            .statement_timeout(Duration::from_secs(3))
+            .ordering(Ordering::PerTable)
+            .retry_for(HOUR);
+        let given_up = GivenUp::default();
+        let db = BatchSql::builder(sink).config(config).metrics_reporter(given_up.clone()).start().unwrap();
+        let submit_all = async |note: &str| {
+            let db = db.clone();
+            let mut receipts = Vec::new();
+            for id in 1..=50 {
+                receipts.push(db.submit_tracked(&row(&schema, id, note)).await.unwrap());
+            }
+            (receipts, tokio::spawn(async move { db.flush().await.unwrap() }))
+        };
+        let (old, flushed_old) = submit_all("v1").await;
+        // A batch that is given up before its session stands still has another session then.
+        let waits =
+            format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");
+        let frozen = in_time("a session that waits", async {
+            loop {
+                let found = read(&admin, &waits).await.first().and_then(|pid| Frozen::stop(pid.parse().unwrap()));
+                match found {
+                    Some(frozen) => return frozen,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        })
+        .await;
+        let before = given_up.0.load(atomic::Ordering::SeqCst);
+        locker.execute("ROLLBACK").await.unwrap();
+        let (new, flushed_new) = submit_all("v2").await;
+        in_time("the batch is given up, and its session is to end", async {
+            while given_up.0.load(atomic::Ordering::SeqCst) == before || !frozen.is_told_to_end() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert_eq!(db.balance().written(), 0, "nothing is known to be written");
+        assert_eq!(read(&admin, "SELECT id, note FROM t").await, ["1|v0"]);
+        frozen.resume();
+        in_time("the flushes", async { (flushed_old.await.unwrap(), flushed_new.await.unwrap()) }).await;
+        for receipt in old {
+            let kind = receipt.await.kind();
+            assert!(matches!(kind, OutcomeKind::Written | OutcomeKind::Superseded), "{kind:?}");
+        }
+        for receipt in new {
+            assert_eq!(receipt.await.kind(), OutcomeKind::Written);
+        }
+        db.close(HOUR).await;
+        assert_eq!(read(&admin, "SELECT DISTINCT note, count(*) FROM t GROUP BY note").await, ["v2|50"]);
+        let late = "SELECT count(*) FROM versions a JOIN versions b USING (id)
+            WHERE a.number < b.number AND a.note = 'v2' AND b.note = 'v1'";
+        assert_eq!(read(&admin, late).await, ["0"], "a version never goes back");
     }
 }
 

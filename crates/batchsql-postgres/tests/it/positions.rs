@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Claim, ClaimFrom, Claimed, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey, Position,
-    RowBuffer, Schema, Step, ValueRules,
+    BatchSql, Claim, ClaimFrom, Claimed, ColumnType, Conflict, ErrorClass, Expr, OutcomeKind, PartitionKey,
+    PipelineConfig, Position, RowBuffer, Schema, Step, ValueRules,
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
-use batchsql_postgres::{PostgresSink, Strategy};
+use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
 use batchsql_testkit::check_positions;
-use batchsql_testserver::unique;
+use batchsql_testserver::process::{self, Process};
+use batchsql_testserver::{Frozen, unique};
 
 use crate::support::{execute, fresh, fresh_dsn, pipeline, read, user_until_end, with_parameter, with_strategy};
 
@@ -232,6 +233,84 @@ async fn a_session_that_holds_the_position_is_ended() {
     assert_eq!((claimed.sequence, claimed.epoch), (0, position.epoch + 1));
     assert!(frozen.execute("COMMIT").await.is_err(), "its session has ended");
     assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [0]);
+}
+
+/// Makes one step, and then claims its partition again.
+#[tokio::test]
+#[ignore = "a program, started by other tests"]
+async fn step_of_a_process() {
+    let Some(arguments) = process::arguments() else { return };
+    let [dsn, way] = &arguments[..] else { panic!("DSN and way") };
+    let (strategy, rule) = way_of(way);
+    let options: PostgresOptions = dsn.parse().unwrap();
+    let sink = PostgresSink::with_options(&options.strategy(strategy)).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let config = PipelineConfig::default().flush_interval(hour).statement_timeout(hour);
+    let db = BatchSql::builder(sink).config(config).start().unwrap();
+    let position = claim(&db).await;
+    let written = db.write_step(rows(&one_column(rule), [(1, 0)]).rows(), &Step::new(position, 1)).await;
+    process::tell(written.map_or_else(|no| no.error.class().name().to_owned(), |_| "written".to_owned()));
+    process::tell(format!("{:?}", db.claim(&key(), &Claim::of("a")).await.unwrap()));
+}
+
+/// One statement, which the server commits without its client, and a transaction, which waits for it.
+fn way_of(way: &str) -> (Strategy, Conflict) {
+    match way {
+        "copy" => (Strategy::Copy, Conflict::none()),
+        _ => (Strategy::Auto, Conflict::update(["id"])),
+    }
+}
+
+/// A process is stopped in a step (`SIGSTOP`), another one takes its partition, and the first one goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_frozen_in_a_step_does_not_keep_its_partition() {
+    for way in ["statement", "copy"] {
+        let dsn = fresh_dsn("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+        let sink = PostgresSink::connect(&dsn).await.unwrap();
+        let db = pipeline(&sink);
+        let mut locking = PgConnection::connect(&dsn).await.unwrap();
+        locking.execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+        let name = unique("frozen");
+        let theirs = with_parameter(&dsn, &format!("application_name={name}"));
+        let mut process =
+            Process::start(&mut process::command("positions::step_of_a_process", &[&theirs, way])).unwrap();
+        let until = async |sql: &str, expected: i64| {
+            let begin = std::time::Instant::now();
+            while numbers(&sink, sql).await != [expected] {
+                assert!(begin.elapsed() < Duration::from_secs(60), "{way}: {sql}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+        until(&format!("{sessions} AND wait_event_type = 'Lock'"), 1).await;
+        let frozen = Frozen::stop(process.id()).expect("it runs");
+        locking.execute("ROLLBACK").await.unwrap();
+        let reached = match way {
+            "copy" => {
+                // The server goes on with its statement, and waits for the next one.
+                until(&format!("{sessions} AND state = 'idle in transaction'"), 1).await;
+                0
+            }
+            _ => {
+                until("SELECT sequence FROM batchsql_positions", 1).await;
+                1
+            }
+        };
+        let claimed = db.claim(&key(), &anyone("b")).await.unwrap().position().unwrap();
+        assert_eq!((claimed.sequence, claimed.epoch), (reached, 2), "{way}");
+        assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [reached], "{way}");
+        frozen.resume();
+        let (ended, again) = tokio::task::block_in_place(|| (process.line(), process.line()));
+        // The reply came while it was stopped; it may take the time that has passed for a lost one.
+        let is_true = if way == "copy" { ended != "written" } else { ended == "written" || ended == "unknown" };
+        assert!(is_true, "{way}: {ended}");
+        assert_eq!(again, "Other", "{way}");
+        process.finish();
+        let step = Step::new(claimed, claimed.sequence + 1);
+        db.write_step(rows(&one_column(Conflict::update(["id"])), [(2, 0)]).rows(), &step).await.unwrap();
+        let ids = if way == "copy" { vec![2] } else { vec![1, 2] };
+        assert_eq!(numbers(&sink, "SELECT id FROM t ORDER BY id").await, ids, "{way}");
+    }
 }
 
 /// A process that must not have the partition does not disturb the one that has it.

@@ -201,6 +201,7 @@ fn a_good_configuration_is_read() {
         drain_for = "5s"
         [durable]
         folder = "intake"
+        keep_for = "36h"
         [http]
         listen = "127.0.0.1:${PORT}"
         limits = { line = "2MiB", connections = 7 }
@@ -229,7 +230,9 @@ fn a_good_configuration_is_read() {
     };
     let settings = parse(&SourceText::new(&path, text.to_owned()), &variable).unwrap();
     assert_eq!(settings.database().unwrap().dsn.reveal(), "mysql://app:p%40ss@db/shop");
-    assert_eq!(settings.durable.as_ref().unwrap().folder, folder.path().join("intake"), "relative to the file");
+    let durable = settings.durable.as_ref().unwrap();
+    assert_eq!(durable.folder, folder.path().join("intake"), "relative to the file");
+    assert_eq!(durable.keep_for, Duration::from_secs(36 * 3600));
     let http = settings.http.as_ref().unwrap();
     assert_eq!((http.listen.port(), http.limits.line, http.limits.connections), (9999, 2 << 20, 7));
     assert_eq!(http.tokens[0].secret.reveal(), "s3cret");

@@ -99,6 +99,22 @@ fn a_request_with_a_key_is_stored_once() {
     check_rows(&place, 300);
 }
 
+#[test]
+fn written_rows_stay_in_the_log_for_as_long_as_it_is_said() {
+    for (keep_for, stays) in [("", false), ("keep_for = \"1h\"\n", true)] {
+        let place = place();
+        let config = config(&place, keep_for, "");
+        for (round, rows) in [(0, 0..20), (1, 20..40)] {
+            let program = place.start(&config);
+            assert_eq!(send(program.address(), &format!("k{round}"), lines(rows)).status, 200);
+            // It ends when all rows are written; the files of the run before are removed then at the latest.
+            assert_eq!(program.stop().0, 0);
+        }
+        check_rows(&place, 40);
+        assert_eq!(log_has(&place, "n7"), stays, "{keep_for:?}");
+    }
+}
+
 /// The program is killed when the log has the request and before the client has an answer, and at other times; the client sends the
 /// request again until it has one.
 fn kill_between_append_and_answer(place: &Place, config: &str) -> u64 {

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, Conflict, ErrorClass, OutcomeKind, Schema};
+use batchsql_core::{
+    BatchSql, Claim, Conflict, ErrorClass, OutcomeKind, PartitionKey, Position, RowBuffer, Schema, Step, ValueRules,
+};
 use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
 
-use crate::numbered::{BATCH, Tracked, create, file, ids, pipeline, plain, submit};
+use crate::numbered::{BATCH, Tracked, create, file, ids, numbered, pipeline, plain, submit};
 use crate::support::{HOUR, schema};
 use batchsql_testserver::process::{self, Process, command_through};
 
@@ -177,11 +179,69 @@ async fn small_files() {
     process::tell("done");
 }
 
+/// Steps of exactly once while no file may grow beyond a size: an I/O error of the commit, and one of a statement.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a program, started by other tests"]
+async fn small_files_in_steps() {
+    let Some(arguments) = process::arguments() else { return };
+    let [mode] = &arguments[..] else { panic!("journal mode") };
+    // Pages that find no place in a small cache are written before the commit.
+    let (pragmas, class) = match &**mode {
+        "wal" => ("PRAGMA journal_mode=WAL", ErrorClass::Unknown),
+        _ => ("PRAGMA journal_mode=DELETE; PRAGMA cache_size=10", ErrorClass::Resource),
+    };
+    let (_dir, path) = file();
+    let sink = open(&path);
+    sink.call(move |conn| conn.execute_batch(pragmas)).await.unwrap();
+    let db = pipeline(&sink, HOUR);
+    let key = PartitionKey::new("s", "i", "t", 0);
+    let position = db.claim(&key, &Claim::of("a").or_begin_at(0)).await.unwrap().position().unwrap();
+    let step = async |position: Position, ids: std::ops::Range<i64>| {
+        let mut rows = RowBuffer::new(&plain(), ValueRules::default());
+        for id in ids.clone() {
+            rows.push(&numbered(&plain(), id)).unwrap();
+        }
+        db.write_step(rows.into_rows().rows(), &Step::new(position, ids.end)).await
+    };
+    step(position, 0..20).await.unwrap();
+    let position = Position { sequence: 20, ..position };
+    let refused = step(position, 20..520).await.unwrap_err();
+    assert_eq!((refused.error.class(), refused.error.code()), (class, Some("778")), "{mode}: {refused}");
+    assert_eq!(ids(&path), (0..20).collect::<Vec<_>>(), "{mode}");
+    // What a feed does after an unknown end; the limit still holds.
+    let position = db.claim(&key, &Claim::of("a")).await.unwrap().position().unwrap();
+    assert_eq!(position.sequence, 20, "{mode}");
+    let own = std::process::id().to_string();
+    let raised = Command::new("prlimit").args(["--pid", &own, "--fsize=unlimited"]).status();
+    if raised.is_ok_and(|status| status.success()) {
+        step(position, 20..520).await.unwrap();
+        assert_eq!(ids(&path), (0..520).collect::<Vec<_>>(), "{mode}");
+        let again = step(position, 20..520).await.unwrap_err();
+        assert!(again.error.is_fenced(), "{mode}: {again}");
+        assert_eq!(ids(&path).len(), 520, "{mode}");
+    } else {
+        process::skip("a limit on the size of files that is raised: no prlimit");
+    }
+    process::tell("done");
+}
+
+#[test]
+fn a_step_that_an_io_error_ends_leaves_nothing() {
+    for mode in ["wal", "delete"] {
+        with_small_files("full::small_files_in_steps", &[mode]);
+    }
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_is_told_honestly() {
+    with_small_files("full::small_files", &[]);
+}
+
+/// Runs a program whose files have a limit.
+fn with_small_files(program: &str, arguments: &[&str]) {
     // 100 KiB, in blocks of 512 bytes. The signal that comes with the error would end the program.
     let wrapper = ["sh", "-c", "trap '' XFSZ && ulimit -S -f 200 && exec \"$@\"", "sh"];
     let file = std::env::current_exe().unwrap();
-    let program = Process::start(&mut command_through(&wrapper, &file, "full::small_files", &[]));
+    let program = Process::start(&mut command_through(&wrapper, &file, program, arguments));
     program.unwrap().finish_aloud();
 }

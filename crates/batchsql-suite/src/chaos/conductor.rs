@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -16,12 +16,14 @@ use super::job::{Job, Mode, Names, Pool};
 use super::job_file;
 use super::ledger::Ledger;
 use super::letters;
-use super::plan::{Plan, Timed};
+use super::moments::{Moment, Moments};
+use super::plan::Plan;
 use super::process::WriterProcess;
 use super::sample::{Sample, first_written_after, now};
-use super::stage::{Begun, Servant, Stage};
+use super::stage::{self, Begun, Servant, Stage, is_put_off};
 use super::writer::{HOLD, RELEASE};
 use crate::database::DatabaseName;
+use crate::tell::tell;
 
 /// Lines of the log of a writer that are shown, and characters of each.
 const LINES: usize = 10;
@@ -190,25 +192,17 @@ fn is_inside_writer(fault: Fault, plan: &Plan) -> bool {
     fault == Fault::PoolExhausted && has_pool
 }
 
-/// A moment of a run.
-enum Moment {
-    Begin(usize),
-    End(usize),
-}
-
-/// Causes the faults at their times; begin and end of each.
+/// Causes the faults at their times; begin and end of each. A fault that waits for a lock is put off: the lock may be that of a
+/// writer that was killed, or of a session that was left, which goes away when another fault ends.
 async fn cause(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Result<Vec<(Fault, u64, u64)>> {
-    let mut moments: Vec<(Duration, Moment)> = Vec::new();
-    for (index, Timed { begin, end, .. }) in plan.timeline.iter().enumerate() {
-        moments.push((*begin, Moment::Begin(index)));
-        moments.push((*end, Moment::End(index)));
-    }
-    moments.sort_by_key(|(at, _)| *at);
+    let mut moments = Moments::of(&plan.timeline);
+    let last = plan.timeline.iter().map(|timed| timed.end).max().unwrap_or_default();
     let start = Instant::now();
     let mut under_way: Vec<Option<(Option<Begun>, u64)>> = plan.timeline.iter().map(|_| None).collect();
     let mut faults = Vec::new();
-    for (at, moment) in moments {
+    while let Some((at, moment)) = moments.take() {
         sleep_until(start + at).await;
+        let may_wait = |error: &Error| is_put_off(error) && start.elapsed() < last + stage::PATIENCE;
         match moment {
             Moment::Begin(index) => {
                 let fault = plan.timeline[index].fault;
@@ -224,14 +218,29 @@ async fn cause(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) -> Res
                     under_way[index] = Some((None, begun));
                     continue;
                 }
-                let held = stage.begin(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
-                under_way[index] = Some((Some(held), begun));
+                match stage.begin(fault).await {
+                    Ok(held) => under_way[index] = Some((Some(held), begun)),
+                    Err(error) if may_wait(&error) => {
+                        tell(format_args!("{} is put off: {error}", fault.name()));
+                        moments.put_off((at, moment), start.elapsed() + stage::PAUSE);
+                    }
+                    Err(error) => return Err(error.context(format!("cannot cause {}", fault.name()))),
+                }
             }
             Moment::End(index) => {
                 let fault = plan.timeline[index].fault;
                 let (held, begun) = under_way[index].take().context("the fault has not begun")?;
                 match held {
-                    Some(held) => stage.end(held).await.with_context(|| format!("cannot end {}", fault.name()))?,
+                    Some(mut held) => match stage.end(&mut held).await {
+                        Ok(()) => {}
+                        Err(error) if may_wait(&error) => {
+                            tell(format_args!("the end of {} is put off: {error}", fault.name()));
+                            under_way[index] = Some((Some(held), begun));
+                            moments.put_off((at, moment), start.elapsed() + stage::PAUSE);
+                            continue;
+                        }
+                        Err(error) => return Err(error.context(format!("cannot end {}", fault.name()))),
+                    },
                     None if writers.is_alive => writers.current.tell(RELEASE)?,
                     None => {}
                 }

@@ -37,6 +37,8 @@ pub enum Sabotage {
     AcknowledgeEarly,
     /// A durable row leaves the log before it has its outcome.
     SettleEarly,
+    /// A position moves in a transaction of its own, before that of its rows.
+    PositionAlone,
 }
 
 /// The names of the tables of a run.

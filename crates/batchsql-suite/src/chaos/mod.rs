@@ -1,7 +1,7 @@
 //! Faults on real servers under load, and the check of every row.
 //!
 //! `plan` decides which runs there are, from the options (`cli`) and the seed; `run` carries them out, those of
-//! different databases at the same time; `conductor` carries one out. The conductor owns the server, the proxy before it, the
+//! different databases at the same time; `conductor` carries one out, by its `moments`. The conductor owns the server, the proxy before it, the
 //! disk and the administrator (`stage`, `admin`, `disk`) and a `process` of a `writer`, which submits rows (`load`)
 //! and notes on disk what it does (`ledger`). `check` compares that with the tables, and `results` and `chaos_page`
 //! show it. `fault` has the table of faults.
@@ -19,10 +19,12 @@ mod job_file;
 mod ledger;
 mod letters;
 mod load;
+mod moments;
 mod plan;
 mod process;
 mod results;
 mod run;
+mod sabotaged;
 mod sample;
 pub mod scale;
 mod sinks;

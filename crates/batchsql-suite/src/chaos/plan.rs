@@ -131,7 +131,7 @@ fn several(faults: &[Fault], random: &mut fastrand::Rng) -> Vec<Timed> {
 
 /// Faults that exclude each other. An administrator cannot work on a server that is down; a disk is only small if all of the
 /// run is on it.
-fn group(fault: Fault) -> Option<u32> {
+pub(super) fn group(fault: Fault) -> Option<u32> {
     match fault.layer() {
         Layer::Server | Layer::Database => Some(0),
         Layer::Network => Some(1),

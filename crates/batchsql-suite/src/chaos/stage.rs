@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use batchsql_testserver::{Conditions, Kind, NetworkProxy, Server};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 
-use super::admin::{self, Admin, Held, Scene};
+use super::admin::{self, Admin, Held, NotLocked, Scene};
 use super::check::Found;
 use super::disk::SmallDisk;
 use super::fault::{Fault, Layer};
@@ -19,6 +20,9 @@ use crate::database::DatabaseName;
 /// One answer in so many is lost. Opening a connection takes several, and must succeed at times.
 const ONE_ANSWER_IN: u32 = 6;
 const SLOW: u32 = 8 << 10;
+/// How long a fault is put off, and the pause between two tries.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// A server that this program started.
 #[derive(Clone)]
@@ -81,6 +85,12 @@ pub(super) struct Stage {
     scene: Scene,
 }
 
+/// Whether a fault has not begun or ended because somebody holds a lock: it is tried again, and meanwhile other faults begin and
+/// end.
+pub(super) fn is_put_off(error: &Error) -> bool {
+    error.is::<NotLocked>()
+}
+
 /// A fault that is under way.
 pub(super) struct Begun {
     fault: Fault,
@@ -114,7 +124,7 @@ impl Stage {
             }
             None => None,
         };
-        let scene = Scene { names, gone: 0 };
+        let scene = Scene::new(names);
         admin.create(&scene).await.context("cannot create the tables")?;
         Ok(Self { servant, disk, proxy, admin, scene })
     }
@@ -156,8 +166,8 @@ impl Stage {
     }
 
     /// Ends a fault.
-    pub(super) async fn end(&mut self, begun: Begun) -> Result<()> {
-        let Begun { fault, held } = begun;
+    pub(super) async fn end(&mut self, begun: &mut Begun) -> Result<()> {
+        let (fault, held) = (begun.fault, begun.held.take());
         match fault.layer() {
             Layer::Server => {
                 let servant = self.servant.as_ref().context("there is no server")?;
@@ -176,7 +186,7 @@ impl Stage {
                 }
                 proxy.set(Conditions::default());
             }
-            Layer::Database => self.admin.end(fault, &self.scene, held).await?,
+            Layer::Database => self.admin.end(fault, &mut self.scene, held).await?,
             Layer::Disk => {
                 self.small_disk()?.free()?;
                 if let Some(servant) = &self.servant {
@@ -187,6 +197,28 @@ impl Stage {
             Layer::Writer => {}
         }
         Ok(())
+    }
+
+    /// Causes a fault in a run where no other one is under way, so that what holds a lock releases it.
+    pub(super) async fn begin_alone(&mut self, fault: Fault) -> Result<Begun> {
+        let begin = Instant::now();
+        loop {
+            match self.begin(fault).await {
+                Err(error) if is_put_off(&error) && begin.elapsed() < PATIENCE => sleep(PAUSE).await,
+                begun => return begun,
+            }
+        }
+    }
+
+    /// Ends it.
+    pub(super) async fn end_alone(&mut self, mut begun: Begun) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.end(&mut begun).await {
+                Err(error) if is_put_off(&error) && begin.elapsed() < PATIENCE => sleep(PAUSE).await,
+                ended => return ended,
+            }
+        }
     }
 
     fn small_disk(&self) -> Result<Arc<SmallDisk>> {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use batchsql::durable::{self, DurableBatchSql, DurableExt, DurableOptions};
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{
-    Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, OutcomeKind, PipelineConfig, Receipt,
-    Schema,
+    Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, DynSink, OutcomeKind, PipelineConfig,
+    Receipt, Schema,
 };
 use batchsql_testserver::sum;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use super::job::{Job, Mode, Names, Sabotage};
 use super::job_file;
 use super::ledger::{LedgerWriter, Lines};
 use super::load::{self, RowId, Table};
+use super::sabotaged::PositionAlone;
 use super::sample::Sample;
 use super::sinks::{self, UserPool};
 
@@ -64,7 +65,12 @@ enum Intake {
 
 impl Intake {
     async fn start(job: &Job, pool: Option<&UserPool>, metrics: &PrometheusMetrics) -> Result<Self> {
-        let builder = BatchSql::builder(sinks::open(job, pool)?).config(config(job));
+        let sink = sinks::open(job, pool)?;
+        let sink = match job.sabotage {
+            Some(Sabotage::PositionAlone) => DynSink::new(PositionAlone(sink)),
+            _ => sink,
+        };
+        let builder = BatchSql::builder(sink).config(config(job));
         let builder = builder.metrics_reporter(metrics.reporter("chaos"));
         let letters = || DeadLetters::file(&job.letters).context("cannot open the file of dead letters");
         Ok(match &job.mode {
@@ -78,7 +84,7 @@ impl Intake {
                 let options = match job.sabotage {
                     Some(Sabotage::AcknowledgeEarly) => options.sabotage(durable::Sabotage::AcknowledgeEarly),
                     Some(Sabotage::SettleEarly) => options.sabotage(durable::Sabotage::SettleEarly),
-                    Some(Sabotage::Repeat) | None => options,
+                    Some(Sabotage::Repeat | Sabotage::PositionAlone) | None => options,
                 };
                 Self::Durable(builder.durable(options).start().await?)
             }

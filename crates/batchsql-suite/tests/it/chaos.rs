@@ -51,15 +51,29 @@ fn rows_end_as_reported_while_there_are_faults() {
 }
 
 #[test]
+fn rows_end_as_reported_on_mysql_and_redis_too() {
+    let expected =
+        [("mysql", "server-killed"), ("mysql", "replies-lost"), ("redis", "server-killed"), ("redis", "replies-lost")];
+    passes(&["--db", "mysql,redis", "--fault", "server-killed,replies-lost"], &expected);
+}
+
+/// Its connections have other settings, and are those of the program.
+#[test]
+fn rows_end_as_reported_with_the_pool_of_a_program() {
+    let expected = [("postgres", "sessions-terminated"), ("mysql", "sessions-terminated")];
+    passes(&["--db", "postgres,mysql", "--fault", "sessions-terminated", "--pool", "user"], &expected);
+}
+
+#[test]
 fn a_durable_writer_that_is_killed_loses_nothing() {
-    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed")];
-    passes(&["--db", "sqlite,postgres", "--fault", "writer-killed", "--durable"], &expected);
+    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed"), ("redis", "writer-killed")];
+    passes(&["--db", "sqlite,postgres,redis", "--fault", "writer-killed", "--durable"], &expected);
 }
 
 #[test]
 fn rows_are_written_exactly_once_although_writers_are_killed() {
-    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed")];
-    passes(&["--db", "sqlite,postgres", "--fault", "writer-killed", "--exactly-once"], &expected);
+    let expected = [("sqlite", "writer-killed"), ("postgres", "writer-killed"), ("mysql", "writer-killed")];
+    passes(&["--db", "sqlite,postgres,mysql", "--fault", "writer-killed", "--exactly-once"], &expected);
 }
 
 /// The checker must find a defect, and say so.
@@ -83,4 +97,10 @@ fn rows_that_leave_the_log_before_they_are_written_are_missed() {
 fn rows_that_are_written_twice_are_found() {
     let args = ["--db", "postgres", "--fault", "replies-lost", "--sabotage", "repeat"];
     is_found(&args, "Doubled");
+}
+
+#[test]
+fn positions_that_move_without_their_rows_are_found() {
+    let args = ["--db", "sqlite", "--fault", "writer-killed", "--exactly-once", "--sabotage", "position-alone"];
+    is_found(&args, "Lost");
 }

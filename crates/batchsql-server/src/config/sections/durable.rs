@@ -2,10 +2,11 @@
 //! Must not know how they are checked or used.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::quantity::bytes;
+use crate::config::quantity::{bytes, duration};
 
 /// `[durable]`
 #[derive(Debug, Deserialize)]
@@ -21,6 +22,9 @@ pub(crate) struct Durable {
     pub(crate) disk: u64,
     #[serde(default = "min_free", deserialize_with = "bytes")]
     pub(crate) min_free: u64,
+    /// How long rows stay in the log after they were stored, also if they have ended.
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) keep_for: Duration,
 }
 
 fn disk() -> u64 {

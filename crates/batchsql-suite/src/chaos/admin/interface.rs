@@ -2,6 +2,7 @@
 //! Must not know any database.
 
 use std::any::Any;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,11 +17,24 @@ use crate::chaos::job::Names;
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long one connection or statement may take, unless it waits for a lock.
 pub(super) const CALL: Duration = Duration::from_secs(30);
+/// How long a statement of an administrator waits for a lock. Whoever holds it may release it only when another fault ends, which
+/// waits for this one.
+pub(super) const LOCK: Duration = Duration::from_secs(1);
 /// Pause between two attempts.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// What stays open while a fault lasts, for example a connection with a lock.
 pub(in crate::chaos) type Held = Option<Box<dyn Any + Send>>;
+
+/// A lock was not given in time: the same call can be made again, and goes on where this one has stopped.
+#[derive(Debug)]
+pub(in crate::chaos) struct NotLocked;
+
+impl fmt::Display for NotLocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a lock was not given within {} s", LOCK.as_secs())
+    }
+}
 
 /// The tables of a run.
 #[derive(Debug, Clone)]
@@ -28,9 +42,15 @@ pub(in crate::chaos) struct Scene {
     pub(in crate::chaos) names: Names,
     /// How often they were taken away.
     pub(in crate::chaos) gone: u32,
+    /// How many statements of a change are done that is under way.
+    pub(super) done: usize,
 }
 
 impl Scene {
+    pub(in crate::chaos) fn new(names: Names) -> Self {
+        Self { names, gone: 0, done: 0 }
+    }
+
     /// The name of a table in one of its incarnations; the last one is the table that is written.
     pub(super) fn incarnation(&self, name: &str, number: u32) -> String {
         if number == self.gone { name.to_owned() } else { format!("{name}_gone{number}") }
@@ -54,11 +74,11 @@ pub(in crate::chaos) trait Admin: Send + Sync {
     /// Creates the tables, and the user of the writer if it is missing.
     async fn create(&self, scene: &Scene) -> Result<()>;
 
-    /// Causes a fault of the layer `Database`.
+    /// Causes a fault of the layer `Database`. [`NotLocked`] is no failure.
     async fn begin(&self, fault: Fault, scene: &mut Scene) -> Result<Held>;
 
-    /// Ends it.
-    async fn end(&self, fault: Fault, scene: &Scene, held: Held) -> Result<()>;
+    /// Ends it. [`NotLocked`] is no failure; then nothing is held any more.
+    async fn end(&self, fault: Fault, scene: &mut Scene, held: Held) -> Result<()>;
 
     /// Reads everything.
     async fn read(&self, scene: &Scene) -> Result<Found>;

@@ -3,15 +3,14 @@
 
 use std::future::Future;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use async_trait::async_trait;
 use sqlx::Connection;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use super::Scene;
 use super::interface::{CALL, PATIENCE, PAUSE};
-use super::tables;
+use super::{NotLocked, Scene, tables};
 use crate::chaos::check::{Found, FoundRow};
 
 /// `host:port` of the server.
@@ -41,6 +40,9 @@ pub(super) async fn called<T>(call: impl Future<Output = sqlx::Result<T>>) -> Re
 pub(super) trait Link: Connection {
     async fn execute(&mut self, statement: &str) -> sqlx::Result<()>;
 
+    /// Whether a lock was not given in time.
+    fn is_lock_timeout(error: &sqlx::Error) -> bool;
+
     /// Key, producer and sequence of each row.
     async fn rows(&mut self, query: &str) -> sqlx::Result<Vec<(i64, i64, i64)>>;
 }
@@ -48,9 +50,28 @@ pub(super) trait Link: Connection {
 /// Runs statements in order.
 pub(super) async fn run(link: &mut impl Link, statements: &[String]) -> Result<()> {
     for statement in statements {
-        called(link.execute(statement)).await.with_context(|| statement.clone())?;
+        execute(link, statement).await?;
     }
     Ok(())
+}
+
+/// Runs the statements of a change. After [`NotLocked`] the next call goes on with the statement that got no lock.
+pub(super) async fn change(link: &mut impl Link, statements: &[String], scene: &mut Scene) -> Result<()> {
+    while let Some(statement) = statements.get(scene.done) {
+        execute(link, statement).await?;
+        scene.done += 1;
+    }
+    scene.done = 0;
+    Ok(())
+}
+
+async fn execute<L: Link>(link: &mut L, statement: &str) -> Result<()> {
+    let executed = called(link.execute(statement)).await;
+    let is_locked = |error: &Error| error.downcast_ref().is_some_and(L::is_lock_timeout);
+    executed.map_err(|error| match is_locked(&error) {
+        true => error.context(statement.to_owned()).context(NotLocked),
+        false => error.context(statement.to_owned()),
+    })
 }
 
 /// Reads every table and the history.

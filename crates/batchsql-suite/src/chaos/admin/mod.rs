@@ -6,13 +6,15 @@
 
 mod interface;
 mod link;
+#[cfg(test)]
+mod lock_tests;
 mod mysql;
 mod postgres;
 mod redis;
 mod sqlite;
 mod tables;
 
-pub(super) use interface::{Admin, Held, Scene};
+pub(super) use interface::{Admin, Held, NotLocked, Scene};
 pub(super) use mysql::MySql;
 pub(super) use postgres::Postgres;
 pub(super) use redis::Redis;

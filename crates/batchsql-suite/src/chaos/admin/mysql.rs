@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
-use sqlx::mysql::MySqlConnection;
+use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use sqlx::{Executor, Row};
 use url::Url;
 
-use super::link::{self, Link, called, run};
+use super::interface::LOCK;
+use super::link::{self, Link, called, change, run};
 use super::tables::{self, Words};
 use super::{Admin, Held, Scene};
 use crate::chaos::check::Found;
@@ -32,7 +33,11 @@ impl MySql {
     }
 
     async fn connect(&self) -> Result<MySqlConnection> {
-        link::connect(&self.dsn).await
+        let mut link: MySqlConnection = link::connect(&self.dsn).await?;
+        let seconds = LOCK.as_secs();
+        let limits = format!("SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}");
+        called(Link::execute(&mut link, &limits)).await?;
+        Ok(link)
     }
 
     async fn run(&self, statements: &[String]) -> Result<()> {
@@ -70,6 +75,11 @@ async fn end_sessions(link: &mut MySqlConnection) -> Result<()> {
 impl Link for MySqlConnection {
     async fn execute(&mut self, statement: &str) -> sqlx::Result<()> {
         Executor::execute(self, sqlx::raw_sql(statement)).await.map(drop)
+    }
+
+    fn is_lock_timeout(error: &sqlx::Error) -> bool {
+        let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+        error.is_some_and(|error| error.number() == 1205)
     }
 
     async fn rows(&mut self, query: &str) -> sqlx::Result<Vec<(i64, i64, i64)>> {
@@ -124,11 +134,7 @@ impl Admin for MySql {
             Fault::ReadOnly => vec!["SET GLOBAL read_only = 1".to_owned()],
             Fault::RightRevoked => tables::each(scene, |table| format!("REVOKE INSERT ON {table} FROM '{WRITER}'@'%'")),
             Fault::ColumnAdded => tables::each(scene, |table| format!("ALTER TABLE {table} ADD COLUMN extra TEXT")),
-            Fault::TableRecreated => {
-                let statements = tables::take_away(scene);
-                scene.gone += 1;
-                statements
-            }
+            Fault::TableRecreated => tables::take_away(scene),
             Fault::RowLocked => {
                 let lock = format!("SELECT id FROM {keyed} ORDER BY id DESC LIMIT 1 FOR UPDATE");
                 run(&mut link, &["START TRANSACTION".to_owned(), lock]).await?;
@@ -140,14 +146,15 @@ impl Admin for MySql {
             }
             other => bail!("{} is not a fault inside of MySQL", other.name()),
         };
-        run(&mut link, &statements).await?;
+        change(&mut link, &statements, scene).await?;
+        scene.gone += u32::from(fault == Fault::TableRecreated);
         if ends_sessions {
             end_sessions(&mut link).await?;
         }
         Ok(None)
     }
 
-    async fn end(&self, fault: Fault, scene: &Scene, held: Held) -> Result<()> {
+    async fn end(&self, fault: Fault, scene: &mut Scene, held: Held) -> Result<()> {
         // The end of the connection releases its locks.
         drop(held);
         let statements = match fault {
@@ -160,7 +167,7 @@ impl Admin for MySql {
             Fault::TableRecreated => Self::create_tables(scene),
             _ => return Ok(()),
         };
-        self.run(&statements).await
+        change(&mut self.connect().await?, &statements, scene).await
     }
 
     async fn read(&self, scene: &Scene) -> Result<Found> {

@@ -9,7 +9,8 @@ use sqlx::Executor;
 use sqlx::postgres::PgConnection;
 use url::Url;
 
-use super::link::{self, Link, called, run};
+use super::interface::LOCK;
+use super::link::{self, Link, called, change, run};
 use super::tables::{self, Words};
 use super::{Admin, Held, Scene};
 use crate::chaos::check::Found;
@@ -35,6 +36,7 @@ impl Postgres {
         let mut link: PgConnection = link::connect(&self.dsn).await?;
         // It must work while the server is read-only.
         called(Link::execute(&mut link, "SET default_transaction_read_only = off")).await?;
+        called(Link::execute(&mut link, &format!("SET lock_timeout = {}", LOCK.as_millis()))).await?;
         Ok(link)
     }
 
@@ -64,6 +66,10 @@ fn end_sessions() -> String {
 impl Link for PgConnection {
     async fn execute(&mut self, statement: &str) -> sqlx::Result<()> {
         Executor::execute(self, sqlx::raw_sql(statement)).await.map(drop)
+    }
+
+    fn is_lock_timeout(error: &sqlx::Error) -> bool {
+        error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "55P03")
     }
 
     async fn rows(&mut self, query: &str) -> sqlx::Result<Vec<(i64, i64, i64)>> {
@@ -114,11 +120,7 @@ impl Admin for Postgres {
             ],
             Fault::RightRevoked => tables::each(scene, |table| format!("REVOKE INSERT ON {table} FROM {WRITER}")),
             Fault::ColumnAdded => tables::each(scene, |table| format!("ALTER TABLE {table} ADD COLUMN extra TEXT")),
-            Fault::TableRecreated => {
-                let statements = tables::take_away(scene);
-                scene.gone += 1;
-                statements
-            }
+            Fault::TableRecreated => tables::take_away(scene),
             Fault::RowLocked => {
                 let lock = format!("SELECT 1 FROM {keyed} WHERE id = (SELECT max(id) FROM {keyed}) FOR UPDATE");
                 run(&mut link, &["BEGIN".to_owned(), lock]).await?;
@@ -131,11 +133,12 @@ impl Admin for Postgres {
             }
             other => bail!("{} is not a fault inside of PostgreSQL", other.name()),
         };
-        run(&mut link, &statements).await?;
+        change(&mut link, &statements, scene).await?;
+        scene.gone += u32::from(fault == Fault::TableRecreated);
         Ok(None)
     }
 
-    async fn end(&self, fault: Fault, scene: &Scene, held: Held) -> Result<()> {
+    async fn end(&self, fault: Fault, scene: &mut Scene, held: Held) -> Result<()> {
         // The end of the connection releases its locks.
         drop(held);
         let statements = match fault {
@@ -151,7 +154,7 @@ impl Admin for Postgres {
             Fault::TableRecreated => Self::create_tables(scene),
             _ => return Ok(()),
         };
-        self.run(&statements).await
+        change(&mut self.connect().await?, &statements, scene).await
     }
 
     async fn read(&self, scene: &Scene) -> Result<Found> {

@@ -114,7 +114,7 @@ impl Admin for Redis {
         Ok(None)
     }
 
-    async fn end(&self, fault: Fault, _: &Scene, held: Held) -> Result<()> {
+    async fn end(&self, fault: Fault, _: &mut Scene, held: Held) -> Result<()> {
         let held = held.and_then(|held| held.downcast::<MultiplexedConnection>().ok());
         let mut link = match held {
             Some(held) => *held,

@@ -89,7 +89,7 @@ impl Admin for Sqlite {
         Ok(None)
     }
 
-    async fn end(&self, fault: Fault, scene: &Scene, held: Held) -> Result<()> {
+    async fn end(&self, fault: Fault, scene: &mut Scene, held: Held) -> Result<()> {
         // The end of the connection releases its lock.
         drop(held);
         let statements = match fault {

@@ -124,9 +124,9 @@ async fn cause(servers: &Servers, stage: &mut Stage, workers: &mut Workers, faul
                 servers.start_nats().await.with_context(of_fault)?;
             }
             Fault::DatabaseKilled => {
-                let begun = stage.begin(fault::Fault::ServerKilled).await.with_context(of_fault)?;
+                let begun = stage.begin_alone(fault::Fault::ServerKilled).await.with_context(of_fault)?;
                 sleep(*lasts).await;
-                stage.end(begun).await.with_context(of_fault)?;
+                stage.end_alone(begun).await.with_context(of_fault)?;
             }
         }
     }

@@ -172,9 +172,10 @@ impl Soak {
             sleep(fault.lasts()).await;
             self.writer.tell(RELEASE)?;
         } else {
-            let begun = self.stage.begin(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
+            let begun =
+                self.stage.begin_alone(fault).await.with_context(|| format!("cannot cause {}", fault.name()))?;
             sleep(fault.lasts()).await;
-            self.stage.end(begun).await.with_context(|| format!("cannot end {}", fault.name()))?;
+            self.stage.end_alone(begun).await.with_context(|| format!("cannot end {}", fault.name()))?;
         }
         let end = now();
         self.gone += u32::from(fault == Fault::TableRecreated);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::config;
+use super::{config, corpus};
 
 /// A part of every password.
 const SECRET: &str = "hunter2hunter2";
@@ -117,6 +117,22 @@ fn some_of_the_random_dsns_are_accepted() {
         dsns.iter().filter(|dsn| dsn.parse::<RedisOptions>().is_ok()).count(),
     ];
     assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+}
+
+#[test]
+fn the_corpus_is_read_or_refused() {
+    let mut accepted = 0;
+    for case in corpus("dsns.txt") {
+        let dsn = String::from_utf8(case).expect("a DSN is text");
+        for (end, _) in dsn.char_indices() {
+            all_shown(&dsn[..end]);
+        }
+        for shown in all_shown(&dsn) {
+            assert!(!shown.contains(SECRET), "{dsn:?} shows {shown}");
+            accepted += usize::from(shown.contains("Options"));
+        }
+    }
+    assert!(accepted > 10, "{accepted} are accepted");
 }
 
 proptest! {

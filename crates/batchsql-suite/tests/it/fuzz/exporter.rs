@@ -8,7 +8,7 @@ use batchsql::prometheus::{PrometheusMetrics, ServerOptions};
 use proptest::prelude::*;
 use tokio::task::spawn_blocking;
 
-use super::{check_each, config};
+use super::{check_each, config, corpus};
 
 /// Longer than it may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,9 +106,8 @@ async fn any_request_is_answered_or_refused() {
     let options = ServerOptions::new().port(0).bearer_token("a-token-of-the-test");
     let address = metrics.start_server_with(options).await.unwrap();
     let cases = (bytes(), any::<prop::sample::Index>());
-    check_each(&cases, config(200, file!()), async |(bytes, cut)| {
+    let check = async |bytes: Vec<u8>, cut: usize| {
         let answers = spawn_blocking(move || {
-            let cut = cut.index(bytes.len() + 1);
             let health = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
             (exchange(address, &bytes, cut, true), exchange(address, health, 0, false))
         });
@@ -120,6 +119,15 @@ async fn any_request_is_answered_or_refused() {
         prop_assert!(!String::from_utf8_lossy(&answer).contains("# HELP"));
         prop_assert_eq!(status(&health), Some(200));
         Ok(())
+    };
+    for bytes in corpus("requests.txt") {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let cut = bytes.len() / 2;
+        check(bytes, cut).await.unwrap_or_else(|error: TestCaseError| panic!("{text:?}: {error}"));
+    }
+    check_each(&cases, config(200, file!()), async |(bytes, cut)| {
+        let cut = cut.index(bytes.len() + 1);
+        check(bytes, cut).await
     });
     metrics.stop_server().await.unwrap();
 }

@@ -8,7 +8,7 @@ use batchsql_suite::database::{self, Database};
 use batchsql_suite::digest::{Canonical, Digest};
 use proptest::prelude::*;
 
-use super::{check_each, config};
+use super::{check_each, config, corpus};
 use crate::matrix::{Setup, with_setup};
 
 /// A name of at most 15 characters, which is within the limit of every database. Its last character is a digit: MySQL does
@@ -97,6 +97,12 @@ async fn check(
 async fn any_name(name: DatabaseName) {
     with_setup(name, async |url, setup| {
         let database = open(name, url).await;
+        for case in corpus("names.txt") {
+            let text = String::from_utf8(case).expect("a name is text");
+            let names = [0, 1, 2].map(|digit| format!("{text}{digit}"));
+            let checked = check(name, &*database, setup, names.into()).await;
+            checked.unwrap_or_else(|error| panic!("{text:?}: {error}"));
+        }
         let names = (self::name(name, '0'), self::name(name, '1'), self::name(name, '2'));
         check_each(&names, config(40, file!()), async |names| check(name, &*database, setup, names).await);
     })

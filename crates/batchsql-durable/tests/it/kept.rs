@@ -1,0 +1,155 @@
+//! Rows that stay in the folder after they were written: for how long, that they can be exported, and that they never keep new
+//! rows out.
+
+use std::collections::BTreeSet;
+use std::io::Result;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use batchsql_core::{DeadLetterLine, ValueRef};
+use batchsql_durable::DurableOptions;
+use batchsql_durable::tools::IntakeFolder;
+use batchsql_log::{Access, File, FileSystem, Lock, RealFileSystem};
+use batchsql_testkit::ScriptedSink;
+
+use crate::support::{LONG, in_table, options, plain, row, start, until};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The real file system, with a clock that can be put forward.
+#[derive(Debug, Clone, Default)]
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn pass(&self, time: Duration) {
+        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
+    }
+}
+
+impl FileSystem for Clock {
+    fn create_folder(&self, path: &Path) -> Result<()> {
+        RealFileSystem.create_folder(path)
+    }
+
+    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
+        RealFileSystem.lock(path)
+    }
+
+    fn list(&self, folder: &Path) -> Result<Vec<(String, u64)>> {
+        RealFileSystem.list(folder)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
+        RealFileSystem.create(path)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> Result<Box<dyn File>> {
+        RealFileSystem.open(path, access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        RealFileSystem.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        RealFileSystem.remove(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> Result<()> {
+        RealFileSystem.sync_folder(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> Result<Option<u64>> {
+        RealFileSystem.free_bytes(path)
+    }
+
+    fn now(&self) -> u64 {
+        RealFileSystem.now() + self.0.load(Ordering::SeqCst)
+    }
+}
+
+const SEGMENT_BYTES: u64 = 16 << 10;
+
+fn keeping(folder: &Path, clock: &Clock) -> DurableOptions {
+    options(folder).partitions(2).segment_bytes(SEGMENT_BYTES).keep_for(HOUR).file_system(Arc::new(clock.clone()))
+}
+
+/// The ids of the rows that an export has, each once.
+fn exported(folder: &Path, all: bool) -> BTreeSet<i64> {
+    let (mut text, folder) = (Vec::new(), IntakeFolder::lock(folder).unwrap());
+    let export = if all { folder.export_all(&mut text) } else { folder.export(&mut text) }.unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let ids = text.lines().map(|line| {
+        let row = line.parse::<DeadLetterLine>().unwrap().row(&plain()).unwrap();
+        match row.get("id") {
+            Some(ValueRef::I64(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    });
+    let ids: BTreeSet<i64> = ids.collect();
+    assert_eq!(ids.len() as u64, export.rows, "each row is there once");
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn written_rows_can_be_exported_until_their_time_is_over() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::default());
+    let sink = ScriptedSink::new();
+    let db = start(&sink, keeping(dir.path(), &clock)).await.unwrap();
+    for block in 0..40 {
+        db.submit_all((0..50).map(|id| row(&plain(), block * 50 + id, 0))).await.unwrap();
+    }
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "plain").len(), 2_000);
+    assert!(db.close(LONG).await.is_drained());
+    drop(db);
+    assert_eq!(exported(dir.path(), false), BTreeSet::new(), "none waits");
+    assert_eq!(exported(dir.path(), true), (0..2_000).collect());
+
+    // The next process does not write them again, and still has them.
+    let sink = ScriptedSink::new();
+    let db = start(&sink, keeping(dir.path(), &clock)).await.unwrap();
+    assert_eq!(db.recovered().rows, 0);
+    db.submit(&row(&plain(), 2_000, 0)).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "plain"), [(2_000, 0)]);
+    db.close(LONG).await;
+    drop(db);
+    assert_eq!(exported(dir.path(), true), (0..=2_000).collect());
+
+    clock.pass(HOUR + Duration::from_secs(1));
+    let db = start(&ScriptedSink::new(), keeping(dir.path(), &clock)).await.unwrap();
+    db.submit(&row(&plain(), 2_001, 0)).await.unwrap();
+    db.flush().await.unwrap();
+    until("the files of before are gone", || db.stats().log.segments == 1).await;
+    db.close(LONG).await;
+    drop(db);
+    assert_eq!(exported(dir.path(), true), [2_001].into());
+}
+
+/// The disk budget goes before the time: new rows are accepted at once, and the oldest of the kept ones make place.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_kept_never_keep_new_ones_out() {
+    const DISK_BYTES: u64 = 4 * SEGMENT_BYTES;
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::default());
+    let sink = ScriptedSink::new();
+    let db = start(&sink, keeping(dir.path(), &clock).disk_bytes(DISK_BYTES)).await.unwrap();
+    for block in 0..100 {
+        db.submit_all((0..100).map(|id| row(&plain(), block * 100 + id, 0))).await.unwrap();
+        db.flush().await.unwrap();
+        let stats = db.stats();
+        assert!(stats.log.bytes <= DISK_BYTES, "{} bytes", stats.log.bytes);
+    }
+    assert!(db.stats().log.trimmed > 0);
+    db.close(LONG).await;
+    drop(db);
+    assert_eq!(in_table(&sink, "plain").len(), 10_000);
+    let kept = exported(dir.path(), true);
+    assert!((500..10_000).contains(&kept.len()), "{}", kept.len());
+    assert!(kept.contains(&9_999) && !kept.contains(&0));
+    let inspected = IntakeFolder::lock(dir.path()).unwrap().inspect().unwrap();
+    let bytes: u64 = inspected.files.iter().map(|file| file.bytes).sum();
+    assert!(bytes <= DISK_BYTES, "{bytes} bytes");
+}
