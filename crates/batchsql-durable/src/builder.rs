@@ -13,6 +13,7 @@ use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas, without_ends};
 use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::error::DurableStartError;
 use crate::feed::claimed::{self, Claimed, Claims};
@@ -153,6 +154,7 @@ impl<S: Sink> DurableBuilder<S> {
             monitor,
             monitoring: std::sync::Mutex::new(Some(monitoring)),
             closing: Default::default(),
+            close_at: watch::Sender::new(None),
         }))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchsql_core::Balance;
 use tokio::time::Instant;
 
-use crate::ending::{begin, drained, run};
+use crate::ending::{begin, drained, end_by, run};
 use crate::error::DurableFlushError;
 use crate::handle::DurableBatchSql;
 use crate::health::DurableCloseReport;
@@ -31,7 +31,8 @@ impl DurableBatchSql {
     /// then stay in the log, and the next start writes them: with a deadline of zero it ends as soon as it can. A write that
     /// is under way at the deadline is written again by the next start.
     ///
-    /// Every call, from any clone, gets the same report; the deadline of the first one holds.
+    /// Every call, from any clone, gets the same report; the earliest deadline of all calls holds, so a second call can
+    /// shorten the first one.
     ///
     /// # Cancel safety
     /// Cancelling stops the wait, not the closing.
@@ -41,7 +42,10 @@ impl DurableBatchSql {
         match report.ok().flatten() {
             Some(report) => report,
             // The runtime of the intake has ended, and with it the task that closes.
-            None => run(self.shared(), Instant::now()).await,
+            None => {
+                end_by(self.shared(), Instant::now());
+                run(self.shared()).await
+            }
         }
     }
 }

@@ -27,7 +27,10 @@ struct Owner(Arc<Shared>);
 impl Drop for Owner {
     fn drop(&mut self) {
         // The log keeps its lock until the pipeline has ended, so that two pipelines never write the same rows.
-        ending::begin(&self.0, Duration::ZERO);
+        // A close that was cancelled goes on with its own deadline.
+        if self.0.closing.get().is_none() {
+            ending::begin(&self.0, Duration::ZERO);
+        }
     }
 }
 

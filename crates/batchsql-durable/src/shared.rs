@@ -12,6 +12,7 @@ use batchsql_log::{Log, LogError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::error::DurableSubmitError;
 use crate::feed::partitions::Partitions;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     /// The task of the monitor.
     pub(crate) monitoring: Mutex<Option<JoinHandle<()>>>,
     pub(crate) closing: OnceLock<watch::Receiver<Option<DurableCloseReport>>>,
+    /// The earliest deadline of all calls of `close`.
+    pub(crate) close_at: watch::Sender<Option<Instant>>,
 }
 
 impl Shared {

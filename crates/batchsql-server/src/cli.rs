@@ -37,9 +37,10 @@ pub(crate) enum Command {
   batchsql run batchsql.toml
   RUST_LOG=batchsql=debug batchsql run batchsql.toml
   batchsql run worker.toml --accept-gap orders
+  batchsql run batchsql.toml --accept-log-gap
 
-At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal ends
-the wait: without [durable], rows that are being written then are lost.
+At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
+this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable].
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
 the durable intake for the next start.")]
@@ -50,6 +51,10 @@ the durable intake for the next start.")]
         /// after a look at why they are missing
         #[arg(long, value_name = "SOURCE")]
         accept_gap: Vec<String>,
+        /// Go on behind rows that are missing in the log of [durable], or behind the position that the database has, and count
+        /// them as lost. For one start, after `batchsql log verify` and a look into `log/quarantine`
+        #[arg(long)]
+        accept_log_gap: bool,
     },
     /// Check everything that can be known before the first row; no row is written
     #[command(after_help = "Examples:
@@ -195,10 +200,29 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         in_use: bool,
     },
-    /// Read every file with its checksums
+    /// Read every file with its checksums; lists what is damaged or missing
     Verify {
         /// The folder of [durable]
         folder: PathBuf,
+        /// Look without the lock, while a service uses the folder: the newest rows may look torn
+        #[arg(long)]
+        in_use: bool,
+    },
+    /// Print the rows that wait, with their values, as lines that `dead-letters replay` reads
+    #[command(after_help = "Example:
+  mv intake intake.old                    after the service has ended; it starts with an empty folder
+  batchsql log export intake.old --output rows.ndjson
+  batchsql dead-letters replay rows.ndjson --config batchsql.toml
+
+Keep the output as you keep the data. The log still has the rows: if a service starts with its folder, it writes them too.
+
+Exit codes: 0 every row that waits was printed, 1 rows are damaged, missing or not readable, 3 the log or the file cannot be used.")]
+    Export {
+        /// The folder of [durable]
+        folder: PathBuf,
+        /// A new file for its owner only (0600), in place of standard output
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
         /// Look without the lock, while a service uses the folder: the newest rows may look torn
         #[arg(long)]
         in_use: bool,

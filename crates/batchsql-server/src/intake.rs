@@ -14,6 +14,9 @@ use crate::config::settings::Settings;
 use crate::exit::{Exit, Failure};
 use crate::failed_log::FailedLog;
 
+/// How long [`Intake::leave`] waits for the disk that has the dead letters or the log.
+const STORING: Duration = Duration::from_secs(15);
+
 /// The pipeline of the program. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) enum Intake {
@@ -44,7 +47,8 @@ pub(crate) struct Ended {
 }
 
 impl Intake {
-    /// Starts the pipeline. The schemas are those of all tables.
+    /// Starts the pipeline. The schemas are those of all tables. `accept_log_gap`: a durable intake goes on behind rows that are
+    /// missing in its log.
     ///
     /// # Errors
     /// The settings contradict each other, or the folder or the dead-letter file cannot be used.
@@ -53,6 +57,7 @@ impl Intake {
         settings: &Settings,
         schemas: &[Schema],
         metrics: &PrometheusMetrics,
+        accept_log_gap: bool,
     ) -> Result<Self, Failure> {
         let name = sink.name();
         let mut config = settings.pipeline.clone();
@@ -74,7 +79,7 @@ impl Intake {
             config = config.when_full(WhenFull::WaitAtMost(http.limits.capacity_time.max(Duration::from_millis(1))));
         }
         let builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));
-        let options = schemas.iter().fold(options(durable), DurableOptions::schema);
+        let options = schemas.iter().fold(options(durable), DurableOptions::schema).accept_gaps(accept_log_gap);
         let options = match &settings.http {
             Some(http) => options.keys(http.idempotency.keys, http.idempotency.keep_for),
             None => options,
@@ -166,12 +171,13 @@ impl Intake {
         Some(accepted.map_or(Err(Refusal::Full), |accepted| accepted.map_err(refusal)))
     }
 
-    /// Ends a [`close`](Self::close) that was cancelled: its deadline holds for later calls too, so they are waited for only for
-    /// `limit`, in which a durable intake stores what it has acknowledged.
+    /// Shortens a [`close`](Self::close) that was cancelled to `limit` from now on. What is left then is in the dead letters, or
+    /// in the log of a durable intake.
     pub(crate) async fn leave(&self, limit: Duration) -> Ended {
-        if let Ok(ended) = timeout(limit, self.close(Duration::ZERO)).await {
+        if let Ok(ended) = timeout(limit + STORING, self.close(limit)).await {
             return ended;
         }
+        // A disk does not answer.
         if let Self::Memory(_, failed) = self {
             failed.end();
         }
@@ -197,6 +203,10 @@ impl Intake {
             }
             Self::Durable(intake) => {
                 let report = intake.close(limit).await;
+                let missing = intake.stats().missing;
+                if missing > 0 {
+                    tracing::warn!(rows = missing, "rows were missing in the log, and were accepted as lost");
+                }
                 let balance = &report.pipeline.balance;
                 let (exit, what) = match (&report.log_error, report.left_in_log) {
                     (Some(error), _) => (Exit::Failed, format!("; the log failed: {error}")),

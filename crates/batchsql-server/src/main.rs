@@ -55,7 +55,9 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Exit {
     let ended = match command {
         Command::Check { config, offline, json } => Ok(check::run(&config, offline, json).await),
-        Command::Run { config, accept_gap } => run::service::run(&config, &accept_gap).await,
+        Command::Run { config, accept_gap, accept_log_gap } => {
+            run::service::run(&config, &accept_gap, accept_log_gap).await
+        }
         Command::Load(load) => load::command::run(load).await,
         Command::DeadLetters(DeadLetters::List { file }) => tools::letters::list(&file),
         Command::DeadLetters(DeadLetters::Show { file, limit, values }) => tools::letters::show(&file, limit, values),
@@ -64,6 +66,9 @@ async fn run(command: Command) -> Exit {
         }
         Command::Log(LogCommand::Inspect { folder, in_use }) => tools::log::inspect(&folder, in_use),
         Command::Log(LogCommand::Verify { folder, in_use }) => tools::log::verify(&folder, in_use),
+        Command::Log(LogCommand::Export { folder, output, in_use }) => {
+            tools::log::export(&folder, output.as_deref(), in_use)
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut std::io::stdout());
             Ok(Exit::Done)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config_policies::WhenFull;
@@ -33,6 +33,8 @@ const GAUGE_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Dispatcher<S: Sink> {
     pub(crate) executor: Arc<Executor<S>>,
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    /// When the rest is given up; it may become earlier. `None`: `close` was not called.
+    pub(crate) close_at: watch::Receiver<Option<Instant>>,
     pub(crate) pipeline: Arc<PipelineContext>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) activity: Arc<Activity>,
@@ -58,20 +60,13 @@ pub(crate) struct Warned {
     pub(crate) of_pool: bool,
 }
 
-/// Why the dispatcher ends.
-enum Ending {
-    Deadline(Instant),
-    /// Every handle was dropped.
-    Abandoned,
-}
-
 impl<S: Sink> Dispatcher<S> {
     /// Runs until the pipeline is closed or every handle is dropped, and every row has an outcome.
     pub(crate) async fn run(mut self) {
         let mut state = State::new(Schedule::new(self.concurrency, self.limits.park_for));
         let mut next_report = Instant::now();
         let mut was_busy = false;
-        let ending = loop {
+        loop {
             // The time is checked in every turn, so that many messages cannot delay deadlines.
             let now = Instant::now();
             self.fall_due(&mut state, now);
@@ -93,14 +88,14 @@ impl<S: Sink> Dispatcher<S> {
                 biased;
                 Some(ended) = state.tasks.join_next_with_id() => self.task_ended(&mut state, ended),
                 message = self.messages.recv() => match message {
-                    Some(Message::Close { deadline }) => break Ending::Deadline(deadline),
+                    // `None`: every handle was dropped.
+                    Some(Message::Close) | None => break,
                     Some(message) => self.take(&mut state, message),
-                    None => break Ending::Abandoned,
                 },
                 () = sleep_until(wake), if waits || pressure_wake.is_some() => {}
             }
-        };
-        self.drain(state, ending).await;
+        }
+        self.drain(state).await;
     }
 
     fn take(&self, state: &mut State<S::Conn>, message: Message) {
@@ -119,7 +114,7 @@ impl<S: Sink> Dispatcher<S> {
             }
             Message::Stepped => state.has_stepped = true,
             // `flush_under_pressure` runs in every turn; the message only wakes the dispatcher.
-            Message::Pressure | Message::Close { .. } => {}
+            Message::Pressure | Message::Close => {}
         }
     }
 
@@ -222,7 +217,7 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     /// Writes the remaining rows. New rows are already refused.
-    async fn drain(mut self, mut state: State<S::Conn>, ending: Ending) {
+    async fn drain(mut self, mut state: State<S::Conn>) {
         // After this every message is either received below or refused to its submitter.
         self.messages.close();
         while let Some(message) = self.messages.recv().await {
@@ -234,17 +229,13 @@ impl<S: Sink> Dispatcher<S> {
         let now = Instant::now();
         state.schedule.expire_delays(now);
         state.gate.iter_mut().for_each(|gate| gate.try_now(now));
-        let deadline = match ending {
-            Ending::Deadline(deadline) => Some(deadline),
-            Ending::Abandoned => {
-                if self.has_rows(&state) {
-                    tracing::warn!("the last handle was dropped before close(); draining in the background");
-                }
-                None
-            }
-        };
+        let mut close_at = self.close_at.clone();
+        if close_at.borrow().is_none() && self.has_rows(&state) {
+            tracing::warn!("the last handle was dropped before close(); draining in the background");
+        }
         loop {
             let now = Instant::now();
+            let deadline = *close_at.borrow_and_update();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 break;
             }
@@ -258,6 +249,7 @@ impl<S: Sink> Dispatcher<S> {
             tokio::select! {
                 biased;
                 Some(ended) = state.tasks.join_next_with_id() => self.task_ended(&mut state, ended),
+                Ok(()) = close_at.changed() => {}
                 () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
             }
         }

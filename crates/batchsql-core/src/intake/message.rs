@@ -2,7 +2,6 @@
 //! Must not know what the dispatcher does with them.
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::write::ids::LaneId;
 
@@ -16,6 +15,6 @@ pub(crate) enum Message {
     Pressure,
     /// A feed has tried to write rows outside of the buffer, so there is something to report.
     Stepped,
-    /// Drain until the deadline, then end.
-    Close { deadline: Instant },
+    /// Drain, then end. The deadline may become earlier, so it is not in the message.
+    Close,
 }

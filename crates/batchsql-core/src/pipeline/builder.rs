@@ -154,6 +154,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
         let pipeline = Arc::new(PipelineContext::new(ledger, GuardedReporter::new(reporters)));
         let (messages, received) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(false);
+        let (close_at, closes_at) = watch::channel(None);
         let executor = Arc::new(Executor::new(sink, Arc::clone(&pipeline), &config));
         let activity = Arc::new(Activity::default());
         let intake = Arc::new(Intake {
@@ -166,6 +167,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
         let dispatcher = Dispatcher {
             executor: Arc::clone(&executor),
             messages: received,
+            close_at: closes_at,
             pipeline: Arc::clone(&pipeline),
             intake: Arc::clone(&intake),
             activity: Arc::clone(&activity),
@@ -200,6 +202,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             runtime,
             ended,
             closing_since: OnceLock::new(),
+            close_at,
             report: std::sync::Mutex::default(),
             together: std::sync::RwLock::default(),
         })))

@@ -37,7 +37,8 @@ impl BatchSql {
     /// Refuses new rows, writes everything that was accepted, and reports. After `deadline` what was
     /// not yet sent ends as `Purged`, what is being written as `Unknown`; both are in the report.
     ///
-    /// Every call, from any clone, gets the same report; the deadline of the first one holds. When it returns, every
+    /// Every call, from any clone, gets the same report; the earliest deadline of all calls holds: a second call can
+    /// shorten the first one, for example after a second signal, and never extends it. When it returns, every
     /// row counted as written is in the database. A [dead-letter file](crate::DeadLetters::file) that cannot be written
     /// delays it by 5 seconds at most.
     ///
@@ -49,13 +50,22 @@ impl BatchSql {
             let _no_rows_together = self.0.together.write().unwrap_or_else(PoisonError::into_inner);
             self.0.intake.closed.store(true, Atomic::SeqCst);
         }
+        let called = Instant::now();
+        let at = called + deadline.min(FAR);
+        // Before the message: the dispatcher reads it when it has the message.
+        self.0.close_at.send_if_modified(|earliest| {
+            let is_earlier = earliest.is_none_or(|earliest| at < earliest);
+            if is_earlier {
+                *earliest = Some(at);
+            }
+            is_earlier
+        });
         let begin = *self.0.closing_since.get_or_init(|| {
-            let begin = Instant::now();
             self.0.pipeline.ledger.begin_closing();
             self.0.pipeline.ledger.budget.close();
             // `send` fails only when the dispatcher has already ended.
-            let _ = self.0.messages.send(Message::Close { deadline: begin + deadline.min(FAR) });
-            begin
+            let _ = self.0.messages.send(Message::Close);
+            called
         });
         self.ended().await;
         let mut report = self.0.report.lock().unwrap_or_else(PoisonError::into_inner);

@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Receiver<bool>,
     /// When `close` was first called.
     pub(crate) closing_since: OnceLock<Instant>,
+    /// The earliest deadline of all calls of `close`.
+    pub(crate) close_at: watch::Sender<Option<Instant>>,
     pub(crate) report: std::sync::Mutex<Option<CloseReport>>,
     /// Shared while rows are accepted together, exclusive while the pipeline closes.
     pub(crate) together: std::sync::RwLock<()>,

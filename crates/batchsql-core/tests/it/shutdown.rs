@@ -28,14 +28,14 @@ async fn after_close_rows_are_refused_and_the_report_stays_the_same() {
     let (db, sink) = pipeline(config());
     db.submit(&row(&plain(), 1)).await.unwrap();
     let clone = db.clone();
-    let (first, second) = tokio::join!(db.close(HOUR), clone.close(Duration::ZERO));
+    let (first, second) = tokio::join!(db.close(HOUR), clone.close(HOUR));
     assert_eq!(first.balance, second.balance);
     assert!(db.submit(&row(&plain(), 2)).await.unwrap_err().is_closed());
     assert!(db.try_submit(&row(&plain(), 2)).unwrap_err().is_closed());
     assert!(db.submit_tracked(&row(&plain(), 2)).await.unwrap_err().is_closed());
     assert!(clone.submit_all([row(&plain(), 2)]).await.unwrap_err().submit_error().is_closed());
     assert_eq!(db.flush().await.unwrap().written(), 1);
-    assert_eq!(db.close(HOUR).await.balance.accepted, 1);
+    assert_eq!(db.close(Duration::ZERO).await.balance.written(), 1);
     assert_eq!(sink.applied().len(), 1);
 }
 
@@ -84,6 +84,36 @@ async fn past_the_deadline_rows_are_reported_and_never_guessed() {
     for receipt in receipts {
         receipt.await;
     }
+}
+
+/// As after a second signal.
+#[tokio::test(start_paused = true)]
+async fn the_earliest_deadline_of_all_calls_holds() {
+    let (db, sink) = pipeline(config().max_concurrency(1).statement_timeout(HOUR));
+    sink.script([Step::Hang]);
+    for id in 0..35 {
+        db.submit(&row(&plain(), id)).await.unwrap();
+    }
+    let begin = Instant::now();
+    // It is cancelled, and its deadline is still that of the pipeline.
+    assert!(tokio::time::timeout(Duration::from_secs(1), db.close(HOUR)).await.is_err());
+    let (long, short) = tokio::join!(db.close(HOUR * 2), db.close(Duration::from_secs(2)));
+    assert_eq!(begin.elapsed(), Duration::from_secs(3), "a second after the first call, and two more");
+    let balance = &short.balance;
+    assert!(balance.unknown() > 0 && balance.purged() > 0, "{balance}");
+    assert_eq!((balance.accepted, balance.unknown() + balance.purged(), balance.in_flight()), (35, 35, 0));
+    assert_eq!(short.unwritten.len(), 35);
+    assert_eq!(long.balance, short.balance);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_deadline_does_not_extend_an_earlier_one() {
+    let (db, sink) = pipeline(config().statement_timeout(HOUR));
+    sink.script([Step::Hang]);
+    db.submit(&row(&plain(), 1)).await.unwrap();
+    let begin = Instant::now();
+    let (first, second) = tokio::join!(db.close(Duration::from_secs(3)), db.close(HOUR));
+    assert_eq!((begin.elapsed(), first.balance.unknown(), second.balance.unknown()), (Duration::from_secs(3), 1, 1));
 }
 
 #[tokio::test(start_paused = true)]

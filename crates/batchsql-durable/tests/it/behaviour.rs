@@ -332,6 +332,25 @@ async fn per_table_order_is_kept_over_partitions() {
     }
 }
 
+/// As after a second signal: what waits stays in the log, and the log is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_close_shortens_the_first_one() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    sink.script_acquire([Step::Hang; 1000]);
+    let config = config().statement_timeout(60 * LONG);
+    let db = BatchSql::builder(sink.clone()).config(config).durable(options(dir.path())).start().await.unwrap();
+    let rows: Vec<_> = (0..300).map(|id| row(&keyed(), id, 1)).collect();
+    db.submit_all(&rows).await.unwrap();
+    // They begin in this order.
+    let both = async { tokio::join!(db.close(60 * LONG), db.close(Duration::from_millis(1))) };
+    let (first, second) = tokio::time::timeout(LONG, both).await.expect("the earlier deadline holds");
+    assert_eq!(first.left_in_log, 300);
+    assert_eq!((second.left_in_log, &second.log_error), (300, &None));
+    drop(db);
+    let again = start(&ScriptedSink::new(), options(dir.path())).await.unwrap();
+    assert!(again.recovered().is_clean && again.recovered().rows == 300, "{:?}", again.recovered());
+}
+
 #[test]
 fn an_intake_whose_runtime_has_ended_can_be_closed() {
     let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

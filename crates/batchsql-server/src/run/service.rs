@@ -10,6 +10,7 @@ use axum::Router;
 use batchsql::DynSink;
 use batchsql::prometheus::{EndpointOptions, PrometheusMetrics, ServerOptions};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::config::nats_sections::Guarantee;
 use crate::config::read;
@@ -34,14 +35,14 @@ use crate::table::target::{self, Target};
 /// Requests that are open when the rows are written get this long to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// What the intake gets after a second signal, to store what it has acknowledged.
+/// What is left of the wait for rows after a second signal.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or SIGINT. A second signal ends the wait for rows.
+/// Runs until SIGTERM or SIGINT. A second signal shortens the wait for rows.
 ///
 /// # Errors
 /// The service could not start.
-pub(crate) async fn run(path: &Path, accept_gaps: &[String]) -> Result<Exit, Failure> {
+pub(crate) async fn run(path: &Path, accept_gaps: &[String], accept_log_gap: bool) -> Result<Exit, Failure> {
     // First of all: a signal that comes earlier ends the process.
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
     let settings = read::read(path)?;
@@ -51,9 +52,12 @@ pub(crate) async fn run(path: &Path, accept_gaps: &[String]) -> Result<Exit, Fai
         return Err(Failure::mistake(format!("{}: {text}", path.display())));
     }
     can_have_gaps(&settings, accept_gaps).map_err(Failure::mistake)?;
+    if accept_log_gap && settings.durable.is_none() {
+        return Err(Failure::mistake("--accept-log-gap: there is no section [durable]"));
+    }
     open_files::raise(settings.http.as_ref().map_or(0, |http| http.limits.connections));
     let mut service = tokio::select! {
-        started = Service::start(&settings, accept_gaps) => started?,
+        started = Service::start(&settings, accept_gaps, accept_log_gap) => started?,
         signal = signals.next() => return Err(Failure::unavailable(format!("{signal} came before the start had ended"))),
     };
     let mut states = service.sources.states();
@@ -85,7 +89,7 @@ struct Service {
 }
 
 impl Service {
-    async fn start(settings: &Settings, accept_gaps: &[String]) -> Result<Self, Failure> {
+    async fn start(settings: &Settings, accept_gaps: &[String], accept_log_gap: bool) -> Result<Self, Failure> {
         let acceptor = match settings.http.as_ref().and_then(|http| http.tls.as_ref()) {
             Some(files) => Some(tls::acceptor(files).map_err(Failure::mistake)?),
             None => None,
@@ -117,7 +121,8 @@ impl Service {
             None => None,
         };
         let needs_intake = settings.http.is_some() || settings.sources.iter().any(|source| source.kind.needs_intake());
-        let intake = if needs_intake { Some(intake(settings, &sink, &tables, &metrics).await?) } else { None };
+        let intake =
+            if needs_intake { Some(intake(settings, &sink, &tables, &metrics, accept_log_gap).await?) } else { None };
         let http = match (listener, &intake) {
             (Some((http, listener)), Some(intake)) => {
                 let shared = Shared::new(intake.clone(), tables.clone(), http);
@@ -177,11 +182,16 @@ impl Service {
             biased;
             ended = closed => (ended, LAST_ANSWERS),
             signal = signals.next() => {
-                tracing::warn!(signal, "ending without waiting for rows");
-                let ended = match &intake {
-                    Some(intake) => Some(intake.leave(LAST_MOMENT).await),
-                    None => None,
+                tracing::warn!(signal, limit = ?LAST_MOMENT, "rows are written for this time only");
+                let leaving = async {
+                    match &intake {
+                        Some(intake) => Some(intake.leave(LAST_MOMENT).await),
+                        None => None,
+                    }
                 };
+                // Rows of a worker that does not end by then are in its stream.
+                let workers = timeout(LAST_MOMENT, sources.stop_workers(LAST_MOMENT));
+                let (_, ended) = tokio::join!(workers, leaving);
                 ((sources.exit(), ended), Duration::ZERO)
             }
         };
@@ -211,9 +221,10 @@ async fn intake(
     sink: &DynSink,
     tables: &BTreeMap<String, Arc<Target>>,
     metrics: &PrometheusMetrics,
+    accept_log_gap: bool,
 ) -> Result<Intake, Failure> {
     let schemas: Vec<_> = tables.values().map(|table| table.schema.clone()).collect();
-    let intake = Intake::start(sink.clone(), settings, &schemas, metrics).await?;
+    let intake = Intake::start(sink.clone(), settings, &schemas, metrics, accept_log_gap).await?;
     // A stream takes every table, and may not be open yet.
     let written = tables.values().filter(|_| settings.database().is_ok());
     for target in written {

@@ -1,12 +1,13 @@
-//! Owns `batchsql log`: what is in the folder of a durable intake, and whether it is whole.
+//! Owns `batchsql log`: what is in the folder of a durable intake, whether it is whole, and the rows that wait.
 //! Must not know its bytes.
 
-use std::io::Write;
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-use batchsql::durable::tools::{IntakeFolder, Recovery};
+use batchsql::durable::tools::{Export, IntakeFolder, Recovery};
 
 use crate::exit::{Exit, Failure};
+use crate::private_file;
 
 fn open(folder: &Path, in_use: bool) -> Result<IntakeFolder, Failure> {
     if in_use { Ok(IntakeFolder::in_use(folder)) } else { IntakeFolder::lock(folder).map_err(Failure::unavailable) }
@@ -28,7 +29,7 @@ pub(crate) fn inspect(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
         let (table, partition) = (&state.table_name, state.partition);
         let _ = writeln!(out, "{table}, partition {partition}: {waiting} rows wait, {} are done", state.settled_up_to);
     }
-    Ok(report(&inspection.recovery))
+    Ok(report(&mut out, &inspection.recovery))
 }
 
 /// Reads every file with its checksums.
@@ -37,19 +38,70 @@ pub(crate) fn inspect(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
 /// As [`inspect`].
 pub(crate) fn verify(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
     let recovery = open(folder, in_use)?.verify().map_err(Failure::unavailable)?;
-    Ok(report(&recovery))
+    Ok(report(&mut io::stdout().lock(), &recovery))
 }
 
-fn report(recovery: &Recovery) -> Exit {
+/// Writes the rows that wait to a new file, or to standard output.
+///
+/// # Errors
+/// As [`inspect`], or the rows cannot be written.
+pub(crate) fn export(folder: &Path, output: Option<&Path>, in_use: bool) -> Result<Exit, Failure> {
+    let folder = open(folder, in_use)?;
+    let exported = match output {
+        None => write(&folder, io::stdout().lock())?,
+        Some(path) => {
+            let unusable = |error| Failure::unavailable(format!("{}: {error}", path.display()));
+            let file = private_file::open(std::fs::OpenOptions::new().write(true).create_new(true), path);
+            let mut file = file.map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => {
+                    Failure::mistake(format!("{} is there already; choose a new name", path.display()))
+                }
+                _ => unusable(error),
+            })?;
+            let exported = write(&folder, &mut file)?;
+            file.sync_all().map_err(unusable)?;
+            exported
+        }
+    };
+    // Standard output may have the rows.
+    let mut says = io::stderr().lock();
+    for block in &exported.unreadable {
+        let (table, partition, first, last) = (&block.table, block.partition, block.first, block.last);
+        let reason = &block.reason;
+        let _ = writeln!(says, "not readable: rows {first} to {last} of {table}, partition {partition}: {reason}");
+    }
+    let _ = writeln!(says, "{} rows were written", exported.rows);
+    let found = report(&mut says, &exported.recovery);
+    Ok(if exported.is_whole() { found } else { Exit::Failed })
+}
+
+fn write(folder: &IntakeFolder, out: impl Write) -> Result<Export, Failure> {
+    let mut out = BufWriter::new(out);
+    let exported = folder.export(&mut out).map_err(Failure::unavailable)?;
+    let flushed = out.flush().map_err(|error| Failure::unavailable(format!("the rows cannot be written: {error}")));
+    flushed.map(|()| exported)
+}
+
+fn report(out: &mut impl Write, recovery: &Recovery) -> Exit {
     for damage in &recovery.damages {
-        println!("damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
+        let _ = writeln!(out, "damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
     }
     for gap in &recovery.gaps {
-        println!("missing: rows {} to {} of partition {}", gap.first, gap.last, gap.partition);
+        let state =
+            recovery.partitions.iter().find(|state| (state.table, state.partition) == (gap.table, gap.partition));
+        let table = state.map_or("a table whose name is lost", |state| &state.table_name);
+        let _ = writeln!(out, "missing: rows {} to {} of {table}, partition {}", gap.first, gap.last, gap.partition);
+    }
+    if !recovery.gaps.is_empty() {
+        let _ = writeln!(
+            out,
+            "restore the folder, or start once with `batchsql run CONFIG --accept-log-gap`, which gives the missing rows up"
+        );
     }
     let waiting: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
     let is_whole = recovery.damages.is_empty() && recovery.gaps.is_empty();
     let result = if is_whole { "the log is whole" } else { "the log is damaged" };
-    println!("{result}: {} segments, {} blocks, {waiting} rows wait", recovery.segments, recovery.blocks);
+    let (segments, blocks) = (recovery.segments, recovery.blocks);
+    let _ = writeln!(out, "{result}: {segments} segments, {blocks} blocks, {waiting} rows wait");
     if is_whole { Exit::Done } else { Exit::Failed }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::client::{JSON, NDJSON, begin, chunk, post, read};
+use crate::client::{JSON, NDJSON, begin, chunk, post, read_rows};
 use crate::http_limits::{config, place};
 use crate::program::{LONG, Place, Running, peak_memory};
 
@@ -131,7 +131,7 @@ fn a_body_that_never_ends_is_ended() {
             Err(_) => break,
         }
     }
-    let response = read(answer.as_slice());
+    let response = read_rows(answer.as_slice());
     assert!(response.status == 408 && response.error().contains("http.limits.body_time"), "{response:?}");
     assert_eq!((response.number("accepted"), response.number("next_line")), (1, 2), "{response:?}");
     program.stop();

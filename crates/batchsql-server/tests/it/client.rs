@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
+use crate::described;
 use crate::program::LONG;
 
 pub(crate) const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
@@ -45,9 +46,11 @@ pub(crate) fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&s
     read(stream)
 }
 
-/// Posts rows of a table.
+/// Posts rows of a table. The answer is as it is described.
 pub(crate) fn post(address: SocketAddr, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Response {
-    send(address, "POST", &format!("/v1/tables/{path}"), headers, body.as_ref())
+    let response = send(address, "POST", &format!("/v1/tables/{path}"), headers, body.as_ref());
+    described::check(&response);
+    response
 }
 
 /// Sends the head of a request; without a length the body is chunked.
@@ -81,6 +84,13 @@ pub(crate) fn chunk(stream: &mut TcpStream, part: &[u8]) -> std::io::Result<()> 
     stream.write_all(format!("{:x}\r\n", part.len()).as_bytes())?;
     stream.write_all(part)?;
     stream.write_all(b"\r\n")
+}
+
+/// As [`read`], of a request with rows. The answer is as it is described.
+pub(crate) fn read_rows(stream: impl Read) -> Response {
+    let response = read(stream);
+    described::check(&response);
+    response
 }
 
 /// Reads the response to its end.

@@ -114,7 +114,7 @@ macro_rules! sql_server {
 
             place.write("a.csv", csv());
             let rows = || number(&format!("SELECT count(*) FROM {plain}"));
-            let kills = kill_and_go_on(&place, &["load", "a.csv", "--database", dsn, "--table", &plain], &rows);
+            let kills = kill_and_go_on(&place, &["load", "a.csv", "--database", dsn, "--table", &plain], 0, &rows);
             assert!(kills >= 2, "it was killed {kills} times");
             assert_eq!(rows(), RECORDS as i64);
             assert_eq!(number(&format!("SELECT count(DISTINCT id) FROM {plain}")), RECORDS as i64);
@@ -193,7 +193,7 @@ fn redis() {
         }
         serde_json::from_str::<serde_json::Value>(&mark).unwrap()["record"].as_i64().unwrap()
     };
-    let kills = kill_and_go_on(&place, &["load", "a.csv", "--config", "b.toml"], &mark);
+    let kills = kill_and_go_on(&place, &["load", "a.csv", "--config", "b.toml"], 0, &mark);
     assert!(kills >= 2, "it was killed {kills} times");
     assert_eq!(mark(), RECORDS as i64);
     // The first row was written before the file, and is in it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::client::{NDJSON, begin, chunk, head, post, read, send};
+use crate::client::{NDJSON, begin, chunk, head, post, read_rows, send};
 use crate::program::{Place, Running, until};
 
 pub(crate) fn place() -> Place {
@@ -61,7 +61,7 @@ fn slow_clients_are_sent_away() {
     let at = program.address();
     let mut body = begin(at, "POST", "/v1/tables/orders/rows", &[NDJSON], None);
     chunk(&mut body, b"{\"id\":1}\n").unwrap();
-    let response = read(body);
+    let response = read_rows(body);
     assert_eq!(
         (response.status, response.number("accepted"), response.number("next_line")),
         (408, 1, 2),
@@ -130,7 +130,7 @@ fn the_end_answers_503_and_writes_what_was_accepted() {
     assert_eq!(send(at, "GET", "/ready", &[], b"").status, 503);
     chunk(&mut open, b"{\"id\":3}\n").unwrap();
     let _ = chunk(&mut open, b"");
-    let response = read(open);
+    let response = read_rows(open);
     assert_eq!((response.status, response.number("next_line")), (503, 2), "{response:?}");
     db.execute_batch("ROLLBACK").unwrap();
     let (code, log) = program.wait();
@@ -161,7 +161,7 @@ fn tls_is_served_with_a_certificate() {
     let row = b"{\"id\":1}\n";
     stream.write_all(head("POST", "/v1/tables/orders/rows", &[NDJSON], Some(row.len())).as_bytes()).unwrap();
     stream.write_all(row).unwrap();
-    assert_eq!(read(stream).number("accepted"), 1);
+    assert_eq!(read_rows(stream).number("accepted"), 1);
     assert_eq!(program.stop().0, 0);
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }

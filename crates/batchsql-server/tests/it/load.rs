@@ -237,16 +237,17 @@ fn what_cannot_be_loaded_says_why() {
     assert!(ran.code() == 2 && ran.err().contains("--config FILE, or --database DSN --table NAME"), "{}", ran.all());
 }
 
-/// Kills the load whenever it has written something, and runs it again until it ends.
-pub(crate) fn kill_and_go_on(place: &Place, arguments: &[&str], rows: &dyn Fn() -> i64) -> usize {
+/// Kills the load whenever it has written something, at most four times, and runs it again until it ends, with this code. Returns how
+/// often it was killed.
+pub(crate) fn kill_and_go_on(place: &Place, arguments: &[&str], code: i32, rows: &dyn Fn() -> i64) -> usize {
     let (mut kills, mut last) = (0, rows());
-    let begin = Instant::now();
     loop {
+        let begin = Instant::now();
         let mut child = place.command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         loop {
-            if let Some(status) = child.try_wait().unwrap() {
+            if child.try_wait().unwrap().is_some() {
                 let ran = crate::program::Ran(child.wait_with_output().unwrap());
-                assert!(status.success(), "{}", ran.all());
+                assert_eq!(ran.code(), code, "{}", ran.all());
                 return kills;
             }
             let now = rows();
@@ -277,29 +278,7 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     place.sql("PRAGMA journal_mode = WAL");
     let rows = || place.number("SELECT count(*) FROM orders");
-    let (mut kills, mut last, begin) = (0, 0, Instant::now());
-    let code = loop {
-        let mut child = place.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let ended = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status.code();
-            }
-            let now = rows();
-            if now > last && kills < 4 {
-                last = now;
-                child.kill().unwrap();
-                child.wait().unwrap();
-                kills += 1;
-                break None;
-            }
-            assert!(begin.elapsed() < LONG, "it does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        };
-        if let Some(code) = ended {
-            break code;
-        }
-    };
-    assert_eq!(code, 1, "one record is rejected");
+    let kills = kill_and_go_on(&place, &arguments, 1, &rows);
     assert!(kills >= 2, "it was killed {kills} times");
     assert_eq!(rows(), RECORDS - 1);
     assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), RECORDS - 1);

@@ -19,7 +19,7 @@ use crate::program::{Place, Ran};
 /// Without a key: a row that is written twice shows.
 const TABLE: &str = "CREATE TABLE orders (id INTEGER NOT NULL CHECK (id >= 0), note TEXT, total REAL);";
 
-fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+pub(crate) fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     let field = |(name, array): &(&str, ArrayRef)| Field::new(*name, array.data_type().clone(), true);
     let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
     RecordBatch::try_new(schema, columns.into_iter().map(|(_, array)| array).collect()).unwrap()
@@ -47,7 +47,7 @@ pub(crate) fn orders_of_the_guide() -> Vec<u8> {
 }
 
 /// A Parquet file with row groups of 1,000 rows.
-fn parquet(batch: &RecordBatch, compression: Compression) -> Vec<u8> {
+pub(crate) fn parquet(batch: &RecordBatch, compression: Compression) -> Vec<u8> {
     let properties = WriterProperties::builder().set_compression(compression).set_max_row_group_row_count(Some(1_000));
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties.build())).unwrap();
     writer.write(batch).unwrap();
@@ -161,7 +161,7 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
         let arguments = load(&place, &[name]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let rows = || place.number("SELECT count(*) FROM orders");
-        let kills = kill_and_go_on(&place, &arguments, &rows);
+        let kills = kill_and_go_on(&place, &arguments, 0, &rows);
         assert!(kills >= 2, "{name}: it was killed {kills} times");
         assert_eq!(rows(), RECORDS, "{name}");
         assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), RECORDS, "{name}");

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy does not see")]
 
+mod back_pressure;
 mod bad_input;
 mod check;
 mod client;
 #[cfg(feature = "nats")]
 mod cluster;
 mod databases;
+mod described;
 mod guides;
 mod http_durable;
 mod http_limits;
@@ -15,10 +17,13 @@ mod http_rows;
 mod load;
 #[cfg(feature = "arrow")]
 mod load_batches;
+#[cfg(feature = "arrow")]
+mod load_batches_sql;
 mod program;
 mod sources;
 #[cfg(feature = "nats")]
 mod stream_logins;
 #[cfg(feature = "nats")]
 mod streams;
+mod systemd;
 mod tools;

@@ -138,6 +138,12 @@ impl Running {
         }
     }
 
+    /// A line of the log that has this text, also one from before.
+    pub(crate) fn has_said(&mut self, text: &str) -> String {
+        let said = self.said.iter().find(|line| line.contains(text)).cloned();
+        said.unwrap_or_else(|| self.wait_for(text))
+    }
+
     /// The address of the HTTP server.
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.said.iter().find(|line| line.contains("listening on http"));

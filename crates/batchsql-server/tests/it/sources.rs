@@ -122,25 +122,54 @@ fn input_that_is_not_read_is_a_failure() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }
 
-/// The database does not answer, and rows may wait for an hour.
+/// The database does not answer, and rows may wait for an hour. Those that were accepted are in the table, the dead letters or the
+/// log.
 #[test]
-fn a_second_signal_ends_the_wait() {
-    for (more, code) in [("", 1), ("[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n", 4)] {
+fn a_second_signal_shortens_the_wait() {
+    const WRITTEN: i64 = 100;
+    const ROWS: i64 = 3_000;
+    let lines = |ids: std::ops::Range<i64>| -> String { ids.map(|id| format!("{{\"id\":{id}}}\n")).collect() };
+    let letters = "[dead_letters]\nfile = \"letters.ndjson\"\n";
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    for (more, code) in [(letters, 1), ("", 1), (durable, 4)] {
         let place = place();
         let config = format!(
             "{}[run]\ndrain_for = \"1h\"\n[pipeline]\nretry_for = \"1h\"\n[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"\n{more}",
             place.database().replace(".db", ".db?busy_timeout=3600s")
         );
         let mut program = place.start(&config);
+        let response = post(program.address(), "orders/rows", &[NDJSON], lines(0..WRITTEN));
+        assert_eq!(response.number("accepted"), WRITTEN as u64, "{response:?}");
+        let written = || place.number("SELECT count(*) FROM orders");
+        until(|| written() == WRITTEN, || format!("{} rows", written()));
         let lock = place.sql("BEGIN IMMEDIATE");
-        let response = post(program.address(), "orders/rows", &[NDJSON], "{\"id\":1}\n");
-        assert_eq!(response.status, 200, "{response:?}");
+        let response = post(program.address(), "orders/rows", &[NDJSON], lines(WRITTEN..ROWS));
+        assert_eq!(response.number("accepted"), (ROWS - WRITTEN) as u64, "{response:?}");
         program.signal(Signal::TERM);
         program.wait_for("no more rows are accepted");
-        program.signal(Signal::TERM);
+        program.signal(Signal::INT);
         let line = program.wait_for("ended:");
-        assert_eq!(program.wait().0, code, "{line}");
+        let (ended, log) = program.wait();
+        assert_eq!(ended, code, "{log}");
+        assert!(!line.contains("was not waited for"), "{log}");
         drop(lock);
+        if more == letters {
+            let letters = std::fs::read_to_string(place.path("letters.ndjson")).unwrap();
+            let mut ids: Vec<i64> = letters
+                .lines()
+                .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["row"]["id"].as_i64().unwrap())
+                .collect();
+            ids.sort_unstable();
+            assert!(ids.into_iter().eq(WRITTEN..ROWS), "{line}");
+            assert!(letters.contains("\"purged\"") || letters.contains("\"unknown\""), "{line}");
+        }
+        if more == durable {
+            assert!(line.contains(&format!("{} rows wait in the log", ROWS - WRITTEN)), "{line}");
+            let (ended, log) = place.start(&config).stop();
+            assert_eq!(ended, 0, "{log}");
+            assert_eq!(place.number("SELECT count(*) FROM orders"), ROWS);
+            assert_eq!(place.number("SELECT count(DISTINCT id) FROM orders"), ROWS);
+        }
     }
 }
 

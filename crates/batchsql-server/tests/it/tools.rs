@@ -1,7 +1,7 @@
 //! `dead-letters`, `log`, `completions` and `--help`.
 
 use crate::client::{NDJSON, post};
-use crate::program::Place;
+use crate::program::{Place, Running, until};
 
 #[test]
 fn dead_letters_are_counted_shown_and_written_again() {
@@ -103,6 +103,121 @@ fn a_log_is_inspected_and_verified() {
     assert_eq!(nothing.code(), 3, "{}", nothing.all());
 }
 
+/// A table that is locked, and a log without time to drain.
+fn stranded(place: &Place, drain_for: &str) -> String {
+    format!(
+        "{}[[tables]]\nname = \"orders\"\nrule = \"ignore\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\npartitions = 1\n[http]\n\
+         listen = \"127.0.0.1:0\"\n[run]\ndrain_for = \"{drain_for}\"\n",
+        place.database()
+    )
+}
+
+#[test]
+fn rows_of_a_log_are_exported_and_written_elsewhere() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT);");
+    let program = place.start(&stranded(&place, "0s"));
+    let lock = place.sql("BEGIN IMMEDIATE");
+    let lines: String = (0..100).map(|id| format!("{{\"id\":{id},\"note\":\"s3cret {id}\"}}\n")).collect();
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines).number("accepted"), 100);
+    let export = |more: &[&str]| place.run(&[&["log", "export", "intake"], more].concat());
+    let used = export(&["--output", "used.ndjson"]);
+    assert!(used.code() == 3 && used.err().contains("is used by a program"), "{}", used.all());
+    assert!(!place.path("used.ndjson").exists());
+    let seen = export(&["--in-use"]);
+    assert_eq!(seen.out().lines().count(), 100, "{}", seen.all());
+    let (code, log) = program.stop();
+    assert_eq!(code, 4, "rows wait: {log}");
+    drop(lock);
+
+    let exported = export(&["--output", "rows.ndjson"]);
+    assert!(exported.code() == 0 && exported.out().is_empty(), "{}", exported.all());
+    assert!(
+        exported.err().contains("100 rows were written") && exported.err().contains("is whole"),
+        "{}",
+        exported.all()
+    );
+    assert!(!exported.all().contains("s3cret"), "values are in the file only");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(place.path("rows.ndjson")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has values of rows");
+    }
+    let printed = export(&[]);
+    assert_eq!(printed.out(), std::fs::read_to_string(place.path("rows.ndjson")).unwrap());
+    let again = export(&["--output", "rows.ndjson"]);
+    assert!(again.code() == 2 && again.err().contains("choose a new name"), "{}", again.all());
+    let nothing = place.run(&["log", "export", "nowhere"]);
+    assert!(nothing.code() == 3 && nothing.out().is_empty(), "{}", nothing.all());
+
+    let replayed = place.run(&["dead-letters", "replay", "rows.ndjson", "--config", "b.toml"]);
+    assert!(replayed.code() == 0 && replayed.out().contains("100 written"), "{}", replayed.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note = 's3cret ' || id"), 100);
+}
+
+#[test]
+fn rows_that_are_missing_in_a_log_stop_it_until_a_person_accepts() {
+    /// It is found in the file.
+    const MARK: i64 = 0x1122_3344_5566_7788;
+    let place = Place::new();
+    place.sql("PRAGMA journal_mode = WAL; CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    let lock = place.sql("BEGIN IMMEDIATE");
+    // Each run has a file of its own, of which the second one is damaged.
+    for ids in [0..5, MARK..MARK + 1, 5..9] {
+        let program = place.start(&stranded(&place, "0s"));
+        let lines: String = ids.clone().map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        let response = post(program.address(), "orders/rows", &[NDJSON], lines);
+        assert_eq!(response.number("accepted"), ids.count() as u64, "{response:?}");
+        let (code, log) = program.stop();
+        assert_eq!(code, 4, "{log}");
+    }
+    let mut damaged = 0;
+    for file in std::fs::read_dir(place.path("intake/log")).unwrap().map(|file| file.unwrap().path()) {
+        let mut bytes = std::fs::read(&file).unwrap_or_default();
+        if let Some(at) = bytes.windows(8).position(|window| window == MARK.to_le_bytes()) {
+            bytes[at] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+            damaged += 1;
+        }
+    }
+    assert_eq!(damaged, 1);
+    drop(lock);
+
+    let verified = place.run(&["log", "verify", "intake"]);
+    assert!(
+        verified.code() == 1 && verified.out().contains("missing: rows 6 to 6 of \"orders\""),
+        "{}",
+        verified.all()
+    );
+    assert!(verified.out().contains("--accept-log-gap"), "{}", verified.all());
+    let exported = place.run(&["log", "export", "intake"]);
+    assert!(exported.code() == 1 && exported.err().contains("missing: rows 6 to 6"), "{}", exported.all());
+    assert_eq!(exported.out().lines().count(), 9, "{}", exported.all());
+
+    let rows = || place.number("SELECT count(*) FROM orders");
+    let mut program = place.start(&stranded(&place, "1h"));
+    // Perhaps before it was ready.
+    let line = program.has_said("a partition has stopped");
+    assert!(line.contains("1 rows are missing in the log (6 to 6)"), "{line}");
+    until(|| rows() == 5, || format!("{} rows", rows()));
+    // It would wait for an hour: nobody writes the rows behind the gap.
+    let (code, log) = program.stop();
+    assert_eq!(code, 4, "{log}");
+    assert_eq!(rows(), 5);
+
+    let program = Running::start(place.command(&["run", "b.toml", "--accept-log-gap"]));
+    let (code, log) = program.stop();
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("accepted as lost") && log.contains("rows=1"), "{log}");
+    assert_eq!((rows(), place.number("SELECT sum(id) FROM orders")), (9, 36));
+
+    let config = std::fs::read_to_string(place.path("b.toml")).unwrap();
+    place.write("c.toml", config.replace("[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\npartitions = 1\n", ""));
+    let ran = place.run(&["run", "c.toml", "--accept-log-gap"]);
+    assert!(ran.code() == 2 && ran.err().contains("there is no section [durable]"), "{}", ran.all());
+}
+
 /// In a terminal, which `script` is: colours and a progress bar. Elsewhere neither.
 #[test]
 #[cfg(target_os = "linux")]
@@ -141,6 +256,7 @@ fn help_has_examples_and_shells_have_completions() {
         &["check", "--help"],
         &["load", "--help"],
         &["dead-letters", "replay", "--help"],
+        &["log", "export", "--help"],
     ] {
         let help = place.run(arguments);
         assert!(help.code() == 0 && help.out().contains("Example"), "{}", help.all());
