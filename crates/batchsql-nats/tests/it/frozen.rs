@@ -1,16 +1,15 @@
 //! SIGSTOP of a worker for longer than its leases: another worker takes its partitions over, and what the frozen one still wants to
 //! write when it goes on is refused. Both count it. The table has no key, so a row that is written twice is there twice.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use batchsql_core::{BatchSql, StoredPosition};
 use batchsql_nats::{StreamOptions, Worker, WorkerOptions};
 use batchsql_testserver::process::{self, Process, command};
-use batchsql_testserver::{Kind, dsn};
+use batchsql_testserver::{Frozen, Kind, dsn};
 
 use crate::database::{Database, On, sql_sink};
 use crate::support::{LIMIT, connect, plain, publish, publisher, row, stream, until_within, worker_config};
@@ -65,13 +64,13 @@ async fn worker() {
 }
 
 /// That program, which is frozen and goes on.
-struct Frozen {
+struct WorkerProcess {
     process: Process,
     id: String,
     last: Told,
 }
 
-impl Frozen {
+impl WorkerProcess {
     fn start(arguments: &[&str]) -> Self {
         let mut process = Process::start(&mut command("frozen::worker", arguments)).unwrap();
         let id = process.line();
@@ -91,22 +90,10 @@ impl Frozen {
         self.last
     }
 
-    /// Returns when it does nothing any more.
-    fn freeze(&self) {
-        self.signal("-STOP");
-        let begin = Instant::now();
-        let state = || Command::new("ps").args(["-o", "stat=", "-p", &self.id]).output().unwrap().stdout;
-        while !state().starts_with(b"T") {
-            assert!(begin.elapsed() < LIMIT, "it does not stop");
-        }
-    }
-
-    fn go_on(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.id]).status().unwrap().success());
+    /// Returns when it does nothing any more. It goes on when the result is dropped.
+    fn freeze(&self) -> Frozen {
+        let id = self.id.parse().expect("the number of a process");
+        tokio::task::block_in_place(|| Frozen::stop(id)).expect("it runs")
     }
 }
 
@@ -136,14 +123,14 @@ impl Other {
     }
 
     /// Freezes the other process while that has partitions. How many these are.
-    async fn freezes(&self, frozen: &Frozen) -> u64 {
+    async fn freezes(&self, frozen: &WorkerProcess) -> (u64, Frozen) {
         loop {
             until_within(LONG, "each has its share", async || self.of_frozen().await == HALF).await;
-            frozen.freeze();
+            let still = frozen.freeze();
             // On a busy machine its leases may have ended just before.
             match self.of_frozen().await {
-                0 => frozen.go_on(),
-                own => return own,
+                0 => still.resume(),
+                own => return (own, still),
             }
         }
     }
@@ -163,7 +150,7 @@ async fn check(on: On) {
     stream.create(&context).await.unwrap();
     publish(&context, &stream, &plain("plain"), 0..100).await;
     let letters = database.path("letters.ndjson").display().to_string();
-    let mut frozen = Frozen::start(&[&url, stream.name(), database.dsn(), &letters]);
+    let mut frozen = WorkerProcess::start(&[&url, stream.name(), database.dsn(), &letters]);
     frozen.until("it has written all", |told| told.held == u64::from(PARTITIONS) && told.written == 100);
     let builder = BatchSql::builder(sql_sink(database.dsn()).await).config(worker_config());
     let letters = database.path("letters-of-other.ndjson").display().to_string();
@@ -178,18 +165,18 @@ async fn check(on: On) {
     let before = frozen.until("it has half", |told| told.held == HALF);
     if others_can_write(on) {
         let takeovers = other.seen.done().takeovers;
-        let own = other.freezes(&frozen).await;
+        let (own, still) = other.freezes(&frozen).await;
         publish(&context, &stream, &plain("plain"), 100..200).await;
         other.has_taken_over(takeovers + own).await;
         written(200).await;
-        frozen.go_on();
+        still.resume();
         let after = frozen.until("it was fenced", |told| told.fences >= before.fences + own);
         assert_eq!(after.written, before.written, "it has written something");
     } else {
-        frozen.freeze();
+        let still = frozen.freeze();
         publish(&context, &stream, &plain("plain"), 100..200).await;
         tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
-        frozen.go_on();
+        still.resume();
         written(200).await;
     }
     assert_eq!(database.ids().await, (0..200).collect::<Vec<_>>());
@@ -203,20 +190,20 @@ async fn check(on: On) {
     let before = frozen.until("it writes", |told| told.written > before.written);
     let end = if others_can_write(on) {
         let takeovers = other.seen.done().takeovers;
-        let own = other.freezes(&frozen).await;
+        let (own, still) = other.freezes(&frozen).await;
         is_frozen.store(true, Ordering::SeqCst);
         let end = publishing.await.unwrap();
         other.has_taken_over(takeovers + own).await;
         written(end).await;
-        frozen.go_on();
+        still.resume();
         frozen.until("it was fenced again", |told| told.fences > before.fences);
         end
     } else {
-        frozen.freeze();
+        let still = frozen.freeze();
         is_frozen.store(true, Ordering::SeqCst);
         let end = publishing.await.unwrap();
         tokio::time::sleep(LEASE + Duration::from_secs(1)).await;
-        frozen.go_on();
+        still.resume();
         end
     };
     written(end).await;

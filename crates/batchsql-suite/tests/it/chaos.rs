@@ -6,11 +6,14 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Runs it with a fixed seed; its results and its exit status.
-fn chaos(args: &[&str]) -> (Value, Output) {
+/// The first seed.
+const SEED: u32 = 15;
+
+/// Runs it with a seed; its results and its exit status.
+fn chaos(args: &[&str], seed: u32) -> (Value, Output) {
     let folder = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_batchsql-chaos"));
-    command.args(args).args(["--quick", "--seed", "15", "--report-dir"]).arg(folder.path());
+    command.args(args).args(["--quick", "--seed", &seed.to_string(), "--report-dir"]).arg(folder.path());
     let output = command.output().unwrap();
     let json = std::fs::read_to_string(folder.path().join("chaos.json"));
     let json = json.unwrap_or_else(|error| panic!("no results: {error}: {}", String::from_utf8_lossy(&output.stderr)));
@@ -21,7 +24,7 @@ fn chaos(args: &[&str]) -> (Value, Output) {
 
 #[track_caller]
 fn passes(args: &[&str], expected: &[(&str, &str)]) {
-    let (json, output) = chaos(args);
+    let (json, output) = chaos(args, SEED);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     let results = json["results"].as_array().unwrap();
@@ -33,7 +36,7 @@ fn passes(args: &[&str], expected: &[(&str, &str)]) {
         assert_eq!((&sum["violations"], &sum["runs"]), (&0.into(), &1.into()), "{sum}");
         assert!(sum["recovery_s"].as_f64().unwrap() >= 0.0, "{sum}");
     }
-    assert!(text.contains("cargo xtask chaos") && text.contains("--seed 15"), "{text}");
+    assert!(text.contains("cargo xtask chaos") && text.contains(&format!("--seed {SEED}")), "{text}");
 }
 
 #[test]
@@ -76,21 +79,32 @@ fn rows_are_written_exactly_once_although_writers_are_killed() {
     passes(&["--db", "sqlite,postgres,mysql", "--fault", "writer-killed", "--exactly-once"], &expected);
 }
 
+/// Runs of a fault that may miss the moment at which a defect shows: on a busy machine few rows are on their way.
+const RUNS: u32 = 10;
+
 /// The checker must find a defect, and say so.
 #[track_caller]
 fn is_found(args: &[&str], wrong: &str) {
-    let (json, output) = chaos(args);
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    let sum = &json["results"][0];
-    assert!(sum["violations"].as_u64().unwrap() > 0 && sum["errors"] == 0, "{sum}");
-    let details = sum["details"].to_string();
-    assert!(details.contains(wrong), "{details}");
+    for seed in SEED..SEED + RUNS {
+        let (json, output) = chaos(args, seed);
+        let sum = &json["results"][0];
+        assert_eq!(sum["errors"], 0, "{sum}");
+        let violations = sum["violations"].as_u64().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(i32::from(violations > 0)), "{text}");
+        if violations > 0 {
+            let details = sum["details"].to_string();
+            assert!(details.contains(wrong), "{details}");
+            return;
+        }
+    }
+    panic!("{args:?}: nothing is found in {RUNS} runs");
 }
 
 #[test]
 fn rows_that_leave_the_log_before_they_are_written_are_missed() {
-    let args = ["--db", "sqlite", "--fault", "writer-killed", "--durable", "--runs", "3"];
-    is_found(&[&args[..], &["--sabotage", "settle-early"]].concat(), "Lost");
+    let args = ["--db", "sqlite", "--fault", "writer-killed", "--durable", "--sabotage", "settle-early"];
+    is_found(&args, "Lost");
 }
 
 #[test]
