@@ -64,7 +64,7 @@ impl FlushReason {
 pub struct BatchInfo<'a> {
     /// `namespace.table`.
     pub table: &'a str,
-    /// What [`MetricsReporter::context`] returned when the batch was sealed.
+    /// What [`MetricsReporter::context`](crate::MetricsReporter::context) returned when the batch was sealed.
     pub context: Option<&'a Arc<str>>,
     /// Rows in the batch.
     pub rows: usize,
