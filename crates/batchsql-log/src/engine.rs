@@ -39,6 +39,8 @@ pub(crate) struct Engine {
     pub(crate) pending: Vec<Entry>,
     /// How many of them are in the active segment.
     pub(crate) written: usize,
+    /// Bytes of written blocks that are not acknowledged, with headers: the queue counts them too.
+    pub(crate) unacknowledged: u64,
     pub(crate) active: Option<Active>,
     pub(crate) next_serial: u64,
     pub(crate) synced_serial: u64,
@@ -103,6 +105,7 @@ impl Engine {
             streams,
             pending,
             written: 0,
+            unacknowledged: 0,
             active: None,
             next_serial,
             synced_serial: next_serial - 1,
@@ -280,6 +283,8 @@ impl Engine {
         self.next_serial = encoded.next_serial;
         active.wrote(encoded, has_blocks);
         self.lengths.insert(active.key, active.length);
+        let waiting = group.iter().filter_map(PendingBlock::of).filter(|block| block.ticket.is_some());
+        self.unacknowledged += waiting.map(PendingBlock::size_with_keys).sum::<u64>();
         self.written += entries;
         self.update_used();
         self.unsynced_since.get_or_insert_with(Instant::now);
@@ -377,6 +382,7 @@ impl Engine {
             }
         }
         // Before the caller hears of it: the next block must find the space that is there.
+        self.unacknowledged -= counted;
         self.release(counted);
         acknowledged.into_iter().for_each(|(ticket, appended)| ticket.send(Ok(appended)));
         let mut stats = self.shared.stats();
@@ -394,6 +400,10 @@ impl Engine {
 
     /// Blocks of so many bytes, with headers, do not wait for the writer any more: they are stored, or given back.
     pub(crate) fn release(&self, bytes: u64) {
+        // Whoever waits for space would look again after each settled range.
+        if bytes == 0 {
+            return;
+        }
         let mut intake = self.shared.intake();
         intake.bytes -= bytes;
         self.update_used();
@@ -402,11 +412,8 @@ impl Engine {
     }
 
     pub(crate) fn update_used(&self) {
-        let waits = |block: &&PendingBlock| block.ticket.is_some();
-        let written = self.pending.iter().take(self.written).filter_map(PendingBlock::of).filter(waits);
-        let waiting: u64 = written.map(PendingBlock::size_with_keys).sum();
         let used = self.lengths.values().sum::<u64>() + self.quarantine_bytes;
-        self.shared.used.store(used.saturating_sub(waiting), Ordering::SeqCst);
+        self.shared.used.store(used.saturating_sub(self.unacknowledged), Ordering::SeqCst);
     }
 }
 

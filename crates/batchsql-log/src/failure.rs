@@ -42,6 +42,7 @@ impl Engine {
     pub(crate) fn give_up_segment(&mut self) {
         self.shared.stats().failures += 1;
         self.written = 0;
+        self.unacknowledged = 0;
         self.next_serial = self.synced_serial + 1;
         self.unsynced_since = None;
         let Some(active) = self.active.take() else { return };
@@ -129,11 +130,16 @@ impl Engine {
         self.raise_by_settled();
         // Who hears of the failure finds the log full. The blocks that wait go back too: stored now, they would overtake
         // those that are sent again.
+        self.unacknowledged = 0;
         let mut intake = self.shared.intake();
-        intake.full = Some(full);
+        let is_new = intake.full.replace(full) != Some(full);
         let waiting = mem::take(&mut intake.blocks);
         drop(intake);
         self.release(counted + waiting.iter().map(Queued::bytes).sum::<u64>());
+        // Otherwise whoever waits for space would have the writer try again at once, for as long as the disk is full.
+        if is_new {
+            self.shared.space.notify();
+        }
         tickets.into_iter().for_each(|ticket| ticket.send(Err(error.clone())));
         waiting.into_iter().for_each(|queued| queued.ticket.send(Err(full.error())));
         error

@@ -43,6 +43,8 @@ pub(crate) struct Upkeep {
     trimmed_at: Option<Instant>,
     free_checked_at_block_bytes: Option<u64>,
     full_since: Option<Instant>,
+    /// When it was last asked whether kept files give way.
+    asked_at: Option<Instant>,
 }
 
 impl Upkeep {
@@ -66,11 +68,17 @@ impl Upkeep {
         let keeps = !engine.shared.options.keep_for.is_zero();
         let aged = keeps && self.trimmed_at.is_none_or(|at| at.elapsed() >= AGE_CHECK);
         // Before a block is refused.
-        let gives_way = || keeps && waited && engine.active.is_some() && next_to_give_way(engine).is_some();
+        let asks = keeps && engine.active.is_some() && self.asked_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
+        if asks {
+            self.asked_at = Some(Instant::now());
+        }
+        let gives_way = || asks && next_to_give_way(engine).is_some();
         if is_urgent || aged || (self.settled_since_trim && waited) || gives_way() {
             self.settled_since_trim = false;
             self.trimmed_at = Some(Instant::now());
-            if trim(engine, is_urgent) > 0 {
+            let removed = make_place(engine) + trim(engine, is_urgent);
+            engine.shared.stats().trimmed += removed as u64;
+            if removed > 0 {
                 engine.shared.space.notify();
                 engine.shared.readable.notify();
             }
@@ -148,9 +156,21 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
             break;
         }
         removed += 1;
+        // The disk may show the space later, so the next file waits for the next look.
+        if !is_tight(engine) {
+            break;
+        }
     }
-    engine.shared.stats().trimmed += removed as u64;
     removed
+}
+
+/// A full disk takes what is pending only after something was removed: the oldest kept file gives way. That its rows are settled
+/// is on disk, in the active segment too. Returns how many files are gone.
+fn make_place(engine: &mut Engine) -> usize {
+    if engine.active.is_none() || engine.shared.intake().full != Some(Full::NoSpace) {
+        return 0;
+    }
+    usize::from(next_to_give_way(engine).is_some_and(|key| remove(engine, key)))
 }
 
 /// Whether the file is gone.
@@ -169,7 +189,8 @@ fn next_to_give_way(engine: &Engine) -> Option<FileKey> {
         return None;
     }
     let full = engine.shared.intake().full;
-    let needs_space = is_tight(engine) || (full == Some(Full::MinFree) && is_low(options));
+    let needs_space =
+        is_tight(engine) || full == Some(Full::NoSpace) || (full == Some(Full::MinFree) && is_low(options));
     if needs_space { removable(engine, true, Kept::GiveWay).into_iter().next() } else { None }
 }
 

@@ -40,7 +40,7 @@ pub(crate) enum Command {
   batchsql run batchsql.toml --accept-log-gap
 
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
-this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable].
+this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable]; without both sections they are lost.
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
 the durable intake for the next start.")]
@@ -216,7 +216,8 @@ pub(crate) enum LogCommand {
 
 Keep the output as you keep the data. The log still has the rows: if a service starts with its folder, it writes them too.
 
-Exit codes: 0 every row that waits was printed, 1 rows are damaged, missing or not readable, 3 the log or the file cannot be used.")]
+Exit codes: 0 every row that waits was printed, 1 rows are damaged, missing or not readable, 2 the output is there already, 3 the log or
+the file cannot be used. After 1 or 3 the output has a part of the rows: remove it before you try again.")]
     Export {
         /// The folder of [durable]
         folder: PathBuf,
