@@ -3,7 +3,7 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use batchsql_core::ErrorClass;
@@ -17,17 +17,26 @@ const WELL: u8 = 0;
 const FULL: u8 = 1;
 const NO_SYNC: u8 = 2;
 
-/// The real file system, until it is said to be full or to fail.
+/// The real file system, until it is said to be full or to fail, with a clock that can be put forward.
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<AtomicU8>);
+pub(crate) struct Disk {
+    state: Arc<AtomicU8>,
+    /// Milliseconds.
+    passed: Arc<AtomicU64>,
+}
 
 impl Disk {
     fn set(&self, state: u8) {
-        self.0.store(state, Ordering::SeqCst);
+        self.state.store(state, Ordering::SeqCst);
+    }
+
+    /// Puts the clock forward.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.passed.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
     }
 
     fn check(&self, fails: u8, kind: ErrorKind) -> Result<()> {
-        if self.0.load(Ordering::SeqCst) == fails { Err(Error::from(kind)) } else { Ok(()) }
+        if self.state.load(Ordering::SeqCst) == fails { Err(Error::from(kind)) } else { Ok(()) }
     }
 
     fn file(&self, file: Box<dyn File>) -> Box<dyn File> {
@@ -73,7 +82,7 @@ impl FileSystem for Disk {
     }
 
     fn now(&self) -> u64 {
-        RealFileSystem.now()
+        RealFileSystem.now() + self.passed.load(Ordering::SeqCst)
     }
 }
 

@@ -2,78 +2,24 @@
 //! rows out.
 
 use std::collections::BTreeSet;
-use std::io::Result;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{DeadLetterLine, ValueRef};
 use batchsql_durable::DurableOptions;
 use batchsql_durable::tools::IntakeFolder;
-use batchsql_log::{Access, File, FileSystem, Lock, RealFileSystem};
 use batchsql_testkit::ScriptedSink;
 
+use crate::disk::Disk;
 use crate::support::{LONG, in_table, options, plain, row, start, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The real file system, with a clock that can be put forward.
-#[derive(Debug, Clone, Default)]
-struct Clock(Arc<AtomicU64>);
-
-impl Clock {
-    fn pass(&self, time: Duration) {
-        self.0.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
-    }
-}
-
-impl FileSystem for Clock {
-    fn create_folder(&self, path: &Path) -> Result<()> {
-        RealFileSystem.create_folder(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
-        RealFileSystem.lock(path)
-    }
-
-    fn list(&self, folder: &Path) -> Result<Vec<(String, u64)>> {
-        RealFileSystem.list(folder)
-    }
-
-    fn create(&self, path: &Path) -> Result<Box<dyn File>> {
-        RealFileSystem.create(path)
-    }
-
-    fn open(&self, path: &Path, access: Access) -> Result<Box<dyn File>> {
-        RealFileSystem.open(path, access)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        RealFileSystem.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> Result<()> {
-        RealFileSystem.remove(path)
-    }
-
-    fn sync_folder(&self, path: &Path) -> Result<()> {
-        RealFileSystem.sync_folder(path)
-    }
-
-    fn free_bytes(&self, path: &Path) -> Result<Option<u64>> {
-        RealFileSystem.free_bytes(path)
-    }
-
-    fn now(&self) -> u64 {
-        RealFileSystem.now() + self.0.load(Ordering::SeqCst)
-    }
-}
-
 const SEGMENT_BYTES: u64 = 16 << 10;
 
-fn keeping(folder: &Path, clock: &Clock) -> DurableOptions {
-    options(folder).partitions(2).segment_bytes(SEGMENT_BYTES).keep_for(HOUR).file_system(Arc::new(clock.clone()))
+fn keeping(folder: &Path, disk: &Disk) -> DurableOptions {
+    options(folder).partitions(2).segment_bytes(SEGMENT_BYTES).keep_for(HOUR).file_system(Arc::new(disk.clone()))
 }
 
 /// The ids of the rows that an export has, each once.
@@ -95,9 +41,9 @@ fn exported(folder: &Path, all: bool) -> BTreeSet<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn written_rows_can_be_exported_until_their_time_is_over() {
-    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::default());
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
     let sink = ScriptedSink::new();
-    let db = start(&sink, keeping(dir.path(), &clock)).await.unwrap();
+    let db = start(&sink, keeping(dir.path(), &disk)).await.unwrap();
     for block in 0..40 {
         db.submit_all((0..50).map(|id| row(&plain(), block * 50 + id, 0))).await.unwrap();
     }
@@ -110,7 +56,7 @@ async fn written_rows_can_be_exported_until_their_time_is_over() {
 
     // The next process does not write them again, and still has them.
     let sink = ScriptedSink::new();
-    let db = start(&sink, keeping(dir.path(), &clock)).await.unwrap();
+    let db = start(&sink, keeping(dir.path(), &disk)).await.unwrap();
     assert_eq!(db.recovered().rows, 0);
     db.submit(&row(&plain(), 2_000, 0)).await.unwrap();
     db.flush().await.unwrap();
@@ -119,8 +65,8 @@ async fn written_rows_can_be_exported_until_their_time_is_over() {
     drop(db);
     assert_eq!(exported(dir.path(), true), (0..=2_000).collect());
 
-    clock.pass(HOUR + Duration::from_secs(1));
-    let db = start(&ScriptedSink::new(), keeping(dir.path(), &clock)).await.unwrap();
+    disk.pass(HOUR + Duration::from_secs(1));
+    let db = start(&ScriptedSink::new(), keeping(dir.path(), &disk)).await.unwrap();
     db.submit(&row(&plain(), 2_001, 0)).await.unwrap();
     db.flush().await.unwrap();
     until("the files of before are gone", || db.stats().log.segments == 1).await;
@@ -133,9 +79,9 @@ async fn written_rows_can_be_exported_until_their_time_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_kept_never_keep_new_ones_out() {
     const DISK_BYTES: u64 = 4 * SEGMENT_BYTES;
-    let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::default());
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
     let sink = ScriptedSink::new();
-    let db = start(&sink, keeping(dir.path(), &clock).disk_bytes(DISK_BYTES)).await.unwrap();
+    let db = start(&sink, keeping(dir.path(), &disk).disk_bytes(DISK_BYTES)).await.unwrap();
     for block in 0..100 {
         db.submit_all((0..100).map(|id| row(&plain(), block * 100 + id, 0))).await.unwrap();
         db.flush().await.unwrap();
