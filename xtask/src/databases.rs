@@ -23,16 +23,15 @@ pub(crate) fn run(verb: &str, binary: Build, args: Vec<OsString>, options: &str)
     if request.help || request.servers.is_empty() {
         return suite::build_and_become(&binary.of(&request), request.args);
     }
-    run_within(binary, request.args, |run| run.with(&[]).map(cargo::exit_code))
+    run_within(binary, request, |run| run.with(&[]).map(cargo::exit_code))
 }
 
 /// Builds the program; `around` decides when to run it.
 pub(crate) fn run_within(
     binary: Build,
-    args: Vec<OsString>,
+    request: Request,
     around: impl FnOnce(Run<'_>) -> anyhow::Result<ExitCode>,
 ) -> anyhow::Result<ExitCode> {
-    let request = Request::new(args);
     suite::build_and_run(&binary.of(&request), |program| around(Run { program, request }))
 }
 
@@ -129,9 +128,10 @@ pub(crate) fn asked_for(mut args: Vec<OsString>) -> (Vec<Kind>, bool, Vec<OsStri
     (servers, may_install, args)
 }
 
-/// The arguments of this verb, and the rest for the program.
+/// The arguments of this verb, and the rest for the program. They are read once: the rest names databases without their
+/// versions, and has no `--no-install`.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
+pub(crate) struct Request {
     /// Servers without a DSN in the arguments. A variable may have it.
     servers: Vec<Kind>,
     /// The features of the suite crate for the databases that `--db` names.
@@ -145,7 +145,7 @@ struct Request {
 const DATABASES: [&str; 4] = ["sqlite", "postgres", "mysql", "redis"];
 
 impl Request {
-    fn new(mut args: Vec<OsString>) -> Self {
+    pub(crate) fn new(mut args: Vec<OsString>) -> Self {
         let given = args.len();
         args.retain(|arg| arg != "--no-install");
         let may_install = args.len() == given;

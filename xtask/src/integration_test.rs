@@ -15,7 +15,7 @@ use anyhow::Context;
 
 use crate::{
     cargo,
-    databases::{self, Build},
+    databases::{self, Build, Request},
     interrupt,
     monitor::{self, Options, Stack, Started, State},
     steps, suite,
@@ -70,7 +70,7 @@ fn monitored(args: Vec<OsString>) -> anyhow::Result<ExitCode> {
             port.context("with --monitor the port must be known: set --metrics-port to a number above 0, or omit it")?;
     }
     let folder = value(&args, "--report-dir").unwrap_or_else(|| REPORT.into());
-    databases::run_within(Build::Suite, args.clone(), |run| {
+    databases::run_within(Build::Suite, Request::new(args.clone()), |run| {
         interrupt::watch(|_| ()).context("cannot watch for Ctrl-C")?;
         steps::heading("monitor");
         let started = Stack::start(&options)?;
