@@ -67,8 +67,11 @@ pub struct PipelineConfig {
     /// | case | rows |
     /// |---|---|
     /// | PostgreSQL, sinks of your own | 10,000, or `buffer_size` if that is less |
-    /// | SQLite, Redis, MySQL ([`Sink::prefers_large_batches`](crate::Sink::prefers_large_batches) is false) | `flush_size` |
+    /// | MySQL at least 5 ms away, own pool | 200 for each millisecond of the round trip, at most 5,000 |
+    /// | SQLite, Redis, MySQL otherwise | `flush_size` |
     /// | [`Isolation::AtomicBatch`] | `flush_size` |
+    ///
+    /// The number is that of [`Sink::efficient_batch_rows`](crate::Sink::efficient_batch_rows).
     ///
     /// Where `flush_size` is the limit and rows with equal keys become one ([`coalesce`](Self::coalesce)), the rows that are
     /// sent count: a batch takes as many rows as became `flush_size` rows in the batch before it, at most 10,000.
@@ -167,14 +170,18 @@ impl Default for PipelineConfig {
 
 impl PipelineConfig {
     /// The settings of a table, for a sink that writes `concurrency` batches at once.
-    pub(crate) fn of_table(&self, table: &str, prefers_large_batches: bool, concurrency: usize) -> TableSettings {
+    pub(crate) fn of_table(&self, table: &str, efficient: usize, concurrency: usize) -> TableSettings {
         let own = self.tables.get(table).cloned().unwrap_or_default();
         let flush_size = own.flush_size.unwrap_or(self.flush_size);
         let coalesces = self.coalesce == Coalesce::LastPerKey;
         TableSettings {
             flush_size,
-            max_batch_rows: self.batch_rows(flush_size, prefers_large_batches, concurrency),
-            max_coalesced_rows: self.batch_rows(flush_size, prefers_large_batches || coalesces, concurrency),
+            max_batch_rows: self.batch_rows(flush_size, efficient, concurrency),
+            max_coalesced_rows: self.batch_rows(
+                flush_size,
+                if coalesces { MAX_BATCH_ROWS } else { efficient },
+                concurrency,
+            ),
             flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),
             ordering: own.ordering.unwrap_or(self.ordering),
             retry_for: own.retry_for.unwrap_or(self.retry_for).min(FAR),
@@ -197,18 +204,17 @@ impl PipelineConfig {
     }
 
     /// The most rows of one batch, over all tables.
-    pub(crate) fn largest_batch(&self, prefers_large_batches: bool, concurrency: usize) -> usize {
+    pub(crate) fn largest_batch(&self, efficient: usize, concurrency: usize) -> usize {
         let sizes = self.tables.values().filter_map(|table| table.flush_size).chain([self.flush_size]);
-        sizes.map(|size| self.batch_rows(size, prefers_large_batches, concurrency)).max().unwrap_or(self.flush_size)
+        sizes.map(|size| self.batch_rows(size, efficient, concurrency)).max().unwrap_or(self.flush_size)
     }
 
-    /// The most rows of one batch of a table with this `flush_size`.
-    fn batch_rows(&self, flush_size: usize, prefers_large_batches: bool, concurrency: usize) -> usize {
-        let is_small = self.isolation == Isolation::AtomicBatch || !prefers_large_batches;
+    /// The most rows of one batch of a table with this `flush_size`, if `efficient` rows are written faster per row than fewer.
+    fn batch_rows(&self, flush_size: usize, efficient: usize, concurrency: usize) -> usize {
         let rows = match self.max_batch_rows {
             Some(rows) => rows,
-            None if is_small => flush_size,
-            None => MAX_BATCH_ROWS.min(self.buffer_size),
+            None if self.isolation == Isolation::AtomicBatch => flush_size,
+            None => efficient.min(self.buffer_size),
         };
         // A batch that is being written cannot be dropped for newer rows.
         let most = match self.when_full {

@@ -214,8 +214,8 @@ impl Sink for RedisSink {
     }
 
     /// The server answers row by row, so a larger batch saves little. Not measured yet.
-    fn prefers_large_batches(&self) -> bool {
-        false
+    fn efficient_batch_rows(&self) -> usize {
+        0
     }
 
     fn late_write_limit(&self) -> Option<Duration> {

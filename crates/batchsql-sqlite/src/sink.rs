@@ -176,8 +176,8 @@ impl Sink for SqliteSink {
     }
 
     /// SQLite is part of this process: a larger batch saves no round trips. Not measured yet.
-    fn prefers_large_batches(&self) -> bool {
-        false
+    fn efficient_batch_rows(&self) -> usize {
+        0
     }
 
     /// The writer thread ends an abandoned write before it starts the next one, even if the write waits for a lock.

@@ -141,7 +141,7 @@ impl Bench {
         let row = Self::schema(table).row().set("id", self.next_row * 300 % 4_000).unwrap();
         let row = if wide { row.set("note", "n").unwrap() } else { row }.finish().unwrap();
         let schema = crate::row::traits::Row::schema(&row).clone();
-        let settings = self.config.of_table(schema.table_display(), true, self.concurrency);
+        let settings = self.config.of_table(schema.table_display(), 10_000, self.concurrency);
         let make = |number| Table::new(number, &schema, settings, self.concurrency, &self.intake);
         let known = self.groups.get_or_insert(&schema, Limits::default(), settings.is_in_order(), make).known;
         let bytes = schema.fixed_row_len() + crate::row::traits::Row::variable_len(&row);

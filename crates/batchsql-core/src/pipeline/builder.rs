@@ -137,8 +137,8 @@ impl<S: Sink> BatchSqlBuilder<S> {
         config.tables.extend(tables);
         config.validate()?;
         let concurrency = sink.max_concurrency().unwrap_or(usize::MAX).min(config.max_concurrency).max(1);
-        let prefers_large_batches = sink.prefers_large_batches();
-        let largest = config.largest_batch(prefers_large_batches, concurrency);
+        let efficient_batch_rows = sink.efficient_batch_rows();
+        let largest = config.largest_batch(efficient_batch_rows, concurrency);
         if config.isolation == Isolation::AtomicBatch && largest > 1 && !sink.is_atomic() {
             let text = "cannot undo a part of a batch, so isolation cannot be AtomicBatch; use Isolation::Bisect, \
                         or set flush_size to 1, also that of each table";
@@ -198,7 +198,7 @@ impl<S: Sink> BatchSqlBuilder<S> {
             activity,
             config,
             concurrency,
-            prefers_large_batches,
+            efficient_batch_rows,
             runtime,
             ended,
             closing_since: OnceLock::new(),

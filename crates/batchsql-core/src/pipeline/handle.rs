@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     pub(crate) config: PipelineConfig,
     pub(crate) concurrency: usize,
     /// Of the sink.
-    pub(crate) prefers_large_batches: bool,
+    pub(crate) efficient_batch_rows: usize,
     /// The runtime of the pipeline: callers may be outside of it.
     pub(crate) runtime: Handle,
     /// `true` once the dispatcher has ended and everything has its outcome.
@@ -200,8 +200,8 @@ impl BatchSql {
 
     /// The settings of the table of a schema.
     pub(crate) fn settings_of(&self, schema: &Schema) -> TableSettings {
-        let Shared { config, concurrency, prefers_large_batches, .. } = &*self.0;
-        config.of_table(schema.table_display(), *prefers_large_batches, *concurrency)
+        let Shared { config, concurrency, efficient_batch_rows, .. } = &*self.0;
+        config.of_table(schema.table_display(), *efficient_batch_rows, *concurrency)
     }
 
     /// The limits for rows of a schema that has no group.

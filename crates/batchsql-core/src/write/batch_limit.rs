@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_limit_follows_what_writes_take() {
-        let limit = BatchLimit::new(PipelineConfig::default().of_table("t", true, 8), 1);
+        let limit = BatchLimit::new(PipelineConfig::default().of_table("t", 10_000, 8), 1);
         assert_eq!(limit.rows(), 500, "nothing is known yet");
         limit.succeeded(1, Duration::from_millis(50));
         assert_eq!(limit.rows(), 500, "one row and a round trip do not raise it");
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_batch_takes_as_many_rows_as_become_one_statement() {
         let check = |config: PipelineConfig, coalesced: &[(usize, usize)], expected: &[usize]| {
-            let limit = BatchLimit::new(config.of_table("t", false, 8), 2);
+            let limit = BatchLimit::new(config.of_table("t", 0, 8), 2);
             assert_eq!(limit.rows_for(1, 500), 500, "nothing is known yet");
             for ((rows, sent), expected) in coalesced.iter().zip(expected) {
                 limit.coalesced(1, *rows, *sent);

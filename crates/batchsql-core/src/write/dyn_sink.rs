@@ -28,7 +28,7 @@ trait ErasedSink: Send + Sync + 'static {
     fn max_concurrency(&self) -> Option<usize>;
     fn is_repeatable(&self, schema: &Schema) -> bool;
     fn sorts_by_key(&self) -> bool;
-    fn prefers_large_batches(&self) -> bool;
+    fn efficient_batch_rows(&self) -> usize;
     fn is_atomic(&self) -> bool;
     fn pool(&self) -> Option<PoolState>;
     fn late_write_limit(&self) -> Option<Duration>;
@@ -93,8 +93,8 @@ impl<S: Sink> ErasedSink for S {
         Sink::sorts_by_key(self)
     }
 
-    fn prefers_large_batches(&self) -> bool {
-        Sink::prefers_large_batches(self)
+    fn efficient_batch_rows(&self) -> usize {
+        Sink::efficient_batch_rows(self)
     }
 
     fn is_atomic(&self) -> bool {
@@ -249,8 +249,8 @@ impl Sink for DynSink {
         self.0.sorts_by_key()
     }
 
-    fn prefers_large_batches(&self) -> bool {
-        self.0.prefers_large_batches()
+    fn efficient_batch_rows(&self) -> usize {
+        self.0.efficient_batch_rows()
     }
 
     fn is_atomic(&self) -> bool {

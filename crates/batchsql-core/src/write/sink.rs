@@ -128,11 +128,12 @@ pub trait Sink: Send + Sync + 'static {
         false
     }
 
-    /// Whether large batches are written faster per row than those of `flush_size` rows: because the database is
-    /// another process, perhaps far away. Then batches that wait for a connection grow, see
-    /// [`PipelineConfig::max_batch_rows`](crate::PipelineConfig::max_batch_rows). Default: yes.
-    fn prefers_large_batches(&self) -> bool {
-        true
+    /// The number of rows above which a larger batch is not written faster per row. Batches that wait for a connection
+    /// grow up to it, because the database is another process, perhaps far away; see
+    /// [`PipelineConfig::max_batch_rows`](crate::PipelineConfig::max_batch_rows). If it is less than `flush_size`, 0 for example,
+    /// batches do not grow. Asked once, when the pipeline starts. Default: 10,000.
+    fn efficient_batch_rows(&self) -> usize {
+        10_000
     }
 
     /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch) can

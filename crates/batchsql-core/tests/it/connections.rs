@@ -49,8 +49,8 @@ impl Sink for Counting {
         "counting"
     }
 
-    fn prefers_large_batches(&self) -> bool {
-        false
+    fn efficient_batch_rows(&self) -> usize {
+        0
     }
 
     async fn acquire(&self) -> Result<Conn, SinkError> {

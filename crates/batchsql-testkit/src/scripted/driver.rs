@@ -63,8 +63,8 @@ impl Sink for ScriptedSink {
         self.lock().pool
     }
 
-    fn prefers_large_batches(&self) -> bool {
-        self.lock().grows_batches
+    fn efficient_batch_rows(&self) -> usize {
+        if self.lock().grows_batches { 10_000 } else { 0 }
     }
 
     fn late_write_limit(&self) -> Option<Duration> {

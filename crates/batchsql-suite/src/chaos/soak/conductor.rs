@@ -104,7 +104,7 @@ fn log(folder: &Path) -> PathBuf {
 }
 
 async fn carry_out(database: DatabaseName, wishes: Wishes, folder: &Path) -> Result<Outcome> {
-    let servant = Servant::start(database, None, false).await?;
+    let servant = Servant::start(database, None, wishes.mode == Mode::ExactlyOnce).await?;
     let prefix = format!("soak_{:x}", now() & 0xffff_ffff);
     let (names, counter) = (Names::new(&prefix), format!("{prefix}_counter"));
     let stage = Stage::set(database, servant.clone(), None, folder, names.clone(), SEED).await?;
