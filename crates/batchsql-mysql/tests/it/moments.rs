@@ -21,11 +21,11 @@ const COMMIT: &str = "step_of_batchsql; COMMIT";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     /// The position is moved, and no row is sent.
-    BeforeRows,
+    PositionMoved,
     /// The rows are written, and COMMIT is not sent.
-    BeforeCommit,
+    RowsWritten,
     /// All is committed, and nobody has heard of it.
-    BeforeAnswer,
+    Committed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,23 +77,23 @@ async fn until(database: &Database, sql: &str, expected: &str) {
 async fn a_step_that_ends_at_any_moment_is_done_once_or_not_at_all() {
     let server = durable_server();
     let mut hits = 0;
-    for moment in [Moment::BeforeRows, Moment::BeforeCommit, Moment::BeforeAnswer] {
+    for moment in [Moment::PositionMoved, Moment::RowsWritten, Moment::Committed] {
         for end in [End::Process, End::Session] {
             let about = format!("{moment:?}, the end of the {end:?}");
             let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT, n BIGINT)", "").await;
             run_for_some_seconds(&database).await;
             let proxy = AlteringProxy::start(host_of(&database.dsn));
             match moment {
-                Moment::BeforeRows => proxy.pause_before("row_mark"),
-                Moment::BeforeCommit => proxy.pause_before(COMMIT),
-                Moment::BeforeAnswer => proxy.keep_answers_to(COMMIT),
+                Moment::PositionMoved => proxy.pause_before("row_mark"),
+                Moment::RowsWritten => proxy.pause_before(COMMIT),
+                Moment::Committed => proxy.keep_answers_to(COMMIT),
             }
             let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
             let through = with_parameters(&through, "ssl-mode=DISABLED");
             let reached = async || {
                 match moment {
-                    Moment::BeforeRows | Moment::BeforeCommit => block_in_place(|| proxy.wait_until_paused()),
-                    Moment::BeforeAnswer => {
+                    Moment::PositionMoved | Moment::RowsWritten => block_in_place(|| proxy.wait_until_paused()),
+                    Moment::Committed => {
                         until(&database, "SELECT max(sequence) FROM batchsql_positions", &ROWS.to_string()).await;
                     }
                 }
@@ -123,7 +123,7 @@ async fn a_step_that_ends_at_any_moment_is_done_once_or_not_at_all() {
                     database.run(&format!("KILL CONNECTION {}", session_of_step(&database).await)).await;
                     let refused = writing.await.unwrap().unwrap_err();
                     let is_unknown = refused.error.class() == ErrorClass::Unknown;
-                    assert!(is_unknown || moment != Moment::BeforeAnswer, "{about}: {refused}");
+                    assert!(is_unknown || moment != Moment::Committed, "{about}: {refused}");
                     proxy.go_on();
                     let left = claim_when_idle(&theirs, &Claim::of("a")).await;
                     (theirs, left)
@@ -132,7 +132,7 @@ async fn a_step_that_ends_at_any_moment_is_done_once_or_not_at_all() {
             hits += 1;
             // What is sent late finds no session.
             proxy.go_on();
-            let is_done = moment == Moment::BeforeAnswer;
+            let is_done = moment == Moment::Committed;
             assert_eq!(left.sequence, if is_done { ROWS } else { 0 }, "{about}");
             let count = numbers(&database, "SELECT count(*) FROM t").await;
             assert_eq!(count, [left.sequence], "{about}");
