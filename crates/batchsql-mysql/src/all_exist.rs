@@ -9,8 +9,8 @@
 use batchsql_core::{Action, ErrorClass, Rows};
 
 use crate::change::change_existing;
-use crate::classify::{Failed, Stage};
-use crate::link::{Link, begin, commit, run, undo};
+use crate::classify::Failed;
+use crate::link::{Link, begin, commit, roll_back, undo};
 use crate::plan::MySqlPlan;
 
 /// Whether rows may be written as if their keys existed.
@@ -31,7 +31,7 @@ pub(crate) async fn write_as_existing(link: &mut Link<'_>, plan: &MySqlPlan, row
     begin(link).await?;
     match change_existing(link, plan, rows, false).await {
         Ok(found) if found == rows.len() as u64 => commit(link).await.map(|()| true),
-        Ok(_) => run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await.map(|()| false),
+        Ok(_) => roll_back(link).await.map(|()| false),
         Err(failed) => match undo(link, failed).await {
             failed if failed.usable && failed.error.class() == ErrorClass::Row => Ok(false),
             failed => Err(failed),

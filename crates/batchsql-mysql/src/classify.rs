@@ -15,6 +15,8 @@ use crate::words::{DuplicateIn, RAISED, asked, duplicate_in, sent};
 pub(crate) const DUPLICATE: u16 = 1062;
 /// The table does not exist.
 pub(crate) const NO_TABLE: u16 = 1146;
+/// There is no savepoint, routine or function of this name.
+pub(crate) const NO_SAVEPOINT: u16 = 1305;
 
 /// What had been sent when an error occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

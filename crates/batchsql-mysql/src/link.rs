@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
 use crate::catalog::Table;
-use crate::classify::{Failed, Stage};
+use crate::classify::{Failed, NO_SAVEPOINT, Stage};
 use crate::position::move_held;
 use crate::session::SharedName;
 use crate::settings::ValuesInText;
@@ -73,7 +73,11 @@ impl Link<'_> {
 
     /// If the answer shows that nothing became durable, the next step starts in the initial state.
     pub(crate) fn leave<T>(&self, stage: Stage, result: sqlx::Result<T>) -> Result<T, Failed> {
-        let result = result.map_err(|error| Failed::sent(error, stage, self.table));
+        let failed = |error| match Failed::sent(error, stage, self.table) {
+            failed if stage == Stage::Commit => without_savepoint(failed),
+            failed => failed,
+        };
+        let result = result.map_err(failed);
         if stage != Stage::Open && result.as_ref().is_err_and(|failed| failed.error.class() != ErrorClass::Unknown) {
             self.attempt.defer();
         }
@@ -91,16 +95,18 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
     Ok(())
 }
 
-/// Begins a transaction, and moves the position of the attempt in it, in the same round trip.
+/// Begins a transaction, and moves the position of the attempt in it, in the same round trip. The savepoint is there for as long
+/// as this transaction: if the server or a proxy ends it without an error, later statements commit for themselves, without the
+/// position, and [`RELEASE`] fails. It is set first, when no engine has to note it and nothing is in the binary log.
 pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     let Some(step) = link.attempt.step() else { return run(link, "START TRANSACTION", Stage::Open).await };
-    let sql = format!("START TRANSACTION; {}", move_held(step));
+    let sql = format!("START TRANSACTION; SAVEPOINT step_of_batchsql; {}", move_held(step));
     let result = link.connection.execute(&*sql).await;
     match link.leave(Stage::Open, result) {
         Ok(moved) if moved.rows_affected() == 1 => Ok(()),
-        Ok(_) => Err(undo(link, Failed::unsent(SinkError::fenced())).await),
+        Ok(_) => Err(end(link, Failed::unsent(SinkError::fenced())).await),
         Err(failed) => {
-            let failed = undo(link, failed).await;
+            let failed = end(link, failed).await;
             Err(Failed { error: failed.error.of_position(), ..failed })
         }
     }
@@ -108,21 +114,64 @@ pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
 
 /// Spells out the defaults: if `completion_type` is CHAIN, a bare COMMIT would open another transaction, and
 /// the next batch would become part of it.
+const COMMIT: &str = "COMMIT AND NO CHAIN";
+const ROLLBACK: &str = "ROLLBACK AND NO CHAIN";
+
+/// The ends of a step whose transaction must still be the one of [`begin`]. The server executes nothing behind an error.
+const RELEASE: [&str; 2] = [
+    "RELEASE SAVEPOINT step_of_batchsql; COMMIT AND NO CHAIN",
+    "RELEASE SAVEPOINT step_of_batchsql; ROLLBACK AND NO CHAIN",
+];
+
+/// Commits. What was only a trial is rolled back.
 pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
-    if link.attempt.step().is_some_and(|step| !step.commits) {
-        return run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await;
-    }
-    let committed = run(link, "COMMIT AND NO CHAIN", Stage::Commit).await;
+    let sql = match link.attempt.step() {
+        None => COMMIT,
+        Some(step) if step.commits => RELEASE[0],
+        Some(_) => return roll_back(link).await,
+    };
     // The connection is not reused after a failed commit.
-    committed.map_err(|failed| Failed { usable: false, ..failed })
+    run(link, sql, Stage::Commit).await.map_err(|failed| Failed { usable: false, ..failed })
 }
 
-/// Rolls back the open transaction. If that fails, the connection is closed, which also rolls it back.
-pub(crate) async fn undo(link: &mut Link<'_>, mut failed: Failed) -> Failed {
+/// Rolls back the open transaction of rows that are to be written otherwise, or not at all.
+pub(crate) async fn roll_back(link: &mut Link<'_>) -> Result<(), Failed> {
+    let sql = if link.attempt.step().is_some() { RELEASE[1] } else { ROLLBACK };
+    run(link, sql, Stage::Open).await.map_err(without_savepoint)
+}
+
+/// Rolls back the open transaction after an error. If that fails, the connection is closed, which also rolls it back.
+pub(crate) async fn undo(link: &mut Link<'_>, failed: Failed) -> Failed {
+    // The server rolls back the statement, not the transaction. After other errors the transaction may have ended rightly.
+    let leaves_it_open = matches!(failed.error.class(), ErrorClass::Row | ErrorClass::Schema | ErrorClass::Permission);
+    if link.attempt.step().is_none() || !leaves_it_open || !failed.usable {
+        return end(link, failed).await;
+    }
+    match roll_back(link).await {
+        Ok(()) => failed,
+        // Rows before the error may be committed.
+        Err(lost) if lost.code == NO_SAVEPOINT => lost,
+        Err(_) => Failed { usable: false, ..failed },
+    }
+}
+
+/// Rolls back whatever transaction is open.
+async fn end(link: &mut Link<'_>, mut failed: Failed) -> Failed {
     if failed.usable {
-        failed.usable = run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await.is_ok();
+        failed.usable = run(link, ROLLBACK, Stage::Open).await.is_ok();
     }
     failed
+}
+
+/// A savepoint is gone only with its transaction, which the server or a proxy has then ended without an error: what was sent
+/// behind that may have been committed for itself.
+pub(crate) fn without_savepoint(failed: Failed) -> Failed {
+    if failed.code != NO_SAVEPOINT {
+        return failed;
+    }
+    let text = "the transaction has ended before its COMMIT, so rows of it may be committed without the others, or without \
+                their position";
+    Failed { error: SinkError::with_code(ErrorClass::Unknown, NO_SAVEPOINT, text), usable: false, ..failed }
 }
 
 /// Runs a statement without parameters.

@@ -33,7 +33,7 @@ use crate::change::change_existing;
 use crate::classify::{DUPLICATE, Failed, Stage};
 use crate::insert::send;
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch, push_value};
-use crate::link::{Link, begin, commit, ready, run, undo};
+use crate::link::{Link, begin, commit, ready, roll_back, run, undo};
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
 use crate::words::DuplicateIn;
@@ -80,7 +80,7 @@ pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Ro
                 return Ok(written);
             }
             Ok(Err(again)) => {
-                run(link, "ROLLBACK AND NO CHAIN", Stage::Open).await?;
+                roll_back(link).await?;
                 races += 1;
                 one_by_one |= matches!(again, Again::UnknownKey) || races >= RACES;
                 if races > 2 * RACES {

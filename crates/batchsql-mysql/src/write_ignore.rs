@@ -17,21 +17,18 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use batchsql_core::{ErrorClass, Rows, Schema, SharedRows, SinkError, Written};
+use batchsql_core::{Rows, Schema, SharedRows, Written};
 
 use crate::bind::bind_rows;
 use crate::catalog::UniqueIndex;
 use crate::classify::{DUPLICATE, Failed, Stage, number};
 use crate::insert::{insert, insert_all};
 use crate::keys::{KEYS_PER_STATEMENT, KeyBytes, KeySearch};
-use crate::link::{Link, begin, commit, ready, run, undo};
+use crate::link::{Link, begin, commit, ready, run, undo, without_savepoint};
 use crate::piece::cut;
 use crate::plan::MySqlPlan;
 use crate::settings::IgnoreWith;
 use crate::words::DuplicateIn;
-
-/// There is no savepoint, routine or function of this name.
-const NO_SAVEPOINT: u16 = 1305;
 
 /// Halves of at most this many rows are written row by row.
 const MAX_ROWS_ONE_BY_ONE: usize = 8;
@@ -279,16 +276,6 @@ async fn try_insert(
             }
         }
     }
-}
-
-/// A savepoint is gone only with its transaction, which the server or a proxy has then ended without an error: the insert may
-/// have been committed for itself.
-fn without_savepoint(failed: Failed) -> Failed {
-    if failed.code != NO_SAVEPOINT {
-        return failed;
-    }
-    let text = "the transaction has ended before its COMMIT, so rows of it may be committed without the others";
-    Failed { error: SinkError::with_code(ErrorClass::Unknown, NO_SAVEPOINT, text), usable: false, ..failed }
 }
 
 #[cfg(test)]

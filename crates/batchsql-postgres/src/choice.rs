@@ -132,11 +132,11 @@ pub(crate) fn choose(schema: &Schema, table: &Table, fields: &[Field], settings:
 const COPY: Larger =
     Larger { way: Way::Copy, rows: 20, trips: 1, step_rows: 2_000, step_trips: 3, saved: Duration::from_nanos(2_500) };
 
-/// A staging table takes five more round trips and a new catalogue entry.
+/// A staging table takes four more round trips, with a position five, and a new catalogue entry.
 const STAGING: Larger = Larger {
     way: Way::Staging,
     rows: 10_000,
-    trips: 5,
+    trips: 4,
     step_rows: 10_000,
     step_trips: 5,
     saved: Duration::from_nanos(1_000),
@@ -177,7 +177,7 @@ mod tests {
             [Way::Unnest, Way::Unnest, Way::Unnest, Way::Copy]
         );
         assert_eq!(
-            [10_000, 49_999, 50_000].map(|rows| merged.way(rows, &far)),
+            [10_000, 39_999, 40_000].map(|rows| merged.way(rows, &far)),
             [Way::Unnest, Way::Unnest, Way::Staging]
         );
     }

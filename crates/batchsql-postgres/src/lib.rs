@@ -196,6 +196,7 @@ mod table_fit;
 mod tables;
 mod text_parts;
 mod times;
+mod transaction;
 mod types;
 mod user_types;
 mod value_fit;

@@ -8,10 +8,7 @@ pub(crate) enum OutcomeSource {
     Total,
     /// Rows may be ignored; the inserted ones are identified by their keys.
     Keys,
-    /// Rows may be ignored and cannot be identified by their keys: the statement notes the number of each row before it
-    /// inserts it.
+    /// Rows may be ignored and cannot be identified by their keys, or two of them may be one to the server: the statement returns
+    /// the numbers of the rows that it has written.
     Numbers,
-    /// Rows may be ignored, and two of them may be one to the server: they are written in parts that are updated whole or not
-    /// at all.
-    Parts,
 }

@@ -172,9 +172,13 @@ fn has_boxes(types: &CatalogTypes, ty: i64) -> bool {
 fn limited(ty: &CatalogType, modifier: i32) -> Option<Part> {
     let name = &*ty.name;
     if !ty.is_builtin {
-        // pgvector, whose types may be in any schema.
-        let is_vector = name == "vector" && ty.kind == 'b';
-        return Some(if is_vector { Part::Limited(PartLimit::Value(ValueLimit::RealElements)) } else { Part::Whole });
+        // Types of extensions, which may be in any schema.
+        let limit = match name {
+            _ if ty.kind != 'b' => None,
+            "vector" => Some(ValueLimit::RealElements),
+            _ => Shape::of_extension(name).map(ValueLimit::Geometry),
+        };
+        return Some(limit.map_or(Part::Whole, |limit| Part::Limited(PartLimit::Value(limit))));
     }
     let declared = Modifier(modifier);
     let digits = declared.fraction().unwrap_or(6);

@@ -41,9 +41,8 @@ pub struct PostgresPlan {
     pub(crate) named: bool,
     pub(crate) has_row_security: bool,
     pub(crate) unnest: Insert,
-    pub(crate) whole: Box<str>,
-    /// The insert that returns the numbers of rows, if rows are inserted.
-    pub(crate) numbered: Option<Box<str>>,
+    /// The statement that returns the numbers of rows.
+    pub(crate) numbered: Box<str>,
     /// The rows and the position of a step.
     pub(crate) step: Box<str>,
     /// The statement whose rows return values, if any do.
@@ -61,9 +60,6 @@ pub struct PostgresPlan {
     checked_after_ms: AtomicU64,
     /// The table has changed: a new plan is needed.
     outdated: AtomicBool,
-    /// The number of next batches to write in parts without trying them whole, because rows were dropped
-    /// recently.
-    in_parts: AtomicU32,
     /// Number of statements sent, up to [`OFTEN`].
     sent: AtomicU32,
 }
@@ -92,9 +88,6 @@ pub(crate) const CACHED_STATEMENTS: usize = 256;
 
 /// After this many statements a plan counts as frequently used.
 const OFTEN: u32 = 16;
-
-/// How many batches are written in parts after one that needed it.
-const BATCHES_IN_PARTS: u32 = 16;
 
 /// The state of the table of a plan.
 #[derive(Debug)]
@@ -162,18 +155,6 @@ impl PostgresPlan {
     /// Records the duration of an operation of at least one round trip.
     pub(crate) fn observe_exchange(&self, took: Duration) {
         self.known.round_trip.observe(took);
-    }
-
-    /// Whether a batch whose rows may be dropped is first tried as a whole.
-    pub(crate) fn tries_whole(&self) -> bool {
-        let left = self.in_parts.load(Ordering::Relaxed);
-        self.in_parts.store(left.saturating_sub(1), Ordering::Relaxed);
-        left == 0
-    }
-
-    /// Records that rows were dropped: the next batches are written in parts without trying them whole.
-    pub(crate) fn rows_were_dropped(&self) {
-        self.in_parts.store(BATCHES_IN_PARTS, Ordering::Relaxed);
     }
 
     /// Whether a key may occur twice in a batch, because the pipeline keeps every version of a row. An insert with such
@@ -272,7 +253,7 @@ impl PostgresPlan {
         let outcome_source = match schema.may_ignore() {
             // The keys that an update returns are those that were sent, whatever a trigger does.
             true if is_known_by_key && !inserts => OutcomeSource::Keys,
-            true if !inserts => OutcomeSource::Parts,
+            true if !inserts => OutcomeSource::Numbers,
             _ if table.may_drop_rows(schema) => OutcomeSource::Numbers,
             false => OutcomeSource::Total,
             true if is_known_by_key => OutcomeSource::Keys,
@@ -291,8 +272,7 @@ impl PostgresPlan {
         };
         Ok(Self {
             unnest: statements::unnest(schema, &fields, outcome_source),
-            whole: statements::whole(schema, &fields),
-            numbered: inserts.then(|| statements::numbered(schema, &fields)),
+            numbered: statements::numbered(schema, &fields),
             step: statements::step(schema, &fields, outcome_source),
             returning: statements::returning(schema, &fields),
             returning_numbered: statements::returning_numbered(schema, &fields).filter(|_| inserts),
@@ -310,7 +290,6 @@ impl PostgresPlan {
             reading,
             checked_after_ms: AtomicU64::new(0),
             outdated: AtomicBool::new(false),
-            in_parts: AtomicU32::new(0),
             sent: AtomicU32::new(0),
         })
     }

@@ -36,8 +36,8 @@ pub(crate) struct Spelled {
 }
 
 impl RealType {
-    /// Whether it is this type of pgvector, whose types may be in any schema.
-    pub(crate) fn is_pgvector(&self, name: &str) -> bool {
+    /// Whether it is this base type of an extension, whose types may be in any schema.
+    pub(crate) fn is_of_extension(&self, name: &str) -> bool {
         self.name == name && self.kind == 'b' && self.namespace != "pg_catalog"
     }
 

@@ -2,7 +2,7 @@
 //! Must not know rows, connections or the chosen strategy.
 
 use batchsql_core::{Action, Column, ColumnType, Schema};
-use batchsql_sql::{NEW, OLD, quote, quote_table, statement_from};
+use batchsql_sql::{NEW, OLD, count_found, quote, quote_table, statement_from};
 
 use crate::field::Field;
 use crate::guard::RAISE;
@@ -32,22 +32,6 @@ pub(crate) fn unnest(schema: &Schema, fields: &[Field], outcome_source: OutcomeS
     insert(schema, fields, &unnested(fields), "pg_catalog.cardinality($1)", outcome_source)
 }
 
-/// The same for rows that may be silently left out: it returns how many were written if these are all or none, and
-/// otherwise raises an error. A trigger may include row values in a notice, so notices are disabled before it runs.
-pub(crate) fn whole(schema: &Schema, fields: &[Field]) -> Box<str> {
-    let source = format!(
-        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL",
-        unnested(fields)
-    );
-    let plain = statement(schema, fields, &source);
-    let n = "pg_catalog.count(*)";
-    format!(
-        "WITH batchsql_i AS ({plain} RETURNING 1) SELECT CASE WHEN {n} IN (0, pg_catalog.cardinality($1)) THEN {n} \
-         ELSE {RAISE} END FROM batchsql_i"
-    )
-    .into()
-}
-
 /// The same with a position, as one statement that is its own transaction: the position is moved, or an error is raised.
 /// Behind the arrays come the numbers of the step: to, id, epoch, from. The answer is that of [`unnest`] with keys; if no row
 /// may be ignored, it is the number of rows, which are all.
@@ -70,7 +54,7 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
             let Keys { returning, arrays } = keys(schema, fields, rows);
             (returning, arrays, "EXISTS (SELECT FROM batchsql_p)".to_owned())
         }
-        OutcomeSource::Total | OutcomeSource::Numbers | OutcomeSource::Parts => {
+        OutcomeSource::Total | OutcomeSource::Numbers => {
             ("1".to_owned(), String::new(), format!("EXISTS (SELECT FROM batchsql_p) AND {n} = {rows}"))
         }
     };
@@ -80,14 +64,35 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
     .into()
 }
 
-/// An insert of rows of which some may be left out, for whatever reason: a trigger, an existing row. It returns how many were
-/// written and, if not all, an array of their numbers from 1.
-///
+/// A statement of rows of which some may be left out, for whatever reason: a trigger, an existing row, a missing one. It returns
+/// how many were written and, if not all, an array of their numbers from 1. What else it finds is an error with the code
+/// [`crate::guard::RAISED`].
+pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
+    match schema.action() {
+        Action::UpdateOnly | Action::Delete => numbered_change(schema, fields),
+        Action::Insert | Action::Ignore | Action::Replace | Action::Update => numbered_insert(schema, fields),
+    }
+}
+
+/// Each changed row is returned with the number of the submitted one that it was found with. If two of these find one stored row,
+/// the server uses one of them only: then there are more pairs than changed rows. So there are if a trigger leaves one out.
+fn numbered_change(schema: &Schema, fields: &[Field]) -> Box<str> {
+    let source = format!("{} {QUIET}", unnested_as(fields, ",u.batchsql_n", " WITH ORDINALITY", ",batchsql_n"));
+    let change = statement(schema, fields, &source);
+    let pairs = count_found(schema, &unnested(fields), |column| format!("::{}", fields[column].ty));
+    let (n, rows) = ("pg_catalog.count(*)", "pg_catalog.cardinality($1)");
+    format!(
+        "WITH batchsql_i AS ({change} RETURNING {NEW}.batchsql_n AS n) SELECT \
+         CASE WHEN {n} = pg_catalog.count(DISTINCT n) AND {n} = CASE WHEN {n} = {rows} THEN {n} ELSE ({pairs}) END THEN {n} ELSE {RAISE} END,\
+         CASE WHEN {n} < {rows} THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
+    )
+    .into()
+}
+
 /// The executor reads a row of the source, inserts it, and returns its columns before it reads the next one. So the number that
 /// the source notes in a setting of the transaction is that of the row that is returned. If it is not (a distributed table reads
-/// the source first), the numbers are equal, and the statement fails with the code [`crate::guard::RAISED`], or the setting does
-/// not exist (42704). A trigger may include row values in a notice, so notices are disabled before it runs.
-pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
+/// the source first), the numbers are equal, and the statement fails, or the setting does not exist (42704).
+fn numbered_insert(schema: &Schema, fields: &[Field]) -> Box<str> {
     let plain = statement(schema, fields, &noting(fields));
     let n = "pg_catalog.count(*)";
     format!(
@@ -100,27 +105,29 @@ pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
 /// The number of the row that is returned.
 const NOTED: &str = "pg_catalog.current_setting('batchsql.row')::pg_catalog.int8";
 
+/// The condition of a source with which notices are disabled before triggers run, which may include row values in one.
+const QUIET: &str = "WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL";
+
 /// The source that notes the number of each row.
 fn noting(fields: &[Field]) -> String {
     format!(
-        "{} WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL \
-         AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL",
-        unnested_as(fields, " WITH ORDINALITY", ",batchsql_n")
+        "{} {QUIET} AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL",
+        unnested_as(fields, "", " WITH ORDINALITY", ",batchsql_n")
     )
 }
 
 /// `SELECT … FROM unnest(…)`.
 fn unnested(fields: &[Field]) -> String {
-    unnested_as(fields, "", "")
+    unnested_as(fields, "", "", "")
 }
 
-/// The same with a clause behind the function, and further names of columns.
-fn unnested_as(fields: &[Field], clause: &str, more: &str) -> String {
+/// The same with further columns, a clause behind the function, and further names of its columns.
+fn unnested_as(fields: &[Field], also: &str, clause: &str, more: &str) -> String {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
     let (arrays, names) = (arrays.join(","), names.join(","));
-    format!("SELECT {} FROM unnest({arrays}){clause} AS u({names}{more})", expressions(fields))
+    format!("SELECT {}{also} FROM unnest({arrays}){clause} AS u({names}{more})", expressions(fields))
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.

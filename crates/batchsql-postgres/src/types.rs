@@ -162,7 +162,7 @@ fn wire_form(ty: ColumnType, real: &RealType) -> Result<Form, &'static str> {
             Ok(Form { wire, cast, copies: false, echo: Changed, parsed: None, limit: ValueLimit::None })
         }
         // They read a list of numbers from text.
-        Type::Json if real.is_pgvector("vector") || real.is_pgvector("halfvec") => Ok(Form {
+        Type::Json if real.is_of_extension("vector") || real.is_of_extension("halfvec") => Ok(Form {
             wire: Wire::Text,
             cast: Cast::Text { to: sql_name(real), guard: None },
             copies: false,

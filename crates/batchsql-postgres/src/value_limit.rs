@@ -76,7 +76,14 @@ pub(crate) fn limit(ty: ColumnType, real: &RealType, wire: Wire) -> ValueLimit {
         (_, Wire::Time | Wire::Timestamp | Wire::TimestampTz) => {
             real.fraction().map_or(ValueLimit::None, |digits| ValueLimit::Fraction { digits })
         }
-        (_, Wire::Text) if real.is_pgvector("vector") => ValueLimit::RealElements,
+        (_, Wire::Text) if real.is_of_extension("vector") => ValueLimit::RealElements,
+        // Also of arrays, whose texts have the numbers of all elements.
+        (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb | Wire::FlatJson)
+            if real.namespace != "pg_catalog" && real.kind == 'b' =>
+        {
+            Shape::of_extension(real.name.trim_start_matches('_'))
+                .map_or_else(|| text_limit(real), ValueLimit::Geometry)
+        }
         (_, Wire::Text | Wire::Json | Wire::Jsonb | Wire::FlatJsonb | Wire::FlatJson) => text_limit(real),
         _ => ValueLimit::None,
     }

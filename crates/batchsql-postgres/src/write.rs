@@ -1,15 +1,12 @@
 //! Owns the writing of one batch: in one statement or in one transaction, with the outcome of every row.
 //! Must not know how rows are bound to a statement.
 
-use std::ops::Range;
-
 use batchsql_core::exhaustive::Values;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Target, Written};
-use batchsql_sql::move_position;
-use sqlx::{Executor, PgConnection};
+use sqlx::PgConnection;
 
 use crate::choice::Way;
-use crate::classify::{LinkLost, is_refusal, server_error, sink_error};
+use crate::classify::{is_refusal, server_error};
 use crate::commit_stage::CommitStage;
 use crate::conn::PostgresConn;
 use crate::fit::unfit_rows;
@@ -17,6 +14,7 @@ use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
 use crate::refused_column::with_column;
+use crate::transaction::{Body, has_no_numbers, run, transaction};
 use crate::types::Echo;
 use crate::write_returning::write_returning;
 use crate::{write_copy, write_insert};
@@ -175,11 +173,8 @@ async fn write(
     let is_known = match plan.outcome_source {
         OutcomeSource::Total => true,
         OutcomeSource::Keys => is_known_by_key(plan, rows),
-        OutcomeSource::Numbers | OutcomeSource::Parts => false,
+        OutcomeSource::Numbers => false,
     };
-    if !is_known && plan.numbered.is_none() {
-        return write_droppable(link, plan, rows, attempt).await;
-    }
     let way = match attempt.step() {
         _ if !is_known => Way::Numbered,
         None => plan.way(rows.len()),
@@ -215,7 +210,7 @@ async fn write(
             transaction(link, plan, rows, Body::Waves(rows.waves(), of_waves(way)), attempt).await
         }
         // There may be another reason, for example a value that its column would change.
-        Err(error) if way == Way::Numbered && matches!(error.code(), Some(guard::RAISED | "42704")) => {
+        Err(error) if way == Way::Numbered && has_no_numbers(&error) => {
             transaction(link, plan, rows, Body::Parts, attempt).await
         }
         result => result,
@@ -225,35 +220,6 @@ async fn write(
 /// How the waves of rows are written that would be written in this way.
 fn of_waves(way: Way) -> Way {
     if way == Way::Numbered { way } else { Way::Unnest }
-}
-
-/// Writes rows of which some may be silently ignored. Most batches have none: they are written by one statement that
-/// raises an error if a row is left out. Otherwise they are written in parts.
-async fn write_droppable(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    rows: Rows<'_>,
-    attempt: &Attempt,
-) -> Result<Vec<u32>, SinkError> {
-    if !plan.tries_whole() {
-        return transaction(link, plan, rows, Body::Parts, attempt).await;
-    }
-    let result = if plan.named && attempt.step().is_none() {
-        write_insert::whole(link, plan, rows, CommitStage::Commits(attempt)).await
-    } else {
-        transaction(link, plan, rows, Body::Whole, attempt).await
-    };
-    match result {
-        Err(error) if error.code() == Some(guard::RAISED) || error.class() == ErrorClass::Duplicate => {
-            // There may be another reason, for example a value that its column would change.
-            let result = transaction(link, plan, rows, Body::Parts, attempt).await;
-            if result.as_ref().is_ok_and(|ignored| !ignored.is_empty()) {
-                plan.rows_were_dropped();
-            }
-            result
-        }
-        result => result,
-    }
 }
 
 /// Whether each key is returned as it was sent.
@@ -308,179 +274,4 @@ fn is_about_rows(error: &SinkError) -> bool {
         ErrorClass::Size | ErrorClass::Duplicate | ErrorClass::Transient | ErrorClass::Resource => true,
         _ => false,
     }
-}
-
-/// The work inside a transaction.
-enum Body {
-    /// All rows at once.
-    Once(Way),
-    /// All rows at once, or none.
-    Whole,
-    /// The versions of each key one after the other, after a savepoint.
-    Waves(Vec<Vec<u32>>, Way),
-    /// Parts that are written whole or not at all, after a savepoint.
-    Parts,
-}
-
-async fn transaction(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    rows: Rows<'_>,
-    body: Body,
-    attempt: &Attempt,
-) -> Result<Vec<u32>, SinkError> {
-    // One statement may have been sent before and was rolled back.
-    attempt.defer();
-    // Several commands in one round trip. A trigger may include row values in a notice, and the client logs
-    // notices.
-    let begin = "BEGIN; SET LOCAL client_min_messages TO error";
-    let savepoint = match body {
-        Body::Once(_) | Body::Whole => "",
-        Body::Waves(..) | Body::Parts => "; SAVEPOINT batchsql",
-    };
-    match attempt.step() {
-        None if savepoint.is_empty() => command(link, begin).await?,
-        None => command(link, &format!("{begin}{savepoint}")).await?,
-        Some(step) => {
-            let sql = format!("{begin}; {}{savepoint}", move_position(step, ""));
-            let begun = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
-            // The position is moved last but for the savepoint: an error is one of it.
-            match begun {
-                Ok(moved) if moved.rows_affected() == 1 => {}
-                Ok(_) => {
-                    command(link, "ROLLBACK").await?;
-                    return Err(SinkError::fenced());
-                }
-                Err(error) if is_refusal(&error) => {
-                    command(link, "ROLLBACK").await?;
-                    return Err(error.of_position());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    let done = match body {
-        Body::Once(way) => run(link, plan, way, rows, CommitStage::Within).await,
-        Body::Whole => write_insert::whole(link, plan, rows, CommitStage::Within).await,
-        Body::Waves(waves, way) => write_waves(link, plan, rows, (&waves, way)).await,
-        Body::Parts => write_parts(link, plan, rows).await,
-    };
-    match done {
-        Ok(ignored) if attempt.step().is_some_and(|step| !step.commits) => {
-            // Otherwise a deferred constraint would be checked by COMMIT.
-            let checked = command(link, "SET CONSTRAINTS ALL IMMEDIATE").await;
-            command(link, "ROLLBACK").await?;
-            checked.map(|()| ignored)
-        }
-        Ok(ignored) => {
-            // An error of a deferred constraint occurs here and ends the transaction.
-            let lost = CommitStage::Commits(attempt).begin()?;
-            link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
-            Ok(ignored)
-        }
-        Err(error) if is_refusal(&error) => {
-            command(link, "ROLLBACK").await?;
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes rows with one strategy; returns the ignored ones.
-async fn run(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    way: Way,
-    rows: Rows<'_>,
-    stage: CommitStage<'_>,
-) -> Result<Vec<u32>, SinkError> {
-    match way {
-        Way::Unnest => write_insert::by_unnest(link, plan, rows, stage).await,
-        Way::Values => write_insert::by_values(link, plan, rows, stage).await,
-        Way::Copy => write_copy::by_copy(link, plan, rows, stage).await,
-        Way::Staging => write_copy::by_staging(link, plan, rows).await,
-        Way::Numbered => write_insert::by_numbers(link, plan, rows, stage).await,
-    }
-}
-
-/// Writes the versions of each key one after the other. If the server treats more keys as equal than we do, waves
-/// could overwrite a newer version with an older one: then the rows are written in parts, in their order.
-async fn write_waves(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    rows: Rows<'_>,
-    (waves, way): (&[Vec<u32>], Way),
-) -> Result<Vec<u32>, SinkError> {
-    if waves.len() > 1 {
-        match try_waves(link, plan, rows, (waves, way)).await {
-            Err(error) if error.class() == ErrorClass::Duplicate => command(link, "ROLLBACK TO batchsql").await?,
-            result => return result,
-        }
-    }
-    write_parts(link, plan, rows).await
-}
-
-async fn try_waves(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    rows: Rows<'_>,
-    (waves, way): (&[Vec<u32>], Way),
-) -> Result<Vec<u32>, SinkError> {
-    let mut ignored = Vec::new();
-    for wave in waves {
-        let shared = rows.gather(wave);
-        let of_wave = run(link, plan, way, shared.rows(), CommitStage::Within).await?;
-        ignored.extend(of_wave.into_iter().map(|row| wave[row as usize]));
-    }
-    ignored.sort_unstable();
-    Ok(ignored)
-}
-
-/// Rows of the first part. It doubles with each part that needs one statement.
-const FIRST_PART: usize = 256;
-
-/// Writes the rows in order in parts, each of which is written whole or ignored whole. If a statement wrote only some
-/// of its rows, or found one row twice, it is rolled back and its halves are written. There is a savepoint at the
-/// start.
-async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_>) -> Result<Vec<u32>, SinkError> {
-    let mut ignored: Vec<u32> = Vec::new();
-    // Parts of the rows up to `cut` that are not written, the next one last.
-    let mut parts: Vec<Range<usize>> = Vec::new();
-    // If dropped rows are scattered, a part of all rows would be rolled back and written again many times.
-    let (mut cut, mut size) = (0, FIRST_PART);
-    loop {
-        let part = parts.pop().unwrap_or_else(|| cut..rows.len().min(cut.saturating_add(size)));
-        cut = cut.max(part.end);
-        let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
-            Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
-            result => Some(result?),
-        };
-        if inserted == Some(part.len() as u64) || inserted == Some(0) {
-            if inserted == Some(0) {
-                ignored.extend((0..).take(part.end).skip(part.start));
-            }
-            if parts.is_empty() && cut == rows.len() {
-                return Ok(ignored);
-            }
-            if part.len() >= FIRST_PART {
-                size = size.saturating_mul(2);
-            }
-            command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
-            continue;
-        }
-        if part.len() == 1 {
-            let text = "the server counts more rows than were sent; check the rules of the table";
-            return Err(SinkError::new(ErrorClass::Internal, text));
-        }
-        command(link, "ROLLBACK TO batchsql").await?;
-        size = FIRST_PART;
-        let middle = part.start + part.len() / 2;
-        parts.push(middle..part.end);
-        parts.push(part.start..middle);
-    }
-}
-
-/// Sends a command of the transaction that commits nothing.
-async fn command(link: &mut PgConnection, sql: &str) -> Result<(), SinkError> {
-    link.execute(sql).await.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit))
 }

@@ -33,16 +33,20 @@ pub(crate) async fn by_copy(
     expect_all(plan, total, rows.len(), stage)
 }
 
-/// COPY into a temporary table, then one INSERT from there, inside a transaction; the rows that were ignored.
+/// COPY into the temporary table of the transaction, then one INSERT from there; the rows that were ignored.
 pub(crate) async fn by_staging(
     link: &mut PgConnection,
     plan: &PostgresPlan,
     rows: Rows<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let create = link.execute(&*plan.staging.create).await;
-    create.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     copy(link, plan, &plan.staging.copy, Target::Stage, rows, CommitStage::Within).await?;
-    insert(link, plan, &plan.staging.merge, rows, Default::default(), &[], CommitStage::Within).await
+    let merge = &plan.staging.merge;
+    if plan.named || merge.with_keys.is_some() {
+        return insert(link, plan, merge, rows, Default::default(), &[], CommitStage::Within).await;
+    }
+    // A statement without a name would take two round trips. It has no values.
+    let merged = link.execute(&*merge.plain).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
+    expect_all(plan, merged.rows_affected(), rows.len(), CommitStage::Within)
 }
 
 /// The target of COPY.

@@ -25,27 +25,7 @@ pub(crate) async fn by_unnest(
     insert(link, plan, &plan.unnest, rows, arguments, &array_types(&plan.fields), stage).await
 }
 
-/// One statement that writes all rows or ignores all of them; returns the ignored ones. Any other result is rolled
-/// back, with an error with the code [`crate::guard::RAISED`].
-pub(crate) async fn whole(
-    link: &mut PgConnection,
-    plan: &PostgresPlan,
-    rows: Rows<'_>,
-    stage: CommitStage<'_>,
-) -> Result<Vec<u32>, SinkError> {
-    let arguments = arrays(rows, &plan.fields)?;
-    let named = prepare(link, plan, &plan.whole, &array_types(&plan.fields), stage).await?;
-    let lost = stage.begin()?;
-    let query = sqlx::query_with(&plan.whole, arguments).persistent(named);
-    let answer = query.fetch_one(link).await.map_err(|error| sink_error(error, lost))?;
-    match answer.try_get::<i64, _>(0) {
-        Ok(0) => Ok((0_u32..).take(rows.len()).collect()),
-        Ok(_) => Ok(Vec::new()),
-        Err(_) => Err(plan.unexpected_result(stage, "the server did not report how many rows it wrote".into())),
-    }
-}
-
-/// One statement that returns the numbers of the rows that were inserted; returns the ignored ones. If the server cannot tell
+/// One statement that returns the numbers of the rows that were written; returns the ignored ones. If the server cannot tell
 /// them, it is rolled back, with an error with the code [`crate::guard::RAISED`] or 42704.
 pub(crate) async fn by_numbers(
     link: &mut PgConnection,
@@ -53,7 +33,7 @@ pub(crate) async fn by_numbers(
     rows: Rows<'_>,
     stage: CommitStage<'_>,
 ) -> Result<Vec<u32>, SinkError> {
-    let sql = plan.numbered.as_ref().expect("a plan that inserts has this statement");
+    let sql = &plan.numbered;
     let arguments = arrays(rows, &plan.fields)?;
     let named = prepare(link, plan, sql, &array_types(&plan.fields), stage).await?;
     let lost = stage.begin()?;
@@ -65,7 +45,7 @@ pub(crate) async fn by_numbers(
     ignored.ok_or_else(|| plan.unexpected_result(stage, text.into()))
 }
 
-/// The rows that were not inserted, by number, ascending. `numbers` are those of the inserted ones, from 1; `None` if all were,
+/// The rows that were not written, by number, ascending. `numbers` are those of the written ones, from 1; `None` if all were,
 /// or none.
 fn left_out(rows: usize, count: i64, numbers: Option<&[i64]>) -> Option<Vec<u32>> {
     let mut is_left_out = vec![usize::try_from(count).ok()? < rows; rows];
@@ -98,7 +78,7 @@ pub(crate) async fn with_position(
     // Without keys it is known that all were written.
     let ignored = match plan.outcome_source {
         OutcomeSource::Keys => ignored_rows(rows, &plan.fields, &answer),
-        OutcomeSource::Total | OutcomeSource::Numbers | OutcomeSource::Parts => Some(Vec::new()),
+        OutcomeSource::Total | OutcomeSource::Numbers => Some(Vec::new()),
     };
     ignored.ok_or_else(|| plan.unexpected_result(stage, OTHER_KEYS.into()))
 }

@@ -60,6 +60,8 @@ struct Redirected {
     asking: bool,
     /// An earlier row that may have been executed, see `Sent::suspect`.
     after: Option<u32>,
+    /// The node has closed a connection at its size, see `Sent::tried`.
+    is_tried: bool,
 }
 
 impl Cluster {
@@ -201,7 +203,7 @@ impl Cluster {
             };
             // The overwrite keys of large rows with an unknown outcome.
             let mut suspects: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
-            for Redirected { row, server, asking, after } in redirected {
+            for Redirected { row, server, asking, after, is_tried } in redirected {
                 if let Some(suspect) = after {
                     let earlier =
                         suspects.entry(suspect).or_insert_with(|| encoder.overwrite_key(suspect as usize)).as_deref();
@@ -219,7 +221,9 @@ impl Cluster {
                     // ASKING applies to one command only, which would be MULTI.
                     Ok(Encoded { second: Some(_), .. }) if asking => write.results.failed.push((row, slot_migrating())),
                     Ok(encoded) => {
-                        batches.of(server).add(row, &encoded, asking);
+                        let batch = batches.of(server);
+                        batch.add(row, &encoded, asking);
+                        batch.tried = if is_tried { Some(row) } else { batch.tried };
                         encoder.recycle(encoded);
                     }
                     Err(error) => write.results.failed.push((row, error)),
@@ -291,14 +295,17 @@ impl Cluster {
                     self.is_stale.store(true, Ordering::Release);
                 }
                 match target(error, address, servers) {
-                    Some(server) => redirected.push(Redirected { row, server, asking, after: None }),
+                    Some(server) => redirected.push(Redirected { row, server, asking, after: None, is_tried: false }),
                     None => results.failed.push((row, slot_migrating())),
                 }
             }
             // An earlier row was too large for the node, which closed the connection.
             if let Some(server) = servers.iter().position(|server| server.addr().to_string() == address) {
-                let after = sent.suspect;
-                redirected.extend(sent.unsent.iter().map(|row| Redirected { row: *row, server, asking: false, after }));
+                let again = |row: &u32| {
+                    let is_tried = sent.tried == Some(*row);
+                    Redirected { row: *row, server, asking: false, after: sent.suspect, is_tried }
+                };
+                redirected.extend(sent.unsent.iter().map(again));
             }
             results.failed.extend(sent.failed);
         }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::classify::{code_of, is_of_another_role, is_of_lost_server};
 use crate::client::{Client, Sending};
-use crate::limits::{ServerLimits, is_end};
+use crate::limits::{CommandSize, ServerLimits, Trial, is_end};
 use crate::wire::Wire;
 
 /// One connection to one server, used by one batch at a time.
@@ -93,6 +93,25 @@ impl Link {
         }
         self.is_busy = false;
         Ok(values)
+    }
+
+    /// Sends a command of a size that does nothing, and records what the server makes of it.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the link is marked as unusable.
+    pub(crate) async fn try_size(&mut self, size: CommandSize) -> Trial {
+        self.is_busy = true;
+        let mut replies = Vec::new();
+        let is_answered = self.wire.exchange(&size.trial(), 1, &mut replies).await.is_ok();
+        match replies.first() {
+            Some(Value::ServerError(error)) if is_end(error) => Trial::Refused,
+            Some(_) if is_answered => {
+                self.limits.note_taken(size);
+                self.is_busy = false;
+                Trial::Taken
+            }
+            _ => Trial::Closed,
+        }
     }
 
     /// The replies received by a `send` that was dropped.

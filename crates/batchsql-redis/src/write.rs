@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::classify::{late, lost, reply_error};
 use crate::encode::{Encoded, Encoder};
-use crate::limits::{CommandSize, SendWay, is_end, refused};
+use crate::limits::{CommandSize, SendWay, Trial, closes, is_end, refused};
 use crate::link::Link;
 use crate::plan::RedisPlan;
 use crate::pool::Lease;
@@ -21,6 +21,8 @@ pub(crate) struct ServerBatch {
     /// The encoded commands.
     bytes: Vec<u8>,
     rows: Vec<SentRow>,
+    /// A row at whose size the server has closed a connection before.
+    pub(crate) tried: Option<u32>,
 }
 
 /// A row whose commands are in the batch. Each command has one reply.
@@ -57,6 +59,9 @@ pub(crate) struct Sent {
     /// A large row that was sent alone, and at which the connection broke without an error. Later rows with the same
     /// overwrite key must wait until its outcome is known.
     pub(crate) suspect: Option<u32>,
+    /// A row of those that were not sent, at whose size the server closed the connection. That may have had another reason, so
+    /// the next connection decides.
+    pub(crate) tried: Option<u32>,
 }
 
 impl Sent {
@@ -88,7 +93,7 @@ impl Sent {
 
 impl ServerBatch {
     pub(crate) fn with_capacity(rows: usize) -> Self {
-        Self { bytes: Vec::new(), rows: Vec::with_capacity(rows) }
+        Self { bytes: Vec::new(), rows: Vec::with_capacity(rows), tried: None }
     }
 
     /// Adds the commands of a row. `asking`: the node must accept them although another node still owns the
@@ -132,7 +137,7 @@ impl ServerBatch {
     /// # Cancel safety
     /// Sent commands may be executed; the link is marked as unusable.
     pub(crate) async fn send(self, link: &mut Link, address: &str, deadline: Option<Instant>) -> Sent {
-        let Self { bytes, rows } = self;
+        let Self { bytes, rows, tried } = self;
         let (mut sent, mut start) = (Sent::default(), 0);
         while start < rows.len() {
             let way = link.limits.way(rows[start].size);
@@ -147,6 +152,29 @@ impl ServerBatch {
                     start += 1;
                     continue;
                 }
+            }
+            if way == SendWay::AfterTrial {
+                let (size, row) = (rows[start].size, rows[start].row);
+                let trial = match deadline {
+                    None => link.try_size(size).await,
+                    Some(deadline) => match timeout_at(deadline, link.try_size(size)).await {
+                        Ok(trial) => trial,
+                        Err(_) => {
+                            sent.failed.extend(rows[start..].iter().map(|later| (later.row, not_sent())));
+                            break;
+                        }
+                    },
+                };
+                let is_known = match trial {
+                    Trial::Taken => continue,
+                    Trial::Refused => Some(refused(size.largest)),
+                    Trial::Closed => (tried == Some(row)).then(|| closes(size)),
+                };
+                sent.tried = is_known.is_none().then_some(row);
+                start += usize::from(is_known.is_some());
+                sent.failed.extend(is_known.map(|error| (row, error)));
+                sent.unsent.extend(rows[start..].iter().map(|later| later.row));
+                break;
             }
             let together = |row: &&SentRow| link.limits.way(row.size) == SendWay::Together;
             let end = match way {
@@ -285,8 +313,9 @@ pub(crate) async fn write_to_server(
                 results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each iteration gives a row its outcome, so the loop ends.
+        // Each second iteration gives a row its outcome, so the loop ends.
         batch = ServerBatch::with_capacity(sent.unsent.len());
+        batch.tried = sent.tried;
         // It is large, so it is encoded only once.
         let suspect = sent.suspect.map(|suspect| encoder.overwrite_key(suspect as usize));
         for row in sent.unsent {

@@ -45,8 +45,7 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
 /// the schema does. `source` is `VALUES …` or `SELECT …`; `cast` returns what follows a key column of it, so that it is
 /// compared as the column of the table is, for example `::citext`.
 pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
-    let columns: Vec<String> = (0..schema.columns().len()).map(|index| format!("c{index}")).collect();
-    let rows = || format!("({source}) AS {NEW}({})", columns.join(","));
+    let rows = || rows_of(schema, source);
     match schema.action() {
         Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
             insert_rows(schema, source, Dialect::Postgres)
@@ -57,6 +56,22 @@ pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> Str
             format!("DELETE FROM {table} AS {OLD} USING {} WHERE {condition}", rows())
         }
     }
+}
+
+/// The query that counts the pairs of a stored row and a row of `source` of which an update without insert or a delete changes the
+/// stored one, for PostgreSQL. There are more of them than changed rows if two rows of `source` have one key to the server.
+pub fn count_found(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
+    let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
+    let names = Names { dialect: Dialect::Postgres, quote, old: &old, new: &new, guards_values: false };
+    let condition = guard(schema, &names).map_or(String::new(), |guard| format!(" AND {guard}"));
+    let (table, key) = (quote_table(schema.table()), same_key(schema, cast));
+    format!("SELECT pg_catalog.count(*) FROM {table} AS {OLD},{} WHERE {key}{condition}", rows_of(schema, source))
+}
+
+/// The rows of a source under the name [`NEW`]. Columns behind those of the schema keep their names.
+fn rows_of(schema: &Schema, source: &str) -> String {
+    let columns: Vec<String> = (0..schema.columns().len()).map(|index| format!("c{index}")).collect();
+    format!("({source}) AS {NEW}({})", columns.join(","))
 }
 
 fn insert_rows(schema: &Schema, source: &str, dialect: Dialect) -> String {
@@ -179,6 +194,11 @@ mod tests {
         let schema = schema(Conflict::update_only(["a"]));
         let postgres = statement_from(&schema, "SELECT 1", |index| format!("::t{index}"));
         insta::assert_snapshot!(postgres, @r#"UPDATE "main"."t" AS batchsql_old SET "b"=batchsql_new.c1,"c ""c"""=batchsql_new.c2 FROM (SELECT 1) AS batchsql_new(c0,c1,c2) WHERE batchsql_old."a"=batchsql_new.c0::t0"#);
+        let count =
+            count_found(&super::tests::schema(Conflict::update_only(["a"]).only_if_newer("b")), "SELECT 1", |_| {
+                String::new()
+            });
+        insta::assert_snapshot!(count, @r#"SELECT pg_catalog.count(*) FROM "main"."t" AS batchsql_old,(SELECT 1) AS batchsql_new(c0,c1,c2) WHERE batchsql_old."a"=batchsql_new.c0 AND (batchsql_new.c1>batchsql_old."b" OR (batchsql_old."b" IS NULL))"#);
         insta::assert_snapshot!(insert(&schema, 2), @r#"WITH batchsql_new(c0,c1,c2) AS (VALUES (?,?,?),(?,?,?)) UPDATE "main"."t" AS batchsql_old SET "b"=batchsql_new.c1,"c ""c"""=batchsql_new.c2 FROM batchsql_new WHERE batchsql_old."a"=batchsql_new.c0"#);
         let delete = super::tests::schema(Conflict::ignore(["b", "a"])).deletion().unwrap();
         insta::assert_snapshot!(statement_from(&delete, "SELECT 1", |index| format!("::t{index}")), @r#"DELETE FROM "main"."t" AS batchsql_old USING (SELECT 1) AS batchsql_new(c0,c1) WHERE batchsql_old."b"=batchsql_new.c1::t1 AND batchsql_old."a"=batchsql_new.c0::t0"#);

@@ -32,7 +32,7 @@ mod split;
 pub use dialect::{NEW, OLD};
 pub use digits::{Digits, float_of};
 pub use ident::{quote, quote_table};
-pub use insert::{insert, statement_from};
+pub use insert::{count_found, insert, statement_from};
 pub use position::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 pub use problems::{TableProblems, missing_columns, quoted_names};
 pub use session_names::SessionNames;

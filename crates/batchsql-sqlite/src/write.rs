@@ -67,12 +67,23 @@ pub(crate) fn write_rows(
             return Err(refusal.clone());
         }
     }
+    check_open(&transaction)?;
     if attempt.step().is_some_and(|step| !step.commits) {
         return refused_commit(&transaction).map(|()| written);
     }
     may_commit()?;
     transaction.commit().map_err(commit_error)?;
     Ok(written)
+}
+
+/// A transaction that has ended before its COMMIT, without an error: later statements have committed for themselves.
+fn check_open(transaction: &Transaction<'_>) -> Result<(), SinkError> {
+    if !transaction.is_autocommit() {
+        return Ok(());
+    }
+    let text = "the transaction has ended before its COMMIT, so rows of it may be committed without the others; let no function \
+                that the application has registered end it";
+    Err(SinkError::new(ErrorClass::Unknown, text))
 }
 
 /// A call of [`SqliteSink::call`](crate::SqliteSink::call) left it open, or it could not be rolled back.
@@ -185,4 +196,18 @@ fn executed(transaction: &Transaction<'_>, sql: &str, error: rusqlite::Error) ->
 fn run(transaction: &Transaction<'_>, sql: &str) -> Result<(), SinkError> {
     let mut statement = transaction.prepare_cached(sql).map_err(statement_error)?;
     statement.execute([]).map(drop).map_err(statement_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_has_ended_is_not_told_as_written() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let transaction = conn.transaction().unwrap();
+        check_open(&transaction).unwrap();
+        transaction.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(check_open(&transaction).unwrap_err().class(), ErrorClass::Unknown);
+    }
 }

@@ -9,6 +9,8 @@ mod errors;
 mod find_written;
 mod guilt;
 mod link;
+mod lost_transactions;
+mod moments;
 mod pools;
 mod positions;
 mod read_schema;

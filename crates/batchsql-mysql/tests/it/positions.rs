@@ -9,36 +9,41 @@ use batchsql_core::{
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
 use batchsql_testkit::check_positions;
-use batchsql_testserver::{AlteringProxy, Frozen, Kind, LateProxy, Server};
+use batchsql_testserver::{Frozen, Kind, LateProxy, Server};
 
 use crate::support::{Database, host_of, pipeline, with_parameters, with_user};
 
 /// The shared server is faster than durable.
-fn durable_server() -> Server {
+pub(crate) fn durable_server() -> Server {
     Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1"])
 }
 
-async fn numbers(database: &Database, sql: &str) -> Vec<i64> {
+pub(crate) async fn numbers(database: &Database, sql: &str) -> Vec<i64> {
     database.read(sql).await.iter().map(|id| id.parse().unwrap()).collect()
 }
 
-fn one_column(rule: Conflict) -> Schema {
+pub(crate) fn one_column(rule: Conflict) -> Schema {
     Schema::builder("t").column("id", ColumnType::I64).on_conflict(rule).build().unwrap()
 }
 
-fn key() -> PartitionKey {
+pub(crate) fn two_columns(rule: Conflict) -> Schema {
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+    schema.on_conflict(rule).build().unwrap()
+}
+
+pub(crate) fn key() -> PartitionKey {
     PartitionKey::new("s", "i", "t", 0)
 }
 
-fn anyone(owner: &str) -> Claim {
+pub(crate) fn anyone(owner: &str) -> Claim {
     Claim::of(owner).from(ClaimFrom::Anyone)
 }
 
-async fn claim(db: &BatchSql) -> Position {
+pub(crate) async fn claim(db: &BatchSql) -> Position {
     db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap().position().unwrap()
 }
 
-fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> SharedRows {
+pub(crate) fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> SharedRows {
     let mut buffer = RowBuffer::new(schema, ValueRules::default());
     for (id, n) in rows {
         let row = schema.row().set("id", id).unwrap();
@@ -67,9 +72,6 @@ async fn positions_move_with_their_rows_whatever_the_way() {
 
 #[tokio::test]
 async fn every_rule_moves_its_position() {
-    let two = |rule| {
-        Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64).on_conflict(rule).build()
-    };
     let cases = [
         (Conflict::replace(["id"]), "1 9|2 4"),
         (Conflict::ignore(["id"]), "1 3|2 5"),
@@ -86,7 +88,7 @@ async fn every_rule_moves_its_position() {
         let position = claim(&db).await;
         let schema = match rule.action() {
             Action::Delete => one_column(rule.clone()),
-            _ => two(rule.clone()).unwrap(),
+            _ => two_columns(rule.clone()),
         };
         let rows = rows(&schema, [(1, 3), (2, 4), (1, 9)]);
         let counted = db.write_step(rows.rows(), &Step::new(position, 3)).await.unwrap();
@@ -237,7 +239,7 @@ async fn a_session_that_holds_the_position_and_stands_still_is_ended() {
 }
 
 /// What was written in the first seconds of a server may be of the run before, so its session is left alone.
-async fn run_for_some_seconds(database: &Database) {
+pub(crate) async fn run_for_some_seconds(database: &Database) {
     let uptime = async || {
         let shown = database.read("SHOW GLOBAL STATUS LIKE 'Uptime'").await;
         shown[0].rsplit('|').next().unwrap().parse::<u64>().unwrap()
@@ -248,7 +250,7 @@ async fn run_for_some_seconds(database: &Database) {
 }
 
 /// A claim leaves a session alone that has begun a statement within the last second, by the clock of the process list.
-async fn claim_when_idle(db: &BatchSql, claim: &Claim) -> Position {
+pub(crate) async fn claim_when_idle(db: &BatchSql, claim: &Claim) -> Position {
     let claiming = async {
         loop {
             match db.claim(&key(), claim).await {
@@ -384,39 +386,6 @@ async fn a_binary_log_that_is_not_synced_may_lose_commits() {
     database.run("SET GLOBAL sync_binlog = 1").await;
     assert_eq!(db.make_durable().await.unwrap(), None);
     claim(&db).await;
-}
-
-/// A savepoint is gone (1305) only together with its transaction. What was sent since then may be committed for itself, so it is
-/// not known what became of the step; repeated, it writes what is missing.
-#[tokio::test]
-async fn a_savepoint_that_is_gone_ends_the_step() {
-    let server = durable_server();
-    for (sent, instead, left) in [
-        ("ROLLBACK TO SAVEPOINT batchsql", "ROLLBACK TO SAVEPOINT vanished", vec![3]),
-        ("SAVEPOINT batchsql", "ROLLBACK          ", vec![1, 2, 3, 4, 5]),
-    ] {
-        let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY); INSERT INTO t VALUES (3)";
-        let database = Database::on(server.dsn(), sql, "").await;
-        let proxy = AlteringProxy::start(host_of(&database.dsn));
-        let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
-        let through = with_parameters(&through, "ssl-mode=DISABLED&ignore_with=insert_ignore");
-        let db = pipeline(&batchsql_mysql::MySqlSink::connect(&through).await.unwrap());
-        let step = Step::new(claim(&db).await, 5);
-        let given = rows(&one_column(Conflict::ignore(["id"])), (1..=5).map(|id| (id, 0)));
-        proxy.replace(sent, instead);
-        let refused = db.write_step(given.rows(), &step).await.unwrap_err();
-        assert!(proxy.has_replaced());
-        assert_eq!((refused.error.class(), refused.error.code()), (ErrorClass::Unknown, Some("1305")), "{instead}");
-        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0], "{instead}");
-        assert_eq!(numbers(&database, "SELECT id FROM t ORDER BY id").await, left, "{instead}");
-        // As a feed goes on after an unknown end.
-        let position = claim_when_idle(&db, &Claim::of("a")).await;
-        assert_eq!(position.sequence, 0);
-        let counts = db.write_step(given.rows(), &Step::new(position, 5)).await.unwrap();
-        assert_eq!(counts.get(OutcomeKind::Ignored), left.len() as u64, "{instead}");
-        assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [5], "{instead}");
-        assert_eq!(numbers(&database, "SELECT id FROM t ORDER BY id").await, [1, 2, 3, 4, 5], "{instead}");
-    }
 }
 
 /// A trigger writes to a table without transactions: the server warns (1196) that this could not be undone, and the step itself

@@ -14,11 +14,11 @@ use batchsql_testserver::{Frozen, unique};
 
 use crate::support::{execute, fresh, fresh_dsn, pipeline, read, user_until_end, with_parameter, with_strategy};
 
-async fn numbers(sink: &PostgresSink, sql: &str) -> Vec<i64> {
+pub(crate) async fn numbers(sink: &PostgresSink, sql: &str) -> Vec<i64> {
     read(sink, sql).await.iter().map(|id| id.parse().unwrap()).collect()
 }
 
-fn one_column(rule: Conflict) -> Schema {
+pub(crate) fn one_column(rule: Conflict) -> Schema {
     Schema::builder("t").column("id", ColumnType::I64).on_conflict(rule).build().unwrap()
 }
 
@@ -61,23 +61,23 @@ async fn positions_move_with_rows_that_triggers_drop() {
     assert_eq!(numbers(&sink, "SELECT count(*) FROM t").await, [50]);
 }
 
-fn key() -> PartitionKey {
+pub(crate) fn key() -> PartitionKey {
     PartitionKey::new("s", "i", "t", 0)
 }
 
-fn anyone(owner: &str) -> Claim {
+pub(crate) fn anyone(owner: &str) -> Claim {
     Claim::of(owner).from(ClaimFrom::Anyone)
 }
 
-async fn claim(db: &BatchSql) -> Position {
+pub(crate) async fn claim(db: &BatchSql) -> Position {
     db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap().position().unwrap()
 }
 
-async fn sequence(sink: &PostgresSink) -> i64 {
+pub(crate) async fn sequence(sink: &PostgresSink) -> i64 {
     numbers(sink, "SELECT sequence FROM batchsql_positions").await[0]
 }
 
-fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> batchsql_core::SharedRows {
+pub(crate) fn rows(schema: &Schema, rows: impl IntoIterator<Item = (i64, i64)>) -> batchsql_core::SharedRows {
     let mut buffer = RowBuffer::new(schema, ValueRules::default());
     for (id, n) in rows {
         let row = schema.row().set("id", id).unwrap();

@@ -10,15 +10,15 @@ use batchsql_testserver::CountingProxy;
 use crate::support::{TestSink, batch_of, execute, fresh, read, row, schema, values};
 
 /// A sink whose round trips are counted, with its connection.
-struct Counted {
+pub(crate) struct Counted {
     sink: PostgresSink,
     conn: PostgresConn,
     proxy: CountingProxy,
-    direct: TestSink,
+    pub(crate) direct: TestSink,
 }
 
 impl Counted {
-    async fn start(sql: &str, change: impl FnOnce(PostgresOptions) -> PostgresOptions) -> Self {
+    pub(crate) async fn start(sql: &str, change: impl FnOnce(PostgresOptions) -> PostgresOptions) -> Self {
         let direct = fresh(sql).await;
         let options = (*direct.pg_pool().connect_options()).clone();
         let proxy = CountingProxy::start(&format!("{}:{}", options.get_host(), options.get_port()));
@@ -29,20 +29,20 @@ impl Counted {
         Self { sink, conn, proxy, direct }
     }
 
-    async fn prepare(&mut self, schema: &Schema) -> (PostgresPlan, usize) {
+    pub(crate) async fn prepare(&mut self, schema: &Schema) -> (PostgresPlan, usize) {
         let before = self.proxy.trips();
         let plan = self.sink.prepare(&mut self.conn, schema).await.unwrap();
         (plan, self.proxy.trips() - before)
     }
 
-    async fn write(&mut self, plan: &PostgresPlan, batch: &SharedRows) -> (Written, usize) {
+    pub(crate) async fn write(&mut self, plan: &PostgresPlan, batch: &SharedRows) -> (Written, usize) {
         let before = self.proxy.trips();
         let written = self.sink.write(&mut self.conn, plan, batch.rows(), &Attempt::new(false)).await.unwrap();
         (written, self.proxy.trips() - before)
     }
 
     /// Round trips of the second batch, when statements are prepared.
-    async fn second(&mut self, schema: &Schema, first: &SharedRows, second: &SharedRows) -> usize {
+    pub(crate) async fn second(&mut self, schema: &Schema, first: &SharedRows, second: &SharedRows) -> usize {
         let (plan, _) = self.prepare(schema).await;
         self.write(&plan, first).await;
         self.write(&plan, second).await.1

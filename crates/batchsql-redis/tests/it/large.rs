@@ -62,25 +62,20 @@ async fn a_value_above_the_bulk_limit_is_refused_alone() {
 async fn a_value_above_the_query_buffer_is_refused_alone() {
     let server = Server::start(Kind::Redis, &["--client-query-buffer-limit", "1mb"]);
     only_the_big_row_is_refused(&server, server.dsn(), "client-query-buffer-limit").await;
-    // The server closes the connection without an error. Only the big row is unknown.
-    let dsn = without_config(&server).await;
+    // The server closes the connection without an error, at a command that does nothing: no row is sent and then unknown.
+    let text = format!("command of {}", "RPUSH".len() + "list".len() + BIG);
+    only_the_big_row_is_refused(&server, &without_config(&server).await, &text).await;
+    // A smaller one is taken.
+    let larger = Server::start(Kind::Redis, &["--client-query-buffer-limit", "3mb"]);
     let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
-    let sink = sink_at(&dsn, "t", Command::rpush("k", "v")).await;
-    let written = outcomes(&sink, rows(&schema)).await;
-    for (n, outcome) in written.iter().enumerate() {
-        match n {
-            ..20 => assert!(outcome.is_written(), "row {n}: {outcome:?}"),
-            20 => assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}"),
-            // They were not sent; with a `retry_for` they are retried.
-            _ => assert_eq!(outcome.kind().name(), "expired", "row {n}"),
-        }
-    }
-    assert_eq!(ask_at::<i64>(server.dsn(), &["LLEN", "list"]).await, 20);
+    let sink = sink_at(&without_config(&larger).await, "t", Command::rpush("k", "v")).await;
+    assert!(outcomes(&sink, rows(&schema)).await.iter().all(Outcome::is_written));
+    assert_eq!(ask_at::<i64>(larger.dsn(), &["LLEN", "list"]).await, 41);
 }
 
-/// Its row is retried, because that is harmless, and closes the connection each time. The others do not wait.
+/// Its row is refused, and the others of its batch and of its key are written.
 #[tokio::test]
-async fn a_value_that_closes_the_connection_each_time_holds_up_only_rows_of_its_key() {
+async fn a_value_that_closes_the_connection_each_time_holds_up_no_row() {
     for kind in [Kind::Redis, Kind::RedisCluster] {
         let server = Server::start(kind, &["--client-query-buffer-limit", "1mb"]);
         let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
@@ -93,7 +88,7 @@ async fn a_value_that_closes_the_connection_each_time_holds_up_only_rows_of_its_
             row(&schema, [format!("key{n}").into(), value.into()])
         });
         for (n, outcome) in outcomes(&sink, rows).await.iter().enumerate() {
-            let expected = if n == 10 { "unknown" } else { "written" };
+            let expected = if n == 10 { "rejected ERR" } else { "written" };
             assert_eq!(name(outcome), expected, "{kind:?}, row {n}: {outcome:?}");
         }
     }

@@ -14,6 +14,7 @@ mod given_up;
 mod kill;
 #[cfg(unix)]
 mod locks;
+mod moments;
 mod names;
 #[cfg(unix)]
 mod numbered;
