@@ -216,14 +216,19 @@ pub(crate) enum LogCommand {
 
 Keep the output as you keep the data. The log still has the rows: if a service starts with its folder, it writes them too.
 
+With --output there is no file unless every row that waits is in it, or --partial is given.
+
 Exit codes: 0 every row that waits was printed, 1 rows are damaged, missing or not readable, 2 the output is there already, 3 the log or
-the file cannot be used. After 1 or 3 the output has a part of the rows: remove it before you try again.")]
+the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
     Export {
         /// The folder of [durable]
         folder: PathBuf,
         /// A new file for its owner only (0600), in place of standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Make the file also if rows are damaged, missing or not readable, with those that can be read
+        #[arg(long, requires = "output")]
+        partial: bool,
         /// Look without the lock, while a service uses the folder: the newest rows may look torn
         #[arg(long)]
         in_use: bool,

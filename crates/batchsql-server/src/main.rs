@@ -15,6 +15,7 @@ mod coding;
 mod config;
 mod database;
 mod deadline;
+mod draft_file;
 mod exit;
 mod failed_log;
 mod http;
@@ -66,8 +67,8 @@ async fn run(command: Command) -> Exit {
         }
         Command::Log(LogCommand::Inspect { folder, in_use }) => tools::log::inspect(&folder, in_use),
         Command::Log(LogCommand::Verify { folder, in_use }) => tools::log::verify(&folder, in_use),
-        Command::Log(LogCommand::Export { folder, output, in_use }) => {
-            tools::log::export(&folder, output.as_deref(), in_use)
+        Command::Log(LogCommand::Export { folder, output, partial, in_use }) => {
+            tools::log::export(&folder, output.as_deref(), partial, in_use)
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut std::io::stdout());

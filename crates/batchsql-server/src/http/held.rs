@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchsql::durable::{DurableBatchSql, DurableSubmitError, Once, RequestKey, RowGroup};
 use sha2::{Digest, Sha256};
 
-use crate::http::held_bytes::{HeldBytes, Reserved};
+use crate::http::held_bytes::Reserved;
 use crate::http::ingest::Stop;
 use crate::http::progress::Progress;
 use crate::table::target::Target;
@@ -72,7 +72,7 @@ impl<'a> Held<'a> {
         intake: &'a DurableBatchSql,
         target: &'a Target,
         limits: HeldLimits,
-        bytes: &HeldBytes,
+        reserved: Reserved,
         key: Option<DurableKey>,
     ) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl<'a> Held<'a> {
             limits,
             key,
             group: intake.group(),
-            reserved: bytes.none(),
+            reserved,
             stored: Progress::default(),
             read: Progress::default(),
             is_repeated: false,

@@ -2,64 +2,73 @@
 //! Must not know rows.
 //!
 //! A request that holds memory and waits for more keeps the others waiting. So one of them is refused as soon as all that hold
-//! memory wait: nobody would give anything back.
+//! memory wait: nobody would give anything back. Which one, and who comes first, is in `held_line`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use crate::http::held_line::{Client, HeldLine, Ticket};
 
 /// What is reserved at once, so that a small request reserves once.
 const UNIT: usize = 16 << 10;
 
 /// The bytes that all requests may hold.
 #[derive(Debug, Clone)]
-pub(crate) struct HeldBytes(Arc<Inner>);
+pub(crate) struct HeldBytes(Arc<Mutex<Line>>);
 
-#[derive(Debug)]
-struct Inner {
-    units: Mutex<Units>,
-    given_back: Notify,
-}
-
-#[derive(Debug)]
-struct Units {
-    free: usize,
-    /// Of requests that do not wait for more.
-    moving: usize,
-}
+/// A request is woken when its sender is dropped.
+type Line = HeldLine<oneshot::Sender<()>>;
 
 /// Bytes that a request has reserved, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Reserved {
     all: HeldBytes,
+    client: Client,
     units: usize,
 }
 
 impl HeldBytes {
-    pub(crate) fn new(bytes: u64) -> Self {
+    /// `own` is what one request may have; beyond it a client leaves some to others.
+    pub(crate) fn new(bytes: u64, own: u64) -> Self {
         // Rounded as what is reserved: one request may have all of it.
-        let free = usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(UNIT).max(1);
-        Self(Arc::new(Inner { units: Mutex::new(Units { free, moving: 0 }), given_back: Notify::new() }))
+        let units = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).div_ceil(UNIT).max(1);
+        Self(Arc::new(Mutex::new(HeldLine::new(units(bytes), units(own)))))
     }
 
     /// Of a request that holds nothing yet.
-    pub(crate) fn none(&self) -> Reserved {
-        Reserved { all: self.clone(), units: 0 }
+    pub(crate) fn none(&self, client: Client) -> Reserved {
+        Reserved { all: self.clone(), client, units: 0 }
     }
 
-    fn units(&self) -> MutexGuard<'_, Units> {
-        self.0.units.lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that waits: what it holds does not move until this is dropped.
-struct Waits<'a>(&'a HeldBytes, usize);
+/// A request that waits. What it is granted and does not take is given back.
+struct Waits<'a> {
+    own: &'a Reserved,
+    more: usize,
+    ticket: Option<Ticket>,
+}
+
+impl Waits<'_> {
+    /// It waits no longer; whether it has got what it wanted.
+    fn end(mut self) -> bool {
+        self.ticket.take().is_some_and(|ticket| self.own.all.line().leave(ticket))
+    }
+}
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.units().moving += self.1;
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut line = self.own.all.line();
+        if line.leave(ticket) {
+            line.give_back(&self.own.client, self.more);
+        }
     }
 }
 
@@ -74,32 +83,12 @@ impl Reserved {
         if more == 0 {
             return true;
         }
-        let all = self.all.clone();
-        let held = self.units;
-        let granted = timeout(limit, async {
-            loop {
-                // Before the look: what is given back afterwards is noticed.
-                let given_back = all.0.given_back.notified();
-                tokio::pin!(given_back);
-                given_back.as_mut().enable();
-                let waits = {
-                    let mut units = all.units();
-                    if let Some(free) = units.free.checked_sub(more) {
-                        units.free = free;
-                        units.moving += more;
-                        return true;
-                    }
-                    if units.moving == held {
-                        return false;
-                    }
-                    units.moving -= held;
-                    Waits(&all, held)
-                };
-                given_back.await;
-                drop(waits);
-            }
-        });
-        let is_granted = granted.await.unwrap_or(false);
+        let (wake, woken) = oneshot::channel();
+        let ticket = self.all.line().enter(self.client.clone(), self.units, more, wake);
+        let waits = Waits { own: self, more, ticket: Some(ticket) };
+        // Nothing is ever sent. After the time, the answer may still have come.
+        let _ = timeout(limit, woken).await;
+        let is_granted = waits.end();
         self.units += if is_granted { more } else { 0 };
         is_granted
     }
@@ -108,11 +97,7 @@ impl Reserved {
     pub(crate) fn release(&mut self) {
         let given = std::mem::take(&mut self.units);
         if given > 0 {
-            let mut units = self.all.units();
-            units.free += given;
-            units.moving -= given;
-            drop(units);
-            self.all.0.given_back.notify_waiters();
+            self.all.line().give_back(&self.client, given);
         }
     }
 }
@@ -127,16 +112,23 @@ impl Drop for Reserved {
 mod tests {
     use super::*;
 
+    fn client() -> Client {
+        Client { token: String::new(), address: [127, 0, 0, 1].into() }
+    }
+
+    fn all_for_one(bytes: usize) -> HeldBytes {
+        HeldBytes::new(bytes as u64, bytes as u64)
+    }
+
     /// Units that are free, and that moving requests hold.
     fn state(all: &HeldBytes) -> (usize, usize) {
-        let units = all.units();
-        (units.free, units.moving)
+        all.line().state()
     }
 
     #[tokio::test(start_paused = true)]
     async fn requests_share_the_bytes() {
-        let all = HeldBytes::new(3 * UNIT as u64);
-        let (mut one, mut two) = (all.none(), all.none());
+        let all = all_for_one(3 * UNIT);
+        let (mut one, mut two) = (all.none(client()), all.none(client()));
         let second = Duration::from_secs(1);
         assert!(one.grow(1, second).await && one.grow(UNIT, second).await, "one unit");
         assert!(two.grow(2 * UNIT, second).await);
@@ -146,17 +138,17 @@ mod tests {
         drop(one);
         assert!(two.grow(3 * UNIT, second).await);
         let bytes = 2 * UNIT + 1;
-        assert!(HeldBytes::new(bytes as u64).none().grow(bytes, second).await, "one request may have all");
+        assert!(all_for_one(bytes).none(client()).grow(bytes, second).await, "one request may have all");
     }
 
     /// All hold memory, and all want more: one is refused without a wait, and the others go on.
     #[tokio::test(start_paused = true)]
     async fn requests_that_wait_for_each_other_are_refused_one_after_the_other() {
-        let all = HeldBytes::new(16 * UNIT as u64);
+        let all = all_for_one(16 * UNIT);
         let begin = tokio::time::Instant::now();
         let requests: Vec<_> = (0..16)
             .map(|_| {
-                let mut own = all.none();
+                let mut own = all.none(client());
                 tokio::spawn(async move {
                     for bytes in 1..=4 {
                         // The other requests get their first bytes too.
@@ -180,8 +172,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_for_another_that_goes_on() {
-        let all = HeldBytes::new(2 * UNIT as u64);
-        let (mut one, mut two) = (all.none(), all.none());
+        let all = all_for_one(2 * UNIT);
+        let (mut one, mut two) = (all.none(client()), all.none(client()));
         assert!(one.grow(UNIT, Duration::ZERO).await && two.grow(UNIT, Duration::ZERO).await);
         let second = Duration::from_secs(1);
         let (got, ()) = tokio::join!(one.grow(2 * UNIT, second), async {
@@ -194,7 +186,7 @@ mod tests {
         drop(one);
         assert!(two.grow(2 * UNIT, second).await);
         // Given up while it waits.
-        let mut three = all.none();
+        let mut three = all.none(client());
         assert!(timeout(second / 2, three.grow(UNIT, second)).await.is_err());
         drop((two, three));
         assert_eq!(state(&all), (2, 0));

@@ -9,10 +9,15 @@ use crate::http::answer;
 
 const DOCUMENT: &str = include_str!("openapi.json");
 
-pub(crate) async fn get() -> Response<Body> {
+/// The document with the version of the program.
+pub(crate) fn document() -> Value {
     let mut document: Value = serde_json::from_str(DOCUMENT).expect("a test reads it");
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
-    answer::with_json(StatusCode::OK, &document)
+    document
+}
+
+pub(crate) async fn get() -> Response<Body> {
+    answer::with_json(StatusCode::OK, &document())
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Owns how a request with rows is answered: who may send it, what it asks for, and its body part by part.
 //! Must not know how rows are made or submitted.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use crate::deadline::deadline;
 use crate::http::access::Granted;
 use crate::http::answer;
 use crate::http::held::{DurableKey, Held, HeldLimits};
+use crate::http::held_line::Client;
 use crate::http::idempotency::{Begin, Guard};
 use crate::http::ingest::{Ingest, Stop, Wait};
 use crate::http::items::{Form, Items, Unsplit};
@@ -35,18 +37,21 @@ type Refused = (StatusCode, String);
 
 pub(crate) async fn post(
     State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Path(table): Path<String>,
     request: Request<Body>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     match begin(&shared, &table, &parts.uri, &parts.headers) {
-        Ok(asked) => asked.answer(&shared, body.into_data_stream()).await,
+        Ok(asked) => asked.answer(&shared, peer, body.into_data_stream()).await,
         Err((status, text)) => answer::error(status, text),
     }
 }
 
 /// What a request asks for, after every check that needs no body.
 struct Asked<'a> {
+    /// The name of its token.
+    token: &'a str,
     target: &'a Target,
     wait: Wait,
     form: Form,
@@ -62,7 +67,7 @@ enum Key {
 
 fn begin<'a>(shared: &'a Shared, table: &str, uri: &Uri, headers: &HeaderMap) -> Result<Asked<'a>, Refused> {
     // First of all, so that names of tables are not told to everyone.
-    let client = match shared.access.of(headers, table) {
+    let token = match shared.access.of(headers, table) {
         Granted::As(name) => name,
         Granted::Unknown => {
             let text = "send a token that may write: Authorization: Bearer ...";
@@ -93,8 +98,8 @@ fn begin<'a>(shared: &'a Shared, table: &str, uri: &Uri, headers: &HeaderMap) ->
     if length.is_some_and(|length| length > shared.limits.body) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, too_large(shared.limits.body, "body")));
     }
-    let key = key(shared, client, table, headers)?;
-    Ok(Asked { target, wait, form, coding, key })
+    let key = key(shared, token, table, headers)?;
+    Ok(Asked { token, target, wait, form, coding, key })
 }
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -171,9 +176,10 @@ fn too_large(limit: u64, name: &str) -> String {
 }
 
 impl Asked<'_> {
-    async fn answer(self, shared: &Shared, body: BodyDataStream) -> Response<Body> {
-        let Self { target, wait, form, coding, key } = self;
-        let mut reading = reading(shared, target, wait, key);
+    async fn answer(self, shared: &Shared, peer: SocketAddr, body: BodyDataStream) -> Response<Body> {
+        let Self { token, target, wait, form, coding, key } = self;
+        let client = Client { token: token.to_owned(), address: peer.ip() };
+        let mut reading = reading(shared, client, target, wait, key);
         let stopped = read(shared, &mut reading, form, coding, body).await.err();
         reading.await_outcomes().await;
         if let Some((status @ (StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT), text)) = stopped {
@@ -188,7 +194,7 @@ impl Asked<'_> {
     }
 }
 
-fn reading<'a>(shared: &'a Shared, target: &'a Target, wait: Wait, key: Option<Key>) -> Reading<'a> {
+fn reading<'a>(shared: &'a Shared, client: Client, target: &'a Target, wait: Wait, key: Option<Key>) -> Reading<'a> {
     let limits = &shared.limits;
     match (&shared.intake, key) {
         (Intake::Durable(intake), key) => {
@@ -198,7 +204,7 @@ fn reading<'a>(shared: &'a Shared, target: &'a Target, wait: Wait, key: Option<K
                 rejections: limits.rejections,
             };
             let key = key.and_then(|key| if let Key::Durable(key) = key { Some(key) } else { None });
-            Reading::Together(Box::new(Held::new(intake, target, limits, &shared.held, key)))
+            Reading::Together(Box::new(Held::new(intake, target, limits, shared.held.none(client), key)))
         }
         (intake @ Intake::Memory(..), key) => {
             let key = key.and_then(|key| if let Key::InMemory(key) = key { Some(key) } else { None });

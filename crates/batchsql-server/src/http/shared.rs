@@ -39,7 +39,7 @@ impl Shared {
             access: Access::new(&http.tokens),
             limits: http.limits.clone(),
             keys: Keys::new(http.idempotency.keep_for, http.idempotency.keys),
-            held: HeldBytes::new(http.limits.held),
+            held: HeldBytes::new(http.limits.held, http.limits.together),
             is_draining: AtomicBool::new(false),
         }))
     }

@@ -207,7 +207,8 @@ async fn open(
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
 }
 
-/// Rows of one key keep their order, also where the later one is rejected. A small file has nothing to divide.
+/// Rows of one key keep their order, also where the later one is rejected. A second unique index, a trigger, or a foreign key to the
+/// same table needs more than that, so keys are not divided by a hash either. A small file has nothing to divide.
 fn order(db: &BatchSql, target: &Target, input: &Input) -> Order {
     let (config, table) = (db.config(), target.schema.table_display());
     let ordering = config.tables.get(table).and_then(|table| table.ordering).unwrap_or(config.ordering);

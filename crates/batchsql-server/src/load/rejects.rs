@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::draft_file::{DraftFile, sync_folder};
 use crate::load::layout::Done;
 use crate::private_file;
 
@@ -116,19 +117,9 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
         std::fs::remove_file(path)?;
         return sync_folder(path);
     }
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = private_file::create(Path::new(&temporary))?;
+    let mut file = DraftFile::create(path)?;
     file.write_all(content.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    sync_folder(path)
-}
-
-/// A new name is on disk when its folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    file.replace()
 }
 
 #[cfg(test)]

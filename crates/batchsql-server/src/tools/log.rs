@@ -1,13 +1,14 @@
 //! Owns `batchsql log`: what is in the folder of a durable intake, whether it is whole, and the rows that wait.
 //! Must not know its bytes.
 
+use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use batchsql::durable::tools::{Export, IntakeFolder, Recovery};
 
+use crate::draft_file::DraftFile;
 use crate::exit::{Exit, Failure};
-use crate::private_file;
 
 fn open(folder: &Path, in_use: bool) -> Result<IntakeFolder, Failure> {
     if in_use { Ok(IntakeFolder::in_use(folder)) } else { IntakeFolder::lock(folder).map_err(Failure::unavailable) }
@@ -41,45 +42,59 @@ pub(crate) fn verify(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
     Ok(report(&mut io::stdout().lock(), &recovery))
 }
 
-/// Writes the rows that wait to a new file, or to standard output.
+/// Writes the rows that wait to a new file, or to standard output. The file is made when it has all of them; with `partial` also if
+/// some cannot be read.
 ///
 /// # Errors
-/// As [`inspect`], or the rows cannot be written.
-pub(crate) fn export(folder: &Path, output: Option<&Path>, in_use: bool) -> Result<Exit, Failure> {
+/// As [`inspect`], or the rows cannot be written. There is no file then.
+pub(crate) fn export(folder: &Path, output: Option<&Path>, partial: bool, in_use: bool) -> Result<Exit, Failure> {
     let folder = open(folder, in_use)?;
-    let exported = match output {
-        None => write(&folder, io::stdout().lock())?,
-        Some(path) => {
-            let unusable = |error| Failure::unavailable(format!("{}: {error}", path.display()));
-            let file = private_file::open(std::fs::OpenOptions::new().write(true).create_new(true), path);
-            let mut file = file.map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => {
-                    Failure::mistake(format!("{} is there already; choose a new name", path.display()))
-                }
-                _ => unusable(error),
-            })?;
-            let exported = write(&folder, &mut file)?;
-            file.sync_all().map_err(unusable)?;
-            exported
-        }
+    let Some(path) = output else {
+        let exported = write(&folder, io::stdout().lock()).map_err(Failure::unavailable)?;
+        let found = say(&exported, &format!("{} rows were written", exported.rows));
+        return Ok(found);
     };
-    // Standard output may have the rows.
+    let refused = |error: io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => Failure::mistake(format!("{} is there already; choose a new name", path.display())),
+        _ => not_made(path, &error),
+    };
+    let mut file = DraftFile::create_new(path).map_err(refused)?;
+    let exported = write(&folder, &mut file).map_err(|error| not_made(path, &error))?;
+    if exported.is_whole() || partial {
+        file.publish().map_err(refused)?;
+        return Ok(say(&exported, &format!("{} rows were written", exported.rows)));
+    }
+    let rows = exported.rows;
+    let text = format!(
+        "{} was not made, because rows are missing; with --partial it gets the {rows} rows that can be read",
+        path.display()
+    );
+    Ok(say(&exported, &text))
+}
+
+fn not_made(path: &Path, error: &impl Display) -> Failure {
+    Failure::unavailable(format!("{} was not made: {error}", path.display()))
+}
+
+/// Why rows cannot be written: the log, or the output.
+fn write(folder: &IntakeFolder, out: impl Write) -> Result<Export, String> {
+    let mut out = BufWriter::new(out);
+    let exported = folder.export(&mut out).map_err(|error| error.to_string())?;
+    out.flush().map_err(|error| format!("the rows cannot be written: {error}"))?;
+    Ok(exported)
+}
+
+/// Says what was found. Standard output may have the rows.
+fn say(exported: &Export, result: &str) -> Exit {
     let mut says = io::stderr().lock();
     for block in &exported.unreadable {
         let (table, partition, first, last) = (&block.table, block.partition, block.first, block.last);
         let reason = &block.reason;
         let _ = writeln!(says, "not readable: rows {first} to {last} of {table}, partition {partition}: {reason}");
     }
-    let _ = writeln!(says, "{} rows were written", exported.rows);
+    let _ = writeln!(says, "{result}");
     let found = report(&mut says, &exported.recovery);
-    Ok(if exported.is_whole() { found } else { Exit::Failed })
-}
-
-fn write(folder: &IntakeFolder, out: impl Write) -> Result<Export, Failure> {
-    let mut out = BufWriter::new(out);
-    let exported = folder.export(&mut out).map_err(Failure::unavailable)?;
-    let flushed = out.flush().map_err(|error| Failure::unavailable(format!("the rows cannot be written: {error}")));
-    flushed.map(|()| exported)
+    if exported.is_whole() { found } else { Exit::Failed }
 }
 
 fn report(out: &mut impl Write, recovery: &Recovery) -> Exit {

@@ -263,6 +263,12 @@ fn the_description_is_what_the_server_does() {
     seen.extend([401, 403, 408, 409, 422, 429, 503]);
     assert_eq!(seen, statuses);
     // What is served beside the rows.
+    let page = send(at, "GET", "/v1/docs", &[], b"");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")), "{page:?}");
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'; style-src 'sha256-"));
+    for status in &statuses {
+        assert!(page.body.contains(&format!("id=\"postRows-{status}\"")), "{status}");
+    }
     for (path, part) in [("/health", "ok"), ("/ready", "ready"), ("/metrics", "batchsql_build_info"), ("/", "<html")] {
         let response = send(at, "GET", path, &[("Accept", "text/html")], b"");
         assert!(response.status == 200 && response.body.contains(part), "{path}: {response:?}");

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod databases;
 mod described;
+mod fair_clients;
 mod guides;
 mod http_durable;
 mod http_limits;

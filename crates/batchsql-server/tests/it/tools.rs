@@ -156,6 +156,68 @@ fn rows_of_a_log_are_exported_and_written_elsewhere() {
     assert_eq!(place.number("SELECT count(*) FROM orders WHERE note = 's3cret ' || id"), 100);
 }
 
+/// Names in the folder that begin with this.
+fn names(place: &Place, begin: &str) -> Vec<String> {
+    let names =
+        std::fs::read_dir(place.folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(begin)).collect()
+}
+
+#[test]
+fn an_export_that_has_not_all_rows_leaves_no_file() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY, some_remark TEXT);");
+    let program = place.start(&stranded(&place, "0s"));
+    let lock = place.sql("BEGIN IMMEDIATE");
+    let lines: String = (0..1_000).map(|id| format!("{{\"id\":{id},\"some_remark\":\"s3cret {id}\"}}\n")).collect();
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines).number("accepted"), 1_000);
+    let (code, log) = program.stop();
+    assert_eq!(code, 4, "rows wait: {log}");
+    drop(lock);
+    let export = |more: &[&str]| place.run(&[&["log", "export", "intake", "--output", "rows.ndjson"], more].concat());
+
+    // A disk that is full after a part: the limit of a file, without the signal that would end the program.
+    #[cfg(target_os = "linux")]
+    {
+        let program = env!("CARGO_BIN_EXE_batchsql");
+        let line = format!("trap '' XFSZ; ulimit -f 16; exec {program} log export intake --output rows.ndjson");
+        let full = std::process::Command::new("sh").args(["-c", &line]).current_dir(place.folder()).output().unwrap();
+        let full = crate::program::Ran(full);
+        assert!(full.code() == 3 && full.err().contains("rows.ndjson was not made: "), "{}", full.all());
+        assert!(full.err().contains("File too large") && !full.all().contains("s3cret"), "{}", full.all());
+        assert_eq!(names(&place, "rows"), Vec::<String>::new());
+    }
+
+    // The schema of the rows is damaged, in each copy of it: their block is whole, and cannot be read.
+    let mut copies = 0;
+    for file in std::fs::read_dir(place.path("intake/log")).unwrap().map(|file| file.unwrap().path()) {
+        let mut bytes = std::fs::read(&file).unwrap_or_default();
+        let found = bytes.windows(11).enumerate().filter(|(_, window)| *window == b"some_remark").map(|(at, _)| at);
+        let found: Vec<usize> = found.collect();
+        copies += found.len();
+        found.iter().for_each(|at| bytes[*at] ^= 1);
+        if !found.is_empty() {
+            std::fs::write(&file, bytes).unwrap();
+        }
+    }
+    assert!(copies > 0);
+    let damaged = export(&[]);
+    assert!(damaged.code() == 1 && damaged.out().is_empty(), "{}", damaged.all());
+    assert!(damaged.err().contains("not readable: rows 1 to "), "{}", damaged.all());
+    assert!(
+        damaged.err().contains("rows.ndjson was not made") && damaged.err().contains("--partial"),
+        "{}",
+        damaged.all()
+    );
+    assert_eq!(names(&place, "rows"), Vec::<String>::new());
+    // A file that is there is named before anything is read, and stays.
+    place.write("rows.ndjson", "mine");
+    let taken = export(&["--partial"]);
+    assert!(taken.code() == 2 && taken.err().contains("choose a new name"), "{}", taken.all());
+    assert_eq!(std::fs::read_to_string(place.path("rows.ndjson")).unwrap(), "mine");
+    assert_eq!(names(&place, "rows"), ["rows.ndjson"]);
+}
+
 #[test]
 fn rows_that_are_missing_in_a_log_stop_it_until_a_person_accepts() {
     /// It is found in the file.
@@ -194,6 +256,13 @@ fn rows_that_are_missing_in_a_log_stop_it_until_a_person_accepts() {
     let exported = place.run(&["log", "export", "intake"]);
     assert!(exported.code() == 1 && exported.err().contains("missing: rows 6 to 6"), "{}", exported.all());
     assert_eq!(exported.out().lines().count(), 9, "{}", exported.all());
+    let whole = place.run(&["log", "export", "intake", "--output", "rows.ndjson"]);
+    assert!(whole.code() == 1 && whole.err().contains("with --partial it gets the 9 rows"), "{}", whole.all());
+    assert_eq!(names(&place, "rows"), Vec::<String>::new());
+    let partial = place.run(&["log", "export", "intake", "--output", "rows.ndjson", "--partial"]);
+    assert!(partial.code() == 1 && partial.err().contains("9 rows were written"), "{}", partial.all());
+    assert_eq!(std::fs::read_to_string(place.path("rows.ndjson")).unwrap(), exported.out());
+    assert_eq!(names(&place, "rows"), ["rows.ndjson"]);
 
     let rows = || place.number("SELECT count(*) FROM orders");
     let mut program = place.start(&stranded(&place, "1h"));

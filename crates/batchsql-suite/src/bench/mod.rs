@@ -1,6 +1,7 @@
 //! Benchmarks: contenders measured in interleaved rounds, so that noise of the machine affects all of
 //! them equally.
 
+mod arrow;
 mod busy_producer;
 mod distance;
 mod distance_page;
@@ -25,6 +26,7 @@ mod sqlite;
 mod target;
 mod workload;
 
+pub use arrow::arrow;
 pub use distance::{Distance, DistancePlan, distance};
 pub use durable::durable;
 #[cfg(feature = "chaos")]

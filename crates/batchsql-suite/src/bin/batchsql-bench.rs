@@ -1,5 +1,5 @@
 //! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
-//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `load` files, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
+//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `arrow` record batches of Arrow, `load` files, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
 //! scaling.
 //! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
@@ -25,7 +25,7 @@ const QUICK: Duration = Duration::from_secs(230);
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; default: everything except distance, scale, rules, durable and load
+    /// What to measure; default: everything except distance, scale, rules, durable, arrow and load
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -90,6 +90,8 @@ enum Group {
     Rules,
     /// The durable intake against rows in memory, and the cost of exactly once; only on request
     Durable,
+    /// `submit_batch` of Arrow against rows one by one, into a sink that does nothing and each database of --db; only on request
+    Arrow,
     /// `batchsql load` against the tools that load a file into the same database; only on request
     Load,
     /// A scrape of the metrics: series, bytes, time
@@ -207,6 +209,22 @@ impl Options {
         self.write_json(&figures)
     }
 
+    async fn arrow(&self) -> Result<()> {
+        let plan = Plan { rounds: self.rounds(5), rows: self.rows() };
+        let mut figures = bench::arrow(plan, None).await?;
+        for name in DatabaseChoice::names_of(&self.db) {
+            let database: Box<dyn Database> = match name {
+                DatabaseName::Sqlite => Box::new(Sqlite::open(None)?),
+                DatabaseName::Postgres => Box::new(Postgres::open(name.needed(&self.postgres_dsn)?).await?),
+                DatabaseName::Mysql => Box::new(MySql::open(name.needed(&self.mysql_dsn)?).await?),
+                DatabaseName::Redis => Box::new(Redis::open(name.needed(&self.redis_dsn)?).await?),
+            };
+            figures.extend(bench::arrow(plan, Some((name, &*database))).await?);
+        }
+        println!("{}", bench::table(&figures));
+        self.write_json(&figures)
+    }
+
     async fn load(&self) -> Result<()> {
         let rows = self.rows.unwrap_or(if self.quick { 200_000 } else { 5_000_000 });
         let plan = Plan { rounds: self.rounds(3), rows };
@@ -251,6 +269,7 @@ async fn main() -> Result<()> {
         Some(Group::Distance) => return options.distance().await,
         Some(Group::Scale) => return options.scale().await,
         Some(Group::Load) => return options.load().await,
+        Some(Group::Arrow) => return options.arrow().await,
         Some(group @ (Group::Rules | Group::Durable)) => return options.on_request(group).await,
         _ => {}
     }
