@@ -131,9 +131,9 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         return 0;
     }
     let has_aside = engine.shared.catalog().streams.values().any(|view| view.is_aside);
-    let lacks_space = lacks_space(engine);
-    let kept = if lacks_space { Kept::GiveWay } else { Kept::Stay };
-    if removable(engine, false, kept).is_empty() && !has_aside && !is_urgent && !lacks_space {
+    let is_short = lacks_space(engine);
+    let kept = if is_short { Kept::GiveWay } else { Kept::Stay };
+    if removable(engine, false, kept).is_empty() && !has_aside && !is_urgent && !is_short {
         return 0;
     }
     if engine.flush(true).is_err() {
@@ -168,7 +168,7 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         removed += usize::from(remove(engine, key));
     }
     for key in kept {
-        if !self::lacks_space(engine) || !remove(engine, key) {
+        if !lacks_space(engine) || !remove(engine, key) {
             break;
         }
         removed += 1;
