@@ -4,17 +4,25 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use crate::{
+    chaos,
     databases::{self, Build},
     suite,
 };
 
 /// The groups that measure servers even without `--db`, and which.
-const SERVERS: [(&str, &str); 2] = [("distance", "--db=postgres,mysql"), (LOAD, "--db=postgres,mysql,sqlite")];
+const SERVERS: [(&str, &str); 3] =
+    [("distance", "--db=postgres,mysql"), (LOAD, "--db=postgres,mysql,sqlite"), (OUTAGE, "--db=postgres")];
 /// The group that measures the program `batchsql`.
 const LOAD: &str = "load";
+/// The group that stops its server, so it starts one by itself.
+const OUTAGE: &str = "outage";
+const PROGRAM: suite::Binary = suite::Binary { name: "batchsql-bench", profile: "release", features: None };
 
 pub(crate) fn run(arguments: suite::Arguments) -> anyhow::Result<ExitCode> {
     let mut args = with_servers(arguments.args);
+    if args.iter().any(|arg| arg == OUTAGE) {
+        return chaos::run_program(&PROGRAM, &[], suite::Arguments { args });
+    }
     if needs_program(&args) {
         let Some(program) = suite::build_program()? else { return Ok(ExitCode::FAILURE) };
         args.extend(["--program".into(), program.into()]);
@@ -56,6 +64,7 @@ mod tests {
         check(&["distance", "--db", "mysql"], &["distance", "--db", "mysql"]);
         check(&["--db=mysql", "distance"], &["--db=mysql", "distance"]);
         check(&["load"], &["load", "--db=postgres,mysql,sqlite"]);
+        check(&["outage"], &["outage", "--db=postgres"]);
         check(&["scale", "--quick"], &["scale", "--quick"]);
         check(&[], &[]);
     }

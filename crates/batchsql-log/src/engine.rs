@@ -4,14 +4,14 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
     active::{Active, Entry, PendingBlock, Serials},
     catalog::Added,
-    error::LogError,
+    error::{LogError, is_no_space},
     format::{
         keys::KeyRecord,
         snapshot::{Place, Settled},
@@ -25,8 +25,6 @@ use crate::{
 
 /// Segments that are tried for one group, before its rows are given back as undetermined.
 const ATTEMPTS: usize = 3;
-/// Segments that were given up and could not be removed or cut; beyond it no new one is tried.
-const MOST_TAILS: usize = 64;
 /// With `SyncPolicy::Os`: what may be written and not synced.
 const UNSYNCED_BYTES: u64 = 8 << 20;
 const UNSYNCED_FOR: Duration = Duration::from_secs(1);
@@ -45,6 +43,9 @@ pub(crate) struct Engine {
     pub(crate) next_serial: u64,
     pub(crate) synced_serial: u64,
     pub(crate) next_number: u64,
+    /// The newest segment that is on disk: it has all that is settled, as it is on disk, and the names and keys. Until the next
+    /// one is there it must not be removed. `None`: after a start that found it damaged, the others are needed too.
+    pub(crate) newest_synced: Option<FileKey>,
     /// Segments that were given up, and the length up to which they count.
     pub(crate) tails: Vec<(FileKey, u64)>,
     /// Of all segments that may be on disk.
@@ -79,6 +80,8 @@ pub(crate) struct Start {
     pub(crate) streams: BTreeMap<Stream, StreamState>,
     pub(crate) next_serial: u64,
     pub(crate) next_number: u64,
+    /// See [`Engine::newest_synced`].
+    pub(crate) newest_synced: Option<FileKey>,
     pub(crate) lengths: BTreeMap<FileKey, u64>,
     pub(crate) quarantine_bytes: u64,
     /// What the run before may not have synced.
@@ -99,7 +102,17 @@ pub(crate) enum Failure {
 
 impl Engine {
     pub(crate) fn new(shared: Arc<Shared>, lock: Box<dyn Lock>, start: Start) -> Self {
-        let Start { streams, next_serial, next_number, lengths, quarantine_bytes, pending, tails, is_changed } = start;
+        let Start {
+            streams,
+            next_serial,
+            next_number,
+            newest_synced,
+            lengths,
+            quarantine_bytes,
+            pending,
+            tails,
+            is_changed,
+        } = start;
         let engine = Engine {
             shared,
             streams,
@@ -110,6 +123,7 @@ impl Engine {
             next_serial,
             synced_serial: next_serial - 1,
             next_number,
+            newest_synced,
             tails,
             lengths,
             quarantine_bytes,
@@ -205,25 +219,9 @@ impl Engine {
             }
         }
         let error = cause.unwrap_or_else(|| io::ErrorKind::Other.into());
-        Err(self.give_back(Full::Failing, false, error))
-    }
-
-    /// A synced segment that starts with a snapshot of now, so that older ones are not needed for what is settled.
-    pub(crate) fn start_segment(&mut self) -> Result<(), LogError> {
-        self.flush(true)?;
-        self.active = None;
-        let started = self.create_segment().and_then(|()| self.write_group(0));
-        if let Err(Failure::Refused(error) | Failure::Unknown(error)) = started {
-            self.give_up_segment();
-            return Err(LogError::io("start a segment in", &self.shared.options.folder, error));
-        }
-        self.flush(true)?;
-        // If its sync has failed, there was nothing to write to another one.
-        if self.active.as_ref().is_none_or(|active| active.synced == 0) {
-            let error = io::Error::other("the segment could not be synced");
-            return Err(LogError::io("start a segment in", &self.shared.options.folder, error));
-        }
-        Ok(())
+        // Some file systems find out only at a sync that there is no space.
+        let full = if is_no_space(&error) { Full::NoSpace } else { Full::Failing };
+        Err(self.give_back(full, false, error))
     }
 
     fn write_pending(&mut self) -> Result<(), Failure> {
@@ -243,27 +241,8 @@ impl Engine {
         self.write_group(self.pending.len() - self.written)
     }
 
-    fn create_segment(&mut self) -> Result<(), Failure> {
-        if self.tails.len() > MOST_TAILS {
-            return Err(Failure::Unknown(io::Error::other("segments that were given up cannot be removed")));
-        }
-        let key = FileKey::main(self.next_number);
-        // Also after a failure: a file of this name may be there.
-        self.next_number += 1;
-        let options = &self.shared.options;
-        let file = options.file_system.create(&self.shared.path(key)).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Failure::Refused(error),
-            _ => Failure::Unknown(error),
-        })?;
-        self.active = Some(Active::new(key, file));
-        self.restore.clear();
-        self.lengths.insert(key, 0);
-        self.is_changed = true;
-        Ok(())
-    }
-
     /// Writes the next `entries` pending entries behind the active segment.
-    fn write_group(&mut self, entries: usize) -> Result<(), Failure> {
+    pub(crate) fn write_group(&mut self, entries: usize) -> Result<(), Failure> {
         let beginning = self.active.as_ref().is_some_and(|active| active.length == 0).then(|| self.beginning());
         let Some(active) = &mut self.active else { return Ok(()) };
         let group = &mut self.pending[self.written..self.written + entries];
@@ -315,6 +294,7 @@ impl Engine {
         }
         active.synced = active.length;
         let key = active.key;
+        self.newest_synced = Some(key);
         self.synced_serial = self.next_serial - 1;
         self.unsynced_since = None;
         if self.policy() == SyncPolicy::Always {
@@ -390,14 +370,6 @@ impl Engine {
         stats.appended_bytes += bytes;
     }
 
-    pub(crate) fn remove_segment(&mut self, key: FileKey) -> io::Result<()> {
-        self.shared.options.file_system.remove(&self.shared.path(key)).or_else(ignore_missing)?;
-        self.lengths.remove(&key);
-        self.is_changed = true;
-        self.update_used();
-        Ok(())
-    }
-
     /// Blocks of so many bytes, with headers, do not wait for the writer any more: they are stored, or given back.
     pub(crate) fn release(&self, bytes: u64) {
         // Whoever waits for space would look again after each settled range.
@@ -410,13 +382,4 @@ impl Engine {
         drop(intake);
         self.shared.space.notify();
     }
-
-    pub(crate) fn update_used(&self) {
-        let used = self.lengths.values().sum::<u64>() + self.quarantine_bytes;
-        self.shared.used.store(used.saturating_sub(self.unacknowledged), Ordering::SeqCst);
-    }
-}
-
-pub(crate) fn ignore_missing(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -51,7 +51,7 @@ impl LogError {
 
     /// The first write after a start has failed.
     pub(crate) fn at_start(self, folder: &Path) -> Self {
-        let is_full = self.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::StorageFull);
+        let is_full = self.source.as_deref().is_some_and(is_no_space);
         let kind = if is_full || self.is_full() { LogErrorKind::Full } else { LogErrorKind::Io };
         let message = format!(
             "the log in {} cannot write; free some space or repair the disk, and start again, nothing of the log is lost",
@@ -96,4 +96,9 @@ impl Error for LogError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
+}
+
+/// Whether a disk, or the part of it that the user may have, is full.
+pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,14 +1,12 @@
 //! Owns what happens after a failed write or sync: segments that are given up, and blocks that are given back.
 //! Must not know threads and queues.
 
-use std::{io, mem, sync::Arc};
+use std::{io, mem};
 
 use crate::{
     active::{Entry, PendingBlock},
-    engine::{Engine, Failure, ignore_missing},
-    error::{LogError, LogErrorKind},
-    fs::Access,
-    model::FileKey,
+    engine::{Engine, Failure},
+    error::{LogError, LogErrorKind, is_no_space},
     options::SyncPolicy,
     shared::{Full, Queued},
 };
@@ -16,9 +14,8 @@ use crate::{
 impl Engine {
     /// A write has failed. If the disk is full and its part can be taken back for certain, the group is refused.
     pub(crate) fn undo_write(&mut self, error: io::Error) -> Failure {
-        let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let Some(active) = &self.active else { return Failure::Unknown(error) };
-        if !is_full {
+        if !is_no_space(&error) {
             return Failure::Unknown(error);
         }
         if active.length == 0 {
@@ -76,33 +73,6 @@ impl Engine {
                 view.rewritten_from = Some(view.rewritten_from.map_or(*first, |from| from.min(*first)));
             }
         }
-    }
-
-    /// Cuts the ends of segments that were given up. Called when what they had is synced elsewhere. Returns whether
-    /// none is left: until then no segment is removed that says that they do not count.
-    pub(crate) fn cut_tails(&mut self) -> bool {
-        let shared = Arc::clone(&self.shared);
-        let is_done = |&(key, length): &(FileKey, u64)| {
-            if length == 0 {
-                return shared.options.file_system.remove(&shared.path(key)).or_else(ignore_missing).is_ok();
-            }
-            let file = shared.options.file_system.open(&shared.path(key), Access::Write);
-            file.and_then(|file| file.set_length(length).and_then(|()| file.sync_data())).is_ok()
-        };
-        self.is_changed |= !self.tails.is_empty();
-        let lengths = &mut self.lengths;
-        self.tails.retain(|tail| {
-            let is_done = is_done(tail);
-            if is_done {
-                match tail {
-                    (key, 0) => lengths.remove(key),
-                    (key, length) => lengths.insert(*key, *length),
-                };
-            }
-            !is_done
-        });
-        self.update_used();
-        self.tails.is_empty()
     }
 
     /// Returns the blocks that are not acknowledged to their callers, and accepts no more for a while.

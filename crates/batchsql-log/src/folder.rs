@@ -14,7 +14,7 @@ use crate::{
         names::{self, IDENTITY, LOCK, TEMPORARY},
         segment::VERSION,
     },
-    fs::{Access, Lock, read_exact_at},
+    fs::{Access, Lock, read_exact_at, remove_if_there},
     options::Options,
     partition,
 };
@@ -102,10 +102,7 @@ pub(crate) fn write(options: &Options, identity: &Identity) -> Result<(), LogErr
     let path = folder.join(IDENTITY);
     let temporary = folder.join(format!("{IDENTITY}{TEMPORARY}"));
     let write = || -> io::Result<()> {
-        match file_system.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_there(file_system, &temporary)?;
         let file = file_system.create(&temporary)?;
         file.write_at(identity.encode().as_bytes(), 0)?;
         file.sync_data()?;

@@ -15,12 +15,14 @@
 //! # Modules
 //!
 //! `log` (with `append`) and `reader` are what callers hold. `writer` is the thread: it takes what waits (`shared`, `group`) and gives it to
-//! `engine`, which writes and syncs, and `failure`, which handles failed calls; `active` makes bytes of it, and `beginning` what a segment starts with. `upkeep` frees space. `recover` reads a
+//! `engine`, which writes and syncs, `segments`, which starts and removes files, and `failure`, which handles failed calls; `active` makes
+//! bytes of it, and `beginning` what a segment starts with. `upkeep` frees space, and `aside` moves rows that wait for long. `recover` reads a
 //! folder at the start, with `scan` and `quarantine`; `folder` has its lock and identity. `catalog` is what is known in
 //! memory: numbers per stream and segment; `keys`, the keys. `format` has the bytes, `fs` the file system.
 
 mod active;
 mod append;
+mod aside;
 mod beginning;
 mod catalog;
 mod completion;
@@ -42,6 +44,7 @@ mod reader;
 mod recover;
 mod recovery;
 mod scan;
+mod segments;
 mod shared;
 mod space;
 mod stats;

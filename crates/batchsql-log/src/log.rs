@@ -22,7 +22,7 @@ use crate::{
     shared::{Intake, Shared},
     space::Space,
     stats::LogStats,
-    writer,
+    upkeep, writer,
 };
 
 /// The longest name of a table, in bytes.
@@ -106,7 +106,7 @@ impl Log {
             stats.quarantined_bytes = recovery.damages.iter().map(|damage| damage.length).sum();
         }
         let mut engine = Engine::new(Arc::clone(&shared), lock, start);
-        engine.flush(true).map_err(|error| error.at_start(&shared.options.folder))?;
+        upkeep::write_at_start(&mut engine).map_err(|error| error.at_start(&shared.options.folder))?;
         if identity.partitions != shared.options.partitions {
             let has_rows = shared.catalog().streams.values().any(|view| view.first_unsettled().is_some());
             if has_rows {

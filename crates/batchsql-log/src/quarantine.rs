@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     format::names::{QUARANTINE, TEMPORARY},
-    fs::{File, FileSystem},
+    fs::{File, FileSystem, remove_if_there},
 };
 
 const CHUNK: u64 = 1 << 20;
@@ -37,11 +37,19 @@ pub(crate) fn keep(
     }
     file_system.create_folder(&quarantine)?;
     let temporary = quarantine.join(format!("{kept}{TEMPORARY}"));
-    match file_system.remove(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    remove_if_there(file_system, &temporary)?;
+    let copied = copy(file_system, file, offset, length, &temporary);
+    if let Err(error) = copied.and_then(|()| file_system.rename(&temporary, &path)) {
+        // On a full disk new rows need the space.
+        let _ = remove_if_there(file_system, &temporary);
+        return Err(error);
     }
-    let copy = file_system.create(&temporary)?;
+    file_system.sync_folder(&quarantine)?;
+    Ok(Kept { path, was_known: false })
+}
+
+fn copy(file_system: &dyn FileSystem, file: &dyn File, offset: u64, length: u64, to: &Path) -> io::Result<()> {
+    let copy = file_system.create(to)?;
     let mut done = 0;
     while done < length {
         let mut buffer = vec![0; usize::try_from(CHUNK.min(length - done)).unwrap_or_default()];
@@ -52,10 +60,7 @@ pub(crate) fn keep(
         copy.write_at(&buffer[..read], done)?;
         done += read as u64;
     }
-    copy.sync_data()?;
-    file_system.rename(&temporary, &path)?;
-    file_system.sync_folder(&quarantine)?;
-    Ok(Kept { path, was_known: false })
+    copy.sync_data()
 }
 
 /// Bytes of all copies.

@@ -1,29 +1,23 @@
-//! Owns freeing space: segments whose rows are settled are removed, and rows of tables that are set aside are moved out of
-//! the way. Also the check of the free space, and the clean close.
+//! Owns freeing space: segments whose rows are settled are removed. Also the check of the free space, and the clean close.
 //! Must not know queues.
 
 use std::{
     collections::BTreeSet,
-    io,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use crate::{
-    active::Entry,
+    aside::move_aside,
     catalog::FileView,
     engine::Engine,
     error::LogError,
     format::{
-        names::{self, TEMPORARY},
         record::{self, Header, Kind},
-        segment::{self, SegmentHeader},
-        snapshot::{CloseState, FileSnapshot, Moved, Place},
+        snapshot::{CloseState, FileSnapshot, Place},
     },
-    fs::Access,
-    model::{FileKey, Stream},
+    model::FileKey,
     options::Options,
-    scan::{Found, Scanner},
     shared::Full,
 };
 
@@ -34,7 +28,6 @@ const AGE_CHECK: Duration = Duration::from_secs(1);
 /// Between two looks for segments to remove, unless somebody waits for space.
 const TRIM_EVERY: Duration = Duration::from_millis(50);
 const FREE_CHECK_BYTES: u64 = 1 << 20;
-const COPY_BYTES: usize = 1 << 20;
 
 /// When which upkeep was last done.
 #[derive(Debug, Default)]
@@ -45,6 +38,8 @@ pub(crate) struct Upkeep {
     full_since: Option<Instant>,
     /// When it was last asked whether kept files give way.
     asked_at: Option<Instant>,
+    /// When a full disk last got space from a file.
+    made_place_at: Option<Instant>,
 }
 
 impl Upkeep {
@@ -67,18 +62,30 @@ impl Upkeep {
         let waited = self.trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
         let keeps = !engine.shared.options.keep_for.is_zero();
         let aged = keeps && self.trimmed_at.is_none_or(|at| at.elapsed() >= AGE_CHECK);
-        // Before a block is refused.
-        let asks = keeps && engine.active.is_some() && self.asked_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
+        let is_refusing = matches!(engine.shared.intake().full, Some(Full::NoSpace | Full::MinFree));
+        // Before a block is refused, and while blocks are.
+        let asks = ((keeps && engine.active.is_some()) || is_refusing)
+            && self.asked_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
         if asks {
             self.asked_at = Some(Instant::now());
         }
-        let gives_way = || asks && next_to_give_way(engine).is_some();
+        let gives_way = || asks && lacks_space(engine) && !removable(engine, true, Kept::GiveWay).is_empty();
         if is_urgent || aged || (self.settled_since_trim && waited) || gives_way() {
             self.settled_since_trim = false;
             self.trimmed_at = Some(Instant::now());
-            let removed = make_place(engine) + trim(engine, is_urgent);
+            let mut removed = trim(engine, is_urgent);
+            // The disk may show the space later, so the next file waits.
+            if removed == 0 && self.made_place_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY) {
+                removed = make_place(engine);
+                self.made_place_at = (removed > 0).then(Instant::now);
+            }
             engine.shared.stats().trimmed += removed as u64;
             if removed > 0 {
+                let full = engine.shared.intake().full;
+                if full == Some(Full::NoSpace) && engine.flush(true).is_ok() {
+                    engine.shared.intake().full = None;
+                    self.full_since = None;
+                }
                 engine.shared.space.notify();
                 engine.shared.readable.notify();
             }
@@ -124,35 +131,44 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         return 0;
     }
     let has_aside = engine.shared.catalog().streams.values().any(|view| view.is_aside);
-    let gives_way = next_to_give_way(engine).is_some();
-    if removable(engine, false, Kept::Stay).is_empty() && !has_aside && !is_urgent && !is_tight(engine) && !gives_way {
+    let is_short = lacks_space(engine);
+    let kept = if is_short { Kept::GiveWay } else { Kept::Stay };
+    if removable(engine, false, kept).is_empty() && !has_aside && !is_urgent && !is_short {
         return 0;
     }
     if engine.flush(true).is_err() {
         return 0;
     }
-    if engine.active.is_none() && removable(engine, true, Kept::Stay).is_empty() && !gives_way {
+    if engine.active.is_none() && removable(engine, true, kept).is_empty() {
         // A clean close that is still true stays.
         return 0;
     }
-    if !engine.cut_tails() {
+    // Without a new segment they may be what says what is settled: a start does not know whether that is on disk.
+    if engine.active.is_some() && !engine.cut_tails() {
         return 0;
     }
     move_aside(engine);
     if is_tight(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
         return 0;
     }
+    let mut kept: BTreeSet<FileKey> = match kept {
+        Kept::GiveWay => removable(engine, true, Kept::GiveWay).into_iter().collect(),
+        Kept::Stay => BTreeSet::new(),
+    };
     let keys = removable(engine, true, Kept::Stay);
-    let is_needed = !keys.is_empty() || next_to_give_way(engine).is_some();
-    if !is_needed || (engine.active.is_none() && engine.start_segment().is_err()) {
+    kept.retain(|key| !keys.contains(key));
+    if (keys.is_empty() && kept.is_empty()) || (engine.active.is_none() && engine.start_segment().is_err()) {
+        return 0;
+    }
+    if !engine.tails.is_empty() {
         return 0;
     }
     let mut removed = 0;
     for key in keys {
         removed += usize::from(remove(engine, key));
     }
-    while let Some(key) = next_to_give_way(engine) {
-        if !remove(engine, key) {
+    for key in kept {
+        if !lacks_space(engine) || !remove(engine, key) {
             break;
         }
         removed += 1;
@@ -164,13 +180,27 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
     removed
 }
 
-/// A full disk takes what is pending only after something was removed: the oldest kept file gives way. That its rows are settled
-/// is on disk, in the active segment too. Returns how many files are gone.
+/// Writes what the run before may not have synced. On a full disk settled files give way to it.
+pub(crate) fn write_at_start(engine: &mut Engine) -> Result<(), LogError> {
+    while let Err(error) = engine.flush(true) {
+        let removed = make_place(engine);
+        if removed == 0 {
+            return Err(error);
+        }
+        engine.shared.stats().trimmed += removed as u64;
+    }
+    engine.shared.intake().full = None;
+    Ok(())
+}
+
+/// A full disk takes neither what is pending nor a new segment before something is removed: the oldest file whose rows are settled,
+/// as it is on disk, gives way. The segment that says so stays. Returns how many files are gone.
 fn make_place(engine: &mut Engine) -> usize {
-    if engine.active.is_none() || engine.shared.intake().full != Some(Full::NoSpace) {
+    if !is_out_of_space(engine) {
         return 0;
     }
-    usize::from(next_to_give_way(engine).is_some_and(|key| remove(engine, key)))
+    let oldest = removable(engine, true, Kept::GiveWay).into_iter().find(|key| !engine.is_needed(*key));
+    usize::from(oldest.is_some_and(|key| remove(engine, key)))
 }
 
 /// Whether the file is gone.
@@ -182,16 +212,18 @@ fn remove(engine: &mut Engine, key: FileKey) -> bool {
     is_removed
 }
 
-/// With `keep_for`, the oldest file whose time is not over, and which is removed nevertheless, because new rows need its space.
-fn next_to_give_way(engine: &Engine) -> Option<FileKey> {
-    let options = &engine.shared.options;
-    if options.keep_for.is_zero() {
-        return None;
+/// New rows need space: settled files whose time (`keep_for`) is not over are removed nevertheless, the oldest first.
+fn lacks_space(engine: &Engine) -> bool {
+    is_tight(engine) || is_out_of_space(engine)
+}
+
+/// The disk takes no more rows.
+fn is_out_of_space(engine: &Engine) -> bool {
+    match engine.shared.intake().full {
+        Some(Full::NoSpace) => true,
+        Some(Full::MinFree) => is_low(&engine.shared.options),
+        Some(Full::Failing) | None => false,
     }
-    let full = engine.shared.intake().full;
-    let needs_space =
-        is_tight(engine) || full == Some(Full::NoSpace) || (full == Some(Full::MinFree) && is_low(options));
-    if needs_space { removable(engine, true, Kept::GiveWay).into_iter().next() } else { None }
 }
 
 /// The disk has less than `min_free_bytes` left.
@@ -205,10 +237,6 @@ fn is_tight(engine: &Engine) -> bool {
     let options = &engine.shared.options;
     let used = engine.shared.used.load(Ordering::SeqCst);
     used + options.reserve() + options.segment_bytes > options.disk_bytes
-}
-
-fn is_settled(engine: &Engine, stream: Stream, place: &Place) -> bool {
-    engine.streams.get(&stream).is_some_and(|state| state.durable_settled.contains(place.first, place.last))
 }
 
 /// What becomes of settled files whose time (`keep_for`) is not over.
@@ -227,7 +255,7 @@ fn removable(engine: &Engine, durably: bool, kept_files: Kept) -> Vec<FileKey> {
     let mut kept: BTreeSet<FileKey> = active.into_iter().collect();
     for (stream, view) in &catalog.streams {
         let is_open = |place: &Place| match durably {
-            true => !is_settled(engine, *stream, place),
+            true => !engine.is_settled(*stream, place),
             false => !view.settled.contains(place.first, place.last),
         };
         kept.extend(view.places().filter(|(_, place)| is_open(place)).map(|(key, _)| *key));
@@ -247,138 +275,21 @@ fn removable(engine: &Engine, durably: bool, kept_files: Kept) -> Vec<FileKey> {
 fn active_is_settled(engine: &Engine) -> bool {
     let Some(active) = engine.active.as_ref().filter(|active| active.has_blocks) else { return false };
     let places = engine.shared.catalog().places_of(active.key);
-    places.iter().all(|(stream, place)| is_settled(engine, *stream, place))
-}
-
-/// Copies the unsettled rows of tables that are set aside out of segments that nothing else keeps.
-fn move_aside(engine: &mut Engine) {
-    let active = engine.active.as_ref().map(|active| active.key);
-    let mut moves = Vec::new();
-    {
-        let catalog = engine.shared.catalog();
-        for (key, file) in catalog.files.iter().filter(|(key, _)| key.side.is_none() && Some(**key) != active) {
-            let mut places = catalog.places_of(*key);
-            places.retain(|(stream, place)| !is_settled(engine, *stream, place));
-            let all_aside = places.iter().all(|(stream, _)| catalog.streams[stream].is_aside);
-            let bytes: u64 = places.iter().map(|(_, place)| place.bytes).sum();
-            // A segment that is mostly theirs stays: to copy it would free little.
-            if !places.is_empty() && all_aside && bytes <= file.length / 2 {
-                moves.extend(places.into_iter().map(|(stream, place)| (*key, stream, place, file.length)));
-            }
-        }
-    }
-    for (key, stream, place, length) in moves {
-        match copy_aside(engine, key, stream, &place, length) {
-            Ok(Some(moved)) => engine.pending.push(Entry::Moved(moved)),
-            Ok(None) => {}
-            Err(_) => {
-                engine.shared.stats().failures += 1;
-                return;
-            }
-        }
-    }
-    let _ = engine.flush(true);
-}
-
-/// Writes the side segment of one stream and one segment. It has its name only when it is complete and synced.
-fn copy_aside(
-    engine: &mut Engine,
-    from: FileKey,
-    stream: Stream,
-    place: &Place,
-    length: u64,
-) -> io::Result<Option<Moved>> {
-    let to = FileKey { number: from.number, side: Some(stream) };
-    let shared = Arc::clone(&engine.shared);
-    let options = &shared.options;
-    let used = shared.used.load(Ordering::SeqCst);
-    if used + place.bytes + options.reserve() / 2 > options.disk_bytes {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    let path = shared.path(to);
-    let temporary = options.folder.join(format!("{}{TEMPORARY}", names::segment(to)));
-    match options.file_system.remove(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let source = options.file_system.open(&shared.path(from), Access::Read)?;
-    let target = options.file_system.create(&temporary)?;
-    let mut scanner = Scanner::new(shared.context(from), place.offset, length);
-    let (context, now) = (shared.context(to), options.file_system.now());
-    let header =
-        SegmentHeader { version: segment::VERSION, incarnation: context.incarnation, tag: context.tag, base: 1 };
-    let (mut bytes, mut written, mut serial) = (header.encode(), 0, 1);
-    let mut schemas = BTreeSet::new();
-    let mut copied: Option<Place> = None;
-    let mut put = |bytes: &mut Vec<u8>, written: u64, header: Header, payload: &[u8]| {
-        let offset = written + bytes.len() as u64;
-        // It is never torn, so its blocks are no groups.
-        record::append(bytes, &context, offset, &Header { serial, synced: 0, rest: 0, ..header }, payload);
-        serial += 1;
-        offset
-    };
-    let table = shared.catalog().tables.get(stream.table).cloned();
-    if let Some(name) = table {
-        let header = Header { table: stream.table, ..Header::new(Kind::Table, 0, 0, now) };
-        put(&mut bytes, written, header, name.as_bytes());
-    }
-    let is_wanted = |header: &Header| {
-        header.kind == Kind::Block && (header.table, header.partition) == (stream.table, stream.partition)
-    };
-    loop {
-        let (header, offset) = match scanner.next(&*source, is_wanted)? {
-            Found::End => break,
-            // Damaged rows cannot be copied. The segment stays until they are settled, as without the move.
-            Found::Damage { .. } => return Ok(None),
-            Found::Record { header, offset } => (header, offset),
-        };
-        let Some(last) = header.last().filter(|_| is_wanted(&header)) else { continue };
-        if engine.streams.get(&stream).is_some_and(|state| state.durable_settled.contains(header.first, last)) {
-            continue;
-        }
-        let schema = shared.catalog().schemas.get(header.schema).cloned();
-        if let (true, Some(schema)) = (schemas.insert(header.schema), schema) {
-            put(&mut bytes, written, Header { schema: header.schema, ..Header::new(Kind::Schema, 0, 0, now) }, &schema);
-        }
-        let offset = put(&mut bytes, written, header, scanner.payload(offset, &header));
-        let first = Place { first: header.first, last, offset, blocks: 0, bytes: 0, oldest: header.time };
-        let copied = copied.get_or_insert(first);
-        copied.last = last;
-        copied.blocks += 1;
-        copied.bytes += header.size();
-        if bytes.len() >= COPY_BYTES {
-            target.write_at(&bytes, written)?;
-            written += bytes.len() as u64;
-            bytes.clear();
-        }
-    }
-    target.write_at(&bytes, written)?;
-    written += bytes.len() as u64;
-    target.sync_data()?;
-    options.file_system.rename(&temporary, &path)?;
-    options.file_system.sync_folder(&options.folder)?;
-    engine.lengths.insert(to, written);
-    engine.is_changed = true;
-    engine.update_used();
-    let mut catalog = shared.catalog();
-    let newest = catalog.files.get(&from).map_or(now, |file| file.newest);
-    catalog.move_place(stream, from, to, copied);
-    let file = catalog.files.entry(to).or_default();
-    (file.length, file.newest) = (written, newest);
-    drop(catalog);
-    shared.readable.notify();
-    Ok(copied.map(|place| Moved { key: to, first: place.first, last: place.last }))
+    places.iter().all(|(stream, place)| engine.is_settled(*stream, place))
 }
 
 /// Writes the state of the log behind everything else, so that the next start reads nothing but it.
 pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
     engine.flush(true)?;
     let folder = engine.shared.options.folder.clone();
-    if !engine.cut_tails() || (engine.active.is_none() && !engine.is_changed) {
-        return Ok(());
-    }
     if engine.active.is_none() {
+        if !engine.is_changed {
+            return Ok(());
+        }
         engine.start_segment()?;
+    }
+    if !engine.cut_tails() {
+        return Ok(());
     }
     let (snapshot, keys) = (engine.snapshot(), engine.durable_keys());
     let Some(active) = &engine.active else { return Ok(()) };

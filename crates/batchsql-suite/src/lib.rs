@@ -14,6 +14,8 @@ pub mod cli;
 pub mod database;
 mod database_name;
 pub mod digest;
+#[cfg(feature = "bench")]
+mod forwarding;
 pub mod memory;
 pub mod report;
 pub mod rows;

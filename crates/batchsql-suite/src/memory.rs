@@ -10,6 +10,20 @@ pub fn resident() -> Option<u64> {
     memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
 }
 
+/// The most memory that this process has had since [`reset_peak`], or since its start where the system cannot reset it; in bytes, if
+/// the system reports it.
+pub fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The peak is that of what follows. It does nothing where the system cannot do it: then the peak is too high.
+pub fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Physical memory of the machine in bytes, if the system reports it.
 pub fn machine() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
@@ -113,6 +127,19 @@ fn allocator_totals() -> Option<Totals> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_peak_is_that_since_the_reset() {
+        const BYTES: usize = 64 << 20;
+        let before = peak().unwrap();
+        drop(std::hint::black_box(vec![1_u8; BYTES]));
+        let with = peak().unwrap();
+        assert!(with >= before && with > BYTES as u64, "{before} {with}");
+        // Other tests of this process use memory too, but not as much.
+        reset_peak();
+        assert!(peak().unwrap() < with, "{with}");
+    }
 
     #[test]
     fn this_process_uses_memory() {

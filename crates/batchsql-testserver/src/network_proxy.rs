@@ -33,9 +33,17 @@ impl NetworkProxy {
     /// # Errors
     /// The name of the server cannot be resolved, or no port is free.
     pub fn start(server: impl ToSocketAddrs, conditions: Conditions, seed: u64) -> io::Result<Self> {
+        Self::start_at(Ipv4Addr::LOCALHOST, server, conditions, seed)
+    }
+
+    /// The same at another address of this machine.
+    ///
+    /// # Errors
+    /// As those of [`start`](Self::start).
+    pub fn start_at(at: Ipv4Addr, server: impl ToSocketAddrs, conditions: Conditions, seed: u64) -> io::Result<Self> {
         let server = server.to_socket_addrs()?.next();
         let server = server.ok_or_else(|| io::Error::other("the server's name has no address"))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = TcpListener::bind((at, 0))?;
         let address = listener.local_addr()?;
         let network = Arc::new(Network::new(conditions, seed));
         let shared = Arc::clone(&network);

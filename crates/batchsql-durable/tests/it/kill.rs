@@ -196,15 +196,23 @@ fn what_was_acknowledged_is_written_exactly_once() {
     assert!(acknowledged as u64 > 10 * count, "{acknowledged} versions were acknowledged in {count} rounds");
 }
 
+/// Runs of a writer with a defect: on a busy machine the kills of one may all miss the moment at which it shows.
+const RUNS: u64 = 10;
+
 /// The test must find a writer that loses rows.
 #[track_caller]
 fn is_caught(sabotage: &str) {
-    let (_dir, path) = database();
-    let told = run(&path, &mut Kills::new(6, 7), sabotage);
-    drain_all(&path, "");
-    let complaints = complaints(&path, &told);
-    println!("{sabotage}: {} complaints, {:?}", complaints.len(), complaints.first());
-    assert!(!complaints.is_empty(), "nobody noticed the defect {sabotage}");
+    for seed in 7..7 + RUNS {
+        let (_dir, path) = database();
+        let told = run(&path, &mut Kills::new(6, seed), sabotage);
+        drain_all(&path, "");
+        let complaints = complaints(&path, &told);
+        println!("{sabotage}: {} complaints, {:?}", complaints.len(), complaints.first());
+        if !complaints.is_empty() {
+            return;
+        }
+    }
+    panic!("nobody noticed the defect {sabotage} in {RUNS} runs");
 }
 
 #[test]

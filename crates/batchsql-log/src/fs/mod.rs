@@ -136,3 +136,11 @@ pub(crate) fn read_exact_at(file: &dyn File, buffer: &mut [u8], offset: u64) -> 
         _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than it was")),
     }
 }
+
+/// Removes a file that is not complete.
+pub(crate) fn remove_if_there(file_system: &dyn FileSystem, path: &Path) -> io::Result<()> {
+    match file_system.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -73,6 +73,8 @@ impl Recoverer<'_> {
             streams: self.streams,
             next_serial: self.next_serial,
             next_number,
+            // What is damaged may be known from another segment.
+            newest_synced: self.newest_synced.filter(|_| self.recovery.damages.is_empty()),
             lengths: self.lengths,
             quarantine_bytes: quarantine::bytes(self.file_system, self.folder)?,
             pending: self.pending,

@@ -75,6 +75,7 @@ pub(crate) fn recover(options: &Options, incarnation: [u8; 16], mode: Mode) -> R
         uncertain: Vec::new(),
         pending: Vec::new(),
         tails: Vec::new(),
+        newest_synced: None,
         next_serial: 1,
         read_bytes: 0,
         reported_bytes: 0,
@@ -120,6 +121,8 @@ struct Recoverer<'a> {
     uncertain: Vec<Vec<Entry>>,
     pending: Vec<Entry>,
     tails: Vec<(FileKey, u64)>,
+    /// See [`Engine::newest_synced`](crate::engine::Engine::newest_synced).
+    newest_synced: Option<FileKey>,
     next_serial: u64,
     read_bytes: u64,
     reported_bytes: u64,
@@ -136,6 +139,11 @@ impl Recoverer<'_> {
             } else if name.ends_with(names::TEMPORARY) && self.mode == Mode::Repair {
                 self.file_system.remove(&self.folder.join(name))?;
             }
+        }
+        if self.mode == Mode::Repair && !keys.is_empty() {
+            // What the process before has removed last may still be on disk. After a power loss it would be back, beside a segment
+            // that this process makes without knowing it.
+            self.file_system.sync_folder(self.folder)?;
         }
         let next_number = keys.keys().map(|key| key.number.saturating_add(1)).max().unwrap_or(1);
         self.recovery.segments = keys.keys().filter(|key| key.side.is_none()).count() as u64;
@@ -209,6 +217,7 @@ impl Recoverer<'_> {
         }
         // The next segment takes the place of the close: it is not known whether the sync of the close has succeeded.
         self.next_serial = header.serial;
+        self.newest_synced = Some(key);
         self.tails.push((key, offset));
         Ok(true)
     }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Problem, Recoverer, Segment};
 use crate::{
-    format::segment,
+    format::{record::Kind, segment},
     recovery::Progress,
     scan::{Found, Scanner},
 };
@@ -85,6 +85,9 @@ impl Recoverer<'_> {
                     let payload = scanner.payload(offset, &header);
                     let is_in_order = header.serial >= expected && header.serial < u64::MAX;
                     let is_certain = is_side || header.serial <= limits.synced;
+                    if is_in_order && is_certain && header.kind == Kind::Snapshot {
+                        self.newest_synced = Some(segment.key);
+                    }
                     let is_known = is_in_order
                         && if is_certain {
                             self.apply((segment.key, version), &header, offset, payload).is_some()

@@ -7,7 +7,7 @@ use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
 
 use crate::{
     complaints::open,
-    model::{Action, STREAMS, config, options, run},
+    model::{Action, STREAMS, config, options, run, run_with},
     sim::{Call, Fault, Sim},
 };
 
@@ -60,6 +60,30 @@ proptest! {
         // The model ends with a power loss; all is settled or synced by then.
         actions.push(Action::Sync);
         if let Err(problem) = run(&Sim::new(seed), SyncPolicy::Os, &actions) {
+            prop_assert!(false, "{}", problem);
+        }
+    }
+}
+
+fn on_a_small_disk() -> impl Strategy<Value = Action> {
+    // Less than a segment starts with, than a block needs, and than a segment has.
+    let left = prop_oneof![2 => Just(None), 2 => (0_u64..400).prop_map(Some), 3 => (0_u64..9_000).prop_map(Some)];
+    prop_oneof![3 => action(), 1 => left.prop_map(Action::Left)]
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// What is settled gives way, kept or not, and the rest survives.
+    #[test]
+    fn acknowledged_blocks_survive_on_a_disk_that_is_full_at_times(
+        seed in any::<u64>(),
+        keeps in any::<bool>(),
+        actions in prop::collection::vec(on_a_small_disk(), 1..80),
+    ) {
+        let sim = Sim::new(seed);
+        let keep_for = Duration::from_secs(if keeps { 3_600 } else { 0 });
+        if let Err(problem) = run_with(&sim, options(&sim).keep_for(keep_for), &actions) {
             prop_assert!(false, "{}", problem);
         }
     }
@@ -186,4 +210,35 @@ fn the_state_survives_a_segment_that_cannot_be_synced() {
         }
     }
     assert!(hits > 9, "{hits} faults");
+}
+
+/// A segment was given up and removed, and that was not synced. The next process must not make another one that the power loss
+/// leaves beside it.
+#[test]
+fn a_segment_that_was_removed_does_not_come_back_beside_a_newer_one() {
+    let mut crashes = 0;
+    for seed in 1..=40 {
+        for call in 0..4 {
+            let sim = Sim::new(seed);
+            let opened = open(options(&sim));
+            opened.append_many(1..=7, 1_000);
+            sim.set_capacity(Some(sim.bytes()));
+            let error = opened.log.append(opened.block(8, 1_000)).expect("not known yet").wait().expect_err("no space");
+            assert!(error.is_full(), "{error}");
+            sim.set_capacity(None);
+            // The new segment of the close: create, write, sync, and the sync of the folder, which fails.
+            sim.fail_after(3, Fault::Io);
+            assert!(opened.log.close().wait().is_err() && sim.hits() == 1);
+            drop(opened);
+            sim.kill();
+            sim.fail_after(call, Fault::Crash);
+            drop(batchsql_log::Log::open(options(&sim)));
+            crashes += sim.hits() - 1;
+            sim.stop();
+            sim.lose_power();
+            sim.clear_faults();
+            assert_eq!(open(options(&sim)).unsettled(), [1, 2, 3, 4, 5, 6, 7], "seed {seed}, a crash at call {call}");
+        }
+    }
+    assert_eq!(crashes, 160);
 }

@@ -4,6 +4,7 @@ mod behaviour;
 mod complaints;
 mod crash;
 mod damage;
+mod full_disk;
 mod golden;
 mod groups;
 mod model;

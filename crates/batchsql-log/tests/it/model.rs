@@ -35,6 +35,8 @@ pub(crate) enum Action {
     SetAside(usize, bool),
     Sync,
     Fault(usize, Fault),
+    /// The disk has so many bytes left; `None`: enough.
+    Left(Option<u64>),
     LosePower,
     Kill,
     Close,
@@ -103,9 +105,14 @@ pub(crate) fn payload(id: u64, length: usize) -> Vec<u8> {
 
 /// Runs the actions; an error says what was not true.
 pub(crate) fn run(sim: &Sim, policy: SyncPolicy, actions: &[Action]) -> Result<Model, String> {
+    run_with(sim, options(sim).sync_policy(policy), actions)
+}
+
+/// The same with other options.
+pub(crate) fn run_with(sim: &Sim, options: Options, actions: &[Action]) -> Result<Model, String> {
     let mut model = Model {
         sim: sim.clone(),
-        options: options(sim).sync_policy(policy),
+        options,
         log: None,
         streams: (0..STREAMS).map(|_| StreamModel::default()).collect(),
         undetermined: BTreeMap::new(),
@@ -119,6 +126,7 @@ pub(crate) fn run(sim: &Sim, policy: SyncPolicy, actions: &[Action]) -> Result<M
     }
     model.end_life(true)?;
     sim.clear_faults();
+    sim.set_capacity(None);
     model.open().map_err(|problem| format!("at the end: {problem}"))?;
     model.end_life(false)?;
     Ok(model)
@@ -190,6 +198,7 @@ impl Model {
             Action::SetAside(stream, is_aside) => log.set_aside(streams[*stream].0, streams[*stream].1, *is_aside),
             Action::Sync => drop(log.sync().wait()),
             Action::Fault(after, fault) => self.sim.fail_after(*after, *fault),
+            Action::Left(left) => self.sim.set_capacity(left.map(|left| self.sim.bytes() + left)),
             Action::LosePower => self.end_life(true)?,
             Action::Kill => self.end_life(false)?,
             Action::Close => {
@@ -306,6 +315,7 @@ impl Model {
         let (log, recovery) = match Log::open(self.options.clone()) {
             Ok(opened) => opened,
             Err(_) if self.sim.hits() > hits => return Ok(None),
+            Err(error) if is_no_space(&error) && self.sim.is_limited() => return Ok(None),
             Err(error) => return Err(format!("cannot open: {error}")),
         };
         check(recovery.damages.is_empty(), || format!("damage was reported: {:?}", recovery.damages))?;
@@ -366,6 +376,11 @@ fn settle(log: &Log, (table, partition): (TableId, u32), model: &mut StreamModel
     model.settled.insert(first);
     log.settle(table, partition, first..=first + u64::from(count) - 1)
         .map_err(|error| format!("cannot settle: {error}"))
+}
+
+fn is_no_space(error: &batchsql_log::LogError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| source.kind() == std::io::ErrorKind::StorageFull)
 }
 
 fn check(holds: bool, problem: impl FnOnce() -> String) -> Result<(), String> {

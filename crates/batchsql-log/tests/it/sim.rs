@@ -281,6 +281,11 @@ impl Sim {
         self.disk().capacity = bytes;
     }
 
+    /// Whether there is a capacity.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.disk().capacity.is_some()
+    }
+
     pub(crate) fn set_free(&self, bytes: Option<u64>) {
         self.disk().free = bytes;
     }
@@ -496,7 +501,10 @@ impl File for SimFile {
         let mut disk = self.disk()?;
         match disk.call(Call::Sync)? {
             Some(Fault::Crash) => {}
-            Some(_) => disk.lose(self.inode),
+            Some(fault) => {
+                disk.lose(self.inode);
+                return Err(error(fault));
+            }
             None if disk.ignores_sync => return Ok(()),
             None => {
                 disk.sync(self.inode);

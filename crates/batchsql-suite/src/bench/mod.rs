@@ -11,6 +11,7 @@ mod load;
 mod load_files;
 mod load_peers;
 mod mysql;
+mod outage;
 mod overhead;
 mod paced;
 mod page;
@@ -35,6 +36,7 @@ pub use figures::{Figure, Plan, table};
 pub use load::load;
 pub use load_peers::Place;
 pub use mysql::mysql;
+pub use outage::{Outage, OutagePlan, outage};
 pub use overhead::overhead;
 pub use page::Page;
 #[cfg(feature = "chaos")]

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use batchsql::sqlite::{SqliteOptions, SqliteSink};
 use batchsql::{
-    Attempt, BatchSql, ColumnType, DynRow, Isolation, Limits, PipelineConfig, Rows, Schema, Sink, SinkError, Written,
+    Attempt, BatchSql, ColumnType, DynRow, Isolation, PipelineConfig, Rows, Schema, Sink, SinkError, Written,
 };
 use comfy_table::{CellAlignment, Table, presets};
+
+use crate::forwarding::{Forwarding, Writing};
 
 /// Rows of one batch.
 const SIZES: [usize; 2] = [1_000, 10_000];
@@ -32,45 +34,26 @@ const WAYS: [(Way, &str); 3] = [
     (Way::Halved, "one bad row, found by halving"),
 ];
 
-/// SQLite with every write counted and, if wanted, rejected as a whole.
+/// Counts each write, and, if wanted, lets the database reject it as a whole.
 struct Counted {
-    inner: SqliteSink,
     whole: bool,
     writes: Arc<AtomicUsize>,
 }
 
-impl Sink for Counted {
-    type Conn = <SqliteSink as Sink>::Conn;
-    type Plan = <SqliteSink as Sink>::Plan;
-
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn limits(&self, schema: &Schema) -> Limits {
-        self.inner.limits(schema)
-    }
-
-    async fn acquire(&self) -> Result<Self::Conn, SinkError> {
-        self.inner.acquire().await
-    }
-
-    async fn prepare(&self, conn: &mut Self::Conn, schema: &Schema) -> Result<Self::Plan, SinkError> {
-        self.inner.prepare(conn, schema).await
-    }
-
+impl Writing<SqliteSink> for Counted {
     async fn write(
         &self,
-        conn: &mut Self::Conn,
-        plan: &Self::Plan,
+        sink: &SqliteSink,
+        conn: &mut <SqliteSink as Sink>::Conn,
+        plan: &<SqliteSink as Sink>::Plan,
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         if self.whole {
-            return self.inner.write(conn, plan, rows, &Attempt::new(true)).await;
+            return sink.write(conn, plan, rows, &Attempt::new(true)).await;
         }
-        self.inner.write(conn, plan, rows, attempt).await
+        sink.write(conn, plan, rows, attempt).await
     }
 }
 
@@ -127,7 +110,8 @@ async fn measure(way: Way, rows: usize, round: usize) -> Result<(Duration, usize
     };
     let made = (0..rows).map(row).collect::<Result<Vec<DynRow>>>()?;
     let writes = Arc::new(AtomicUsize::new(0));
-    let sink = Counted { inner: inner.clone(), whole: way == Way::Halved, writes: Arc::clone(&writes) };
+    let writing = Counted { whole: way == Way::Halved, writes: Arc::clone(&writes) };
+    let sink = Forwarding { sink: inner.clone(), writing };
     let config = PipelineConfig::default()
         .flush_size(rows)
         .buffer_size(rows)

@@ -1,13 +1,14 @@
 //! The benchmark command: `overhead` measures the pipeline alone, `database` measures it against hand-written loops,
-//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable intake, `arrow` record batches of Arrow, `load` files, `scrape` the cost of a scrape of the metrics, `distance` remote servers, `scale`
-//! scaling.
+//! `poison` the cost of a bad row, `rules` that of rules that depend on the stored row, `durable` that of the durable
+//! intake, `arrow` record batches of Arrow, `load` files, `outage` how a log is filled and drained, `scrape` the cost of a
+//! scrape of the metrics, `distance` remote servers, `scale` scaling.
 //! Figures are medians of interleaved rounds; only their ratios can be compared between machines.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use batchsql_suite::bench::{self, DistancePlan, Figure, Page, Place, Plan, ScalePlan};
+use batchsql_suite::bench::{self, DistancePlan, Figure, OutagePlan, Page, Place, Plan, ScalePlan};
 use batchsql_suite::database::{Database, DatabaseChoice, DatabaseName, MySql, Postgres, Redis, Sqlite};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
@@ -25,7 +26,7 @@ const QUICK: Duration = Duration::from_secs(230);
 #[derive(Debug, Parser)]
 #[command(name = "batchsql-bench", version)]
 struct Options {
-    /// What to measure; default: everything except distance, scale, rules, durable, arrow and load
+    /// What to measure; default: everything except distance, scale, rules, durable, arrow, load and outage
     #[arg(value_enum)]
     group: Option<Group>,
 
@@ -68,6 +69,15 @@ struct Options {
     #[arg(long, env = "BATCHSQL_PROGRAM", value_name = "FILE")]
     program: Option<PathBuf>,
 
+    /// Bytes that the log has before the database comes back, in the outage group. The disk needs the same for the log and for the
+    /// table
+    #[arg(long, value_parser = bytes, default_value = "512MiB", value_name = "BYTES")]
+    bytes: u64,
+
+    /// Rows are written exactly once in the outage group
+    #[arg(long)]
+    exactly_once: bool,
+
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -94,6 +104,9 @@ enum Group {
     Arrow,
     /// `batchsql load` against the tools that load a file into the same database; only on request
     Load,
+    /// The database is unreachable until the log of a durable pipeline has --bytes, and then all rows are written: times, memory;
+    /// only on request
+    Outage,
     /// A scrape of the metrics: series, bytes, time
     Scrape,
     /// Default settings against the best hand-written loop, and latency, with remote servers
@@ -245,6 +258,26 @@ impl Options {
         self.write_json(&figures)
     }
 
+    async fn outage(&self) -> Result<()> {
+        let database = match *DatabaseChoice::names_of(&self.db) {
+            [] => DatabaseName::Postgres,
+            [name] => name,
+            _ => anyhow::bail!("the outage group measures one database, because the memory of the program is a figure"),
+        };
+        let plan = OutagePlan { database, bytes: self.bytes, exactly_once: self.exactly_once };
+        let outage = tokio::select! {
+            outage = bench::outage(plan) => outage?,
+            // What is dropped then stops the server and removes the files.
+            () = interruption() => anyhow::bail!("interrupted"),
+        };
+        println!("{outage}");
+        self.write_json(&outage)?;
+        match outage.wrong() {
+            Some(wrong) => anyhow::bail!(wrong),
+            None => Ok(()),
+        }
+    }
+
     fn write(&self, figures: &impl Serialize, page: &Page, default: &str) -> Result<()> {
         self.write_json(figures)?;
         let file = self.html.as_deref().unwrap_or(Path::new(default));
@@ -260,6 +293,30 @@ impl Options {
     }
 }
 
+/// A number of bytes: `5GiB`, `200MiB`, `4096`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let (number, shift) =
+        units.into_iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift))).unwrap_or((text, 0));
+    let bytes = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "write a number of bytes, for example 5GiB or 200MiB".to_owned())
+}
+
+/// Ctrl-C, or a request to end.
+async fn interruption() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let signals = signal(SignalKind::interrupt()).and_then(|first| Ok((first, signal(SignalKind::terminate())?)));
+    match signals {
+        Ok((mut interrupt, mut terminate)) => tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        },
+        // Then a signal ends this program at once.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
@@ -270,6 +327,7 @@ async fn main() -> Result<()> {
         Some(Group::Scale) => return options.scale().await,
         Some(Group::Load) => return options.load().await,
         Some(Group::Arrow) => return options.arrow().await,
+        Some(Group::Outage) => return options.outage().await,
         Some(group @ (Group::Rules | Group::Durable)) => return options.on_request(group).await,
         _ => {}
     }

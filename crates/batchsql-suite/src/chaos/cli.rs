@@ -60,6 +60,11 @@ pub struct Options {
     #[arg(long, value_enum, hide = true)]
     pub sabotage: Option<Sabotage>,
 
+    /// Each writer runs in a network namespace, and a silence drops packets there, so that the system sends them again. It needs
+    /// root, and the programs ip, tc, unshare and nsenter
+    #[arg(long)]
+    pub namespace: bool,
+
     /// Whose pool is used. Default: the seed decides
     #[arg(long, value_enum)]
     pub pool: Option<Pool>,
@@ -104,6 +109,7 @@ impl Options {
             ("--durable", self.durable),
             ("--exactly-once", self.exactly_once),
             ("--at-least-once", self.at_least_once),
+            ("--namespace", self.namespace),
         ];
         let flags: String = flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| format!(" {flag}")).collect();
         let pool = self.pool.and_then(|pool| clap::ValueEnum::to_possible_value(&pool));
@@ -130,6 +136,7 @@ mod tests {
             "--fault",
             "half-open,delay-5s",
             "--durable",
+            "--namespace",
             "--pool",
             "user",
             "--quick",

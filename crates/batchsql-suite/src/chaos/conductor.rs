@@ -17,6 +17,7 @@ use super::job_file;
 use super::ledger::Ledger;
 use super::letters;
 use super::moments::{Moment, Moments};
+use super::namespace::Namespace;
 use super::plan::Plan;
 use super::process::WriterProcess;
 use super::sample::{Sample, first_written_after, now};
@@ -36,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const END: Duration = Duration::from_secs(150);
 /// Load after the recovery.
 const AFTERWARDS: Duration = Duration::from_secs(1);
+/// Interval of checks.
+const LOOK: Duration = Duration::from_millis(100);
 /// Time for what the network still holds when the writer has ended.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -54,6 +57,7 @@ pub(super) struct Outcome {
 /// The writers of a run, one after the other.
 struct Writers<'a> {
     folder: &'a Path,
+    namespace: Option<Arc<Namespace>>,
     job: Job,
     current: WriterProcess,
     is_alive: bool,
@@ -63,13 +67,13 @@ struct Writers<'a> {
 }
 
 impl<'a> Writers<'a> {
-    fn start(folder: &'a Path, mut job: Job) -> Result<Self> {
-        let current = Self::process(folder, &mut job)?;
+    fn start(folder: &'a Path, namespace: Option<Arc<Namespace>>, mut job: Job) -> Result<Self> {
+        let current = Self::process(folder, namespace.as_deref(), &mut job)?;
         let notes = vec![(job.ledger.clone(), job.letters.clone())];
-        Ok(Self { folder, job, current, is_alive: true, samples: Vec::new(), notes })
+        Ok(Self { folder, namespace, job, current, is_alive: true, samples: Vec::new(), notes })
     }
 
-    fn process(folder: &Path, job: &mut Job) -> Result<WriterProcess> {
+    fn process(folder: &Path, namespace: Option<&Namespace>, job: &mut Job) -> Result<WriterProcess> {
         job.ledger = folder.join(format!("ledger-{}", job.generation));
         job.letters = match &job.mode {
             Mode::Receipts => folder.join(format!("letters-{}", job.generation)),
@@ -78,7 +82,7 @@ impl<'a> Writers<'a> {
         let file = folder.join("job.json");
         job_file::write(&*job, &file)?;
         // Read when the writer starts, which the first sample shows; the file is replaced only after that.
-        WriterProcess::start(&file, &folder.join("writer.log"))
+        WriterProcess::start_in(namespace, &file, &folder.join("writer.log"))
     }
 
     fn kill(&mut self) -> Result<()> {
@@ -91,7 +95,7 @@ impl<'a> Writers<'a> {
     /// Starts the next one, and waits until it has read its job.
     async fn next(&mut self) -> Result<()> {
         self.job.generation += 1;
-        self.current = Self::process(self.folder, &mut self.job)?;
+        self.current = Self::process(self.folder, self.namespace.as_deref(), &mut self.job)?;
         self.is_alive = true;
         self.notes.push((self.job.ledger.clone(), self.job.letters.clone()));
         self.has_begun().await
@@ -100,6 +104,17 @@ impl<'a> Writers<'a> {
     async fn has_begun(&mut self) -> Result<()> {
         let begun = self.current.wait_for(PATIENCE, |samples| !samples.is_empty()).await?;
         anyhow::ensure!(begun, "the writer did not start within {} s", PATIENCE.as_secs());
+        Ok(())
+    }
+
+    /// What a silence has held back is delivered.
+    async fn wait_for_network(&self) -> Result<()> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let begin = Instant::now();
+        while !namespace.is_quiet()? {
+            anyhow::ensure!(begin.elapsed() < END, "connections of writers do not end");
+            sleep(LOOK).await;
+        }
         Ok(())
     }
 
@@ -132,7 +147,9 @@ pub(super) async fn run(
     let folder = TempDir::new().context("cannot create a folder")?;
     let prefix = format!("chaos_{:x}_{}", now() & 0xffff_ffff, plan.number);
     let names = Names::new(&prefix);
-    let mut stage = Stage::set(plan.database, servant, disk, folder.path(), names.clone(), plan.seed).await?;
+    let namespace = plan.in_namespace.then(Namespace::new).transpose()?.map(Arc::new);
+    let (within, path) = (namespace.clone(), folder.path());
+    let mut stage = Stage::set_for(within, plan.database, servant, disk, path, names.clone(), plan.seed).await?;
     let mode = if plan.is_durable { Mode::Durable(folder.path().join("intake")) } else { Mode::Receipts };
     let job = Job {
         database: plan.database,
@@ -149,7 +166,7 @@ pub(super) async fn run(
         ledger: PathBuf::new(),
         letters: PathBuf::new(),
     };
-    let mut writers = Writers::start(folder.path(), job)?;
+    let mut writers = Writers::start(folder.path(), namespace, job)?;
     let carried_out = carry_out(plan, &mut stage, &mut writers).await;
     carried_out.map_err(|error| anyhow::anyhow!("{error:#}; the last lines of the writer:\n{}", writers.log()))
 }
@@ -171,6 +188,7 @@ async fn carry_out(plan: &Plan, stage: &mut Stage, writers: &mut Writers<'_>) ->
         writers.current.kill()?;
     }
     writers.samples.push(writers.current.samples());
+    writers.wait_for_network().await?;
     sleep(SETTLE).await;
     let found = stage.read().await?;
     let ledgers = writers.ledgers()?;

@@ -2,7 +2,7 @@
 //!
 //! `plan` decides which runs there are, from the options (`cli`) and the seed; `run` carries them out, those of
 //! different databases at the same time; `conductor` carries one out, by its `moments`. The conductor owns the server, the proxy before it, the
-//! disk and the administrator (`stage`, `admin`, `disk`) and a `process` of a `writer`, which submits rows (`load`)
+//! disk and the administrator (`stage`, `admin`, `disk`, `namespace`) and a `process` of a `writer`, which submits rows (`load`)
 //! and notes on disk what it does (`ledger`). `check` compares that with the tables, and `results` and `chaos_page`
 //! show it. `fault` has the table of faults.
 
@@ -20,6 +20,7 @@ mod ledger;
 mod letters;
 mod load;
 mod moments;
+mod namespace;
 mod plan;
 mod process;
 mod results;

@@ -37,6 +37,7 @@ pub(super) struct Plan {
     pub(super) exactly_once: bool,
     pub(super) at_least_once: bool,
     pub(super) sabotage: Option<Sabotage>,
+    pub(super) in_namespace: bool,
     pub(super) timeline: Vec<Timed>,
 }
 
@@ -50,6 +51,7 @@ pub(super) struct Wishes {
     pub(super) exactly_once: bool,
     pub(super) at_least_once: bool,
     pub(super) sabotage: Option<Sabotage>,
+    pub(super) in_namespace: bool,
     pub(super) is_mixed: bool,
 }
 
@@ -88,6 +90,7 @@ pub(super) fn runs(database: DatabaseName, faults: &[Fault], wishes: &Wishes) ->
                 exactly_once: wishes.exactly_once,
                 at_least_once: wishes.at_least_once,
                 sabotage: wishes.sabotage,
+                in_namespace: wishes.in_namespace && database != DatabaseName::Sqlite,
                 timeline,
             });
         }
@@ -157,6 +160,7 @@ mod tests {
             exactly_once: false,
             at_least_once: false,
             sabotage: None,
+            in_namespace: false,
             is_mixed,
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
+use super::namespace::Namespace;
 use super::sample::Sample;
 use super::writer::STOP;
 
@@ -32,9 +33,15 @@ pub(super) struct WriterProcess {
 impl WriterProcess {
     /// Starts this program as a writer; what it says goes to the file `log`.
     pub(super) fn start(job: &Path, log: &Path) -> Result<Self> {
+        Self::start_in(None, job, log)
+    }
+
+    /// The same in a network namespace.
+    pub(super) fn start_in(namespace: Option<&Namespace>, job: &Path, log: &Path) -> Result<Self> {
         let log = File::options().create(true).append(true).open(log).context("cannot create the log of the writer")?;
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut child = Command::new(program)
+        let mut child = namespace
+            .map_or_else(|| Command::new(&program), |namespace| namespace.command(&program))
             .arg("writer")
             .arg(job)
             .env(ALLOCATOR.0, ALLOCATOR.1)

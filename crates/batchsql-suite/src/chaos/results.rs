@@ -246,6 +246,7 @@ mod tests {
             exactly_once: false,
             at_least_once: false,
             sabotage: None,
+            in_namespace: false,
             timeline: Vec::new(),
         };
         Run { plan, outcome }

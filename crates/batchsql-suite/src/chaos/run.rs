@@ -40,6 +40,7 @@ pub async fn run(options: Options) -> Result<bool> {
         exactly_once: options.exactly_once,
         at_least_once: options.at_least_once,
         sabotage: options.sabotage,
+        in_namespace: options.namespace,
         is_mixed: options.mixed,
     };
     let databases = DatabaseChoice::names_of(&options.db);

@@ -1,72 +1,34 @@
 //! Owns a sink with a defect on purpose, around a real one: a position moves in a transaction of its own, before that of its rows.
 //! Must not know a database.
 
-use batchsql::{
-    Attempt, Claim, Claimed, DynSink, Limits, PartitionKey, Rows, Schema, Sink, SinkError, Step, StoredPosition,
-    Written,
-};
+use batchsql::{Attempt, DynSink, Rows, Sink, SinkError, Written};
 
-/// A step of this sink loses its rows when it fails or when the writer is killed between the two transactions.
-#[derive(Debug, Clone)]
-pub(super) struct PositionAlone(pub(super) DynSink);
+use crate::forwarding::{Forwarding, Writing};
 
-impl Sink for PositionAlone {
-    type Conn = <DynSink as Sink>::Conn;
-    type Plan = <DynSink as Sink>::Plan;
+/// A step that is written so loses its rows when it fails or when the writer is killed between the two transactions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PositionAlone;
 
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
+/// The sink with this defect.
+pub(super) fn position_alone(sink: DynSink) -> DynSink {
+    DynSink::new(Forwarding { sink, writing: PositionAlone })
+}
 
-    fn limits(&self, schema: &Schema) -> Limits {
-        self.0.limits(schema)
-    }
-
-    fn max_concurrency(&self) -> Option<usize> {
-        self.0.max_concurrency()
-    }
-
-    async fn make_durable(&self) -> Result<Option<String>, SinkError> {
-        self.0.make_durable().await
-    }
-
-    fn keeps_positions(&self) -> bool {
-        self.0.keeps_positions()
-    }
-
-    async fn claim(&self, conn: &mut Self::Conn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
-        self.0.claim(conn, key, claim).await
-    }
-
-    async fn advance(&self, conn: &mut Self::Conn, step: &Step) -> Result<(), SinkError> {
-        self.0.advance(conn, step).await
-    }
-
-    async fn positions(&self, conn: &mut Self::Conn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
-        self.0.positions(conn, source).await
-    }
-
-    async fn acquire(&self) -> Result<Self::Conn, SinkError> {
-        self.0.acquire().await
-    }
-
-    async fn prepare(&self, conn: &mut Self::Conn, schema: &Schema) -> Result<Self::Plan, SinkError> {
-        self.0.prepare(conn, schema).await
-    }
-
+impl Writing<DynSink> for PositionAlone {
     async fn write(
         &self,
-        conn: &mut Self::Conn,
-        plan: &Self::Plan,
+        sink: &DynSink,
+        conn: &mut <DynSink as Sink>::Conn,
+        plan: &<DynSink as Sink>::Plan,
         rows: Rows<'_>,
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         match attempt.step().filter(|step| step.commits) {
             Some(step) => {
-                self.0.advance(conn, step).await?;
-                self.0.write(conn, plan, rows, &Attempt::new(true)).await
+                sink.advance(conn, step).await?;
+                sink.write(conn, plan, rows, &Attempt::new(true)).await
             }
-            None => self.0.write(conn, plan, rows, attempt).await,
+            None => sink.write(conn, plan, rows, attempt).await,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Owns what a run needs besides its writer: the server, the proxy before it, the disk and the administrator, and how each
 //! fault begins and ends. Must not know when a fault is caused, or what is checked.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::check::Found;
 use super::disk::SmallDisk;
 use super::fault::{Fault, Layer};
 use super::job::Names;
+use super::namespace::Namespace;
 use crate::database::DatabaseName;
 
 /// One answer in so many is lost. Opening a connection takes several, and must succeed at times.
@@ -81,6 +83,8 @@ pub(super) struct Stage {
     /// The disk of a database without a server.
     disk: Option<Arc<SmallDisk>>,
     proxy: Option<NetworkProxy>,
+    /// That of the writer, if it has one.
+    namespace: Option<Arc<Namespace>>,
     admin: Box<dyn Admin>,
     scene: Scene,
 }
@@ -107,6 +111,19 @@ impl Stage {
         names: Names,
         seed: u64,
     ) -> Result<Self> {
+        Self::set_for(None, database, servant, disk, folder, names, seed).await
+    }
+
+    /// The same for a writer in a namespace.
+    pub(super) async fn set_for(
+        namespace: Option<Arc<Namespace>>,
+        database: DatabaseName,
+        servant: Option<Servant>,
+        disk: Option<Arc<SmallDisk>>,
+        folder: &Path,
+        names: Names,
+        seed: u64,
+    ) -> Result<Self> {
         let dsn = servant.as_ref().map_or("", |servant| servant.dsn.as_str());
         let admin: Box<dyn Admin> = match database {
             DatabaseName::Postgres => Box::new(admin::Postgres::new(dsn)?),
@@ -119,14 +136,15 @@ impl Stage {
         };
         let proxy = match admin.server() {
             Some(server) => {
-                let proxy = NetworkProxy::start(server.as_str(), Conditions::default(), seed);
+                let address = namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, |namespace| namespace.address());
+                let proxy = NetworkProxy::start_at(address, server.as_str(), Conditions::default(), seed);
                 Some(proxy.context("cannot start the proxy")?)
             }
             None => None,
         };
         let scene = Scene::new(names);
         admin.create(&scene).await.context("cannot create the tables")?;
-        Ok(Self { servant, disk, proxy, admin, scene })
+        Ok(Self { servant, disk, proxy, namespace, admin, scene })
     }
 
     /// The DSN for a writer.
@@ -154,7 +172,10 @@ impl Stage {
                     _ => servant.make(Server::pause).await?,
                 }
             }
-            Layer::Network => self.disturb(fault)?,
+            Layer::Network => match self.silent_namespace(fault) {
+                Some(namespace) => spawn_blocking(move || namespace.silence()).await.context("a panic")??,
+                None => self.disturb(fault)?,
+            },
             Layer::Database => held = self.admin.begin(fault, &mut self.scene).await?,
             Layer::Disk => {
                 let disk = self.small_disk()?;
@@ -177,6 +198,9 @@ impl Stage {
                 }
             }
             Layer::Network => {
+                if let Some(namespace) = self.silent_namespace(fault) {
+                    return spawn_blocking(move || namespace.resume()).await.context("a panic")?;
+                }
                 let proxy = self.proxy.as_ref().context("there is no network")?;
                 match fault {
                     Fault::ConnectionsReset => proxy.reset_connections(),
@@ -224,6 +248,11 @@ impl Stage {
     fn small_disk(&self) -> Result<Arc<SmallDisk>> {
         let of_server = self.servant.as_ref().and_then(|servant| servant.disk.clone());
         of_server.or_else(|| self.disk.clone()).context("there is no small disk")
+    }
+
+    /// The namespace in which a fault is caused, in place of the proxy.
+    fn silent_namespace(&self, fault: Fault) -> Option<Arc<Namespace>> {
+        self.namespace.clone().filter(|_| matches!(fault, Fault::Silence5s | Fault::Silence33s))
     }
 
     fn disturb(&self, fault: Fault) -> Result<()> {

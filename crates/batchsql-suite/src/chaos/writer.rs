@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use batchsql::durable::{self, DurableBatchSql, DurableExt, DurableOptions};
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{
-    Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, DynSink, OutcomeKind, PipelineConfig,
-    Receipt, Schema,
+    Balance, BatchSql, ColumnType, Conflict, DeadLetters, Delivery, DynRow, OutcomeKind, PipelineConfig, Receipt,
+    Schema,
 };
 use batchsql_testserver::sum;
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use super::job::{Job, Mode, Names, Sabotage};
 use super::job_file;
 use super::ledger::{LedgerWriter, Lines};
 use super::load::{self, RowId, Table};
-use super::sabotaged::PositionAlone;
+use super::sabotaged;
 use super::sample::Sample;
 use super::sinks::{self, UserPool};
 
@@ -67,7 +67,7 @@ impl Intake {
     async fn start(job: &Job, pool: Option<&UserPool>, metrics: &PrometheusMetrics) -> Result<Self> {
         let sink = sinks::open(job, pool)?;
         let sink = match job.sabotage {
-            Some(Sabotage::PositionAlone) => DynSink::new(PositionAlone(sink)),
+            Some(Sabotage::PositionAlone) => sabotaged::position_alone(sink),
             _ => sink,
         };
         let builder = BatchSql::builder(sink).config(config(job));

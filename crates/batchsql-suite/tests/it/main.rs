@@ -18,6 +18,7 @@ mod live;
 mod matrix;
 mod mistakes;
 mod options;
+mod outage;
 #[cfg(unix)]
 mod panels;
 #[cfg(all(unix, feature = "chaos"))]
