@@ -175,7 +175,7 @@ async fn items_wait_for_the_file_of_those_that_are_no_rows() {
     // A folder cannot be appended to.
     std::fs::create_dir(&path).unwrap();
     send(&context, &stream, format!("{}bad\n{}", numbers(0..3), numbers(3..5))).await;
-    let worker = target.worker(&context, options(&target, &stream, true, usize::MAX)).await;
+    let worker = target.worker(&context, options(&target, &stream, false, usize::MAX)).await;
     target.has("plain", &[0, 1, 2]).await;
     std::fs::remove_dir(&path).unwrap();
     target.has("plain", &[0, 1, 2, 3, 4]).await;

@@ -155,7 +155,7 @@ fn a_worker_that_is_killed_in_a_message_goes_on_in_it() {
         ),
     );
     execute(holding, &format!("SELECT pg_advisory_lock(hashtext('{table}'))"));
-    let cluster = Cluster::of_postgres(&dsn(Kind::Nats), &dsn_of_db, &table);
+    let cluster = Cluster::of_database(&dsn(Kind::Nats), &dsn_of_db, &table);
     // The stream is made by a worker.
     let config = worker(&cluster, "worker = \"one\"\nlease = \"1h\"");
     let config = config.replace("statement_timeout = \"2s\"", "statement_timeout = \"30m\"");

@@ -44,9 +44,15 @@ impl Cluster {
         cluster
     }
 
-    /// With a table of PostgreSQL that has the columns of [`of_sqlite`](Self::of_sqlite), and this name.
-    pub(crate) fn of_postgres(url: &str, dsn: &str, table: &str) -> Self {
+    /// With a table of another database that has the columns of [`of_sqlite`](Self::of_sqlite), and this name.
+    pub(crate) fn of_database(url: &str, dsn: &str, table: &str) -> Self {
         Self { database: format!("[database]\ndsn = \"{dsn}\"\n"), table: table.to_owned(), ..Self::new(url) }
+    }
+
+    /// With these lines in the sections of the table.
+    pub(crate) fn with_columns(mut self, columns: &str) -> Self {
+        columns.clone_into(&mut self.columns);
+        self
     }
 
     fn stream(&self) -> String {
@@ -198,7 +204,7 @@ fn postgres_has_every_row_once_after_kills() {
         });
     };
     execute(&format!("CREATE TABLE {table} (id BIGINT NOT NULL, note TEXT)"));
-    let cluster = Cluster::of_postgres(&dsn(Kind::Nats), &dsn_of_db, &table);
+    let cluster = Cluster::of_database(&dsn(Kind::Nats), &dsn_of_db, &table);
     let ids = || -> Vec<i64> {
         runtime.block_on(async {
             let mut connection = sqlx::PgConnection::connect(&dsn_of_db).await.unwrap();
