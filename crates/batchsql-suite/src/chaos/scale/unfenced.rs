@@ -78,7 +78,11 @@ impl Sink for Unfenced {
         let written = self.0.write(conn, plan, rows, attempt).await;
         let commits = attempt.step().is_some_and(|step| step.commits);
         match written {
-            Err(error) if commits && error.is_fenced() => self.0.write(conn, plan, rows, &Attempt::new(true)).await,
+            Err(error) if commits && error.is_fenced() => {
+                // What the first one has done is not known to be over.
+                let mut other = self.0.acquire().await?;
+                self.0.write(&mut other, plan, rows, &Attempt::new(true)).await
+            }
             written => written,
         }
     }
