@@ -182,3 +182,20 @@ async fn items_wait_for_the_file_of_those_that_are_no_rows() {
     worker.close(LIMIT).await;
     assert_eq!(lines(&path).len(), 1);
 }
+
+/// Its first rows are written and settled, and the others are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_not_acknowledged_before_its_last_item() {
+    let (context, stream, target) = (context().await, stream(1), Target::new().await);
+    stream.create(&context).await.unwrap();
+    let path = target.path("dead-letters.ndjson.foreign");
+    std::fs::create_dir(&path).unwrap();
+    send(&context, &stream, format!("{}bad\n{}", numbers(0..3), numbers(3..5))).await;
+    let worker = target.worker(&context, options(&target, &stream, false, usize::MAX)).await;
+    until("the first rows are settled", async || worker.stats().counts.written == 3).await;
+    worker.close(LIMIT).await;
+    std::fs::remove_dir(&path).unwrap();
+    let worker = target.worker(&context, options(&target, &stream, false, usize::MAX)).await;
+    target.has("plain", &[0, 0, 1, 1, 2, 2, 3, 4]).await;
+    worker.close(LIMIT).await;
+}
