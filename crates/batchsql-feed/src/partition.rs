@@ -161,11 +161,18 @@ impl<S: Source> Partition<S> {
                 return self.rows(block);
             }
             Ok(Next::Gap(SourceGap { first, last, .. })) if first > last => self.empty(first, last),
-            Ok(Next::Skip(rows)) if rows.is_empty() => self.empty(*rows.start(), *rows.end()),
+            Ok(Next::Skip(rows) | Next::Rejected(rows)) if rows.is_empty() => self.empty(*rows.start(), *rows.end()),
             Ok(Next::Gap(gap)) => return self.gap(gap),
             Ok(Next::Skip(rows)) => {
                 self.state.has_read(*rows.end());
                 return Found::Skipped(*rows.start(), *rows.end());
+            }
+            Ok(Next::Rejected(rows)) => {
+                let (first, last) = rows.into_inner();
+                self.state.has_read(last);
+                self.counts.read.add(last - first + 1);
+                self.counts.dead_letters.add(last - first + 1);
+                return Found::Skipped(first, last);
             }
             Ok(Next::Nothing) => self.reading = Reading::Idle,
             Err(error) => match error.stop {

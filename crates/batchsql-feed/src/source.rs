@@ -82,6 +82,9 @@ pub enum Next {
     /// These sequences need no write, and are settled in their turn: the source has dealt with them, for example by a dead
     /// letter of its own that is durable.
     Skip(RangeInclusive<u64>),
+    /// The rows with these sequences are no rows, and are rejected: the source has dead letters of its own for them, which are
+    /// durable. They are counted as read, and as dead letters.
+    Rejected(RangeInclusive<u64>),
     /// Nothing now; [`Source::ready`] waits for more.
     Nothing,
 }

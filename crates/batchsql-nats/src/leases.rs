@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use batchsql_core::{BatchSql, PartitionKey, Position, SinkError, StoredPosition, share_out};
+use batchsql_core::{BatchSql, Claim, PartitionKey, Position, SinkError, StoredPosition, share_out};
 use futures_util::future::join_all;
 
 use crate::options::WorkerOptions;
@@ -74,14 +74,34 @@ impl Leases<'_> {
         self.refuse_other_tables(&stored)
     }
 
-    /// Gives all partitions and the seat to the others.
+    /// Gives all partitions and the seat to the others. Their feeds have ended, or were cut off.
+    ///
+    /// # Errors
+    /// Some were not given away.
     pub(crate) async fn release_all(&self) -> Result<(), String> {
         let WorkerOptions { source, owner, .. } = self.options;
         let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
-        for stored in stored.iter().filter(|stored| stored.owner.as_ref() == Some(owner)) {
-            self.release(&stored.position, &stored.key).await;
+        let held: Vec<&StoredPosition> = stored.iter().filter(|stored| stored.owner.as_ref() == Some(owner)).collect();
+        let mut all = Ok(());
+        // Each of them may wait for a lock.
+        for some in held.chunks(self.pipeline.max_steps().max(1)) {
+            let released = join_all(some.iter().map(async |stored| self.release_cut_off(stored).await)).await;
+            all = released.into_iter().fold(all, Result::and);
         }
-        Ok(())
+        all
+    }
+
+    /// Gives a partition away whose last step may still hold its position.
+    async fn release_cut_off(&self, stored: &StoredPosition) -> Result<(), String> {
+        let Err(error) = self.pipeline.release(&stored.position).await else { return Ok(()) };
+        tracing::debug!(%error, partition = %stored.key, "a position is held by a step that was cut off; ending it");
+        // A claim ends the session that holds it.
+        let claimed = self.pipeline.claim(&stored.key, &Claim::of(&*self.options.owner)).await;
+        match claimed.map_err(|error| error.to_string())?.position() {
+            Some(position) => self.pipeline.release(&position).await.map(drop).map_err(|error| error.to_string()),
+            // Another worker has it already.
+            None => Ok(()),
+        }
     }
 
     /// Ends partitions that another worker has claimed. One without rows to write would not notice it.

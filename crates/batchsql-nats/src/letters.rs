@@ -1,4 +1,5 @@
-//! Owns the file with messages that are not of this format. They are in it, synced, before the partition goes on.
+//! Owns the file with messages that are not of this format, and items of messages that are no rows. They are in it, synced, before
+//! the partition goes on.
 //! Must not know how messages are read.
 
 use std::io;
@@ -19,15 +20,18 @@ pub(crate) struct ForeignLetters {
     file: Mutex<Option<Letters>>,
 }
 
-/// A message for the file.
-#[derive(Debug)]
+/// A message for the file, or an item of it.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct ForeignLetter<'a> {
     /// The name and the incarnation of the source.
     pub(crate) source: &'a str,
     pub(crate) subject: &'a str,
     pub(crate) sequence: u64,
+    /// The number of the item, from 0; `None`: all of the message.
+    pub(crate) item: Option<u32>,
     pub(crate) reason: &'a str,
     pub(crate) headers: Option<&'a HeaderMap>,
+    /// Of the message or the item.
     pub(crate) payload: &'a [u8],
 }
 
@@ -38,7 +42,7 @@ impl ForeignLetter<'_> {
         let headers: Vec<_> = headers
             .flat_map(|(name, values)| values.iter().map(move |value| json!([name.to_string(), value.as_str()])))
             .collect();
-        let line = json!({
+        let mut line = json!({
             "id": format!("{}:{}:{}", self.source, self.subject, self.sequence),
             "subject": self.subject,
             "sequence": self.sequence,
@@ -46,6 +50,12 @@ impl ForeignLetter<'_> {
             "headers": headers,
             "payload": STANDARD.encode(self.payload),
         });
+        if let Some(item) = self.item {
+            // As people count.
+            let number = u64::from(item) + 1;
+            line["id"] = format!("{}:{}:{}:{number}", self.source, self.subject, self.sequence).into();
+            line["line"] = number.into();
+        }
         format!("{line}\n")
     }
 }
@@ -82,12 +92,16 @@ mod tests {
             source: "s:1",
             subject: "ingest.t.0",
             sequence: 7,
+            item: None,
             reason: "why",
             headers: Some(&headers),
             payload: b"\0\xff",
         };
+        let of_item: serde_json::Value =
+            serde_json::from_str(&ForeignLetter { item: Some(2), ..letter }.line()).unwrap();
+        assert_eq!((&of_item["id"], &of_item["line"]), (&json!("s:1:ingest.t.0:7:3"), &json!(3)));
         let line: serde_json::Value = serde_json::from_str(&letter.line()).unwrap();
-        assert_eq!(line["id"], "s:1:ingest.t.0:7");
+        assert_eq!((&line["id"], &line["line"]), (&json!("s:1:ingest.t.0:7"), &serde_json::Value::Null));
         assert_eq!((&line["headers"][0][0], &line["headers"][0][1]), (&json!("A"), &json!("b")));
         assert_eq!(STANDARD.decode(line["payload"].as_str().unwrap()).unwrap(), b"\0\xff");
     }

@@ -17,27 +17,35 @@
 //! 5. Rows of a key are written in the order of the stream.
 //! 6. Nothing is skipped silently. Exactly once, a partition stops where a message is missing, until
 //!    [`WorkerOptions::accept_gaps`]. At least once a purge of messages that were not written is not noticed.
-//! 7. A worker that does not reach NATS gives its partitions to others after [`WorkerOptions::release_after`] (exactly once), or
+//! 7. Messages of other publishers are rows only with a [`MessageFormat`]; what is no row is in a file before the position passes it. An
+//!    item of a message has the same number whatever the settings are: what has ended is not read again with other ones.
+//! 8. A worker that does not reach NATS gives its partitions to others after [`WorkerOptions::release_after`] (exactly once), or
 //!    the server gives its messages to others after [`WorkerOptions::ack_wait`] (at least once).
 //!
 //! # Memory
 //!
 //! A worker holds up to 8 MiB of messages per partition that it has (at least one message), 8 messages that the server sends ahead, and the
-//! buffer of its pipeline.
+//! buffer of its pipeline. A message of another publisher is read in parts: of its rows, these 8 MiB and one part of about 1 MiB are held.
 //!
 //! # Modules
 //!
 //! `subject` and `message` have the names and bytes, described in `FORMAT.md`; `partition` the hash of keys; `stream` the settings
 //! of a stream. Publishing: `chain` stores a message behind the last one, `sink` makes messages of rows. Reading: `link` makes
-//! consumers, `source` is one partition for `batchsql-feed`, `partitions` has those of a worker, and `leases` decides which ones
-//! they are; `worker` looks after them. `lag` and `monitor` say how far they are. `letters` has messages of another format.
+//! consumers, `source` is one partition for `batchsql-feed` (`held` is what it has read; `blocks` reads messages of
+//! publishers, and `others`, `items` and `format` those of others), `partitions` has those of a worker, and `leases` decides which ones
+//! they are; `worker` looks after them, and `closing` says when it has to end. `lag` and `monitor` say how far they are. `letters` has messages of another format.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acks;
+mod blocks;
 mod chain;
+mod closing;
 mod contact;
 mod error;
+mod format;
+mod held;
+mod items;
 mod kept;
 mod lag;
 mod leases;
@@ -46,6 +54,7 @@ mod link;
 mod message;
 mod monitor;
 mod options;
+mod others;
 mod partition;
 mod partitions;
 mod reached;
@@ -63,6 +72,7 @@ mod worker;
 pub use async_nats;
 pub use batchsql_feed::{FeedCounts, StoppedPartition};
 pub use error::NatsError;
+pub use format::{MessageFormat, MessageItems, OtherMessage, TakeItem};
 pub use options::WorkerOptions;
 pub use partitions::PartitionStats;
 pub use sink::{NatsConn, NatsPlan, NatsSink};

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
-use batchsql_core::StopReason;
+use batchsql_core::{BatchSql, StopReason};
 use batchsql_feed::{Refusal, Schemas, SourceError};
 
+use crate::format::MessageFormat;
 use crate::letters::ForeignLetters;
 use crate::subject::consumer_name;
 
@@ -32,6 +33,10 @@ pub(crate) struct Link {
     pub(crate) incarnation: String,
     pub(crate) foreign: ForeignLetters,
     pub(crate) schemas: Arc<Schemas>,
+    /// Reads messages of other publishers; `None`: they are foreign.
+    pub(crate) format: Option<Arc<dyn MessageFormat>>,
+    /// Checks their rows.
+    pub(crate) pipeline: BatchSql,
     /// For consumers that are made.
     pub(crate) ack_wait: Duration,
     /// Those who share consumers.

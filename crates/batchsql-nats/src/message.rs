@@ -81,8 +81,8 @@ impl Foreign {
     /// Nothing says that a publisher of ours has made it.
     fn of_others(what: &str) -> Self {
         Self::new(format!(
-            "{what}, so no publisher of BatchSQL has published it; workers do not write JSON or other messages: send the rows \
-             over HTTP to a `batchsql run` with [publish], or publish them with NatsSink or as FORMAT.md says"
+            "{what}, so no publisher of BatchSQL has published it, and this worker reads no other messages; JSON is read with \
+             `format = \"json\"` of the source (WorkerOptions::format), or send the rows over HTTP to a `batchsql run` with [publish]"
         ))
     }
 
@@ -116,6 +116,11 @@ impl Header {
             lines.extend([(SOURCE, source), (OWNER, of), (POSITION, sequence.to_string())]);
         }
         lines
+    }
+
+    /// Whether a message says that a publisher of ours has made it.
+    pub(crate) fn is_in(headers: Option<&HeaderMap>) -> bool {
+        headers.is_some_and(|headers| headers.get(FORMAT_HEADER).is_some())
     }
 
     /// Reads the header of a message.

@@ -2,11 +2,13 @@
 //! Must not know how they are used.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{PipelineConfig, Schema};
 
 use crate::error::NatsError;
+use crate::format::MessageFormat;
 use crate::stream::StreamOptions;
 
 /// The longest name of a source, in characters.
@@ -25,6 +27,7 @@ pub struct WorkerOptions {
     pub(crate) dead_letters: PathBuf,
     pub(crate) exactly_once: bool,
     pub(crate) schemas: Vec<Schema>,
+    pub(crate) format: Option<Arc<dyn MessageFormat>>,
     pub(crate) tables: Option<Vec<String>>,
     pub(crate) owner: String,
     pub(crate) lease: Duration,
@@ -44,6 +47,7 @@ impl WorkerOptions {
             dead_letters: dead_letters.into(),
             exactly_once: false,
             schemas: Vec::new(),
+            format: None,
             tables: None,
             owner: format!("worker-{:016x}", fastrand::u64(..)),
             lease: Duration::from_secs(45),
@@ -76,6 +80,16 @@ impl WorkerOptions {
     /// which is never taken from a message. Columns are found by name.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schemas.push(schema);
+        self
+    }
+
+    /// Reads messages of other publishers, those without the headers of `FORMAT.md`, with this format. Default: they are foreign, and
+    /// none of their rows is written.
+    ///
+    /// An item of such a message that is no row is rejected: it goes to the file of foreign messages, which has its number, and counts as a dead
+    /// letter. Nothing says which message came before such a one, so exactly once too it is not noticed if messages before it are missing.
+    pub fn format(mut self, format: impl MessageFormat) -> Self {
+        self.format = Some(Arc::new(format));
         self
     }
 

@@ -25,6 +25,8 @@ pub(crate) type Name = (String, u32);
 
 /// How long what a partition has under way may take when it ends, without leases.
 const LONGEST_END: Duration = Duration::from_secs(10);
+/// Longer than any limit.
+const NEVER: Duration = Duration::from_secs(2 * 365 * 24 * 60 * 60);
 /// Partitions that the server is asked about in one look, the others in the next ones.
 const ASKED: usize = 256;
 /// Of these, questions at once.
@@ -260,12 +262,7 @@ impl Partitions {
 
     /// Ends a partition. What is under way may end before.
     pub(crate) async fn stop(&self, name: &Name) {
-        self.stop_within(name, self.end).await;
-    }
-
-    /// The same; what is under way has until the limit to end.
-    pub(crate) async fn stop_within(&self, name: &Name, limit: Duration) {
-        self.end(name, limit, Trim::Yes).await;
+        self.end(name, self.end, Trim::Yes).await;
     }
 
     /// The same while the server does not answer: written messages stay in the stream.
@@ -273,9 +270,28 @@ impl Partitions {
         self.end(name, self.end, Trim::No).await;
     }
 
+    /// The same; what is under way has until `over` completes.
+    ///
+    /// # Cancel safety
+    /// What is under way is cut off.
+    pub(crate) async fn stop_until(&self, name: &Name, over: impl Future<Output = ()>) {
+        let is_stopped = self.stopped().contains(name);
+        let source = tokio::select! {
+            source = self.feeds.stop(&name.0, name.1, NEVER) => source,
+            // Its task ends with the call.
+            () = over => None,
+        };
+        self.give_back(name, source, is_stopped, Trim::Yes).await;
+    }
+
     async fn end(&self, name: &Name, limit: Duration, trim: Trim) {
         let is_stopped = self.stopped().contains(name);
         let source = self.feeds.stop(&name.0, name.1, limit).await;
+        self.give_back(name, source, is_stopped, trim).await;
+    }
+
+    /// Its task has ended, with its source if that was in time.
+    async fn give_back(&self, name: &Name, source: Option<NatsSource>, is_stopped: bool, trim: Trim) {
         if !is_stopped && trim == Trim::Yes {
             self.trim_where(|other| other == name).await;
         }

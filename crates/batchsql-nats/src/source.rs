@@ -3,8 +3,10 @@
 //!
 //! The sequence of a row is that of its message in the stream, times 2^20, plus its number in the message. So a position names
 //! a row of a message. A worker that takes over begins with the message of the position, whose first rows it leaves out.
+//!
+//! A message that was set aside takes all numbers that a message can have. So with other settings after a restart, when it may be no
+//! foreign message any more, none of its rows is written.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,22 +14,23 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{AckKind, Message};
-use batchsql_core::{Claim, ClaimFrom, ColumnType, StopReason, TableName};
-use batchsql_feed::block::{Unreadable, check, decode_schema};
+use batchsql_core::{Claim, ClaimFrom, StopReason, TableName};
 use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::acks::Acks;
+use crate::blocks::Blocks;
+use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
+use crate::held::{Held, HeldPart};
+use crate::items::{Items, OpenMessage};
 use crate::letters::ForeignLetter;
 use crate::link::{Link, Reader, time};
-use crate::message::{Foreign, Header, body};
+use crate::message::{Foreign, Header};
+use crate::others::{self, Given, Opened};
 use crate::reached::Reached;
 
 /// The bits of a sequence for the number of a row in its message.
 const ROW_BITS: u32 = 20;
-
-/// How many bytes of messages are read and not settled, unless one message alone has more.
-const HELD: usize = 8 << 20;
 
 /// One partition, and how it is read.
 pub(crate) struct NatsSource {
@@ -55,10 +58,10 @@ pub(crate) struct NatsSource {
     /// As the consumer counts, for a reader without acknowledgements.
     delivered: u64,
     /// Messages that are read and not settled.
-    held: VecDeque<Held>,
-    held_bytes: usize,
-    /// The schema of the message before, whose table was compared.
-    schema: Option<KnownSchema>,
+    held: Held,
+    blocks: Blocks,
+    /// A message of another publisher, some of whose items were not given away.
+    open: Option<Box<OpenMessage>>,
     acks: Option<Acks>,
     /// How long the server waits for a sign of life of the worker that holds a message.
     ack_wait: Duration,
@@ -73,22 +76,6 @@ pub(crate) enum Guarantee {
     AtLeastOnce,
 }
 
-#[derive(Debug)]
-struct Held {
-    message: u64,
-    last: u64,
-    bytes: usize,
-}
-
-/// A schema as it is in messages, with the types of its columns; `true` is nullable.
-struct KnownSchema {
-    bytes: Arc<[u8]>,
-    columns: Vec<(ColumnType, bool)>,
-}
-
-/// Rows of a message: how many, their schema, their bytes.
-type MessageRows = (u32, Arc<[u8]>, Vec<u8>);
-
 impl fmt::Debug for NatsSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NatsSource").field("subject", &self.subject).field("last", &self.last).finish_non_exhaustive()
@@ -98,6 +85,11 @@ impl fmt::Debug for NatsSource {
 /// The first sequence of the rows of a message.
 fn first_of(message: u64) -> u64 {
     message << ROW_BITS
+}
+
+/// The last sequence that a row of a message may have.
+fn end_of(message: u64) -> u64 {
+    first_of(message) + u64::from(MOST_ITEMS) - 1
 }
 
 /// The message of a row.
@@ -113,7 +105,9 @@ impl NatsSource {
         guarantee: Guarantee,
         reached: Arc<Reached>,
     ) -> Self {
+        let may_write_again = matches!(guarantee, Guarantee::AtLeastOnce);
         Self {
+            blocks: Blocks::new(table.clone(), may_write_again),
             link,
             subject,
             table,
@@ -128,9 +122,8 @@ impl NatsSource {
             resumed: None,
             excused: None,
             delivered: 0,
-            held: VecDeque::new(),
-            held_bytes: 0,
-            schema: None,
+            held: Held::default(),
+            open: None,
             acks: None,
             ack_wait: Duration::ZERO,
         }
@@ -233,7 +226,8 @@ impl NatsSource {
         if is_seen {
             return self.seen(message, sequence, time).await;
         }
-        let header = message.headers.as_ref().map_or_else(|| Err(Foreign::without_headers()), Header::read);
+        let headers = message.headers.as_ref();
+        let header = headers.map_or_else(|| Err(Foreign::without_headers()), Header::read);
         if self.is_exact()
             && sequence > self.last
             && self.excused != Some(sequence)
@@ -242,51 +236,117 @@ impl NatsSource {
         {
             return self.gap(message, sequence, header.after).await;
         }
-        (self.excused, self.resumed) = (None, None);
         self.reached.comes(pending);
-        let rows = header.and_then(|header| self.rows(&message, &header));
-        let block = match rows {
-            Ok(rows) => rows,
-            Err(Foreign { stop: Some(kind), why }) => {
-                self.reader = None;
-                return Err(SourceError::stop(kind, format!("message {sequence} of {}: {why}", self.subject)));
+        if let Some(format) = &self.link.format
+            && !Header::is_in(headers)
+        {
+            return self.open(Arc::clone(format), message, (sequence, time)).await;
+        }
+        let rows = header.and_then(|header| self.blocks.rows(&self.link.schemas, &message, &header));
+        let next = match rows {
+            Ok(Some((count, schema, rows))) => {
+                Next::Block(SourceBlock::new(first_of(sequence), count, Some(schema), rows, time))
             }
-            Err(Foreign { why, .. }) => {
-                if let Err(error) = self.set_aside_foreign(&message, sequence, &why).await {
-                    // It is read again.
-                    self.reader = None;
-                    return Err(error);
-                }
-                self.reached.tallies().foreign.add_one();
-                None
-            }
+            Ok(None) => Next::Skip(first_of(sequence)..=first_of(sequence)),
+            Err(Foreign { stop: Some(kind), why }) => return Err(self.stop(sequence, kind, &why)),
+            Err(Foreign { why, .. }) => return self.set_aside(message, (sequence, time), &why).await,
         };
-        let first = first_of(sequence);
-        let bytes = message.payload.len();
-        let next = match block {
-            Some((count, schema, rows)) => Next::Block(SourceBlock::new(first, count, Some(schema), rows, time)),
-            None => Next::Skip(first..=first),
-        };
+        Ok(self.is_read(message, (sequence, time), next))
+    }
+
+    /// The partition goes on only after a person has done something.
+    fn stop(&mut self, sequence: u64, kind: StopReason, why: &str) -> SourceError {
+        self.reader = None;
+        SourceError::stop(kind, format!("message {sequence} of {}: {why}", self.subject))
+    }
+
+    /// A message was read, and all of it is `next`. `None`: all of its rows are in the database.
+    fn is_read(&mut self, message: Message, (sequence, time): (u64, SystemTime), next: Next) -> Option<Next> {
         let end = match &next {
             Next::Block(block) => block.last(),
-            _ => first,
+            Next::Skip(rows) => *rows.end(),
+            _ => first_of(sequence),
         };
-        let is_ended = end <= self.end;
-        (self.last, self.end) = (sequence, end.max(self.end));
-        self.last_time = Some(time);
-        if is_ended {
-            // The message of the position, all of whose rows are in the database.
+        let bytes = message.payload.len();
+        let is_held = self.begins(message, (sequence, time), end);
+        is_held.then(|| {
+            self.holds(HeldPart { message: sequence, last: end, bytes, is_end: true });
+            next
+        })
+    }
+
+    /// A message is read from now on. False: all of it up to its last row is in the database, as it is the message of the
+    /// position.
+    fn begins(&mut self, message: Message, (sequence, time): (u64, SystemTime), last: u64) -> bool {
+        (self.excused, self.resumed) = (None, None);
+        (self.last, self.last_time) = (sequence, Some(time));
+        if last <= self.end {
             self.reached.passes();
-            return Ok(None);
+            return false;
         }
         self.reached.holds();
-        self.held.push_back(Held { message: sequence, last: self.end, bytes });
-        self.held_bytes += bytes;
         if !self.is_exact() {
             let ack_wait = self.ack_wait;
             self.acks.get_or_insert_with(|| Acks::new(ack_wait)).hold(sequence, message.split().1);
         }
-        Ok(Some(next))
+        true
+    }
+
+    /// It is given away, and not settled.
+    fn holds(&mut self, part: HeldPart) {
+        self.end = part.last.max(self.end);
+        self.held.push(part);
+    }
+
+    /// Whether nothing more is read now.
+    fn is_full(&self) -> bool {
+        self.held.is_full(self.open.as_ref().map_or(0, |open| open.payload_len()))
+    }
+
+    /// Opens a message of another publisher.
+    async fn open(
+        &mut self,
+        format: Arc<dyn MessageFormat>,
+        message: Message,
+        (sequence, time): (u64, SystemTime),
+    ) -> Result<Option<Next>, SourceError> {
+        let known = (self.end + 1).saturating_sub(first_of(sequence));
+        let from = u32::try_from(known).unwrap_or(MOST_ITEMS).min(MOST_ITEMS);
+        if from == MOST_ITEMS {
+            // It was set aside.
+            self.begins(message, (sequence, time), self.end);
+            return Ok(None);
+        }
+        let other = OtherMessage::new(self.table.clone(), message.headers.clone(), message.payload.clone());
+        let at = (&*self.subject, sequence, time);
+        let opened = others::open(&self.link, &format, other, at, from).await.inspect_err(|_| self.reader = None)?;
+        match opened {
+            Opened::Foreign(why) => self.set_aside(message, (sequence, time), &why).await,
+            Opened::Empty => {
+                let next = Next::Skip(first_of(sequence)..=end_of(sequence));
+                Ok(self.is_read(message, (sequence, time), next))
+            }
+            Opened::Items(open) => {
+                let last = first_of(sequence) + u64::from(open.last);
+                if !self.begins(message, (sequence, time), last) {
+                    return Ok(None);
+                }
+                self.open = Some(open);
+                self.next_part().await
+            }
+        }
+    }
+
+    /// The next part of the message that is open.
+    async fn next_part(&mut self) -> Result<Option<Next>, SourceError> {
+        let given = others::next(&mut self.open, &self.link, &self.blocks).await?;
+        let Some(Given { part, message, time, is_end }) = given else { return Ok(None) };
+        let [first, last] = [part.first, part.last].map(|number| first_of(message) + u64::from(number));
+        self.holds(HeldPart { message, last, bytes: part.bytes(), is_end });
+        Ok(Some(match part.what {
+            Items::Rows(rows) => Next::Block(SourceBlock::of_rows(first, rows, time)),
+            Items::Bad(_) => Next::Rejected(first..=last),
+        }))
     }
 
     /// A message that was read before: it is still held, or its acknowledgement was lost.
@@ -341,78 +401,46 @@ impl NatsSource {
         Ok(Some(Next::Gap(gap)))
     }
 
-    /// The number, schema and bytes of the rows; `None` if there are none.
-    fn rows(&mut self, message: &Message, header: &Header) -> Result<Option<MessageRows>, Foreign> {
-        if header.rows == 0 {
-            return Ok(None);
-        }
-        let headers = message.headers.as_ref().ok_or_else(Foreign::without_headers)?;
-        let read = body(headers, &message.payload)?;
-        let known = match self.schema.take() {
-            Some(known) if *known.bytes == *read.schema => known,
-            _ => {
-                let schema = decode_schema(&read.schema).map_err(|error| unreadable("schema", &error))?;
-                if schema.table != self.table {
-                    return Err(Foreign::new(format!("it has rows of table {}", schema.table)));
-                }
-                self.refuse_counting(&read.schema)?;
-                let columns = schema.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
-                KnownSchema { bytes: read.schema, columns }
-            }
-        };
-        let bytes = Arc::clone(&known.bytes);
-        let checked = check(&known.columns, header.rows, &read.rows);
-        self.schema = Some(known);
-        // A block that cannot be read would stop the partition: what is damaged in the stream stays so.
-        checked.map_err(|error| unreadable("block of rows", &error))?;
-        Ok(Some((header.rows, bytes, read.rows)))
-    }
-
-    /// At least once, rules that add up would count a row again.
-    fn refuse_counting(&self, bytes: &[u8]) -> Result<(), Foreign> {
-        match self.link.schemas.schema_of(bytes) {
-            Some(schema) if !self.is_exact() && schema.counts_repeats() => {
-                let why = format!(
-                    "table {:?} has a rule with Expr::add or Expr::raw, and a worker may write a row more than once; use \
-                     WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to \
-                     WorkerOptions::schema",
-                    schema.table_display()
-                );
-                Err(Foreign::stop(StopReason::Schema, why))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes a message to the file of foreign ones.
-    async fn set_aside_foreign(&self, message: &Message, sequence: u64, why: &str) -> Result<(), SourceError> {
+    /// Writes a message to the file of foreign ones, and goes on behind it.
+    async fn set_aside(
+        &mut self,
+        message: Message,
+        (sequence, time): (u64, SystemTime),
+        why: &str,
+    ) -> Result<Option<Next>, SourceError> {
         let (subject, path) = (&self.subject, self.link.foreign.path().display().to_string());
         tracing::error!(subject, sequence, why, path, "a message is not of this format; it is written to a file");
         let source = format!("{}:{}", self.link.name, self.link.incarnation);
-        let headers = message.headers.as_ref();
-        let letter =
-            ForeignLetter { source: &source, subject, sequence, reason: why, headers, payload: &message.payload };
-        let (line, link) = (letter.line(), Arc::clone(&self.link));
-        match tokio::task::spawn_blocking(move || link.foreign.append(&line)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(SourceError::again(format!("message {sequence} of {subject} cannot be written to {path}: {error}")))
-            }
-            Err(error) => Err(SourceError::again(format!("the runtime ends: {error}"))),
+        let letter = ForeignLetter {
+            source: &source,
+            subject,
+            sequence,
+            item: None,
+            reason: why,
+            headers: message.headers.as_ref(),
+            payload: &message.payload,
+        };
+        let kept = others::keep(&self.link, letter.line(), &format!("message {sequence} of {subject}")).await;
+        if let Err(error) = kept {
+            // It is read again.
+            self.reader = None;
+            return Err(error);
         }
+        self.reached.tallies().foreign.add_one();
+        Ok(self.is_read(message, (sequence, time), Next::Skip(first_of(sequence)..=end_of(sequence))))
     }
-}
-
-fn unreadable(part: &str, error: &Unreadable) -> Foreign {
-    let stop = matches!(error, Unreadable::NewerVersion(_)).then_some(StopReason::Unreadable);
-    Foreign { why: format!("its {part} cannot be read: {error}"), stop }
 }
 
 impl Source for NatsSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
         loop {
-            if self.held_bytes >= HELD {
+            if self.is_full() {
                 return Ok(Next::Nothing);
+            }
+            if self.open.is_some()
+                && let Some(next) = self.next_part().await?
+            {
+                return Ok(next);
             }
             let Some(message) = self.take().await? else { return Ok(Next::Nothing) };
             if let Some(next) = self.place(message).await? {
@@ -422,12 +450,12 @@ impl Source for NatsSource {
     }
 
     async fn ready(&mut self) {
-        if self.arrived.is_some() {
-            return;
-        }
-        if self.held_bytes >= HELD {
+        if self.is_full() {
             // Until something is settled.
             return std::future::pending().await;
+        }
+        if self.arrived.is_some() || self.open.is_some() {
+            return;
         }
         let Some(reader) = &mut self.reader else { return };
         match reader.next().await {
@@ -442,14 +470,12 @@ impl Source for NatsSource {
 
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
         let end = *rows.end();
-        let mut ended = 0;
-        while self.held.front().is_some_and(|held| held.last <= end) {
-            self.held_bytes -= self.held.pop_front().map_or(0, |held| held.bytes);
-            ended += 1;
-        }
+        let ended = self.held.settle(end);
         self.reached.settle(message_of(end), ended);
         let Some(acks) = &self.acks else { return Ok(()) };
-        let below = self.held.front().map_or(u64::MAX, |held| held.message);
+        // A message that is open may have more rows than those that are held.
+        let open = self.open.as_ref().map_or(u64::MAX, |open| open.sequence);
+        let below = self.held.front().unwrap_or(open);
         let settled = acks.settle(below).await;
         settled.map_err(|error| {
             SourceError::again(format!("a message of {} cannot be acknowledged: {error}", self.subject))
@@ -489,6 +515,7 @@ impl Source for NatsSource {
         }
         self.reached.is_claimed();
         self.is_claimed = true;
+        self.open = None;
         (self.last, self.end) = (message, position);
         self.resumed = (message > 0).then_some(message);
         Ok(Begin::default())

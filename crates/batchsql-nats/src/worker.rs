@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::closing::Closing;
 use crate::contact::Contact;
 use crate::error::NatsError;
 use crate::leases::{Claiming, Leases};
@@ -61,7 +62,8 @@ const LOOKING: Duration = Duration::from_secs(10);
 /// one, after its lease or `ack_wait`.
 pub struct Worker {
     inner: Arc<Inner>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// Locked by the call that ends the worker.
+    task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Inner {
@@ -76,6 +78,7 @@ struct Inner {
     /// Why the worker cannot look after its partitions now.
     trouble: Mutex<Option<String>>,
     ending: watch::Sender<bool>,
+    closing: Closing,
 }
 
 impl Worker {
@@ -128,6 +131,8 @@ impl Worker {
             incarnation: incarnation.clone(),
             foreign: ForeignLetters::new(options.foreign_path()),
             schemas: Arc::clone(&schemas),
+            format: options.format.clone(),
+            pipeline: pipeline.clone(),
             ack_wait: options.ack_wait,
             source: options.source.clone(),
         });
@@ -161,9 +166,10 @@ impl Worker {
             end: Default::default(),
             trouble: Mutex::default(),
             ending: watch::Sender::new(false),
+            closing: Closing::default(),
         });
         let task = tokio::spawn(Arc::clone(&inner).run());
-        Ok(Self { inner, task: Mutex::new(Some(task)) })
+        Ok(Self { inner, task: tokio::sync::Mutex::new(Some(task)) })
     }
 
     /// What the worker does now.
@@ -177,44 +183,60 @@ impl Worker {
     }
 
     /// Ends the worker: what is under way is written, as far as the limit allows, and the partitions are given to the other
-    /// workers at once. Another call returns after the first one.
+    /// workers at once. What the limit has cut off is not waited for, and its partitions are given away too.
+    ///
+    /// Every call returns when the worker has ended. The earliest limit of all calls holds: a second call can shorten the first
+    /// one, for example after a second signal, and never extends it. Giving the partitions away may take up to 10 seconds more,
+    /// if NATS or the database does not answer.
     ///
     /// # Cancel safety
-    /// The worker ends without giving its partitions away, which others get when its leases are over.
+    /// What is under way is cut off, and the partitions may not be given away: call it again, or others get them when its leases
+    /// are over.
     pub async fn close(&self, limit: Duration) -> CloseReport {
-        self.inner.ending.send_replace(true);
-        let limit = limit.min(FAR);
-        let end = Instant::now() + limit;
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(mut task) = task {
-            let ended = match timeout(limit, &mut task).await {
-                Ok(ended) => ended,
-                Err(_) => {
+        let Inner { partitions, options, pipeline, closing, ending, .. } = &*self.inner;
+        closing.ends_within(limit.min(FAR));
+        ending.send_replace(true);
+        let mut running = self.task.lock().await;
+        if let Some(task) = &mut *running {
+            let ended = tokio::select! {
+                ended = &mut *task => ended,
+                () = closing.is_over_for(Duration::ZERO) => {
                     task.abort();
                     // So that nothing of it is left when this returns.
                     task.await
                 }
             };
+            *running = None;
             if ended.is_err_and(|error| error.is_panic()) {
                 tracing::error!(
                     "the task of a worker has panicked, which is a defect; its partitions end nevertheless"
                 );
             }
         }
-        let Inner { partitions, options, pipeline, .. } = &*self.inner;
         let names = partitions.running();
-        let left = end.saturating_duration_since(Instant::now());
-        let stops = names.iter().map(|name| partitions.stop_within(name, left));
-        let _ = timeout(left + GIVING, join_all(stops)).await;
+        let stops = names.iter().map(|name| partitions.stop_until(name, closing.is_over_for(Duration::ZERO)));
+        tokio::select! {
+            _ = join_all(stops) => {}
+            () = closing.is_over_for(GIVING) => {}
+        }
         if options.exactly_once {
             let released = timeout(GIVING, self.inner.leases().release_all()).await;
-            if !matches!(released, Ok(Ok(()))) {
+            let no_answer = || Err(format!("the database has not answered within {GIVING:?}"));
+            if let Err(reason) = released.unwrap_or_else(|_| no_answer()) {
                 tracing::warn!(
-                    "the leases of this worker were not given back; others get its partitions when they are over"
+                    reason,
+                    "leases of this worker were not given back; others get its partitions when they are over"
                 );
             }
         }
-        let report = pipeline.close(end.saturating_duration_since(Instant::now())).await;
+        let cut_off = async {
+            closing.is_over_for(Duration::ZERO).await;
+            pipeline.close(Duration::ZERO).await
+        };
+        let report = tokio::select! {
+            report = pipeline.close(closing.left()) => report,
+            report = cut_off => report,
+        };
         partitions.feeds.end().await;
         self.inner.report();
         report
@@ -223,7 +245,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(task) = self.task.get_mut() {
             task.abort();
         }
     }

@@ -119,7 +119,7 @@ async fn foreign_messages_are_kept_aside_and_do_not_stop_the_others() {
         worker.close(LIMIT).await;
         let letters = lines(&target.path("dead-letters.ndjson.foreign"));
         assert_eq!(letters.len(), 3, "{letters:?}");
-        assert!(letters[0].contains("do not write JSON") && letters[0].contains("over HTTP"), "it says what to do");
+        assert!(letters[0].contains("WorkerOptions::format") && letters[0].contains("over HTTP"), "it says what to do");
         for (letter, reason) in letters.iter().zip(["no headers", "payload", "block of rows"]) {
             assert!(letter.contains(reason), "{letter}");
         }

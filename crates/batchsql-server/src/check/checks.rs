@@ -10,7 +10,7 @@ use batchsql::{BatchSql, Claim, ClaimFrom, DynSink, PartitionKey, Sink};
 
 use crate::check::finding::{Finding, Status};
 use crate::check::streams;
-use crate::config::nats_sections::{Guarantee, Stream};
+use crate::config::nats_sections::{Guarantee, Messages, Stream};
 use crate::config::sections::{Rule, Table};
 use crate::config::settings::{Database, Destination, Publish, Settings, Source, SourceKind};
 use crate::database;
@@ -193,7 +193,9 @@ fn sources(settings: &Settings) -> Vec<Finding> {
                 Guarantee::ExactlyOnce => "exactly once",
                 Guarantee::AtLeastOnce => "at least once",
             };
-            let detail = format!("the stream {}, {guarantee}, tables {}", source.stream.name, source.tables.join(", "));
+            let json = if source.format == Messages::Json { ", also of messages of others in JSON" } else { "" };
+            let tables = source.tables.join(", ");
+            let detail = format!("the stream {}, {guarantee}, tables {tables}{json}", source.stream.name);
             Finding::new("source", id, Status::Ok, detail)
         }
     };

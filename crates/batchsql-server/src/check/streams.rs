@@ -254,7 +254,7 @@ mod tests {
     use batchsql::{PartitionKey, Position};
 
     use super::*;
-    use crate::config::nats_sections::KeepFor;
+    use crate::config::nats_sections::{KeepFor, Messages};
     use crate::config::settings::Login;
 
     fn at(incarnation: &str, partition: u32, message: i64) -> StoredPosition {
@@ -320,6 +320,8 @@ mod tests {
             lease: second,
             ack_wait: second,
             keep_for: KeepFor::Forever,
+            format: Messages::Blocks,
+            decompressed: 1,
             dead_letters: PathBuf::new(),
         }
     }

@@ -1,6 +1,7 @@
-//! Compressed bodies and files, in parts of bounded size: `part` decompresses what has arrived (`zstd_frames` puts the blocks of
-//! zstd together), `reader` does it for a file.
+//! Compressed bodies, messages and files, in parts of bounded size: `part` decompresses what has arrived (`zstd_frames` puts the
+//! blocks of zstd together), `reader` does it for a file. `items` splits a body or a message into lines or elements.
 
+pub(crate) mod items;
 pub(crate) mod part;
 pub(crate) mod reader;
 mod zstd_frames;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::quantity::{duration, optional_bytes};
+use crate::config::quantity::{bytes, duration, optional_bytes};
 use crate::config::secret::Secret;
 
 /// `[nats]`
@@ -94,6 +94,11 @@ pub(crate) struct JetStream {
     pub(crate) ack_wait: Duration,
     #[serde(default)]
     pub(crate) keep_for: KeepFor,
+    #[serde(default)]
+    pub(crate) format: Messages,
+    /// Bytes of a message after it was decompressed.
+    #[serde(default = "decompressed", deserialize_with = "bytes")]
+    pub(crate) decompressed: u64,
 }
 
 fn lease() -> Duration {
@@ -102,6 +107,21 @@ fn lease() -> Duration {
 
 fn ack_wait() -> Duration {
     Duration::from_secs(30)
+}
+
+fn decompressed() -> u64 {
+    64 << 20
+}
+
+/// Which messages have rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Messages {
+    /// Those of publishers of this program or its library.
+    #[default]
+    Blocks,
+    /// Those of other publishers too, which are JSON.
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::nats_sections::{Guarantee, KeepFor};
+use crate::config::nats_sections::{Guarantee, KeepFor, Messages};
 use crate::config::problem::SourceText;
 use crate::config::read::parse;
 use crate::config::settings::{Destination, JetStream, Login, Settings, SourceKind};
@@ -132,8 +132,11 @@ fn what_does_not_fit_together_is_refused() {
         "name = \"orders\"\n",
         "name = \"orders\"\nfields = { orderId = \"id\" }\n",
         "b.toml:9:8: table `orders` has rows of a stream only, which have columns and no fields; move `fields` to the \
-         configuration that publishes them",
+         configuration that publishes them, or set `format = \"json\"` in [sources.jetstream] if other programs do",
     );
+    // Their messages have fields.
+    let json = format!("{WORKER}jetstream = {{ stream = {{ name = \"a\" }}, format = \"json\" }}");
+    assert!(read(&json.replace("name = \"orders\"\n", "name = \"orders\"\nfields = { orderId = \"id\" }\n")).is_ok());
     worker(
         "[nats]",
         "[durable]\nfolder = \"d\"\n[nats]",
@@ -255,6 +258,8 @@ fn good_configurations_are_read() {
         worker = "w1"
         lease = "1m"
         keep_for = "forever"
+        format = "json"
+        decompressed = "1MiB"
     "#;
     let source = SourceText::new(&folder.path().join("b.toml"), text);
     let settings = parse(&source, &|_| None).unwrap();
@@ -262,6 +267,7 @@ fn good_configurations_are_read() {
     assert_eq!((stream.source.as_str(), stream.worker.as_deref()), ("orders", Some("w1")));
     assert_eq!((stream.guarantee, stream.lease), (Guarantee::ExactlyOnce, Duration::from_secs(60)));
     assert_eq!((stream.keep_for, stream.dead_letters.clone()), (KeepFor::Forever, folder.path().join("letters")));
+    assert_eq!((stream.format, stream.decompressed), (Messages::Json, 1 << 20));
     assert_eq!(stream.stream.create.as_ref().unwrap().max_bytes, Some(50 << 30));
     assert_eq!(stream.nats.servers.len(), 2);
     assert!(matches!(&stream.nats.login, Login::Token(token) if token.reveal() == "s3cret"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchsql::PipelineConfig;
 
-use crate::config::nats_sections::{Guarantee, KeepFor, NatsTls, Stream};
+use crate::config::nats_sections::{Guarantee, KeepFor, Messages, NatsTls, Stream};
 use crate::config::secret::Secret;
 use crate::config::sections::{Durable, Format, Idempotency, Limits, Log, Table, Tls};
 
@@ -192,6 +192,9 @@ pub(crate) struct JetStream {
     pub(crate) lease: Duration,
     pub(crate) ack_wait: Duration,
     pub(crate) keep_for: KeepFor,
+    pub(crate) format: Messages,
+    /// Bytes of a message after it was decompressed.
+    pub(crate) decompressed: u64,
     /// For rows that the database refuses.
     pub(crate) dead_letters: PathBuf,
 }

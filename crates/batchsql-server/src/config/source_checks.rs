@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_checks;
-use crate::config::nats_sections::{self, Guarantee};
+use crate::config::nats_sections::{self, Guarantee, Messages};
 use crate::config::sections::{self, Durable, Missing, SetTo, Table, Unknown};
 use crate::config::settings::{Destination, Files, JetStream, Nats, Source, SourceKind};
 
@@ -247,6 +247,8 @@ fn jetstream(
         lease: section.lease,
         ack_wait: section.ack_wait,
         keep_for: section.keep_for,
+        format: section.format,
+        decompressed: section.decompressed,
         dead_letters: dead_letters.to_owned(),
     };
     #[cfg(feature = "nats")]
@@ -267,7 +269,7 @@ pub(super) fn without_log(checks: &mut Mistakes<'_>, durable: Range<usize>, sour
     }
 }
 
-/// Rows of a stream have columns already. So a table that has no other rows has no use for settings of fields.
+/// Blocks of rows in a stream have columns already. So a table that has no other rows has no use for settings of fields.
 pub(super) fn without_fields(checks: &mut Mistakes<'_>, tables: &[Table], sources: &[Source]) {
     let of_streams = sources.iter().filter_map(|source| match &source.kind {
         SourceKind::JetStream(stream) => Some(&stream.tables),
@@ -278,7 +280,7 @@ pub(super) fn without_fields(checks: &mut Mistakes<'_>, tables: &[Table], source
         sources.iter().any(|source| match &source.kind {
             SourceKind::Files(files) => files.table == *name,
             SourceKind::Stdin { table } => table == name,
-            SourceKind::JetStream(_) => false,
+            SourceKind::JetStream(stream) => stream.format == Messages::Json && stream.tables.contains(name),
         })
     };
     for table in tables {
@@ -295,7 +297,7 @@ pub(super) fn without_fields(checks: &mut Mistakes<'_>, tables: &[Table], source
         if let Some((setting, _)) = settings.iter().find(|(_, is_given)| *is_given) {
             let text = format!(
                 "table `{name}` has rows of a stream only, which have columns and no fields; move `{setting}` to the \
-                 configuration that publishes them"
+                 configuration that publishes them, or set `format = \"json\"` in [sources.jetstream] if other programs do"
             );
             checks.problem(table.name.span(), text);
         }

@@ -1,5 +1,5 @@
 //! Rows over HTTP. `server` accepts connections (`tls`), `routes` has the paths, `rows` answers a request with
-//! rows: `coding` decompresses and `items` splits what is sent, `reading` makes rows of it: `ingest` submits them to memory as they
+//! rows: `coding` decompresses and splits what is sent, `reading` makes rows of it: `ingest` submits them to memory as they
 //! come, with keys in `idempotency`; `held` keeps them, within `held_bytes` (`held_line`: who is next), and stores them with their key
 //! in the durable intake. `progress` is what became of them, `answer` the response. `access` knows tokens, `openapi` describes all of
 //! it, and `docs` is that description as a page.
@@ -12,7 +12,6 @@ mod held_bytes;
 mod held_line;
 mod idempotency;
 mod ingest;
-pub(crate) mod items;
 mod openapi;
 mod progress;
 mod reading;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::coding::items::{Form, Items, Unsplit};
 use crate::coding::part::Coding;
 use crate::config::problem::closest;
 use crate::deadline::deadline;
@@ -21,7 +22,6 @@ use crate::http::held::{DurableKey, Held, HeldLimits};
 use crate::http::held_line::Client;
 use crate::http::idempotency::{Begin, Guard};
 use crate::http::ingest::{Ingest, Stop, Wait};
-use crate::http::items::{Form, Items, Unsplit};
 use crate::http::reading::Reading;
 use crate::http::shared::Shared;
 use crate::intake::Intake;

@@ -3,24 +3,33 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use batchsql::nats::{Worker, WorkerOptions};
-use batchsql::{BatchSqlBuilder, DynSink, Schema};
+use batchsql::{BatchSqlBuilder, DynSink};
 
 use crate::config::nats_options;
+use crate::config::nats_sections::Messages;
 use crate::config::settings::JetStream;
 use crate::exit::Failure;
+use crate::nats::json::JsonMessages;
 use crate::nats::{connect, stream};
+use crate::table::target::Target;
 
 /// Of the name of this machine in that of a worker.
 const LONGEST_HOST: usize = 60;
 
-/// The options without those of a person at the command line. The schemas are those of its tables.
-fn options(source: &JetStream, schemas: Vec<Schema>) -> WorkerOptions {
+/// The options without those of a person at the command line.
+fn options(source: &JetStream, written: Vec<Arc<Target>>) -> WorkerOptions {
     let options = nats_options::worker(source);
     let options = if source.worker.is_none() { options.owner(new_name()) } else { options };
-    let tables: Vec<String> = schemas.iter().map(|schema| schema.table().to_string()).collect();
-    schemas.into_iter().fold(options.tables(tables), WorkerOptions::schema)
+    let tables: Vec<String> = written.iter().map(|table| table.schema.table().to_string()).collect();
+    let options = options.tables(tables);
+    let options = written.iter().fold(options, |options, table| options.schema(table.schema.clone()));
+    match source.format {
+        Messages::Blocks => options,
+        Messages::Json => options.format(JsonMessages::new(written, source.decompressed)),
+    }
 }
 
 /// Connects, and starts the worker. Waits while NATS does not answer.
@@ -34,19 +43,19 @@ pub(crate) async fn start(
     id: &str,
     source: &JetStream,
     builder: BatchSqlBuilder<DynSink>,
-    schemas: Vec<Schema>,
+    tables: Vec<Arc<Target>>,
     accept_gaps: bool,
 ) -> Result<Worker, Failure> {
     let who = format!("source {id}");
     let context = connect::connect_waiting(&source.nats, &who).await?;
     stream::ready(&context, &source.stream, &who).await?;
-    let written: BTreeSet<String> = schemas.iter().map(|schema| schema.table().to_string()).collect();
+    let written: BTreeSet<String> = tables.iter().map(|table| table.schema.table().to_string()).collect();
     match stream::unread(&context, &source.stream, &written).await {
         Ok(None) => {}
         Ok(Some(text)) => tracing::warn!(source = id, stream = source.stream.name, "{text}"),
         Err(error) => tracing::debug!(%error, source = id, "it is not known which tables the stream has"),
     }
-    let options = options(source, schemas).accept_gaps(accept_gaps);
+    let options = options(source, tables).accept_gaps(accept_gaps);
     let started = Worker::start(context, builder, options).await;
     started.map_err(|error| Failure::failed(stream::refused(&source.stream, &error)))
 }

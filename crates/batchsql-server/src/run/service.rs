@@ -38,6 +38,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// What is left of the wait for rows after a second signal.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
+/// How long workers may take after that to give their partitions to others.
+const GIVING: Duration = Duration::from_secs(15);
+
 /// Runs until SIGTERM or SIGINT. A second signal shortens the wait for rows.
 ///
 /// # Errors
@@ -189,8 +192,8 @@ impl Service {
                         None => None,
                     }
                 };
-                // Rows of a worker that does not end by then are in its stream.
-                let workers = timeout(LAST_MOMENT, sources.stop_workers(LAST_MOMENT));
+                // A worker that does not end by then has no answer from NATS or the database.
+                let workers = timeout(LAST_MOMENT + GIVING, sources.stop_workers(LAST_MOMENT));
                 let (_, ended) = tokio::join!(workers, leaving);
                 ((sources.exit(), ended), Duration::ZERO)
             }

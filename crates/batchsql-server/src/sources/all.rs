@@ -75,7 +75,7 @@ impl Sources {
     fn work(&mut self, supply: &Supply<'_>, id: String, source: &crate::config::settings::JetStream) {
         use crate::sources::jetstream::{Start, run};
 
-        let schemas = source.tables.iter().map(|table| supply.tables[table].schema.clone()).collect();
+        let tables = source.tables.iter().map(|table| Arc::clone(&supply.tables[table])).collect();
         let accept_gaps = supply.accept_gaps.contains(&id);
         let name = supply.sink.name();
         // Pipelines that run at the same time need different names.
@@ -85,7 +85,7 @@ impl Sources {
         let builder = builder.metrics_reporter(supply.metrics.reporter(label));
         let (state, states) = watch::channel(State::Starting);
         self.states.push((id.clone(), states));
-        let start = Start { id, source: Box::new(source.clone()), builder, schemas, accept_gaps };
+        let start = Start { id, source: Box::new(source.clone()), builder, tables, accept_gaps };
         self.workers.spawn(run(start, state, self.ending.subscribe()));
     }
 
@@ -155,11 +155,12 @@ impl Sources {
         }
     }
 
-    /// Ends workers: they have `limit` to write what they have, and give their partitions to others. Returns how the sources have
-    /// ended.
+    /// Ends workers: they have `limit` to write what they have, and then give their partitions to others. Returns how the sources
+    /// have ended.
     ///
     /// # Cancel safety
-    /// Workers that have not ended are ended when this is dropped; others get their partitions when the leases are over.
+    /// It can be called again, with a shorter limit. Workers that have not ended when the sources are dropped end then; others get
+    /// their partitions when the leases are over.
     pub(crate) async fn stop_workers(&mut self, limit: Duration) -> Exit {
         self.ending.send_replace(Some(limit));
         while let Some(ended) = self.workers.join_next().await {

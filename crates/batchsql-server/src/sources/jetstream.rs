@@ -1,10 +1,11 @@
 //! Owns a stream as a source: its worker from the start to the end.
 //! Must not know how a worker is made, or what it writes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql::nats::Worker;
-use batchsql::{BatchSqlBuilder, DynSink, Schema};
+use batchsql::{BatchSqlBuilder, CloseReport, DynSink};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -12,6 +13,7 @@ use crate::config::settings::JetStream;
 use crate::exit::{Exit, Failure};
 use crate::nats::worker;
 use crate::sources::state::State;
+use crate::table::target::Target;
 
 /// How often it is looked what the worker does.
 const LOOK: Duration = Duration::from_millis(500);
@@ -21,12 +23,11 @@ pub(crate) struct Start {
     pub(crate) id: String,
     pub(crate) source: Box<JetStream>,
     pub(crate) builder: BatchSqlBuilder<DynSink>,
-    /// Of its tables.
-    pub(crate) schemas: Vec<Schema>,
+    pub(crate) tables: Vec<Arc<Target>>,
     pub(crate) accept_gaps: bool,
 }
 
-/// Reads until `ending` has the time in which the worker has to end. It has failed when rows are in the dead letters.
+/// Reads until `ending` has the time in which the worker has to end; a later one shortens it. It has failed when rows are in the dead letters.
 ///
 /// # Errors
 /// The worker cannot be started.
@@ -35,9 +36,9 @@ pub(crate) async fn run(
     state: watch::Sender<State>,
     mut ending: watch::Receiver<Option<Duration>>,
 ) -> Result<Exit, Failure> {
-    let Start { id, source, builder, schemas, accept_gaps } = start;
+    let Start { id, source, builder, tables, accept_gaps } = start;
     let worker = tokio::select! {
-        started = worker::start(&id, &source, builder, schemas, accept_gaps) => {
+        started = worker::start(&id, &source, builder, tables, accept_gaps) => {
             started.map_err(|Failure { exit, text }| Failure { exit, text: format!("source {id}: {text}") })?
         }
         _ = ending.wait_for(Option::is_some) => return Ok(Exit::Done),
@@ -56,10 +57,30 @@ pub(crate) async fn run(
         }
     };
     state.send_replace(State::Ended);
-    let report = worker.close(limit).await;
+    let report = close(&worker, limit, ending).await;
     let counts = worker.stats().counts;
     tracing::info!(source = id, dead_letters = counts.dead_letters, "the worker has ended: {}", report.balance);
     Ok(if counts.dead_letters > 0 { Exit::Failed } else { Exit::Done })
+}
+
+/// Ends the worker within `limit`, or the shorter one that comes meanwhile.
+async fn close(worker: &Worker, limit: Duration, mut ending: watch::Receiver<Option<Duration>>) -> CloseReport {
+    let shortened = async {
+        match ending.changed().await {
+            Ok(()) => {
+                let limit = ending.borrow_and_update().unwrap_or_default();
+                worker.close(limit).await
+            }
+            // Nobody is left who could.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // It begins in any case.
+        biased;
+        report = worker.close(limit) => report,
+        report = shortened => report,
+    }
 }
 
 fn state_of(worker: &Worker) -> State {

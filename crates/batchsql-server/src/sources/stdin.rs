@@ -8,8 +8,8 @@ use batchsql::DynRow;
 use tokio::io::AsyncReadExt;
 use tokio::time::sleep;
 
+use crate::coding::items::{Form, Items, Unsplit};
 use crate::exit::Exit;
-use crate::http::items::{Form, Items, Unsplit};
 use crate::intake::{Intake, Refusal};
 use crate::table::target::Target;
 

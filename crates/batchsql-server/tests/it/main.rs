@@ -23,7 +23,11 @@ mod load_batches_sql;
 mod program;
 mod sources;
 #[cfg(feature = "nats")]
+mod stream_json;
+#[cfg(feature = "nats")]
 mod stream_logins;
+#[cfg(feature = "nats")]
+mod stream_signals;
 #[cfg(feature = "nats")]
 mod streams;
 mod systemd;

@@ -44,6 +44,17 @@ impl Cluster {
         cluster
     }
 
+    /// With a table of another database that has the columns of [`of_sqlite`](Self::of_sqlite), and this name.
+    pub(crate) fn of_database(url: &str, dsn: &str, table: &str) -> Self {
+        Self { database: format!("[database]\ndsn = \"{dsn}\"\n"), table: table.to_owned(), ..Self::new(url) }
+    }
+
+    /// With these lines in the sections of the table.
+    pub(crate) fn with_columns(mut self, columns: &str) -> Self {
+        columns.clone_into(&mut self.columns);
+        self
+    }
+
     fn stream(&self) -> String {
         let name = &self.stream;
         format!("stream = {{ name = \"{name}\", prefix = \"{name}\", partitions = 4, create = {{ replicas = 1 }} }}\n")
@@ -104,7 +115,11 @@ impl Cluster {
         query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    async fn context(&self) -> Context {
+    pub(crate) fn stream_name(&self) -> &str {
+        &self.stream
+    }
+
+    pub(crate) async fn context(&self) -> Context {
         jetstream::new(async_nats::connect(&self.url).await.unwrap())
     }
 }
@@ -115,7 +130,7 @@ pub(crate) fn put(front: SocketAddr, ids: std::ops::Range<usize>) {
 }
 
 /// The same, and returns when they are that far.
-fn put_and_wait(front: SocketAddr, wait: &str, ids: std::ops::Range<usize>) {
+pub(crate) fn put_and_wait(front: SocketAddr, wait: &str, ids: std::ops::Range<usize>) {
     let body = ids.clone().fold(String::new(), |mut body, id| {
         writeln!(body, "{{\"id\":{id},\"note\":\"n{id}\"}}").unwrap();
         body
@@ -136,7 +151,7 @@ pub(crate) fn metrics_address(program: &mut Running) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
@@ -189,8 +204,7 @@ fn postgres_has_every_row_once_after_kills() {
         });
     };
     execute(&format!("CREATE TABLE {table} (id BIGINT NOT NULL, note TEXT)"));
-    let database = format!("[database]\ndsn = \"{dsn_of_db}\"\n");
-    let cluster = Cluster { database, table: table.clone(), ..Cluster::new(&dsn(Kind::Nats)) };
+    let cluster = Cluster::of_database(&dsn(Kind::Nats), &dsn_of_db, &table);
     let ids = || -> Vec<i64> {
         runtime.block_on(async {
             let mut connection = sqlx::PgConnection::connect(&dsn_of_db).await.unwrap();

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn rates_are_those_of_all_writers() {
-        let sample = |at, written| Sample { at, accepted: 0, written, failed: 0 };
+        let sample = |at, written| Sample { at, written, ..Sample::default() };
         let writers = [vec![sample(1_000, 10), sample(1_400, 20), sample(1_600, 25)], vec![sample(2_100, 5)]];
         assert_eq!(rates(&writers, 1_000, 3, |sample| sample.written), [40.0, 10.0, 10.0]);
     }

@@ -23,11 +23,14 @@ pub(super) struct Sample {
     pub(super) written: u64,
     /// The others that have ended.
     pub(super) failed: u64,
+    /// Partitions of killed and frozen workers that it has taken over, if it is a worker of a stream.
+    #[serde(skip)]
+    pub(super) takeovers: u64,
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {}", self.at, self.accepted, self.written, self.failed)
+        write!(f, "{} {} {} {} {}", self.at, self.accepted, self.written, self.failed, self.takeovers)
     }
 }
 
@@ -35,14 +38,14 @@ impl Sample {
     /// What a pipeline has counted until now.
     pub(super) fn of(balance: &Balance) -> Self {
         let written = balance.written() + balance.ignored() + balance.superseded();
-        Self { at: now(), accepted: balance.accepted, written, failed: balance.failed() }
+        Self { at: now(), accepted: balance.accepted, written, failed: balance.failed(), takeovers: 0 }
     }
 
     /// Reads what `Display` wrote.
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut numbers = line.split(' ').map(|word| word.parse().ok());
         let mut next = || numbers.next().flatten();
-        Some(Self { at: next()?, accepted: next()?, written: next()?, failed: next()? })
+        Some(Self { at: next()?, accepted: next()?, written: next()?, failed: next()?, takeovers: next()? })
     }
 }
 
@@ -73,13 +76,13 @@ mod tests {
     use super::*;
 
     fn sample(at: u64, written: u64) -> Sample {
-        Sample { at, accepted: 9, written, failed: 1 }
+        Sample { at, accepted: 9, written, failed: 1, takeovers: 2 }
     }
 
     #[test]
     fn a_line_is_read_as_it_was_written() {
         assert_eq!(Sample::parse(&sample(5, 3).to_string()), Some(sample(5, 3)));
-        for wrong in ["", "1 2 3", "a b c d"] {
+        for wrong in ["", "1 2 3 4", "a b c d e"] {
             assert_eq!(Sample::parse(wrong), None, "{wrong}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use super::faults::Fault;
+use super::job::Sabotage;
 use crate::database::DatabaseChoice;
 
 /// Workers on a JetStream: rows per second over the number of workers, and no row lost or doubled while they are killed.
@@ -43,6 +44,10 @@ pub struct Options {
     /// Faults, separated by commas; default: all of them
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME")]
     pub fault: Vec<Fault>,
+
+    /// A defect on purpose, to see that the checker finds it; only in the runs with faults
+    #[arg(long, value_enum, hide = true)]
+    pub sabotage: Option<Sabotage>,
 
     /// Only the runs with faults, and no measurements
     #[arg(long)]

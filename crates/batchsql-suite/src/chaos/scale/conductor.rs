@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::faults::{Fault, Timed};
-use super::job::{Job, Stream, exactly_once};
+use super::job::{Job, Sabotage, Stream, exactly_once};
 use super::measure::PARTITIONS;
 use super::publish::Publisher;
 use super::servers::{Servers, Tables};
 use super::workers::Workers;
-use crate::chaos::check::{Checked, Promises, check};
+use crate::chaos::check::{Checked, Promises, Wrong, check};
 use crate::chaos::fault;
 use crate::chaos::ledger::Ledger;
 use crate::chaos::letters::{self, Letters};
@@ -31,11 +31,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Time between two looks at the tables.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What a run has found.
+pub(super) struct Done {
+    pub(super) checked: Checked,
+    /// Partitions that were taken over; `None` where workers have no leases.
+    pub(super) takeovers: Option<u64>,
+}
+
 /// Carries a run out.
 ///
 /// # Errors
 /// It could not be carried out: a fault could not be caused, or a program did not do what it must.
-pub(super) async fn run(servers: &Servers, count: u32, faults: &[Timed], seed: u64) -> Result<Checked> {
+pub(super) async fn run(
+    servers: &Servers,
+    count: u32,
+    (faults, seed): (&[Timed], u64),
+    sabotage: Option<Sabotage>,
+) -> Result<Done> {
     let folder = TempDir::new().context("cannot create a folder")?;
     let Tables { names, mut stage } = servers.tables(folder.path(), seed).await?;
     let schemas = Arc::new(schemas_of(&names)?);
@@ -49,6 +61,7 @@ pub(super) async fn run(servers: &Servers, count: u32, faults: &[Timed], seed: u
         tables: names.clone(),
         owner: String::new(),
         letters: PathBuf::new(),
+        sabotage,
     };
     let mut workers = Workers::start(folder.path(), job, count).await?;
     let (over, is_over) = watch::channel(false);
@@ -75,14 +88,22 @@ pub(super) async fn run(servers: &Servers, count: u32, faults: &[Timed], seed: u
     loop {
         ledger.letters = letters_of(&workers, &names)?;
         // Rows that are still in the stream look lost, or as if an older one had overwritten them.
-        if compare(&ledger, &stage, promises).await?.count == 0 || begin.elapsed() > PATIENCE {
+        let checked = compare(&ledger, &stage, promises).await?;
+        // A row that is there twice stays so. Without a defect on purpose the other rows are waited for nevertheless.
+        let is_found = sabotage.is_some() && checked.of(Wrong::Doubled) > 0;
+        if checked.count == 0 || is_found || begin.elapsed() > PATIENCE {
             break;
         }
         sleep(LOOK).await;
     }
-    workers.stop().await?;
+    let stopped = workers.stop().await;
+    // With a defect on purpose, partitions may stop.
+    if sabotage.is_none() {
+        stopped?;
+    }
     ledger.letters = letters_of(&workers, &names)?;
-    compare(&ledger, &stage, promises).await
+    let takeovers = exactly_once(servers.database).then(|| workers.takeovers());
+    Ok(Done { checked: compare(&ledger, &stage, promises).await?, takeovers })
 }
 
 async fn compare(ledger: &Ledger, stage: &Stage, promises: Promises) -> Result<Checked> {

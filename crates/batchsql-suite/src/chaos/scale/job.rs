@@ -42,6 +42,16 @@ pub(super) struct Job {
     pub(super) owner: String,
     /// Its dead letters.
     pub(super) letters: PathBuf,
+    /// A defect on purpose.
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+/// A defect on purpose, which the checker must find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sabotage {
+    /// A worker writes rows of a partition that another worker has claimed: the epoch is not tested.
+    Unfenced,
 }
 
 impl Job {

@@ -81,6 +81,7 @@ pub(super) async fn of_workers(servers: &Servers, count: u32, rows: u32) -> Resu
         tables: names,
         owner: String::new(),
         letters: Default::default(),
+        sabotage: None,
     };
     let mut workers = Workers::start(folder.path(), job, count).await?;
     let all = workers.wait_for(u64::from(rows), PATIENCE).await.with_context(|| workers.log())?;
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     fn samples(of: &[(u64, u64)]) -> Vec<Sample> {
-        of.iter().map(|(at, written)| Sample { at: *at, accepted: *written, written: *written, failed: 0 }).collect()
+        of.iter().map(|(at, written)| Sample { at: *at, written: *written, ..Sample::default() }).collect()
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! `run` carries out the measurements and the runs with faults of one database after the other. `measure` fills a stream and
 //! lets workers empty it; `conductor` publishes under load and causes the `faults`. Each `worker` is a process of its own, as
 //! the writers of chaos are. `publish` fills the stream, the checker of chaos compares the tables with what was published,
-//! and `results` shows it.
+//! and `results` shows it. `unfenced` is a defect on purpose, which the
+//! checker must find.
 
 mod cli;
 mod conductor;
@@ -15,6 +16,7 @@ mod publish;
 mod results;
 mod run;
 mod servers;
+mod unfenced;
 mod worker;
 mod workers;
 

@@ -31,6 +31,9 @@ pub(super) struct Entry {
     pub(super) guarantee: &'static str,
     /// What was caused, in this order; none in a measurement.
     pub(super) faults: Vec<&'static str>,
+    /// Partitions that workers took over from others that were killed or paused; `None` in a measurement, and at least once, where all
+    /// workers read all partitions.
+    pub(super) takeovers: Option<u64>,
     pub(super) rows: u64,
     pub(super) lost: u64,
     pub(super) doubled: u64,
@@ -87,6 +90,7 @@ impl fmt::Display for Results {
             "workers",
             "guarantee",
             "faults",
+            "takeovers",
             "rows",
             "lost",
             "doubled",
@@ -103,6 +107,7 @@ impl fmt::Display for Results {
                 workers,
                 entry.guarantee.to_owned(),
                 entry.faults.len().to_string(),
+                entry.takeovers.map_or_else(|| "-".to_owned(), |takeovers| takeovers.to_string()),
                 entry.rows.to_string(),
                 entry.lost.to_string(),
                 entry.doubled.to_string(),
@@ -111,7 +116,7 @@ impl fmt::Display for Results {
                 if entry.passed() { "ok" } else { "FAILED" }.to_owned(),
             ]);
         }
-        for column in [1, 3, 4, 5, 6, 7, 8] {
+        for column in [1, 3, 4, 5, 6, 7, 8, 9] {
             table.column_mut(column).expect("the header has it").set_cell_alignment(CellAlignment::Right);
         }
         write!(f, "{table}")?;
@@ -133,6 +138,7 @@ mod tests {
             workers: 2,
             guarantee: "exactly once",
             faults: vec!["worker-killed"],
+            takeovers: Some(3),
             rows: 9,
             lost: 0,
             doubled: 0,
@@ -162,7 +168,9 @@ mod tests {
         results.write(folder.path()).unwrap();
         let text = std::fs::read_to_string(folder.path().join("scale.json")).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        for member in ["database", "workers", "guarantee", "faults", "rows", "lost", "doubled", "rows_per_s"] {
+        let members =
+            ["database", "workers", "guarantee", "faults", "takeovers", "rows", "lost", "doubled", "rows_per_s"];
+        for member in members {
             assert!(value["results"][0].get(member).is_some(), "{member}");
         }
         assert!(results.to_string().contains("worker"));

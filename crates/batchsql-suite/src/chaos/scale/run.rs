@@ -5,14 +5,14 @@ use anyhow::{Context, Result};
 use tokio::task::spawn_blocking;
 
 use super::cli::{Options, Program};
+use super::conductor::{self, Done};
 use super::faults::{self, Timed};
 use super::job::exactly_once;
 use super::measure::{self, PARTITIONS};
 use super::results::{Entry, Measured, Results};
 use super::servers::Servers;
-use super::{conductor, worker};
+use super::worker;
 use crate::bench::median;
-use crate::chaos::check::Checked;
 use crate::database::{DatabaseChoice, DatabaseName};
 use crate::tell::tell;
 
@@ -86,13 +86,13 @@ async fn with_faults(servers: &Servers, options: &Options, seed: u64) -> Vec<Ent
     let (database, mut entries) = (servers.database, Vec::new());
     for workers in options.workers_with_faults() {
         let faults = faults::plan(&options.kinds(), options.faults(), seed.wrapping_add(workers.into()));
-        let found = conductor::run(servers, workers, &faults, seed).await;
+        let found = conductor::run(servers, workers, (&faults, seed), options.sabotage).await;
         let with_faults = Entry {
             faults: faults.iter().map(|Timed { fault, .. }| fault.name()).collect(),
             ..entry(database, workers)
         };
         let done = match found {
-            Ok(checked) => compared(with_faults, &checked),
+            Ok(done) => compared(with_faults, &done),
             Err(error) => failed(with_faults, &error),
         };
         let verdict = if done.passed() { "passed" } else { "FAILED" };
@@ -164,6 +164,7 @@ fn entry(database: DatabaseName, workers: u32) -> Entry {
         workers,
         guarantee: if once { "exactly once" } else { "at least once" },
         faults: Vec::new(),
+        takeovers: None,
         rows: 0,
         lost: 0,
         doubled: 0,
@@ -176,9 +177,10 @@ fn entry(database: DatabaseName, workers: u32) -> Entry {
     }
 }
 
-fn compared(entry: Entry, checked: &Checked) -> Entry {
+fn compared(entry: Entry, Done { checked, takeovers }: &Done) -> Entry {
     let doubled = checked.doubled + checked.of(crate::chaos::check::Wrong::Doubled);
     Entry {
+        takeovers: *takeovers,
         rows: checked.rows,
         lost: checked.of(crate::chaos::check::Wrong::Lost),
         doubled,

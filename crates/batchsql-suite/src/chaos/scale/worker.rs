@@ -3,18 +3,21 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
-use batchsql::{BatchSql, PipelineConfig};
+use batchsql::{BatchSql, DynSink, FeedProgress, MetricsReporter, PipelineConfig};
 use batchsql_nats::Worker;
 use tokio::time::interval;
 
-use super::job::{Job, STATEMENT};
+use super::job::{Job, STATEMENT, Sabotage};
+use super::unfenced::Unfenced;
 use crate::chaos::job::Pool;
 use crate::chaos::job_file;
-use crate::chaos::sample::{Sample, now};
+use crate::chaos::sample::Sample;
 use crate::chaos::sinks::{self, Target};
 use crate::chaos::writer::obey;
 
@@ -38,29 +41,44 @@ pub(super) async fn connect(url: &str) -> Result<jetstream::Context> {
 pub(super) async fn run(file: &Path) -> Result<()> {
     let job: Job = job_file::read(file)?;
     let target = Target { database: job.database, dsn: &job.dsn, pool: Pool::Own, tables: &job.tables };
-    let builder =
-        BatchSql::builder(sinks::open(target, None)?).config(PipelineConfig::default().statement_timeout(STATEMENT));
+    let sink = sinks::open(target, None)?;
+    let sink = match job.sabotage {
+        Some(Sabotage::Unfenced) => DynSink::new(Unfenced(sink)),
+        None => sink,
+    };
+    let takeovers = Takeovers::default();
+    let builder = BatchSql::builder(sink).config(PipelineConfig::default().statement_timeout(STATEMENT));
+    let builder = builder.metrics_reporter(takeovers.clone());
     let worker = Worker::start(connect(&job.nats).await?, builder, job.options()).await?;
-    let (pipeline, mut ticks) = (worker.pipeline().clone(), interval(SAMPLE));
+    let (pipeline, counted, mut ticks) = (worker.pipeline().clone(), takeovers.clone(), interval(SAMPLE));
     let sampling = tokio::spawn(async move {
         loop {
             ticks.tick().await;
-            tell(&pipeline);
+            tell(&pipeline, &counted);
         }
     });
     obey(None).await?;
     let stopped = worker.stats().stopped;
     worker.close(END).await;
     sampling.abort();
-    tell(worker.pipeline());
+    tell(worker.pipeline(), &takeovers);
     anyhow::ensure!(stopped.is_empty(), "partitions have stopped: {stopped:?}");
     Ok(())
 }
 
+/// Counts the partitions that this worker has taken over.
+#[derive(Debug, Clone, Default)]
+struct Takeovers(Arc<AtomicU64>);
+
+impl MetricsReporter for Takeovers {
+    fn feed_progress(&self, progress: &FeedProgress) {
+        self.0.fetch_add(progress.takeovers, Ordering::Relaxed);
+    }
+}
+
 /// Prints a sample for the conductor, which may be gone: then the input ends too.
-fn tell(pipeline: &BatchSql) {
-    let balance = pipeline.balance();
-    let written = balance.written() + balance.ignored() + balance.superseded();
-    let sample = Sample { at: now(), accepted: balance.accepted, written, failed: balance.failed() };
+fn tell(pipeline: &BatchSql, takeovers: &Takeovers) {
+    let takeovers = takeovers.0.load(Ordering::Relaxed);
+    let sample = Sample { takeovers, ..Sample::of(&pipeline.balance()) };
     let _ = writeln!(std::io::stdout(), "{sample}");
 }

@@ -29,13 +29,21 @@ pub(super) struct Workers {
     started: usize,
     /// The dead letters of each.
     letters: Vec<PathBuf>,
+    /// Takeovers of those that were killed.
+    takeovers: u64,
 }
 
 impl Workers {
     /// Starts them, and waits until each has begun.
     pub(super) async fn start(folder: &Path, job: Job, count: u32) -> Result<Self> {
-        let mut workers =
-            Self { folder: folder.to_owned(), job, processes: Vec::new(), started: 0, letters: Vec::new() };
+        let mut workers = Self {
+            folder: folder.to_owned(),
+            job,
+            processes: Vec::new(),
+            started: 0,
+            letters: Vec::new(),
+            takeovers: 0,
+        };
         for _ in 0..count {
             let process = workers.process()?;
             workers.processes.push(process);
@@ -74,7 +82,9 @@ impl Workers {
 
     /// `kill -9` of one.
     pub(super) fn kill(&mut self, at: usize) -> Result<()> {
-        self.processes[at].kill()
+        self.processes[at].kill()?;
+        self.takeovers += takeovers(&self.processes[at].samples());
+        Ok(())
     }
 
     /// Another process in its place.
@@ -94,6 +104,12 @@ impl Workers {
     /// The files with their dead letters.
     pub(super) fn letters(&self) -> &[PathBuf] {
         &self.letters
+    }
+
+    /// Partitions that workers have taken over from others that were killed or paused. A worker tells it within a second, so one that
+    /// was killed may have had more.
+    pub(super) fn takeovers(&self) -> u64 {
+        self.takeovers + self.samples().iter().map(|samples| takeovers(samples)).sum::<u64>()
     }
 
     /// The samples of those that run.
@@ -131,4 +147,8 @@ impl Workers {
         let lines: Vec<&str> = text.lines().collect();
         format!("the last lines of the workers:\n{}", lines[lines.len().saturating_sub(LINES)..].join("\n"))
     }
+}
+
+fn takeovers(samples: &[Sample]) -> u64 {
+    samples.last().map_or(0, |last| last.takeovers)
 }
