@@ -52,8 +52,8 @@ impl<S: Sink, W: Writing<S>> Sink for Forwarding<S, W> {
         self.sink.sorts_by_key()
     }
 
-    fn prefers_large_batches(&self) -> bool {
-        self.sink.prefers_large_batches()
+    fn efficient_batch_rows(&self) -> usize {
+        self.sink.efficient_batch_rows()
     }
 
     fn is_atomic(&self) -> bool {
