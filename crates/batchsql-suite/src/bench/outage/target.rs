@@ -67,9 +67,10 @@ impl Target {
         let server = spawn_blocking(move || Server::start(kind, arguments)).await;
         let server = server.context("the server did not start; the reason is above")?;
         let dsn = server.dsn().to_owned();
-        match database {
-            DatabaseName::Mysql => drop(sqlx::query(CREATE).execute(&mut MySqlConnection::connect(&dsn).await?).await?),
-            _ => drop(sqlx::query(CREATE).execute(&mut PgConnection::connect(&dsn).await?).await?),
+        if database == DatabaseName::Mysql {
+            sqlx::query(CREATE).execute(&mut MySqlConnection::connect(&dsn).await?).await?;
+        } else {
+            sqlx::query(CREATE).execute(&mut PgConnection::connect(&dsn).await?).await?;
         }
         Ok(Self::Server(database, Arc::new(Mutex::new(server)), dsn))
     }
