@@ -39,6 +39,7 @@ mod outcome;
 mod password;
 mod pipeline;
 mod pipeline_events;
+mod queue;
 mod reporter;
 mod row;
 mod write;
@@ -93,6 +94,8 @@ pub use pipeline::steps::StepError;
 pub use pipeline_events::{
     BatchExecuted, BatchInfo, BatchSealed, BatchStarted, FlushReason, PipelineGauges, PoolState,
 };
+#[doc(hidden)]
+pub use queue::Queue;
 pub use reporter::{MetricsReporter, NoopReporter};
 pub use row::array::ArrayElement;
 pub use row::as_json::AsJson;

@@ -2,12 +2,11 @@
 //! settles.
 //! Must not know how blocks are made or read.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{EndedRows, ErrorClass, Outcome, RowReceipts, SharedRows, SinkError, StopReason};
+use batchsql_core::{EndedRows, ErrorClass, Outcome, Queue, RowReceipts, SharedRows, SinkError, StopReason};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -34,7 +33,7 @@ pub(crate) async fn run<S: Source>(
     let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
     state.hold(true);
     let at = Partition::new(context, state, source, ending);
-    let (window, sent, next_look) = (Window::default(), VecDeque::new(), Instant::now() + LOOK);
+    let (window, sent, next_look) = (Window::default(), Queue::new(), Instant::now() + LOOK);
     let feed = Feed { at, window, sent, table: None, next_look, has_refused: false };
     feed.run().await
 }
@@ -43,7 +42,7 @@ struct Feed<S> {
     at: Partition<S>,
     window: Window<StoredRows>,
     /// What is in flight, in the order in which it was submitted.
-    sent: VecDeque<Sent>,
+    sent: Queue<Sent>,
     /// The table as the pipeline shows it.
     table: Option<String>,
     /// When it looks again whether the table is parked, however much happens meanwhile.

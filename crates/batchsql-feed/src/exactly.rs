@@ -14,12 +14,11 @@
 //! When a reply is lost, the partition is claimed again: the position says whether the step was committed, and the new epoch
 //! keeps what is still under way from being committed later.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{
-    Claim, Claimed, ErrorClass, PartitionKey, Position, RowError, Rows, SharedRows, SinkError, Step, StopReason,
+    Claim, Claimed, ErrorClass, PartitionKey, Position, Queue, RowError, Rows, SharedRows, SinkError, Step, StopReason,
 };
 use tokio::sync::watch;
 
@@ -52,7 +51,7 @@ pub(crate) async fn run<S: Source>(
         key,
         owner: String::new(),
         position: None,
-        waiting: VecDeque::new(),
+        waiting: Queue::new(),
         passed: 0,
         is_blocked: false,
         is_blamed: false,
@@ -76,7 +75,7 @@ struct Feed<S> {
     owner: String,
     /// `None` until the partition is claimed.
     position: Option<Position>,
-    waiting: VecDeque<Waiting>,
+    waiting: Queue<Waiting>,
     /// Rows up to this one need not be written: the next step passes them.
     passed: u64,
     /// The row at the front cannot be written by this process.
@@ -389,7 +388,7 @@ impl<S: Source> Feed<S> {
         };
         let (mut sequences, mut misfits) = (Vec::new(), Vec::new());
         let most = pipeline.max_step_rows(schema);
-        'blocks: for waiting in &self.waiting {
+        'blocks: for waiting in self.waiting.iter() {
             let Waiting::Rows(stored, from) = waiting else { break };
             let views = stored.rows.rows();
             if views.schema() != schema || stored.is_refused() {

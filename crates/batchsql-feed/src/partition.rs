@@ -2,11 +2,10 @@
 //! stopping.
 //! Must not know how rows are written.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use batchsql_core::{DeadLetterLine, Outcome, Rows, StopReason};
+use batchsql_core::{DeadLetterLine, Outcome, Queue, Rows, StopReason};
 use tokio::sync::watch;
 
 use crate::context::{Context, Counts, Ending};
@@ -66,7 +65,7 @@ pub(crate) struct Partition<S> {
     ending: watch::Receiver<Ending>,
     schemas: watch::Receiver<()>,
     /// When the blocks that are not settled were stored, each by its last row.
-    times: VecDeque<(u64, SystemTime)>,
+    times: Queue<(u64, SystemTime)>,
     /// Repeats since the last row was settled.
     waits: u32,
     is_aside: bool,
@@ -88,7 +87,7 @@ impl<S: Source> Partition<S> {
             source,
             reading: Reading::Ready,
             ending,
-            times: VecDeque::new(),
+            times: Queue::new(),
             waits: 0,
             is_aside: false,
             rejections: Rejections::default(),

@@ -2,13 +2,15 @@
 //! no I/O.
 //! Must not know sources or the pipeline. Sequences rise, and may have holes between blocks.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::Range;
+
+use batchsql_core::Queue;
 
 /// The blocks of one partition between the last settled row and the last one that was read.
 #[derive(Debug)]
 pub(crate) struct Window<B> {
-    held: VecDeque<Held<B>>,
+    held: Queue<Held<B>>,
     in_flight: usize,
     failed: usize,
 }
@@ -101,7 +103,7 @@ impl<B> Held<B> {
 
 impl<B> Default for Window<B> {
     fn default() -> Self {
-        Self { held: VecDeque::new(), in_flight: 0, failed: 0 }
+        Self { held: Queue::new(), in_flight: 0, failed: 0 }
     }
 }
 
@@ -201,7 +203,7 @@ impl<B> Window<B> {
             return Vec::new();
         }
         let (mut keys, mut again) = (HashSet::new(), Vec::new());
-        for held in &mut self.held {
+        for held in self.held.iter_mut() {
             let Some(block) = &held.block else { continue };
             if keys.is_empty() && matches!(held.states, States::All(State::Ended | State::Gone)) {
                 continue;

@@ -3,11 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
     io,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -18,6 +15,7 @@ use crate::{
     fs::{Access, File},
     model::{FileKey, SchemaId, StoredBlock, Stream, TableId},
     quarantine,
+    ready::Ready,
     recovery::Gap,
     scan::{Found, Scanner},
     shared::Shared,
@@ -25,6 +23,9 @@ use crate::{
 
 /// How many files may disappear during one call.
 const MISSING_FILES: usize = 8;
+
+/// Blocks of a window whose memory is kept.
+const LEAST_WINDOW: usize = 16;
 
 /// Where a reader starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +112,11 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at Next::End, where this goes on")]
     pub fn next(&mut self) -> Result<Next, LogError> {
         let next = self.find_next();
-        if !matches!(next, Ok(Next::Block(_))) {
-            self.close_file();
+        match next {
+            Ok(Next::Block(_)) => {}
+            // Blocks that were read ahead follow as soon as rows are settled.
+            Ok(Next::WindowFull) => self.close_file(),
+            _ => self.go_idle(),
         }
         next
     }
@@ -172,8 +176,16 @@ impl Reader {
         self.expected = last + 1;
         self.window.push_back((first, last, bytes));
         self.window_bytes += bytes;
-        self.close_file();
+        self.go_idle();
         true
+    }
+
+    /// Keeps the place in the file, and nothing that was read ahead: there are as many readers as partitions.
+    fn go_idle(&mut self) {
+        self.close_file();
+        if let Some(open) = &mut self.open {
+            open.scanner.release();
+        }
     }
 
     /// Keeps the place in the file.
@@ -191,6 +203,10 @@ impl Reader {
             }
             self.window.pop_front();
             self.window_bytes -= bytes;
+        }
+        // What an outage needed: a block of one row fills little of the window.
+        if self.window.len() < self.window.capacity() / 4 {
+            self.window.shrink_to((2 * self.window.len()).max(LEAST_WINDOW));
         }
         if self.window_bytes >= self.shared.options.window_bytes && !self.window.is_empty() {
             return true;
@@ -332,33 +348,53 @@ impl Reader {
 
     /// Completes when [`next`](Self::next) may have something else to say than at its last call.
     pub fn ready(&self) -> Ready {
-        Ready { shared: Arc::clone(&self.shared), seen: self.seen }
+        Ready::new(Arc::clone(&self.shared), self.seen)
     }
 }
 
-/// Completes when there may be more to read; from [`Reader::ready`].
-///
-/// # Cancel safety
-///
-/// It can be dropped and made again.
-#[derive(Debug)]
-#[must_use = "it does nothing unless it is waited for"]
-pub struct Ready {
-    shared: Arc<Shared>,
-    seen: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{log::Log, model::Block, options::Options};
 
-impl Ready {
-    /// Blocks the thread; at most for `limit`. Returns whether there may be more to read.
-    pub fn wait(self, limit: Option<Duration>) -> bool {
-        self.shared.readable.wait_beyond(self.seen, limit)
-    }
-}
-
-impl Future for Ready {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.shared.readable.poll_beyond(self.seen, context) { Poll::Ready(()) } else { Poll::Pending }
+    /// There is a reader for each partition of each table.
+    #[test]
+    fn a_reader_with_nothing_to_read_keeps_no_bytes_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(Options::new(folder.path()).min_free_bytes(0).window_bytes(4 << 10)).unwrap();
+        let (table, schema) = (log.table("notes").unwrap(), log.schema(b"note").unwrap());
+        let append = || {
+            let block = Block { table, partition: 0, schema, count: 1, bytes: vec![1; 1_000] };
+            log.append(block).unwrap().wait().unwrap().first
+        };
+        let settle = |row| log.settle(table, 0, row..=row).unwrap();
+        let mut reader = log.reader(table, 0, From::Unsettled).unwrap();
+        let held = |reader: &Reader| reader.open.as_ref().map_or(0, |open| open.scanner.held());
+        let is_block = |next: Next, row: u64| matches!(next, Next::Block(block) if block.first == row);
+        (1..=5).for_each(|row| assert_eq!(append(), row));
+        (1..=4).for_each(|row| assert!(is_block(reader.next().unwrap(), row)));
+        assert_eq!(reader.next().unwrap(), Next::WindowFull);
+        assert!(held(&reader) >= 1_000, "the next block was read ahead");
+        settle(1);
+        assert!(is_block(reader.next().unwrap(), 5));
+        (2..=5).for_each(settle);
+        assert_eq!((reader.next().unwrap(), held(&reader)), (Next::End, 0));
+        // It goes on where it was, and takes what follows from memory.
+        append();
+        assert!(is_block(reader.next().unwrap(), 6) && held(&reader) >= 1_000);
+        append();
+        assert!(reader.pass(7, 7, 1_000));
+        assert_eq!(held(&reader), 0);
+        append();
+        assert!(is_block(reader.next().unwrap(), 8));
+        // A window of many small blocks.
+        (6..=8).for_each(settle);
+        let small = || Block { table, partition: 0, schema, count: 1, bytes: vec![1] };
+        let last = (0..40).map(|_| log.append(small()).unwrap().wait().unwrap().last).last().unwrap();
+        while let Next::Block(_) = reader.next().unwrap() {}
+        assert!(reader.window.capacity() >= 20, "{reader:?}");
+        (9..=last).for_each(settle);
+        while let Next::Block(_) = reader.next().unwrap() {}
+        assert!(reader.window.capacity() <= LEAST_WINDOW, "{reader:?}");
     }
 }

@@ -55,6 +55,17 @@ impl Scanner {
         self.offset = offset;
     }
 
+    /// Frees what was read ahead, and keeps the place. The next call reads it again.
+    pub(crate) fn release(&mut self) {
+        self.buffer = Vec::new();
+    }
+
+    /// Bytes of memory that hold a part of the file.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// The next record. The payloads that `is_wanted` chooses are read and checked. Each call moves forward or ends.
     pub(crate) fn next(&mut self, file: &dyn File, is_wanted: impl Fn(&Header) -> bool) -> io::Result<Found> {
         let offset = self.offset;

@@ -16,7 +16,6 @@
 //! the next pull                     open -              batch 2 is written: a2
 //! ```
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -24,6 +23,7 @@ use tokio::time::Instant;
 use crate::intake::group::Group;
 use crate::intake::open_batch::{OpenBatch, SealedBy};
 use crate::pipeline_events::FlushReason;
+use crate::queue::Queue;
 use crate::write::ids::GroupId;
 use crate::write::job::Job;
 
@@ -51,7 +51,7 @@ impl Order {
 #[repr(align(128))]
 pub(crate) struct Lane {
     pub(crate) open: Vec<OpenBatch>,
-    sealed: VecDeque<Job>,
+    sealed: Queue<Job>,
     pub(crate) accepted: u64,
 }
 
@@ -198,13 +198,13 @@ impl Lane {
 
     /// Takes the sealed batches for which `is_wanted` is true.
     pub(crate) fn take_sealed(&mut self, is_wanted: &dyn Fn(&Job) -> bool) -> Vec<Job> {
-        let (taken, kept) = std::mem::take(&mut self.sealed).into_iter().partition(is_wanted);
+        let (taken, kept): (Queue<Job>, _) = std::mem::take(&mut self.sealed).into_iter().partition(is_wanted);
         self.sealed = kept;
         Vec::from(taken)
     }
 
     /// The sealed batches, the oldest first.
-    pub(crate) fn sealed(&self) -> &VecDeque<Job> {
+    pub(crate) fn sealed(&self) -> &Queue<Job> {
         &self.sealed
     }
 

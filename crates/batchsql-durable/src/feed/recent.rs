@@ -1,11 +1,10 @@
 //! Owns the newest rows of a partition, which its feed takes from memory in place of reading them back from the log.
 //! Must not know the log or the feed.
 
-use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use batchsql_core::{Schema, SharedRows};
+use batchsql_core::{Queue, Schema, SharedRows};
 
 /// What a block takes in memory beside its values, and each of its columns: a lone submitter makes blocks of one row.
 const BLOCK_BYTES: usize = 256;
@@ -21,7 +20,7 @@ pub(crate) struct Recent {
 
 #[derive(Debug, Default)]
 struct Blocks {
-    queue: VecDeque<RecentBlock>,
+    queue: Queue<RecentBlock>,
     bytes: usize,
 }
 

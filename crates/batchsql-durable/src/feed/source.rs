@@ -107,6 +107,10 @@ impl LogSource {
 
 impl Source for LogSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
+        if self.next > *self.stream.appended.borrow() {
+            // The log may have rows that were not reported yet: they are about to come from memory.
+            return Ok(Next::Nothing);
+        }
         if let Some(block) = self.take_recent()? {
             self.next = block.last() + 1;
             return Ok(Next::Block(SourceBlock::of_rows(block.first, block.rows, block.time)));
@@ -210,4 +214,38 @@ fn source_gap(gap: &Gap) -> SourceGap {
         gap.first, gap.last
     );
     SourceGap::new(gap.first, gap.last, rows, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, RowBuffer, Schema, ValueRules};
+    use batchsql_feed::PartitionState;
+    use batchsql_log::{Block, Options};
+
+    use super::*;
+    use crate::feed::recent::Recent;
+
+    /// Between the sync of a group and its report. Each such read would search the file for the block.
+    #[tokio::test]
+    async fn rows_that_are_about_to_come_from_memory_are_not_read_from_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(Options::new(folder.path()).min_free_bytes(0)).unwrap();
+        let (table, schema) = (log.table("t").unwrap(), log.schema(b"t").unwrap());
+        let block = Block { table, partition: 0, schema, count: 1, bytes: vec![1; 100] };
+        let first = log.append(block).unwrap().await.unwrap().first;
+        let state = PartitionState::new("t", 0, 0);
+        let stream = Arc::new(Stream::begin_at(table, state, first, 0, Recent::new(1 << 20)));
+        let from = FromLog { log, accepts_gaps: false, claims: None };
+        let mut source = LogSource::new(Arc::new(from), Arc::clone(&stream));
+        assert!(matches!(source.next().await.unwrap(), Next::Nothing));
+
+        let of_rows = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        let mut rows = RowBuffer::new(&of_rows, ValueRules::default());
+        rows.push(&of_rows.row().set("id", 1_i64).unwrap().finish().unwrap()).unwrap();
+        stream.recent.push(RecentBlock { first, rows: rows.into_rows(), time: std::time::SystemTime::UNIX_EPOCH });
+        stream.append(first);
+        source.ready().await;
+        assert!(matches!(source.next().await.unwrap(), Next::Block(block) if block.last() == first));
+        assert!(matches!(source.next().await.unwrap(), Next::Nothing));
+    }
 }
