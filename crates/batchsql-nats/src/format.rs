@@ -16,6 +16,10 @@ pub(crate) const MOST_ITEMS: u32 = 1 << 20;
 /// The position of a row is the number of its item. So the bytes and headers of a message alone decide which items it has and
 /// which numbers they have: after a restart, with other settings too, a number must name the same item. Whether an item is a row
 /// may change with settings: what the position has passed stays as it was, and what is behind it is read with the new ones.
+///
+/// Items that are no rows are set aside. After [`isolation_budget`](batchsql_core::BatchSql::isolation_budget) of them that are JSON
+/// objects (default 256), without an item that is a row, the partition stops, and the rest stays in the stream: the fields or
+/// columns of this program are the likely cause.
 pub trait MessageFormat: fmt::Debug + Send + Sync + 'static {
     /// Opens a message. Items below `from` are known, and are left out. It may block for as long as the message needs.
     ///

@@ -1,5 +1,5 @@
 //! Owns a message of another publisher while it is read: its items as parts, each of which is rows of one schema, or items that are
-//! no rows. Must not know its format, or the stream.
+//! no rows; and when too many of them are none. Must not know its format, or the stream.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -16,6 +16,37 @@ const BYTES: usize = 1 << 20;
 /// message.
 const MOST_LETTERS: u32 = 1_000;
 
+/// Items that are JSON objects and no rows, behind the last item that was a row. If there are many, the fields or columns of the
+/// program are the likely cause, and not the items.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unmapped {
+    most: usize,
+    count: usize,
+}
+
+impl Unmapped {
+    /// So many of them are set aside.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, count: 0 }
+    }
+
+    /// The same, with none yet.
+    pub(crate) fn anew(self) -> Self {
+        Self::new(self.most)
+    }
+
+    pub(crate) fn count(self) -> usize {
+        self.count
+    }
+
+    /// Whether one more is set aside.
+    fn add(&mut self) -> bool {
+        let may_add = self.count < self.most;
+        self.count += usize::from(may_add);
+        may_add
+    }
+}
+
 /// A message whose items are read.
 pub(crate) struct OpenMessage {
     /// Its sequence in the stream.
@@ -25,8 +56,12 @@ pub(crate) struct OpenMessage {
     pub(crate) last: u32,
     /// What was read and not given away.
     pub(crate) parts: VecDeque<Part>,
-    message: OtherMessage,
-    subject: String,
+    /// As of what was read.
+    pub(crate) unmapped: Unmapped,
+    /// The first item that is past the limit of these, and why it is no row. Nothing is read from it on.
+    pub(crate) misfit: Option<(u32, String)>,
+    pub(crate) message: OtherMessage,
+    pub(crate) subject: String,
     /// The name and the incarnation of the source.
     source: String,
     items: Box<dyn MessageItems>,
@@ -63,16 +98,29 @@ impl Part {
 }
 
 impl OpenMessage {
-    /// `source`: its name and incarnation. `None`: the message has no items.
+    /// `source`: its name and incarnation. `unmapped`: of the messages before it. `None`: the message has no items.
     pub(crate) fn new(
         (sequence, time): (u64, SystemTime),
         (source, subject): (String, String),
         message: OtherMessage,
         items: Box<dyn MessageItems>,
+        unmapped: Unmapped,
     ) -> Option<Self> {
         let last = items.last()?;
-        let (parts, bad, is_over) = (VecDeque::new(), 0, false);
-        Some(Self { sequence, time, last, parts, message, subject, source, items, bad, is_over })
+        Some(Self {
+            sequence,
+            time,
+            last,
+            parts: VecDeque::new(),
+            unmapped,
+            misfit: None,
+            message,
+            subject,
+            source,
+            items,
+            bad: 0,
+            is_over: false,
+        })
     }
 
     pub(crate) fn payload_len(&self) -> usize {
@@ -84,39 +132,58 @@ impl OpenMessage {
         let mut reading = Reading { open: None, done: VecDeque::new(), bytes: 0 };
         let mut read = 0;
         while !self.is_over && read < ITEMS && reading.bytes < BYTES {
-            let Self { items, bad, message, subject, source, sequence, .. } = self;
+            let Self { items, unmapped, misfit, bad, message, subject, source, sequence, .. } = self;
             let mut take = |number: u32, text: &[u8], row: Result<DynRow, String>| {
-                let Err(reason) = row.and_then(|row| reading.push(number, &row, empty)) else { return };
+                if misfit.is_some() {
+                    return;
+                }
+                let Err(reason) = row.and_then(|row| reading.push(number, &row, empty)) else {
+                    *unmapped = unmapped.anew();
+                    return;
+                };
+                if is_object(text) && !unmapped.add() {
+                    *misfit = Some((number, reason));
+                    return;
+                }
                 *bad += 1;
                 let line = match *bad {
-                    bad if bad < MOST_LETTERS => Some((text, reason)),
+                    // The headers are those of the message, and would be in each of its letters.
+                    bad if bad < MOST_LETTERS => Some((text, None, reason)),
                     MOST_LETTERS => {
                         let why =
                             "is no row, and many before it are none: it and those behind it are in this message only";
-                        Some((&message.payload[..], format!("item {} {why}: {reason}", u64::from(number) + 1)))
+                        let reason = format!("item {} {why}: {reason}", u64::from(number) + 1);
+                        Some((&message.payload[..], message.headers.as_ref(), reason))
                     }
                     _ => None,
                 };
-                let letter = line.map(|(payload, reason)| {
+                let letter = line.map(|(payload, headers, reason)| {
                     let letter = ForeignLetter {
                         source,
                         subject,
                         sequence: *sequence,
                         item: Some(number),
                         reason: &reason,
-                        headers: message.headers.as_ref(),
+                        headers,
                         payload,
                     };
                     letter.line()
                 });
                 reading.reject(number, letter.unwrap_or_default());
             };
-            self.is_over = !items.next(&mut take);
+            let has_more = items.next(&mut take);
+            self.is_over = !has_more || self.misfit.is_some();
             read += 1;
         }
         reading.close();
         self.parts.extend(reading.done);
     }
+}
+
+/// Whether an item was meant as a row, whatever its fields are.
+fn is_object(item: &[u8]) -> bool {
+    item.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(item).is_ok()
 }
 
 struct Reading {
@@ -165,5 +232,76 @@ impl Reading {
             let last = first + u32::try_from(rows.len()).unwrap_or(u32::MAX) - 1;
             self.done.push_back(Part { first, last, what: Items::Rows(rows.into_rows()) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+    use batchsql_core::{ColumnType, TableName, ValueRules};
+
+    use super::*;
+
+    /// Each line; one that begins with a digit is a row.
+    struct Lines(Vec<String>, usize);
+
+    impl MessageItems for Lines {
+        fn last(&self) -> Option<u32> {
+            self.0.len().checked_sub(1).map(|last| last as u32)
+        }
+
+        fn next(&mut self, take: &mut crate::format::TakeItem<'_>) -> bool {
+            let Some(line) = self.0.get(self.1) else { return false };
+            let row = line.parse::<i64>().map_err(|_| "no number".to_owned());
+            let row = row.map(|id| schema().row().set("id", id).unwrap().finish().unwrap());
+            take(self.1 as u32, line.as_bytes(), row);
+            self.1 += 1;
+            true
+        }
+    }
+
+    fn schema() -> Schema {
+        Schema::builder("t").column("id", ColumnType::I64).build().unwrap()
+    }
+
+    fn read(text: &str, unmapped: Unmapped) -> OpenMessage {
+        let mut headers = HeaderMap::new();
+        headers.insert("Name-Of-Header", "v");
+        let message = OtherMessage::new(TableName::new("t"), Some(headers), text.to_owned().into());
+        let lines = Box::new(Lines(text.lines().map(str::to_owned).collect(), 0));
+        let at = (7, SystemTime::UNIX_EPOCH);
+        let mut open = OpenMessage::new(at, ("s".into(), "t.0".into()), message, lines, unmapped).unwrap();
+        open.read(&|schema| Ok(RowBuffer::new(schema, ValueRules::default())));
+        open
+    }
+
+    fn letters(open: &OpenMessage) -> Vec<String> {
+        let letters = open.parts.iter().filter_map(|part| match &part.what {
+            Items::Bad(letters) => Some(letters.lines().map(str::to_owned)),
+            Items::Rows(_) => None,
+        });
+        letters.flatten().collect()
+    }
+
+    #[test]
+    fn objects_that_are_no_rows_are_set_aside_up_to_a_limit() {
+        let open = read("{}\n{}\n1\n{}\n{\"a\":1}\nPING\n{} {}\n{}\n{}\n5\n", Unmapped::new(3));
+        let ends: Vec<_> = open.parts.iter().map(|part| (part.first, part.last)).collect();
+        assert_eq!(ends, [(0, 1), (2, 2), (3, 7)], "a row begins the count anew");
+        assert_eq!(open.misfit, Some((8, "no number".to_owned())));
+        assert_eq!(letters(&open).len(), 7, "what is no object does not count");
+        // The count goes on in the next message.
+        let open = read("{}\n5\n", open.unmapped);
+        assert_eq!((open.misfit.map(|(item, _)| item), open.parts.len()), (Some(0), 0));
+        let open = read("PING\n5\n{}\n", open.unmapped);
+        assert_eq!((open.misfit, open.parts.len(), open.unmapped.count()), (None, 3, 1));
+    }
+
+    #[test]
+    fn headers_are_in_the_letter_with_all_of_the_message_only() {
+        let open = read(&"x\n".repeat(1_200), Unmapped::new(3));
+        let letters = letters(&open);
+        let with: Vec<usize> = (0..letters.len()).filter(|index| letters[*index].contains("Name-Of-Header")).collect();
+        assert_eq!((letters.len(), with), (1_000, vec![999]));
     }
 }

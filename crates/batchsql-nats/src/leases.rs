@@ -4,7 +4,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use batchsql_core::{BatchSql, Claim, PartitionKey, Position, SinkError, StoredPosition, share_out};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 
 use crate::options::WorkerOptions;
 use crate::partitions::{Name, Partitions};
@@ -82,19 +84,21 @@ impl Leases<'_> {
         let WorkerOptions { source, owner, .. } = self.options;
         let stored = self.pipeline.positions(source).await.map_err(|error| error.to_string())?;
         let held: Vec<&StoredPosition> = stored.iter().filter(|stored| stored.owner.as_ref() == Some(owner)).collect();
-        let mut all = Ok(());
-        // Each of them may wait for a lock.
-        for some in held.chunks(self.pipeline.max_steps().max(1)) {
-            let released = join_all(some.iter().map(async |stored| self.release_cut_off(stored).await)).await;
-            all = released.into_iter().fold(all, Result::and);
-        }
-        all
+        let (release, end) = (|stored| self.release_free(stored), |stored| self.release_cut_off(stored));
+        release_each(&held, self.pipeline.max_steps(), release, end).await
     }
 
-    /// Gives a partition away whose last step may still hold its position.
+    /// Gives a partition away. False: it was not, for example because its last step still holds its position.
+    async fn release_free(&self, stored: &StoredPosition) -> bool {
+        let released = self.pipeline.release(&stored.position).await;
+        let failed = |error: &SinkError| {
+            tracing::debug!(%error, partition = %stored.key, "a position was not given away; ending the step that holds it");
+        };
+        released.inspect_err(failed).is_ok()
+    }
+
+    /// Gives a partition away whose last step still holds its position.
     async fn release_cut_off(&self, stored: &StoredPosition) -> Result<(), String> {
-        let Err(error) = self.pipeline.release(&stored.position).await else { return Ok(()) };
-        tracing::debug!(%error, partition = %stored.key, "a position is held by a step that was cut off; ending it");
         // A claim ends the session that holds it.
         let claimed = self.pipeline.claim(&stored.key, &Claim::of(&*self.options.owner)).await;
         match claimed.map_err(|error| error.to_string())?.position() {
@@ -170,4 +174,50 @@ impl Leases<'_> {
 
 fn find<'a>(stored: &'a [StoredPosition], key: &PartitionKey) -> Option<&'a StoredPosition> {
     stored.iter().find(|stored| stored.key == *key)
+}
+
+/// Releases all, so many at once, and only then those that were not in the other way. Each of those takes long, and the others do
+/// not wait for it.
+async fn release_each<T: Copy, R: Future<Output = bool>, E: Future<Output = Result<(), String>>>(
+    held: &[T],
+    at_once: usize,
+    release: impl Fn(T) -> R,
+    release_cut_off: impl Fn(T) -> E,
+) -> Result<(), String> {
+    let at_once = at_once.max(1);
+    let released = held.iter().map(|of| {
+        let (of, released) = (*of, release(*of));
+        async move { (of, released.await) }
+    });
+    let released: Vec<_> = released.collect();
+    let released: Vec<(T, bool)> = stream::iter(released).buffer_unordered(at_once).collect().await;
+    let left = released.into_iter().filter(|(_, is_released)| !is_released);
+    let ended: Vec<E> = left.map(|(of, _)| release_cut_off(of)).collect();
+    let ended: Vec<Result<(), String>> = stream::iter(ended).buffer_unordered(at_once).collect().await;
+    ended.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn partitions_that_are_free_do_not_wait_for_those_that_are_not() {
+        let calls = Mutex::new(Vec::new());
+        let release = async |number: u32| {
+            calls.lock().unwrap().push(("release", number));
+            number >= 3
+        };
+        let end = async |number: u32| {
+            calls.lock().unwrap().push(("end", number));
+            if number == 1 { Err("one".to_owned()) } else { Ok(()) }
+        };
+        let all = release_each(&[1, 2, 3, 4], 2, release, end).await;
+        assert_eq!(all, Err("one".to_owned()));
+        let calls = calls.into_inner().unwrap();
+        let ends = calls.iter().position(|(what, _)| *what == "end").unwrap();
+        assert_eq!((ends, calls.len()), (4, 6), "{calls:?}");
+    }
 }

@@ -30,6 +30,7 @@ pub(crate) struct ForeignLetter<'a> {
     /// The number of the item, from 0; `None`: all of the message.
     pub(crate) item: Option<u32>,
     pub(crate) reason: &'a str,
+    /// Of the message, if all of it is in the letter.
     pub(crate) headers: Option<&'a HeaderMap>,
     /// Of the message or the item.
     pub(crate) payload: &'a [u8],

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use batchsql_core::StopReason;
+use batchsql_core::{BatchSql, ColumnType, Schema, StopReason, TableName};
 use batchsql_feed::SourceError;
 
 use crate::blocks::Blocks;
 use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
-use crate::items::{Items, OpenMessage, Part};
+use crate::items::{Items, OpenMessage, Part, Unmapped};
 use crate::link::Link;
 use crate::message::Foreign;
 
-/// A message with more bytes is read on a thread that may block.
+/// A message with more bytes, or a compressed one, is read on a thread that may block.
 const INLINE: usize = 16 << 10;
 
 /// What a message of another publisher is.
@@ -30,8 +30,25 @@ pub(crate) struct Given {
     pub(crate) part: Part,
     pub(crate) message: u64,
     pub(crate) time: SystemTime,
+    /// As of what was read of the message.
+    pub(crate) unmapped: Unmapped,
     /// It is the last one.
     pub(crate) is_end: bool,
+}
+
+/// Where a message is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    Here,
+    MayBlock,
+}
+
+/// How many items of messages of other publishers may be no rows before one is: as many as rows that can never be written.
+pub(crate) fn unmapped_budget(pipeline: &BatchSql, table: &TableName) -> usize {
+    // It is the same for all columns that the rows of a table may have.
+    let schema = Schema::builder(table.clone()).column("id", ColumnType::I64).build().ok();
+    let rows = schema.and_then(|schema| pipeline.row_buffer(&schema).ok());
+    rows.map_or(1, |rows| pipeline.isolation_budget(rows.into_rows().rows()))
 }
 
 /// Opens a message; items below `from` are known.
@@ -40,10 +57,10 @@ pub(crate) async fn open(
     format: &Arc<dyn MessageFormat>,
     message: OtherMessage,
     (subject, sequence, time): (&str, u64, SystemTime),
-    from: u32,
+    (from, unmapped): (u32, Unmapped),
 ) -> Result<Opened, SourceError> {
     let (format, of_thread) = (Arc::clone(format), message.clone());
-    let opened = blocking(message.payload.len(), move || format.open(&of_thread, from)).await?;
+    let opened = call_on(thread_of(&message), move || format.open(&of_thread, from)).await?;
     let items = match opened {
         Ok(items) if items.last().is_none_or(|last| last < MOST_ITEMS) => items,
         Ok(_) => return Ok(Opened::Foreign(format!("it has more than {MOST_ITEMS} items"))),
@@ -53,14 +70,14 @@ pub(crate) async fn open(
         Err(why) => return Ok(Opened::Foreign(why)),
     };
     let source = (format!("{}:{}", link.name, link.incarnation), subject.to_owned());
-    let open = OpenMessage::new((sequence, time), source, message, items);
+    let open = OpenMessage::new((sequence, time), source, message, items, unmapped);
     Ok(open.map_or(Opened::Empty, |open| Opened::Items(Box::new(open))))
 }
 
 /// The next part of the message that is open. `None`: there is none.
 ///
 /// # Errors
-/// It cannot be given away now: then it stays.
+/// It cannot be given away: then it stays, unless its format has panicked.
 pub(crate) async fn next(
     slot: &mut Option<Box<OpenMessage>>,
     link: &Arc<Link>,
@@ -69,19 +86,28 @@ pub(crate) async fn next(
     let Some(mut open) = slot.take() else { return Ok(None) };
     if open.parts.is_empty() {
         let of_thread = Arc::clone(link);
-        open = blocking(open.payload_len(), move || {
+        open = call_on(thread_of(&open.message), move || {
             open.read(&|schema| of_thread.pipeline.row_buffer(schema));
             open
         })
         .await?;
     }
-    let (message, time, last) = (open.sequence, open.time, open.last);
+    let (message, time, last, unmapped) = (open.sequence, open.time, open.last, open.unmapped);
+    if open.parts.is_empty()
+        && let Some((item, reason)) = &open.misfit
+    {
+        let error = stop_at_misfit(&open, *item, reason);
+        *slot = Some(open);
+        return Err(error);
+    }
     // A format that has announced more items than it gives must not keep its message from ending.
     let nothing = || Part { first: last, last, what: Items::Bad(String::new()) };
     let part = open.parts.pop_front().unwrap_or_else(nothing);
     match &part.what {
         Items::Rows(rows) => {
             if let Err(Foreign { why, stop }) = blocks.refuse_counting(rows.rows().schema()) {
+                open.parts.push_front(part);
+                *slot = Some(open);
                 return Err(SourceError::stop(stop.unwrap_or(StopReason::Schema), why));
             }
         }
@@ -93,14 +119,31 @@ pub(crate) async fn next(
                 return Err(error);
             }
             let (count, path) = (part.last - part.first + 1, link.foreign.path().display().to_string());
-            tracing::warn!(message, count, path, "items of a message are no rows; they are written to a file");
+            tracing::warn!(
+                sequence = message,
+                count,
+                path,
+                "items of a message are no rows; they are written to a file"
+            );
         }
     }
     let is_end = part.last >= last;
     if !is_end {
         *slot = Some(open);
     }
-    Ok(Some(Given { part, message, time, is_end }))
+    Ok(Some(Given { part, message, time, unmapped, is_end }))
+}
+
+/// Too many items that are JSON objects are no rows.
+fn stop_at_misfit(open: &OpenMessage, item: u32, reason: &str) -> SourceError {
+    let (number, sequence, subject) = (u64::from(item) + 1, open.sequence, &open.subject);
+    let text = format!(
+        "{} items that are JSON objects and no rows were set aside, and no item was a row since; the next one is item {number} of \
+         message {sequence} of {subject}: {reason}; correct the fields and columns of the table and start the program again; the \
+         items wait in the stream",
+        open.unmapped.count()
+    );
+    SourceError::stop(StopReason::Schema, text)
 }
 
 /// Appends lines to the file of foreign messages.
@@ -117,12 +160,18 @@ pub(crate) async fn keep(link: &Arc<Link>, lines: String, what: &str) -> Result<
     }
 }
 
-/// Calls it here, or on a thread that may block if a message has many bytes.
-async fn blocking<T: Send + 'static>(
-    bytes: usize,
+/// A compressed message may have many times the bytes that it has in the stream.
+fn thread_of(message: &OtherMessage) -> Thread {
+    let mut headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let is_compressed = headers.any(|(name, _)| name.to_string().eq_ignore_ascii_case("Content-Encoding"));
+    if is_compressed || message.payload.len() > INLINE { Thread::MayBlock } else { Thread::Here }
+}
+
+async fn call_on<T: Send + 'static>(
+    thread: Thread,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, SourceError> {
-    if bytes <= INLINE {
+    if thread == Thread::Here {
         return Ok(call());
     }
     tokio::task::spawn_blocking(call).await.map_err(|error| has_no_thread(&error))
@@ -134,4 +183,27 @@ fn has_no_thread(error: &tokio::task::JoinError) -> SourceError {
         return SourceError::stop(StopReason::Defect, text);
     }
     SourceError::again(format!("the runtime ends: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn large_and_compressed_messages_are_read_on_a_thread_that_may_block() {
+        let thread = |bytes: usize, name: Option<&str>| {
+            let headers = name.map(|name| {
+                let mut headers = HeaderMap::new();
+                headers.insert(name, "gzip");
+                headers
+            });
+            thread_of(&OtherMessage::new(TableName::new("t"), headers, Bytes::from(vec![0; bytes])))
+        };
+        assert_eq!((thread(INLINE, None), thread(INLINE, Some("Other"))), (Thread::Here, Thread::Here));
+        assert_eq!(thread(INLINE + 1, None), Thread::MayBlock);
+        assert_eq!(thread(1, Some("content-encoding")), Thread::MayBlock);
+    }
 }

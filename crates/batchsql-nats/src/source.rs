@@ -22,7 +22,7 @@ use crate::acks::Acks;
 use crate::blocks::Blocks;
 use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
 use crate::held::{Held, HeldPart};
-use crate::items::{Items, OpenMessage};
+use crate::items::{Items, OpenMessage, Unmapped};
 use crate::letters::ForeignLetter;
 use crate::link::{Link, Reader, time};
 use crate::message::{Foreign, Header};
@@ -62,6 +62,10 @@ pub(crate) struct NatsSource {
     blocks: Blocks,
     /// A message of another publisher, some of whose items were not given away.
     open: Option<Box<OpenMessage>>,
+    /// Its sequence, also after an error has lost it: it is not acknowledged before its last part was given away.
+    unended: Option<u64>,
+    /// Items behind the last one that was a row.
+    unmapped: Unmapped,
     acks: Option<Acks>,
     /// How long the server waits for a sign of life of the worker that holds a message.
     ack_wait: Duration,
@@ -108,6 +112,7 @@ impl NatsSource {
         let may_write_again = matches!(guarantee, Guarantee::AtLeastOnce);
         Self {
             blocks: Blocks::new(table.clone(), may_write_again),
+            unmapped: Unmapped::new(others::unmapped_budget(&link.pipeline, &table)),
             link,
             subject,
             table,
@@ -124,6 +129,7 @@ impl NatsSource {
             delivered: 0,
             held: Held::default(),
             open: None,
+            unended: None,
             acks: None,
             ack_wait: Duration::ZERO,
         }
@@ -319,7 +325,8 @@ impl NatsSource {
         }
         let other = OtherMessage::new(self.table.clone(), message.headers.clone(), message.payload.clone());
         let at = (&*self.subject, sequence, time);
-        let opened = others::open(&self.link, &format, other, at, from).await.inspect_err(|_| self.reader = None)?;
+        let before = (from, self.unmapped);
+        let opened = others::open(&self.link, &format, other, at, before).await.inspect_err(|_| self.reader = None)?;
         match opened {
             Opened::Foreign(why) => self.set_aside(message, (sequence, time), &why).await,
             Opened::Empty => {
@@ -331,7 +338,7 @@ impl NatsSource {
                 if !self.begins(message, (sequence, time), last) {
                     return Ok(None);
                 }
-                self.open = Some(open);
+                (self.open, self.unended) = (Some(open), Some(sequence));
                 self.next_part().await
             }
         }
@@ -340,7 +347,11 @@ impl NatsSource {
     /// The next part of the message that is open.
     async fn next_part(&mut self) -> Result<Option<Next>, SourceError> {
         let given = others::next(&mut self.open, &self.link, &self.blocks).await?;
-        let Some(Given { part, message, time, is_end }) = given else { return Ok(None) };
+        let Some(Given { part, message, time, unmapped, is_end }) = given else { return Ok(None) };
+        self.unmapped = unmapped;
+        if is_end {
+            self.unended = None;
+        }
         let [first, last] = [part.first, part.last].map(|number| first_of(message) + u64::from(number));
         self.holds(HeldPart { message, last, bytes: part.bytes(), is_end });
         Ok(Some(match part.what {
@@ -474,8 +485,8 @@ impl Source for NatsSource {
         self.reached.settle(message_of(end), ended);
         let Some(acks) = &self.acks else { return Ok(()) };
         // A message that is open may have more rows than those that are held.
-        let open = self.open.as_ref().map_or(u64::MAX, |open| open.sequence);
-        let below = self.held.front().unwrap_or(open);
+        let unended = self.unended.unwrap_or(u64::MAX);
+        let below = self.held.front().unwrap_or(unended);
         let settled = acks.settle(below).await;
         settled.map_err(|error| {
             SourceError::again(format!("a message of {} cannot be acknowledged: {error}", self.subject))
@@ -515,7 +526,7 @@ impl Source for NatsSource {
         }
         self.reached.is_claimed();
         self.is_claimed = true;
-        self.open = None;
+        (self.open, self.unended, self.unmapped) = (None, None, self.unmapped.anew());
         (self.last, self.end) = (message, position);
         self.resumed = (message > 0).then_some(message);
         Ok(Begin::default())

@@ -1,9 +1,10 @@
 //! Messages of other publishers, with a format of the test: each line is the number of a row.
 
 use async_nats::jetstream::Context;
-use batchsql_core::{DynRow, Schema};
+use batchsql_core::{DynRow, Schema, StopReason};
 use batchsql_nats::{MessageFormat, MessageItems, OtherMessage, StreamOptions, TakeItem, WorkerOptions};
 
+use crate::outages::lock;
 use crate::support::{LIMIT, Target, context, lines, plain, publish, row, stream, until};
 
 /// A line of digits is a row, any other is none.
@@ -12,12 +13,24 @@ struct Numbers {
     schema: Schema,
     /// Messages with more lines are foreign.
     most: usize,
+    others: Others,
+}
+
+/// What becomes of lines that are no digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    None,
+    /// `{"7":0}` is a row too.
+    Rows,
+    /// A panic.
+    Panic,
 }
 
 struct NumberLines {
     schema: Schema,
     lines: Vec<String>,
     next: usize,
+    others: Others,
 }
 
 impl MessageFormat for Numbers {
@@ -28,7 +41,7 @@ impl MessageFormat for Numbers {
         if lines.len() > self.most {
             return Err("it has too many lines".to_owned());
         }
-        Ok(Box::new(NumberLines { schema: self.schema.clone(), lines, next: from as usize }))
+        Ok(Box::new(NumberLines { schema: self.schema.clone(), lines, next: from as usize, others: self.others }))
     }
 }
 
@@ -39,9 +52,14 @@ impl MessageItems for NumberLines {
 
     fn next(&mut self, take: &mut TakeItem<'_>) -> bool {
         let Some(line) = self.lines.get(self.next) else { return false };
-        let made: Result<DynRow, String> = match line.parse() {
-            Ok(id) => Ok(row(&self.schema, id, "other")),
-            Err(_) => Err("it is no number".to_owned()),
+        let number = match self.others {
+            Others::Rows => line.trim_start_matches("{\"").trim_end_matches("\":0}"),
+            _ => line,
+        };
+        let made: Result<DynRow, String> = match (number.parse(), self.others) {
+            (Ok(id), _) => Ok(row(&self.schema, id, "other")),
+            (Err(_), Others::Panic) => panic!("a format has a defect"),
+            (Err(_), _) => Err("it is no number".to_owned()),
         };
         take(self.next as u32, line.as_bytes(), made);
         self.next += 1;
@@ -50,7 +68,11 @@ impl MessageItems for NumberLines {
 }
 
 fn options(target: &Target, stream: &StreamOptions, is_exact: bool, most: usize) -> WorkerOptions {
-    let options = target.options(stream).format(Numbers { schema: plain("plain"), most });
+    with(target, stream, is_exact, Numbers { schema: plain("plain"), most, others: Others::None })
+}
+
+fn with(target: &Target, stream: &StreamOptions, is_exact: bool, format: Numbers) -> WorkerOptions {
+    let options = target.options(stream).format(format);
     if is_exact { options.exactly_once() } else { options }
 }
 
@@ -197,5 +219,71 @@ async fn a_message_is_not_acknowledged_before_its_last_item() {
     std::fs::remove_dir(&path).unwrap();
     let worker = target.worker(&context, options(&target, &stream, false, usize::MAX)).await;
     target.has("plain", &[0, 0, 1, 1, 2, 2, 3, 4]).await;
+    worker.close(LIMIT).await;
+}
+
+/// As when a publisher has other names of fields than the worker: they are not set aside one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_mapping_stops_the_partition() {
+    for is_exact in [false, true] {
+        let (context, stream, target) = (context().await, stream(1), Target::new().await);
+        stream.create(&context).await.unwrap();
+        let objects = |ids: std::ops::Range<i64>| ids.map(|id| format!("{{\"{id}\":0}}\n")).collect::<String>();
+        send(&context, &stream, format!("{}{}", numbers(0..3), objects(3..203))).await;
+        send(&context, &stream, format!("PING\n{}", objects(203..400))).await;
+        let sequence = crate::support::last(&context, &stream).await;
+        send(&context, &stream, numbers(400..410)).await;
+        let format = |others| Numbers { schema: plain("plain"), most: usize::MAX, others };
+        let worker = target.worker(&context, with(&target, &stream, is_exact, format(Others::None))).await;
+        until("it has stopped", async || !worker.stats().stopped.is_empty()).await;
+        let stopped = worker.stats().stopped.remove(0);
+        assert_eq!(stopped.kind, Some(StopReason::Schema), "{stopped}");
+        // Behind 200 in the message before, and a line that is no object.
+        let place = format!("the next one is item 58 of message {sequence} of");
+        assert!(stopped.reason.contains(&place) && stopped.reason.contains("it is no number"), "{stopped}");
+        target.has("plain", &[0, 1, 2]).await;
+        let path = target.path("dead-letters.ndjson.foreign");
+        assert_eq!(lines(&path).len(), 256 + 1, "{is_exact}");
+        assert_eq!(worker.stats().counts.dead_letters, 257);
+        let end = ((sequence << 20) + 56) as i64;
+        until("those before it have ended, and no others", async || {
+            let positions = worker.pipeline().positions(stream.name()).await.unwrap_or_default();
+            !is_exact || positions.iter().any(|of| of.position.sequence == end)
+        })
+        .await;
+        worker.close(LIMIT).await;
+
+        // With the right mapping the others are rows; at least once, all items of the message come again.
+        let worker = target.worker(&context, with(&target, &stream, is_exact, format(Others::Rows))).await;
+        let first = if is_exact { 259 } else { 203 };
+        target.has("plain", &(0..3).chain(first..410).collect::<Vec<_>>()).await;
+        assert!(worker.stats().stopped.is_empty());
+        worker.close(LIMIT).await;
+    }
+}
+
+/// The outcomes of its first rows come after the message was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_format_has_panicked_is_not_acknowledged() {
+    let (context, stream, target) = (context().await, stream(1), Target::new().await);
+    stream.create(&context).await.unwrap();
+    send(&context, &stream, numbers(0..1)).await;
+    let format = |others| Numbers { schema: plain("plain"), most: usize::MAX, others };
+    let worker = target.worker(&context, with(&target, &stream, false, format(Others::Panic))).await;
+    target.has("plain", &[0]).await;
+    let locked = lock(&target);
+    // Two parts.
+    send(&context, &stream, format!("{}bad\n", numbers(1..10_000))).await;
+    until("it has stopped", async || {
+        worker.stats().stopped.first().is_some_and(|of| of.kind == Some(StopReason::Defect))
+    })
+    .await;
+    drop(locked);
+    until("the first part is written", async || worker.stats().counts.written == 1 + 8_192).await;
+    worker.close(LIMIT).await;
+    let worker = target.worker(&context, with(&target, &stream, false, format(Others::None))).await;
+    let mut all: Vec<i64> = (1..8_193).chain(0..10_000).collect();
+    all.sort_unstable();
+    target.has("plain", &all).await;
     worker.close(LIMIT).await;
 }

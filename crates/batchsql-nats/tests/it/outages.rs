@@ -9,7 +9,7 @@ use crate::support::{LIMIT, Target, context, plain, publish, stream, until};
 use crate::visible::Observer;
 
 /// Nobody else writes the database until it is dropped, so no lease can be renewed.
-fn lock(target: &Target) -> batchsql_sqlite::rusqlite::Connection {
+pub(crate) fn lock(target: &Target) -> batchsql_sqlite::rusqlite::Connection {
     let conn = batchsql_sqlite::rusqlite::Connection::open(target.path("target.db")).unwrap();
     conn.busy_timeout(LIMIT).unwrap();
     conn.execute_batch("BEGIN EXCLUSIVE").unwrap();
