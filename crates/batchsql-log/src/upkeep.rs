@@ -219,7 +219,9 @@ fn lacks_space(engine: &Engine) -> bool {
 
 /// The disk takes no more rows.
 fn is_out_of_space(engine: &Engine) -> bool {
-    match engine.shared.intake().full {
+    // The file system may take long to answer, and nobody can append while the lock is held.
+    let full = engine.shared.intake().full;
+    match full {
         Some(Full::NoSpace) => true,
         Some(Full::MinFree) => is_low(&engine.shared.options),
         Some(Full::Failing) | None => false,

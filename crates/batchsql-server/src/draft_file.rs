@@ -1,16 +1,18 @@
 //! Owns files that get their name when they are complete and on disk: an error leaves nothing, and never a part of one.
 //! Must not know what is in them.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::private_file;
 
-/// Names that are tried for a file without its name; those of killed programs are taken.
+/// Names that are tried for a file without its name; those of other programs are taken.
 const TRIES: u32 = 100;
 
-/// A file in the folder of its later name, for its owner only. It is removed when this is dropped.
+/// A file in the folder of its later name, for its owner only. It is locked, so that others know that it is not abandoned, and
+/// removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct DraftFile {
     path: PathBuf,
@@ -19,24 +21,28 @@ pub(crate) struct DraftFile {
 }
 
 impl DraftFile {
-    /// Makes it empty, as `NAME.PROCESS-NUMBER.tmp`. Only a kill leaves it there.
+    /// Makes it empty, as `NAME.PROCESS-NUMBER.tmp`. Only a kill leaves it there, until the next one for this name is made.
     ///
     /// # Errors
     /// It cannot be made.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        remove_abandoned(path);
         let process = std::process::id();
         for number in 0..TRIES {
             let mut temporary = path.as_os_str().to_owned();
             temporary.push(format!(".{process}-{number}.tmp"));
             let temporary = PathBuf::from(temporary);
             match private_file::open(OpenOptions::new().write(true).create_new(true), &temporary) {
-                Ok(file) => return Ok(Self { path: path.to_owned(), temporary, file }),
+                Ok(file) if is_ours(&file, &temporary)? => {
+                    return Ok(Self { path: path.to_owned(), temporary, file });
+                }
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }
         }
         let text =
-            format!("there are {TRIES} files {}.{process}-*.tmp of killed programs; remove them", path.display());
+            format!("there are {TRIES} files {}.{process}-*.tmp; remove those of killed programs", path.display());
         Err(io::Error::other(text))
     }
 
@@ -51,8 +57,12 @@ impl DraftFile {
     /// Gives it its name, when it is on disk.
     ///
     /// # Errors
-    /// `AlreadyExists`: somebody has made a file with the name meanwhile; it stays. Or the disk refuses it.
-    pub(crate) fn publish(mut self) -> io::Result<()> {
+    /// `AlreadyExists`: somebody has made a file with the name meanwhile; it stays. Or the disk refuses it: then nothing has the name.
+    pub(crate) fn publish(self) -> io::Result<()> {
+        self.publish_by(sync_folder)
+    }
+
+    fn publish_by(mut self, sync_folder: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         self.file.sync_all()?;
         match fs::hard_link(&self.temporary, &self.path) {
             // The other name goes when this is dropped.
@@ -62,7 +72,9 @@ impl DraftFile {
             Err(_) if is_taken(&self.path)? => return Err(ErrorKind::AlreadyExists.into()),
             Err(_) => self.rename()?,
         }
-        sync_folder(&self.path)
+        sync_folder(&self.path).inspect_err(|_| {
+            let _ = fs::remove_file(&self.path);
+        })
     }
 
     /// As [`publish`](Self::publish), in place of a file that has the name.
@@ -99,6 +111,45 @@ impl Drop for DraftFile {
     }
 }
 
+/// Locks a file that was just made. False: somebody has taken it for an abandoned one before.
+fn is_ours(file: &File, path: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => is_taken(path),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        // A file system without locks: nobody can take it for an abandoned one.
+        Err(TryLockError::Error(_)) => Ok(true),
+    }
+}
+
+/// Removes the files for this name that killed programs have left. Their processes are not asked for: in a container each has the
+/// same number. What cannot be removed stays.
+pub(crate) fn remove_abandoned(path: &Path) {
+    let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(folder_of(path))) else { return };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !is_temporary(&entry.file_name(), name) {
+            continue;
+        }
+        let temporary = entry.path();
+        // The lock is held until the file is gone.
+        let Ok(file) = OpenOptions::new().write(true).open(&temporary) else { continue };
+        if file.try_lock().is_ok() {
+            let _ = fs::remove_file(&temporary);
+        }
+    }
+}
+
+/// Whether it is `NAME.PROCESS-NUMBER.tmp`.
+fn is_temporary(file: &OsStr, name: &OsStr) -> bool {
+    let rest = file.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+    let numbers = rest.and_then(|rest| rest.strip_prefix(b".")?.strip_suffix(b".tmp"));
+    numbers.is_some_and(|numbers| {
+        let mut parts = numbers.split(|byte| *byte == b'-');
+        let mut is_number = || parts.next().is_some_and(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit));
+        is_number() && is_number() && parts.next().is_none()
+    })
+}
+
 /// Whether something has the name, also a link to nothing.
 fn is_taken(path: &Path) -> io::Result<bool> {
     match path.symlink_metadata() {
@@ -113,8 +164,11 @@ fn is_taken(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// The disk refuses it.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -138,15 +192,49 @@ mod tests {
         drop(dropped);
         assert_eq!(names(folder.path()), Vec::<String>::new());
 
-        // One that was killed had the same number.
-        let killed = DraftFile::create(&path).unwrap();
+        // One that is being written stays, also with the same number of the process.
+        let other = DraftFile::create(&path).unwrap();
         let mut whole = DraftFile::create_new(&path).unwrap();
         whole.write_all(b"all").unwrap();
+        assert_eq!(names(folder.path()).len(), 2);
         whole.publish().unwrap();
-        drop(killed);
+        drop(other);
         assert_eq!((names(folder.path()), fs::read(&path).unwrap()), (vec!["a".to_owned()], b"all".to_vec()));
         #[cfg(unix)]
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
+    }
+
+    /// In a container each program has the same number.
+    #[test]
+    fn files_of_killed_programs_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let others = ["a.1-2-3.tmp", "a.1.tmp", "a.x-1.tmp", "ab.1-0.tmp", "b.1-0.tmp"];
+        others.iter().for_each(|other| fs::write(folder.path().join(other), "theirs").unwrap());
+        for process in [1, std::process::id()] {
+            (0..TRIES).for_each(|number| {
+                fs::write(folder.path().join(format!("a.{process}-{number}.tmp")), "a value").unwrap();
+            });
+        }
+        let draft = DraftFile::create(&path).unwrap();
+        assert_eq!(names(folder.path()).len(), others.len() + 1);
+        remove_abandoned(&path);
+        assert!(draft.temporary.exists(), "it is in use");
+        drop(draft);
+        assert_eq!(names(folder.path()), others);
+    }
+
+    #[test]
+    fn a_file_whose_name_may_not_be_on_disk_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let draft = DraftFile::create_new(&path).unwrap();
+        let failing = |path: &Path| {
+            assert!(path.exists());
+            Err(io::Error::other("the disk fails"))
+        };
+        assert_eq!(draft.publish_by(failing).unwrap_err().to_string(), "the disk fails");
+        assert_eq!(names(folder.path()), Vec::<String>::new());
     }
 
     #[test]

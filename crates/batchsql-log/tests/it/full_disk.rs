@@ -1,5 +1,7 @@
 //! A disk that is full, wherever the log meets it: what is settled gives way to new rows, and nothing is lost.
 
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use batchsql_log::{Block, SyncPolicy};
@@ -282,4 +284,33 @@ fn kept_rows_give_way_on_a_disk_that_others_fill() {
         opened.log.sync().wait().expect("synced");
         assert_eq!(opened.log.stats().trimmed, before + 1);
     }
+}
+
+/// Whoever appends is answered at once while the writer asks for the free space, which may take long on a network.
+#[test]
+fn nobody_waits_for_the_answer_how_much_space_is_free() {
+    let sim = Sim::new(1);
+    sim.set_free(Some(0));
+    let opened = open(options(&sim).min_free_bytes(1 << 20));
+    opened.log.sync().wait().expect("synced");
+    let mut answers = Vec::new();
+    thread::scope(|scope| {
+        let mut held = sim.hold_free_bytes();
+        scope.spawn(|| opened.log.sync().wait());
+        // Of two questions in a row one asks whether files give way.
+        for round in 0..2 {
+            held.wait();
+            let (answer, answered) = channel();
+            let block = opened.block(1, 10);
+            let log = &opened.log;
+            scope.spawn(move || {
+                let _ = answer.send(log.append(block).map(drop).map_err(|refused| refused.error.is_full()));
+            });
+            answers.push(answered.recv_timeout(LIMIT));
+            let next = (round == 0).then(|| sim.hold_free_bytes());
+            held.wait();
+            held = next.unwrap_or(held);
+        }
+    });
+    assert_eq!(answers, [Ok(Err(true)), Ok(Err(true))]);
 }

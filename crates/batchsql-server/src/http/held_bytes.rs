@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn client() -> Client {
-        Client { token: String::new(), address: [127, 0, 0, 1].into() }
+        Client::new(String::new(), [127, 0, 0, 1].into())
     }
 
     fn all_for_one(bytes: usize) -> HeldBytes {

@@ -12,16 +12,37 @@
 //! ```
 //!
 //! A client that holds more than a single request may leaves a quarter of all memory to others, also while its bodies stand still.
+//! A request that must leave it is not in the way of those that need not. It does not wait for ever: when other requests of its client
+//! have ended, it need not either.
+//!
+//! ```text
+//! of 16, one request may have 4, free 5    c holds 3 and wants 3 more: it waits, and d, which holds 3, gets 1
+//! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The bits of an IPv6 address that are not the network of a client, which has all addresses of it.
+const INTERFACE: u128 = u64::MAX as u128;
 
 /// Who sends requests. Clients behind one proxy are told apart by their tokens, and those with one token by their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Client {
-    /// The name of its token; empty if none is needed.
-    pub(crate) token: String,
-    pub(crate) address: IpAddr,
+    token: String,
+    /// Of IPv6 the network, a /64.
+    address: IpAddr,
+}
+
+impl Client {
+    /// `token` is the name of its token, empty if none is needed.
+    pub(crate) fn new(token: String, address: IpAddr) -> Self {
+        // An IPv4 address may come as an IPv6 one.
+        let address = match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !INTERFACE).into(),
+            address => address,
+        };
+        Self { token, address }
+    }
 }
 
 /// The place of a request in the line, by its arrival.
@@ -105,10 +126,14 @@ impl<W> HeldLine<W> {
         self.clients.get(client).copied().unwrap_or(0)
     }
 
-    fn may_have(&self, waiting: &Waiting<W>) -> bool {
+    /// What must be free when the request has got what it wants.
+    fn left_to_others(&self, waiting: &Waiting<W>) -> usize {
         let after = self.held_by(&waiting.client) + waiting.more;
-        let left_to_others = if after <= self.own { 0 } else { self.all / 4 };
-        waiting.more + left_to_others <= self.free
+        if after <= self.own { 0 } else { self.all / 4 }
+    }
+
+    fn may_have(&self, waiting: &Waiting<W>) -> bool {
+        waiting.more + self.left_to_others(waiting) <= self.free
     }
 
     /// Answers requests as far as there is memory. If nobody would give any back, one of them is refused.
@@ -117,8 +142,12 @@ impl<W> HeldLine<W> {
             let waiting = || self.line.iter().filter(|(_, waiting)| waiting.answer.is_none());
             let rank = |ticket: &Ticket, waiting: &Waiting<W>| (self.held_by(&waiting.client), *ticket);
             let Some((_, first)) = waiting().map(|(ticket, waiting)| rank(ticket, waiting)).min() else { return };
+            // What others must leave is for these.
+            let small = waiting().filter(|(_, waiting)| self.left_to_others(waiting) == 0);
+            let first_small = small.map(|(ticket, waiting)| rank(ticket, waiting)).min().map(|(_, ticket)| ticket);
             let may_go = |(ticket, waiting): &(&Ticket, &Waiting<W>)| {
-                (**ticket == first || waiting.held > 0) && self.may_have(waiting)
+                let is_first = **ticket == first || Some(**ticket) == first_small;
+                (is_first || waiting.held > 0) && self.may_have(waiting)
             };
             let next = waiting().filter(may_go).map(|(ticket, waiting)| rank(ticket, waiting)).min();
             if let Some((_, next)) = next {
@@ -164,7 +193,7 @@ mod tests {
     use super::*;
 
     fn client(name: &str) -> Client {
-        Client { token: name.to_owned(), address: [127, 0, 0, 1].into() }
+        Client::new(name.to_owned(), [127, 0, 0, 1].into())
     }
 
     /// A request with its units.
@@ -259,6 +288,38 @@ mod tests {
         let (ticket, _) = table.requests[large].waits.take().unwrap();
         assert!(!table.line.leave(ticket));
         assert_eq!(table.answer(small), GRANTED);
+    }
+
+    /// What a client must leave to others is there for them.
+    #[test]
+    fn a_request_that_must_leave_a_quarter_is_not_in_the_way_of_small_clients() {
+        let mut table = Table::new(16, 4);
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| table.request(name));
+        assert_eq!([(a, 4), (b, 1), (c, 3), (d, 3)].map(|(one, units)| table.grow(one, units)), [GRANTED; 4]);
+        let [more_of_c, more_of_d, much_of_d, small] = ["c", "d", "d", "e"].map(|name| table.request(name));
+        assert_eq!((table.line.free, table.grow(more_of_c, 3)), (5, None), "2 would be left");
+        assert_eq!(table.grow(more_of_d, 1), GRANTED);
+        // It must leave a quarter too, and comes behind c.
+        table.give_back(b);
+        table.give_back(more_of_d);
+        assert_eq!((table.line.free, table.grow(much_of_d, 2)), (6, None), "4 would be left");
+        assert_eq!((table.grow(small, 4), table.line.free), (GRANTED, 2));
+        // It wants more than is free: those that come later wait for it, as ever.
+        let (large, late) = (table.request("f"), table.request("g"));
+        assert_eq!((table.grow(large, 3), table.grow(late, 1)), (None, None));
+        table.give_back(small);
+        assert_eq!([large, late, more_of_c, much_of_d].map(|one| table.answer(one)), [GRANTED, GRANTED, None, None]);
+        [a, large, late].into_iter().for_each(|one| table.give_back(one));
+        assert_eq!([more_of_c, much_of_d].map(|one| table.answer(one)), [GRANTED, GRANTED]);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let of = |address: &str| Client::new("a".to_owned(), address.parse().unwrap());
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff:ffff:ffff:ffff"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("::ffff:192.0.2.1"), of("::ffff:192.0.2.2"));
     }
 
     /// However many requests a client has, and whether they go on or not.

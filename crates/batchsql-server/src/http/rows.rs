@@ -178,7 +178,7 @@ fn too_large(limit: u64, name: &str) -> String {
 impl Asked<'_> {
     async fn answer(self, shared: &Shared, peer: SocketAddr, body: BodyDataStream) -> Response<Body> {
         let Self { token, target, wait, form, coding, key } = self;
-        let client = Client { token: token.to_owned(), address: peer.ip() };
+        let client = Client::new(token.to_owned(), peer.ip());
         let mut reading = reading(shared, client, target, wait, key);
         let stopped = read(shared, &mut reading, form, coding, body).await.err();
         reading.await_outcomes().await;

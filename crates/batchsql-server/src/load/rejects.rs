@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::draft_file::{DraftFile, sync_folder};
+use crate::draft_file::{DraftFile, remove_abandoned, sync_folder};
 use crate::load::layout::Done;
 use crate::private_file;
 
@@ -114,6 +114,7 @@ impl Rejects {
 /// Puts this content in place of the file, as a whole. Without content there is no file.
 fn replace(path: &Path, content: &str) -> io::Result<()> {
     if content.is_empty() {
+        remove_abandoned(path);
         std::fs::remove_file(path)?;
         return sync_folder(path);
     }
@@ -152,14 +153,19 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"line\":11");
         std::fs::write(&path, text).unwrap();
+        // So was a run that made the file anew.
+        let abandoned = folder.path().join("rejects.ndjson.1-0.tmp");
+        std::fs::write(&abandoned, "a value").unwrap();
         let mut again = open(8);
         assert_eq!(again.count, 2);
+        assert!(!abandoned.exists(), "it has values that nobody else removes");
         again.add(&[record(9)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let numbers: Vec<u64> = text.lines().map(|line| serde_json::from_str::<Reject>(line).unwrap().record).collect();
         assert_eq!(numbers, [3, 7, 9]);
+        std::fs::write(&abandoned, "a value").unwrap();
         assert_eq!(open(0).count, 0);
-        assert!(!path.exists(), "a load that begins anew");
+        assert!(!path.exists() && !abandoned.exists(), "a load that begins anew");
     }
 
     #[test]

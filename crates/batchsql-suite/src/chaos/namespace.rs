@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The first of the addresses for measurements of networks, 198.18.0.0/15, of which a link has four.
 const FIRST: u32 = 0xc612_0000;
@@ -16,15 +16,19 @@ const LINKS: u32 = 1 << 15;
 /// Lives until its input ends, in the namespace.
 const HOLD: &str = "echo ready; exec cat > /dev/null";
 
-/// A namespace with one link to that of this program. It goes away when this is dropped or this program ends, in whatever way, and
-/// the link with it.
+/// A namespace with one link to that of this program. It goes away when this is dropped or this program ends, and the link with it.
+/// After a kill of this program in a silence, connections keep both until the system gives them up.
 #[derive(Debug)]
 pub(super) struct Namespace {
-    holder: Child,
+    holder: Holder,
     /// The names and addresses of the link: on the side of this program, and in the namespace.
     outer: Side,
     inner: Side,
 }
+
+/// A process in the namespace, which ends when this is dropped.
+#[derive(Debug)]
+struct Holder(Child);
 
 #[derive(Debug)]
 struct Side {
@@ -41,6 +45,56 @@ impl Side {
         // An interface has a name of at most 15 characters.
         Self { name: format!("bsql{number}n{side}"), address, hardware: format!("02:62:73:{side:02x}:{c:02x}:{d:02x}") }
     }
+
+    /// Whether this program's side has an interface of this name.
+    fn is_there(&self) -> bool {
+        Path::new("/sys/class/net").join(&self.name).exists()
+    }
+}
+
+impl Holder {
+    fn start() -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", HOLD]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut holder = Self(command.spawn().context("cannot run the program unshare")?);
+        let mut line = String::new();
+        let output = holder.0.stdout.take().context("its output is piped")?;
+        let is_ready = BufReader::new(output).read_line(&mut line).is_ok() && line.trim() == "ready";
+        ensure!(is_ready, "cannot make a network namespace, which needs root");
+        Ok(holder)
+    }
+
+    fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Makes a link to its namespace, with the first number from `first` on that is free.
+    fn link(&self, first: u32) -> Result<(Side, Side)> {
+        let id = self.id().to_string();
+        for number in (0..LINKS).map(|next| (first % LINKS + next) % LINKS) {
+            let (outer, inner) = (Side::new(number, 0), Side::new(number, 1));
+            if outer.is_there() {
+                continue;
+            }
+            let link = ["link", "add", &outer.name, "address", &outer.hardware, "type", "veth"];
+            let peer = ["peer", "name", &inner.name, "address", &inner.hardware, "netns", &id];
+            match run(Command::new("ip").args(link).args(peer)) {
+                Ok(()) => return Ok((outer, inner)),
+                // Another program has just made it.
+                Err(_) if outer.is_there() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bail!("all {LINKS} links are in use; remove those of programs that have ended with `ip link del`")
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // The end of its input ends it.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 impl Namespace {
@@ -51,28 +105,19 @@ impl Namespace {
     pub(super) fn new() -> Result<Self> {
         // Several programs may run on a machine.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = (std::process::id() * 16 + NEXT.fetch_add(1, Ordering::Relaxed)) % LINKS;
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", HOLD])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .context("cannot run the program unshare")?;
-        let mut line = String::new();
-        let output = holder.stdout.take().context("its output is piped")?;
-        let is_ready = BufReader::new(output).read_line(&mut line).is_ok() && line.trim() == "ready";
-        let namespace = Self { holder, outer: Side::new(number, 0), inner: Side::new(number, 1) };
-        ensure!(is_ready, "cannot make a network namespace, which needs root");
+        Self::with_link(std::process::id() * 16 + NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn with_link(first: u32) -> Result<Self> {
+        let holder = Holder::start()?;
+        let (outer, inner) = holder.link(first)?;
+        let namespace = Self { holder, outer, inner };
         namespace.connect()?;
         Ok(namespace)
     }
 
     fn connect(&self) -> Result<()> {
-        let (outer, inner, id) = (&self.outer, &self.inner, self.holder.id().to_string());
-        let link = ["link", "add", &outer.name, "address", &outer.hardware, "type", "veth"];
-        let peer = ["peer", "name", &inner.name, "address", &inner.hardware, "netns", &id];
-        run(Command::new("ip").args(link).args(peer))?;
+        let (outer, inner) = (&self.outer, &self.inner);
         for (side, other) in [(outer, inner), (inner, outer)] {
             let ip = |args: &[&str]| run(self.command_on(side, "ip").args(args));
             ip(&["address", "add", &format!("{}/30", side.address), "dev", &side.name])?;
@@ -93,10 +138,11 @@ impl Namespace {
         self.on_both(&["qdisc", "del"], &["root"])
     }
 
+    /// Also on the second side if the first one fails.
     fn on_both(&self, before: &[&str], after: &[&str]) -> Result<()> {
-        [&self.outer, &self.inner]
-            .into_iter()
-            .try_for_each(|side| run(self.command_on(side, "tc").args(before).args(["dev", &side.name]).args(after)))
+        let on = |side: &Side| run(self.command_on(side, "tc").args(before).args(["dev", &side.name]).args(after));
+        let (outer, inner) = (on(&self.outer), on(&self.inner));
+        outer.and(inner)
     }
 
     /// Whether nothing is on its way any more: no process has a connection, and the system has sent the rest of those that were
@@ -126,11 +172,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Connections of a writer that was killed keep a namespace, but not its link.
+        // After a silence, connections of a writer that was killed keep the namespace until the system gives them up. Without this
+        // its link would stay as long.
         let _ = Command::new("ip").args(["link", "del", &self.outer.name]).stderr(Stdio::null()).status();
-        // The end of its input ends it.
-        drop(self.holder.stdin.take());
-        let _ = self.holder.wait();
     }
 }
 
@@ -212,6 +256,38 @@ mod tests {
         assert!(Path::new(&link).exists());
         drop(namespace);
         assert!(!Path::new(&link).exists(), "the link goes with the namespace");
+    }
+
+    #[test]
+    fn a_number_that_is_in_use_is_not_taken_again() {
+        let first = match Namespace::new() {
+            Ok(namespace) => namespace,
+            Err(error) => return skip(&format!("{error:#}")),
+        };
+        let number: u32 = first.outer.name["bsql".len()..].split('n').next().unwrap().parse().unwrap();
+        let second = Namespace::with_link(number).unwrap();
+        assert!(first.outer.name != second.outer.name && first.outer.address != second.outer.address, "{second:?}");
+        drop(second);
+        assert!(first.outer.is_there());
+    }
+
+    /// A side that cannot be changed must not keep the other one silent.
+    #[test]
+    fn both_sides_are_tried() {
+        let namespace = match Namespace::new() {
+            Ok(namespace) => namespace,
+            Err(error) => return skip(&format!("{error:#}")),
+        };
+        let is_silent = || {
+            let output =
+                namespace.command("tc").args(["qdisc", "show", "dev", &namespace.inner.name]).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("blackhole")
+        };
+        namespace.silence().unwrap();
+        assert!(is_silent());
+        run(Command::new("tc").args(["qdisc", "del", "dev", &namespace.outer.name, "root"])).unwrap();
+        assert!(namespace.resume().is_err());
+        assert!(!is_silent());
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
-use batchsql::{BatchSql, DynSink, FeedProgress, MetricsReporter, PipelineConfig};
+use batchsql::{BatchSql, FeedProgress, MetricsReporter, PipelineConfig};
 use batchsql_nats::Worker;
 use tokio::time::interval;
 
 use super::job::{Job, STATEMENT, Sabotage};
-use super::unfenced::Unfenced;
+use super::unfenced::unfenced;
 use crate::chaos::job::Pool;
 use crate::chaos::job_file;
 use crate::chaos::sample::Sample;
@@ -43,7 +43,7 @@ pub(super) async fn run(file: &Path) -> Result<()> {
     let target = Target { database: job.database, dsn: &job.dsn, pool: Pool::Own, tables: &job.tables };
     let sink = sinks::open(target, None)?;
     let sink = match job.sabotage {
-        Some(Sabotage::Unfenced) => DynSink::new(Unfenced(sink)),
+        Some(Sabotage::Unfenced) => unfenced(sink),
         None => sink,
     };
     let takeovers = Takeovers::default();
