@@ -128,7 +128,7 @@ mod tests {
         let mut copies = 0;
         while queue.len() > 3 {
             let before = queue.capacity();
-            if queue.len() % 2 == 0 {
+            if queue.len().is_multiple_of(2) {
                 queue.pop_front()
             } else {
                 queue.remove(0)
