@@ -2,7 +2,8 @@
 //! itself, and no row is told as written.
 
 use batchsql_core::{
-    Attempt, BatchSql, Claim, ColumnType, Conflict, ErrorClass, Schema, SharedRows, Sink, SinkError, Step, Written,
+    Action, Attempt, BatchSql, Claim, ColumnType, Conflict, ErrorClass, Expr, Schema, SharedRows, Sink, SinkError,
+    Step, Written,
 };
 use batchsql_postgres::sqlx::postgres::PgSslMode;
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
@@ -140,22 +141,26 @@ async fn a_batch_whose_transaction_is_lost_is_not_told_as_written() {
     let in_pieces = || (1..700).chain([MARKED]).collect::<Vec<i64>>();
     let twice = || vec![MARKED, 8, MARKED];
     let (none, replace) = (Conflict::none, || Conflict::replace(["id"]));
+    let sum = || Conflict::update(["id"]).set("n", Expr::raw("{old} + {new}"));
     let cases = [
         // The first statement is gone, and the last one has committed for itself.
         (none(), Strategy::MultiValues, true, in_pieces(), "row_mark"),
         (none(), Strategy::MultiValues, true, in_pieces(), END),
         (replace(), Strategy::Staging, true, few(), END),
-        // In waves: the server refuses two rows of one key in one statement.
-        (replace(), Strategy::Unnest, true, twice(), END),
+        // In waves: each row of a key counts.
+        (sum(), Strategy::Unnest, true, twice(), END),
         (none(), Strategy::Unnest, false, few(), END),
     ];
     for (rule, strategy, named, ids, mark) in cases {
         let about = format!("{rule:?} {strategy:?} {named} before {mark}");
-        let direct = fresh("CREATE TABLE t (id bigint PRIMARY KEY)").await;
+        let direct = fresh("CREATE TABLE t (id bigint PRIMARY KEY, n bigint)").await;
         let proxy = proxy_of(&direct);
+        let schema = Schema::builder("t").column("id", ColumnType::I64);
+        let schema = if rule.action() == Action::Update { schema.column("n", ColumnType::I64) } else { schema };
+        let schema = schema.on_conflict(rule).build().unwrap();
         let change = |options: PostgresOptions| options.strategy(strategy).prepared_statements(named);
         let sink = sink_behind(&proxy, &direct, change).await;
-        let given = rows(&one_column(rule), ids.into_iter().map(|id| (id, 0)));
+        let given = rows(&schema, ids.into_iter().map(|id| (id, 0)));
         let refused = written(&sink, &given, (&proxy, mark)).await.unwrap_err();
         assert_eq!((refused.class(), refused.code()), (ErrorClass::Unknown, Some("25P01")), "{about}: {refused}");
         let is_there = table(&direct).await;
