@@ -23,6 +23,15 @@ pub(crate) struct Link<'a> {
     /// Records the size of what is sent, once the pipeline has asked for the session.
     pub(crate) session: Option<&'a SharedName>,
     pub(crate) unusual: Unusual,
+    pub(crate) guard: Guard,
+}
+
+/// Whether the end of the open transaction finds out that it is another one than was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Guard {
+    Savepoint,
+    /// The server refuses the savepoint, or two statements in one request.
+    Nothing,
 }
 
 /// How to send a row count that has no prepared statement.
@@ -97,9 +106,10 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
 
 /// Begins a transaction, and moves the position of the attempt in it, in the same round trip. The savepoint is there for as long
 /// as this transaction: if the server or a proxy ends it without an error, later statements commit for themselves, without the
-/// position, and [`RELEASE`] fails. It is set first, when no engine has to note it and nothing is in the binary log.
+/// others or the position, and [`RELEASE`] fails. It is set first, when no engine has to note it and nothing is in the binary log.
 pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
-    let Some(step) = link.attempt.step() else { return run(link, "START TRANSACTION", Stage::Open).await };
+    link.guard = Guard::Savepoint;
+    let Some(step) = link.attempt.step() else { return begin_guarded(link).await };
     let sql = format!("START TRANSACTION; SAVEPOINT step_of_batchsql; {}", move_held(step));
     let result = link.connection.execute(&*sql).await;
     match link.leave(Stage::Open, result) {
@@ -112,12 +122,26 @@ pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     }
 }
 
+/// Begins a transaction without a position. A server that refuses the savepoint still writes the rows.
+async fn begin_guarded(link: &mut Link<'_>) -> Result<(), Failed> {
+    match run(link, "START TRANSACTION; SAVEPOINT step_of_batchsql", Stage::Open).await {
+        Err(failed) if failed.usable => match end(link, failed).await {
+            failed if failed.usable => {
+                link.guard = Guard::Nothing;
+                run(link, "START TRANSACTION", Stage::Open).await
+            }
+            failed => Err(failed),
+        },
+        begun => begun,
+    }
+}
+
 /// Spells out the defaults: if `completion_type` is CHAIN, a bare COMMIT would open another transaction, and
 /// the next batch would become part of it.
 const COMMIT: &str = "COMMIT AND NO CHAIN";
 const ROLLBACK: &str = "ROLLBACK AND NO CHAIN";
 
-/// The ends of a step whose transaction must still be the one of [`begin`]. The server executes nothing behind an error.
+/// The ends of a transaction that must still be the one of [`begin`]. The server executes nothing behind an error.
 const RELEASE: [&str; 2] = [
     "RELEASE SAVEPOINT step_of_batchsql; COMMIT AND NO CHAIN",
     "RELEASE SAVEPOINT step_of_batchsql; ROLLBACK AND NO CHAIN",
@@ -125,18 +149,17 @@ const RELEASE: [&str; 2] = [
 
 /// Commits. What was only a trial is rolled back.
 pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
-    let sql = match link.attempt.step() {
-        None => COMMIT,
-        Some(step) if step.commits => RELEASE[0],
-        Some(_) => return roll_back(link).await,
-    };
+    if link.attempt.step().is_some_and(|step| !step.commits) {
+        return roll_back(link).await;
+    }
+    let sql = if link.guard == Guard::Savepoint { RELEASE[0] } else { COMMIT };
     // The connection is not reused after a failed commit.
     run(link, sql, Stage::Commit).await.map_err(|failed| Failed { usable: false, ..failed })
 }
 
 /// Rolls back the open transaction of rows that are to be written otherwise, or not at all.
 pub(crate) async fn roll_back(link: &mut Link<'_>) -> Result<(), Failed> {
-    let sql = if link.attempt.step().is_some() { RELEASE[1] } else { ROLLBACK };
+    let sql = if link.guard == Guard::Savepoint { RELEASE[1] } else { ROLLBACK };
     run(link, sql, Stage::Open).await.map_err(without_savepoint)
 }
 
@@ -144,7 +167,7 @@ pub(crate) async fn roll_back(link: &mut Link<'_>) -> Result<(), Failed> {
 pub(crate) async fn undo(link: &mut Link<'_>, failed: Failed) -> Failed {
     // The server rolls back the statement, not the transaction. After other errors the transaction may have ended rightly.
     let leaves_it_open = matches!(failed.error.class(), ErrorClass::Row | ErrorClass::Schema | ErrorClass::Permission);
-    if link.attempt.step().is_none() || !leaves_it_open || !failed.usable {
+    if link.guard == Guard::Nothing || !leaves_it_open || !failed.usable {
         return end(link, failed).await;
     }
     match roll_back(link).await {

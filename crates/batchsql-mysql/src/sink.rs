@@ -20,7 +20,7 @@ use crate::classify::Failed;
 use crate::conn::{MySqlConn, Source};
 use crate::find_written::find_written;
 use crate::learned::Learned;
-use crate::link::{Link, Unusual};
+use crate::link::{Guard, Link, Unusual};
 use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::position;
@@ -373,7 +373,7 @@ impl Sink for MySqlSink {
         }
         let connection = conn.begin().await?;
         let (table, session) = (plan.table(), session.as_ref());
-        let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces };
+        let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces, guard: Guard::Nothing };
         let written = self.write_rows(&mut link, plan, rows).await;
         conn.end(written)
     }

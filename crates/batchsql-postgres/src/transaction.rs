@@ -19,7 +19,8 @@ const NOT_OPEN: &str = "25P01";
 const FAILED: &str = "25P02";
 
 /// Fails with [`NOT_OPEN`] if the server or a proxy has ended the transaction without an error: later statements have committed
-/// for themselves, without the position. COMMIT itself would only warn. Nothing is written behind it, so it costs nothing.
+/// for themselves, without the position, and earlier ones are gone. COMMIT itself would only warn. Nothing is written behind it,
+/// so it costs nothing.
 const IS_OPEN: &str = "SAVEPOINT batchsql_open";
 
 /// The work inside a transaction.
@@ -89,7 +90,6 @@ pub(crate) async fn transaction(
         Body::Waves(waves, way) => write_waves(link, plan, rows, (&waves, way)).await,
         Body::Parts => write_parts(link, plan, rows).await,
     };
-    let is_step = attempt.step().is_some();
     match done {
         Ok(ignored) if attempt.step().is_some_and(|step| !step.commits) => {
             // Otherwise a deferred constraint would be checked by COMMIT.
@@ -97,24 +97,35 @@ pub(crate) async fn transaction(
             command(link, "ROLLBACK").await?;
             checked.map_err(without_transaction).map(|()| ignored)
         }
-        Ok(ignored) => {
-            let commit = if is_step { format!("{IS_OPEN}; COMMIT") } else { "COMMIT".to_owned() };
-            // An error of a deferred constraint occurs here and ends the transaction.
-            let lost = CommitStage::Commits(attempt).begin()?;
-            link.execute(&*commit).await.map_err(|error| without_transaction(sink_error(error, lost)))?;
-            Ok(ignored)
-        }
+        Ok(ignored) => commit(link, attempt).await.map(|()| ignored),
+        Err(error) if has_many_statements => Err(undo(link, error).await),
         Err(error) => {
-            let error = if is_step { without_transaction(error) } else { error };
+            let error = without_transaction(error);
             if is_refusal(&error) {
-                if is_step && has_many_statements {
-                    // Those before the refused one may be committed, or their temporary table gone.
-                    check_open(link).await?;
-                }
                 command(link, "ROLLBACK").await?;
             }
             Err(error)
         }
+    }
+}
+
+/// Commits, if the transaction is still there. An error of a deferred constraint occurs here and ends the transaction.
+pub(crate) async fn commit(link: &mut PgConnection, attempt: &Attempt) -> Result<(), SinkError> {
+    let sql = format!("{IS_OPEN}; COMMIT");
+    let lost = CommitStage::Commits(attempt).begin()?;
+    link.execute(&*sql).await.map(drop).map_err(|error| without_transaction(sink_error(error, lost)))
+}
+
+/// Rolls back after an error of one of several statements. Those before the refused one may be committed, or their temporary
+/// table gone, if the transaction is not there any more.
+pub(crate) async fn undo(link: &mut PgConnection, error: SinkError) -> SinkError {
+    let error = without_transaction(error);
+    if !is_refusal(&error) {
+        return error;
+    }
+    match check_open(link).await {
+        Ok(()) => command(link, "ROLLBACK").await.err().unwrap_or(error),
+        Err(lost) => lost,
     }
 }
 
@@ -126,7 +137,7 @@ async fn check_open(link: &mut PgConnection) -> Result<(), SinkError> {
     }
 }
 
-/// What it means for a batch with a position that there is no transaction.
+/// What it means that there is no transaction.
 fn without_transaction(error: SinkError) -> SinkError {
     if error.code() != Some(NOT_OPEN) {
         return error;

@@ -10,12 +10,13 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Value, Written};
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
 
-use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::classify::{LinkLost, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::params::{array_types, arrays};
 use crate::plan::PostgresPlan;
+use crate::transaction::{commit, undo};
 
 /// Writes the rows in one transaction.
 pub(crate) async fn write_returning(
@@ -43,21 +44,11 @@ pub(crate) async fn write_returning(
         }
     }
     attempt.defer();
-    let command = async |link: &mut PgConnection, sql: &'static str| {
-        link.execute(sql).await.map(drop).map_err(|error| sink_error(error, LinkLost::BeforeCommit))
-    };
-    command(link, "BEGIN; SET LOCAL client_min_messages TO error").await?;
+    let begun = link.execute("BEGIN; SET LOCAL client_min_messages TO error").await;
+    begun.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     match one_by_one(link, plan, sql, rows).await {
-        Ok(written) => {
-            let lost = CommitStage::Commits(attempt).begin()?;
-            link.execute("COMMIT").await.map_err(|error| sink_error(error, lost))?;
-            Ok(written)
-        }
-        Err(error) if is_refusal(&error) => {
-            command(link, "ROLLBACK").await?;
-            Err(error)
-        }
-        Err(error) => Err(error),
+        Ok(written) => commit(link, attempt).await.map(|()| written),
+        Err(error) => Err(undo(link, error).await),
     }
 }
 

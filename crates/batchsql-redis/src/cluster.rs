@@ -22,7 +22,7 @@ use crate::plan::RedisPlan;
 use crate::pool::{LONGEST, Lease, Pool, with_host};
 use crate::replies::RowResults;
 use crate::slot::{SLOTS, slot};
-use crate::write::{ServerBatch, ask_again, given_up, must_wait, not_sent, number, settle};
+use crate::write::{ServerBatch, Tried, ask_again, given_up, must_wait, not_sent, number, settle};
 
 /// The most redirections that a row follows in one write. More than one happens only while slots are moved.
 const MAX_REDIRECTIONS: usize = 5;
@@ -60,8 +60,8 @@ struct Redirected {
     asking: bool,
     /// An earlier row that may have been executed, see `Sent::suspect`.
     after: Option<u32>,
-    /// The node has closed a connection at its size, see `Sent::tried`.
-    is_tried: bool,
+    /// The node has closed connections at its size.
+    tried: Option<Tried>,
 }
 
 impl Cluster {
@@ -203,7 +203,7 @@ impl Cluster {
             };
             // The overwrite keys of large rows with an unknown outcome.
             let mut suspects: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
-            for Redirected { row, server, asking, after, is_tried } in redirected {
+            for Redirected { row, server, asking, after, tried } in redirected {
                 if let Some(suspect) = after {
                     let earlier =
                         suspects.entry(suspect).or_insert_with(|| encoder.overwrite_key(suspect as usize)).as_deref();
@@ -223,7 +223,7 @@ impl Cluster {
                     Ok(encoded) => {
                         let batch = batches.of(server);
                         batch.add(row, &encoded, asking);
-                        batch.tried = if is_tried { Some(row) } else { batch.tried };
+                        batch.tried = tried.or(batch.tried);
                         encoder.recycle(encoded);
                     }
                     Err(error) => write.results.failed.push((row, error)),
@@ -295,15 +295,15 @@ impl Cluster {
                     self.is_stale.store(true, Ordering::Release);
                 }
                 match target(error, address, servers) {
-                    Some(server) => redirected.push(Redirected { row, server, asking, after: None, is_tried: false }),
+                    Some(server) => redirected.push(Redirected { row, server, asking, after: None, tried: None }),
                     None => results.failed.push((row, slot_migrating())),
                 }
             }
             // An earlier row was too large for the node, which closed the connection.
             if let Some(server) = servers.iter().position(|server| server.addr().to_string() == address) {
                 let again = |row: &u32| {
-                    let is_tried = sent.tried == Some(*row);
-                    Redirected { row: *row, server, asking: false, after: sent.suspect, is_tried }
+                    let tried = sent.tried.filter(|tried| tried.row == *row);
+                    Redirected { row: *row, server, asking: false, after: sent.suspect, tried }
                 };
                 redirected.extend(sent.unsent.iter().map(again));
             }

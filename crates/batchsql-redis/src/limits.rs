@@ -51,6 +51,19 @@ pub(crate) enum Trial {
     Refused,
     /// It has closed the connection.
     Closed,
+    /// It has closed two connections at this size before, and answers on another one.
+    ClosedEach,
+    /// Nothing was tried: it does not answer, so a connection may have been closed for another reason than the size.
+    Unanswered,
+}
+
+/// How many connections the server has closed at a command of a size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    Never,
+    Once,
+    /// The second one had answered just before.
+    Twice,
 }
 
 impl CommandSize {

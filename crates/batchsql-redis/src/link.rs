@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::classify::{code_of, is_of_another_role, is_of_lost_server};
 use crate::client::{Client, Sending};
-use crate::limits::{CommandSize, ServerLimits, Trial, is_end};
+use crate::limits::{Closed, CommandSize, ServerLimits, Trial, is_end};
 use crate::wire::Wire;
 
 /// One connection to one server, used by one batch at a time.
@@ -95,11 +95,18 @@ impl Link {
         Ok(values)
     }
 
-    /// Sends a command of a size that does nothing, and records what the server makes of it.
+    /// Sends a command of a size that does nothing, and records what the server makes of it. `before`: what it has made of it on
+    /// other connections. A server that restarts, or a proxy, closes connections too: so it must answer a short command in between.
     ///
     /// # Cancel safety
     /// If the future is dropped, the link is marked as unusable.
-    pub(crate) async fn try_size(&mut self, size: CommandSize) -> Trial {
+    pub(crate) async fn try_size(&mut self, size: CommandSize, before: Closed) -> Trial {
+        if before != Closed::Never && !self.is_alive().await {
+            return Trial::Unanswered;
+        }
+        if before == Closed::Twice {
+            return Trial::ClosedEach;
+        }
         self.is_busy = true;
         let mut replies = Vec::new();
         let is_answered = self.wire.exchange(&size.trial(), 1, &mut replies).await.is_ok();

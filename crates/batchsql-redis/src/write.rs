@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::classify::{late, lost, reply_error};
 use crate::encode::{Encoded, Encoder};
-use crate::limits::{CommandSize, SendWay, Trial, closes, is_end, refused};
+use crate::limits::{Closed, CommandSize, SendWay, Trial, closes, is_end, refused};
 use crate::link::Link;
 use crate::plan::RedisPlan;
 use crate::pool::Lease;
@@ -21,8 +21,15 @@ pub(crate) struct ServerBatch {
     /// The encoded commands.
     bytes: Vec<u8>,
     rows: Vec<SentRow>,
-    /// A row at whose size the server has closed a connection before.
-    pub(crate) tried: Option<u32>,
+    /// A row at whose size the server has closed connections before.
+    pub(crate) tried: Option<Tried>,
+}
+
+/// A row at whose size the server has closed connections. That may have had another reason, so the next one decides.
+#[derive(Clone, Copy)]
+pub(crate) struct Tried {
+    pub(crate) row: u32,
+    pub(crate) closed: Closed,
 }
 
 /// A row whose commands are in the batch. Each command has one reply.
@@ -59,9 +66,8 @@ pub(crate) struct Sent {
     /// A large row that was sent alone, and at which the connection broke without an error. Later rows with the same
     /// overwrite key must wait until its outcome is known.
     pub(crate) suspect: Option<u32>,
-    /// A row of those that were not sent, at whose size the server closed the connection. That may have had another reason, so
-    /// the next connection decides.
-    pub(crate) tried: Option<u32>,
+    /// The row of those that were not sent at whose size the server closed the connection.
+    pub(crate) tried: Option<Tried>,
 }
 
 impl Sent {
@@ -155,25 +161,31 @@ impl ServerBatch {
             }
             if way == SendWay::AfterTrial {
                 let (size, row) = (rows[start].size, rows[start].row);
+                let before = tried.filter(|tried| tried.row == row).map_or(Closed::Never, |tried| tried.closed);
                 let trial = match deadline {
-                    None => link.try_size(size).await,
-                    Some(deadline) => match timeout_at(deadline, link.try_size(size)).await {
-                        Ok(trial) => trial,
-                        Err(_) => {
-                            sent.failed.extend(rows[start..].iter().map(|later| (later.row, not_sent())));
-                            break;
-                        }
-                    },
+                    None => link.try_size(size, before).await,
+                    Some(deadline) => {
+                        timeout_at(deadline, link.try_size(size, before)).await.unwrap_or(Trial::Unanswered)
+                    }
                 };
-                let is_known = match trial {
+                match trial {
                     Trial::Taken => continue,
-                    Trial::Refused => Some(refused(size.largest)),
-                    Trial::Closed => (tried == Some(row)).then(|| closes(size)),
-                };
-                sent.tried = is_known.is_none().then_some(row);
-                start += usize::from(is_known.is_some());
-                sent.failed.extend(is_known.map(|error| (row, error)));
-                sent.unsent.extend(rows[start..].iter().map(|later| later.row));
+                    Trial::ClosedEach => {
+                        sent.failed.push((row, closes(size)));
+                        start += 1;
+                        continue;
+                    }
+                    Trial::Unanswered => sent.failed.extend(rows[start..].iter().map(|later| (later.row, not_sent()))),
+                    Trial::Refused => {
+                        sent.failed.push((row, refused(size.largest)));
+                        sent.unsent.extend(rows[start + 1..].iter().map(|later| later.row));
+                    }
+                    Trial::Closed => {
+                        let closed = if before == Closed::Never { Closed::Once } else { Closed::Twice };
+                        sent.tried = Some(Tried { row, closed });
+                        sent.unsent.extend(rows[start..].iter().map(|later| later.row));
+                    }
+                }
                 break;
             }
             let together = |row: &&SentRow| link.limits.way(row.size) == SendWay::Together;
@@ -313,7 +325,7 @@ pub(crate) async fn write_to_server(
                 results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each second iteration gives a row its outcome, so the loop ends.
+        // Each third iteration gives a row its outcome, so the loop ends.
         batch = ServerBatch::with_capacity(sent.unsent.len());
         batch.tried = sent.tried;
         // It is large, so it is encoded only once.

@@ -1,7 +1,10 @@
 //! Transactions that a proxy or the server ends without an error, and begins no other one: what is sent behind that commits for
-//! itself, and no step is told as written.
+//! itself, and no row is told as written.
 
-use batchsql_core::{Action, Claim, Conflict, ErrorClass, Expr, OutcomeKind, Step};
+use batchsql_core::{
+    Action, Attempt, Claim, Conflict, ErrorClass, Expr, OutcomeKind, SharedRows, Sink, SinkError, Step, Written,
+};
+use batchsql_mysql::MySqlSink;
 use batchsql_testserver::{AlteringProxy, Server};
 
 use crate::positions::{claim, claim_when_idle, durable_server, numbers, one_column, rows, two_columns};
@@ -61,8 +64,17 @@ struct Case {
 }
 
 impl Case {
+    /// Whether two rows without a position need no transaction.
+    fn is_one_statement(&self) -> bool {
+        match self.rule.action() {
+            Action::Insert | Action::Replace => true,
+            Action::Update => self.rule.version().is_none(),
+            _ => false,
+        }
+    }
+
     /// Two rows, one of which meets a stored one, unless that is refused.
-    fn rows(&self) -> batchsql_core::SharedRows {
+    fn rows(&self) -> SharedRows {
         let schema = match self.rule.action() {
             Action::Delete => one_column(self.rule.clone()),
             _ => two_columns(self.rule.clone()),
@@ -164,4 +176,68 @@ async fn a_refused_step_and_a_trial_whose_transaction_is_lost_are_unknown() {
         assert_eq!((refused.error.class(), refused.error.code()), (ErrorClass::Unknown, Some("1305")), "{refused}");
         assert_eq!(numbers(&database, "SELECT sequence FROM batchsql_positions").await, [0]);
     }
+}
+
+/// A sink behind a proxy, which writes rows without a position and without a pipeline, which would repeat them.
+async fn written(
+    database: &Database,
+    parameters: &str,
+    given: &SharedRows,
+    change: impl FnOnce(&AlteringProxy),
+) -> Result<Written, SinkError> {
+    let proxy = AlteringProxy::start(host_of(&database.dsn));
+    let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
+    let through = with_parameters(&through, &format!("ssl-mode=DISABLED&values_in_text=never{parameters}"));
+    let sink = MySqlSink::connect(&through).await.unwrap();
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, given.rows().schema()).await.unwrap();
+    change(&proxy);
+    let written = sink.write(&mut conn, &plan, given.rows(), &Attempt::new(false)).await;
+    assert!(proxy.has_changed());
+    written
+}
+
+const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, n BIGINT, CHECK (id >= 0)); INSERT INTO t VALUES (7, 5)";
+
+/// Rows in two statements at least, however far the server is: one has 10,000 rows at most.
+fn pieces(last: i64) -> SharedRows {
+    rows(&two_columns(Conflict::none()), (1_000..11_002).chain([last]).map(|id| (id, 1)))
+}
+
+/// A batch without a position.
+#[tokio::test]
+async fn a_batch_whose_transaction_is_lost_is_not_told_as_written() {
+    let server = durable_server();
+    for case in cases().iter().filter(|case| !case.is_one_statement()) {
+        let database = Database::on(server.dsn(), TABLE, "").await;
+        let lose = |proxy: &AlteringProxy| proxy.send_before(COMMIT, &query("ROLLBACK"));
+        let about = format!("{:?} {}", case.rule, case.parameters);
+        let refused = written(&database, case.parameters, &case.rows(), lose).await.unwrap_err();
+        assert_eq!((refused.class(), refused.code()), (ErrorClass::Unknown, Some("1305")), "{about}: {refused}");
+        assert_eq!(table(&database).await, "7 5", "{about}");
+    }
+    for (given, mark) in [
+        // The first statement is gone, and the last one has committed for itself.
+        (pieces(MARKED), "row_mark"),
+        (pieces(MARKED), COMMIT),
+        // The rows before a refused one are committed.
+        (pieces(-1), "INSERT INTO"),
+    ] {
+        let database = Database::on(server.dsn(), TABLE, "").await;
+        let lose = |proxy: &AlteringProxy| proxy.send_before(mark, &query("ROLLBACK"));
+        let refused = written(&database, "", &given, lose).await.unwrap_err();
+        assert_eq!((refused.class(), refused.code()), (ErrorClass::Unknown, Some("1305")), "{mark}: {refused}");
+        let is_there = numbers(&database, "SELECT COUNT(*) FROM t WHERE id <> 7").await[0];
+        assert_eq!(is_there == 0, mark == COMMIT, "{mark}: {is_there}");
+    }
+}
+
+/// It writes as without the check of its transactions.
+#[tokio::test]
+async fn a_server_that_refuses_the_savepoint_still_writes_rows_without_a_position() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), TABLE, "").await;
+    let refuse = |proxy: &AlteringProxy| proxy.replace("SAVEPOINT step_of_batchsql", "SAVEPOINT_step_of_batchsql");
+    written(&database, "", &pieces(MARKED), refuse).await.unwrap();
+    assert_eq!(numbers(&database, "SELECT COUNT(*) FROM t").await, [10_004]);
 }

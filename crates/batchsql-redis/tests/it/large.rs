@@ -1,9 +1,12 @@
 //! Values above the server's limits: only their rows are rejected, whatever the user's rights to query the limits.
 
+use std::sync::{Arc, Mutex};
+
 use batchsql_core::{ColumnType, Conflict, ErrorClass, Outcome, Schema, Value};
 use batchsql_redis::Command;
 use batchsql_testserver::{Kind, Server};
 
+use crate::scripted::{CLOSE, node};
 use crate::support::{ask_at, name, outcomes, row, sink_at};
 
 const BIG: usize = (1 << 20) + 1;
@@ -91,6 +94,51 @@ async fn a_value_that_closes_the_connection_each_time_holds_up_no_row() {
             let expected = if n == 10 { "rejected ERR" } else { "written" };
             assert_eq!(name(outcome), expected, "{kind:?}, row {n}: {outcome:?}");
         }
+    }
+}
+
+/// A server or a proxy that restarts while a size is tried: it closes connections, and then does not answer for a while.
+#[tokio::test]
+async fn connections_that_are_closed_for_another_reason_reject_no_row() {
+    // So many connections are closed at the size before one is closed at another command.
+    for closed_at_size in [1, 2] {
+        let trials = Arc::new(Mutex::new(0));
+        let is_closed_at_ping = Arc::new(Mutex::new(false));
+        let (tried, pinged) = (Arc::clone(&trials), Arc::clone(&is_closed_at_ping));
+        let port = node(move |words| match words[0].as_str() {
+            "ECHO" => {
+                let mut tried = tried.lock().unwrap();
+                *tried += 1;
+                let is_closed = *tried <= closed_at_size || !*pinged.lock().unwrap();
+                if is_closed { CLOSE.to_owned() } else { "-ERR wrong number of arguments\r\n".to_owned() }
+            }
+            "PING" if *tried.lock().unwrap() == closed_at_size && !*pinged.lock().unwrap() => {
+                *pinged.lock().unwrap() = true;
+                CLOSE.to_owned()
+            }
+            "PING" => "+PONG\r\n".to_owned(),
+            _ => "+OK\r\n".to_owned(),
+        })
+        .await;
+        let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text);
+        let schema = schema.on_conflict(Conflict::replace(["k"])).build().unwrap();
+        let dsn = format!("redis://127.0.0.1:{port}?protocol=2&abandoned_writes=wait");
+        let sink = sink_at(&dsn, "t", Command::set("k", "v")).await;
+        let rows =
+            || [("big", "x".repeat(BIG)), ("small", "v".to_owned())].map(|(k, v)| row(&schema, [k.into(), v.into()]));
+        // Rows are not retried here.
+        let refused = outcomes(&sink, rows()).await;
+        assert!(*is_closed_at_ping.lock().unwrap(), "{closed_at_size}");
+        for outcome in &refused {
+            assert_eq!(
+                outcome.failure().unwrap().class(),
+                Some(ErrorClass::Transient),
+                "{closed_at_size}: {outcome:?}"
+            );
+        }
+        assert_eq!(refused.iter().map(name).collect::<Vec<_>>(), ["expired"; 2], "{closed_at_size}");
+        assert_eq!(*trials.lock().unwrap(), closed_at_size);
+        assert!(outcomes(&sink, rows()).await.iter().all(Outcome::is_written), "{closed_at_size}");
     }
 }
 

@@ -28,6 +28,9 @@ async fn command(client: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
     Some(words)
 }
 
+/// In place of an answer, the end of the connection.
+pub(crate) const CLOSE: &str = "close";
+
 /// A node that answers each command as `answer` says.
 pub(crate) async fn node(answer: impl Fn(&[String]) -> String + Clone + Send + Sync + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -38,7 +41,11 @@ pub(crate) async fn node(answer: impl Fn(&[String]) -> String + Clone + Send + S
             tokio::spawn(async move {
                 let mut client = BufReader::new(client);
                 while let Some(words) = command(&mut client).await {
-                    client.write_all(answer(&words).as_bytes()).await.unwrap();
+                    let answer = answer(&words);
+                    if answer == CLOSE {
+                        return;
+                    }
+                    client.write_all(answer.as_bytes()).await.unwrap();
                 }
             });
         }
