@@ -390,7 +390,7 @@ mod tests {
         // A window of many small blocks.
         (6..=8).for_each(settle);
         let small = || Block { table, partition: 0, schema, count: 1, bytes: vec![1] };
-        let last = (0..40).map(|_| log.append(small()).unwrap().wait().unwrap().last).last().unwrap();
+        let last = (0..40).fold(0, |_, _| log.append(small()).unwrap().wait().unwrap().last);
         while let Next::Block(_) = reader.next().unwrap() {}
         assert!(reader.window.capacity() >= 20, "{reader:?}");
         (9..=last).for_each(settle);
