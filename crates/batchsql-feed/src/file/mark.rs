@@ -124,8 +124,14 @@ fn place(line: &str, offset: &str, before: &str) -> Option<Place> {
 #[derive(Debug)]
 pub(super) struct MarkFile {
     path: PathBuf,
-    /// Held until the end of the process.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for MarkFile {
+    /// A process that another thread is about to start has a copy of the file, with which the lock would go on.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl MarkFile {
@@ -154,7 +160,7 @@ impl MarkFile {
                     })?)
                 }
             };
-        Ok((Self { path: path.to_owned(), _lock: lock }, mark))
+        Ok((Self { path: path.to_owned(), lock }, mark))
     }
 
     /// Where it is.
@@ -197,6 +203,8 @@ mod tests {
         assert_eq!(found, None);
         file.store(&mark()).unwrap();
         assert!(MarkFile::open(&path).unwrap_err().is_locked());
+        // As a process has it that is being started.
+        let copy = file.lock.try_clone().unwrap();
         drop(file);
         let (file, found) = MarkFile::open(&path).unwrap();
         assert_eq!(found, Some(mark()));
@@ -204,6 +212,7 @@ mod tests {
         file.store(&new).unwrap();
         drop(file);
         assert_eq!(MarkFile::open(&path).unwrap().1, Some(new));
+        drop(copy);
     }
 
     #[test]

@@ -16,13 +16,21 @@ pub struct RealFileSystem;
 #[derive(Debug)]
 struct RealFile(fs::File);
 
-/// Closing the file releases the lock, also when the process is killed.
+/// The lock ends when it is dropped, or when the process is killed. Closing the file alone would not do: a process that another
+/// thread is about to start has a copy of the file until it runs its program.
 #[derive(Debug)]
 struct RealLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Otherwise it ends with the last copy.
+        let _ = self.file.unlock();
+    }
+}
 
 impl FileSystem for RealFileSystem {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
@@ -45,7 +53,7 @@ impl FileSystem for RealFileSystem {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(RealLock { file }))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -179,4 +187,23 @@ fn read_some(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usiz
 #[cfg(windows)]
 fn write_some(file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_write(file, bytes, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_although_a_process_that_is_being_started_has_a_copy_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("LOCK");
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).unwrap();
+        file.try_lock().unwrap();
+        let lock = RealLock { file };
+        let copy = lock.file.try_clone().unwrap();
+        assert!(RealFileSystem.lock(&path).unwrap().is_none());
+        drop(lock);
+        assert!(RealFileSystem.lock(&path).unwrap().is_some());
+        drop(copy);
+    }
 }
