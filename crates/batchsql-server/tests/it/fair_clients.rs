@@ -92,6 +92,7 @@ fn a_client_whose_bodies_stand_still_leaves_memory_to_others() {
 
 /// All are one client for the server, as behind a proxy. Bodies go on, and are refused when nobody gives memory back.
 #[test]
+#[ignore = "takes 17 to more than 100 s: it waits until bodies of others have ended; the order is tested in `held_line`"]
 fn a_request_comes_before_those_that_come_again() {
     let place = Place::new();
     // 32 units of 16 KiB.
