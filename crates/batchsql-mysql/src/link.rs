@@ -106,7 +106,7 @@ pub(crate) async fn ready(connection: &mut MySqlConnection, statement: &Statemen
 
 /// Begins a transaction, and moves the position of the attempt in it, in the same round trip. The savepoint is there for as long
 /// as this transaction: if the server or a proxy ends it without an error, later statements commit for themselves, without the
-/// others or the position, and [`RELEASE`] fails. It is set first, when no engine has to note it and nothing is in the binary log.
+/// others or the position, and [`RELEASE_AND_COMMIT`] fails. It is set first, when no engine has to note it and nothing is in the binary log.
 pub(crate) async fn begin(link: &mut Link<'_>) -> Result<(), Failed> {
     link.guard = Guard::Savepoint;
     let Some(step) = link.attempt.step() else { return begin_guarded(link).await };
@@ -142,24 +142,22 @@ const COMMIT: &str = "COMMIT AND NO CHAIN";
 const ROLLBACK: &str = "ROLLBACK AND NO CHAIN";
 
 /// The ends of a transaction that must still be the one of [`begin`]. The server executes nothing behind an error.
-const RELEASE: [&str; 2] = [
-    "RELEASE SAVEPOINT step_of_batchsql; COMMIT AND NO CHAIN",
-    "RELEASE SAVEPOINT step_of_batchsql; ROLLBACK AND NO CHAIN",
-];
+const RELEASE_AND_COMMIT: &str = "RELEASE SAVEPOINT step_of_batchsql; COMMIT AND NO CHAIN";
+const RELEASE_AND_ROLL_BACK: &str = "RELEASE SAVEPOINT step_of_batchsql; ROLLBACK AND NO CHAIN";
 
 /// Commits. What was only a trial is rolled back.
 pub(crate) async fn commit(link: &mut Link<'_>) -> Result<(), Failed> {
     if link.attempt.step().is_some_and(|step| !step.commits) {
         return roll_back(link).await;
     }
-    let sql = if link.guard == Guard::Savepoint { RELEASE[0] } else { COMMIT };
+    let sql = if link.guard == Guard::Savepoint { RELEASE_AND_COMMIT } else { COMMIT };
     // The connection is not reused after a failed commit.
     run(link, sql, Stage::Commit).await.map_err(|failed| Failed { usable: false, ..failed })
 }
 
 /// Rolls back the open transaction of rows that are to be written otherwise, or not at all.
 pub(crate) async fn roll_back(link: &mut Link<'_>) -> Result<(), Failed> {
-    let sql = if link.guard == Guard::Savepoint { RELEASE[1] } else { ROLLBACK };
+    let sql = if link.guard == Guard::Savepoint { RELEASE_AND_ROLL_BACK } else { ROLLBACK };
     run(link, sql, Stage::Open).await.map_err(without_savepoint)
 }
 
