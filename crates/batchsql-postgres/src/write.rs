@@ -82,7 +82,8 @@ async fn write_fit(
         attempt.defer();
         result = write_at_all(link, plan, rows, attempt).await;
     }
-    if let Err(error) = result {
+    let mut is_second = false;
+    while let Err(error) = result {
         if !is_refusal(&error) {
             // The connection stays busy, so it is closed.
             return Err(error);
@@ -90,7 +91,14 @@ async fn write_fit(
         attempt.defer();
         let code = error.code().unwrap_or_default().to_owned();
         let error = explained(link, plan, rows, error).await?;
+        if rows.len() == 1 && !is_second && is_of_table_or_row(&code) && error.class() == ErrorClass::Row {
+            // The table may have been repaired between the error and the look at it.
+            is_second = true;
+            result = write_at_all(link, plan, rows, attempt).await;
+            continue;
+        }
         result = Err(with_column(link, plan, rows, &code, error).await?);
+        break;
     }
     conn.end();
     result
@@ -119,6 +127,11 @@ fn written(ignored: Vec<u32>) -> Written {
     written
 }
 
+/// Whether a change of the table may cause an error with this code, which is about a row otherwise.
+fn is_of_table_or_row(code: &str) -> bool {
+    matches!(code, "22003" | "23502" | "42501")
+}
+
 /// The meaning of an error for these rows. It may result from a change of the table: a number that was checked
 /// against the previous type of its column, a new column that needs a value, a right or a policy. Reading the table
 /// again shows the change.
@@ -137,7 +150,7 @@ async fn explained(
             let text = "no unique index over the key has the condition of the rule (Conflict::on_partial_index)";
             return Ok(SinkError::with_code(ErrorClass::Schema, "42P10", text));
         }
-        Some(code) if error.class() == ErrorClass::Schema || matches!(code, "22003" | "23502" | "42501") => code,
+        Some(code) if error.class() == ErrorClass::Schema || is_of_table_or_row(code) => code,
         Some("21000") if rows.len() == 1 => return Ok(server_error("21000", ErrorClass::Row, None)),
         _ => return Ok(error),
     };

@@ -96,3 +96,37 @@ async fn an_input_function_with_a_code_of_the_table_does_not_accuse_the_table() 
         }
     }
 }
+
+/// A table that refuses a row, and is repaired before it is looked at: here a sequence counts the tries, which a rollback does not
+/// undo. The row is good, so it is written.
+#[tokio::test]
+async fn a_row_that_a_repaired_table_refused_is_written() {
+    for (code, strategy) in ["22003", "23502"].into_iter().flat_map(|code| ALL.map(|strategy| (code, strategy))) {
+        let tables = format!(
+            "CREATE SEQUENCE tries; {}",
+            triggered(&format!(
+                "IF nextval('tries') % 2 = 1 THEN RAISE EXCEPTION 'broken' USING ERRCODE = '{code}'; END IF;"
+            ))
+        );
+        let sink = with_strategy(&fresh_dsn(&tables).await, strategy).await;
+        let schema = schema(Conflict::none());
+        let batch = batchsql_testkit::batch_of([row(&schema, 1, "note")]).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        let written = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+        assert!(written.is_ok_and(|written| written.rejected.is_empty()), "{code} {strategy:?}");
+        drop(conn);
+        assert_eq!(read(&sink, "SELECT id, note FROM t").await, ["1|note"], "{code} {strategy:?}");
+        assert_eq!(read(&sink, "SELECT last_value FROM tries").await, ["2"], "{code} {strategy:?}");
+        // A row that is refused again is at fault.
+        let plain = format!(
+            "CREATE OR REPLACE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$"
+        );
+        read(&sink, &plain).await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        let bad = batchsql_testkit::batch_of([row(&schema, 2, "note")]).await;
+        let error = sink.write(&mut conn, &plan, bad.rows(), &Attempt::new(false)).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Row, Some(code)), "{error}, {strategy:?}");
+    }
+}
