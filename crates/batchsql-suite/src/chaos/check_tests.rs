@@ -251,6 +251,21 @@ fn a_durable_intake_may_write_again_and_never_loses() {
     finds(Wrong::Letters, &|ledger, _| {
         ledger.letters.insert((Table::Keyed, row(1)), 1);
     });
+    // The key of row 678 is that of row 679, which may have been written by the writer before.
+    let wrongs_of_678 = |has_letter: bool, sequence: u64| {
+        let (mut ledger, found) = durable();
+        let fate = ledger.rows[&(Table::Once, row(96))].clone();
+        ledger.rows.insert((Table::Once, row(sequence)), fate);
+        if has_letter {
+            ledger.letters.insert((Table::Once, row(sequence)), 1);
+        }
+        wrongs(&ledger, &found, DURABLE).contains(&Wrong::Lost)
+    };
+    assert!(row(678).is_bad() && row(193).is_bad());
+    assert_eq!(
+        [(true, 678), (false, 678), (false, 193)].map(|(has, row)| wrongs_of_678(has, row)),
+        [false, false, true]
+    );
     finds(Wrong::Stuck, &|ledger, _| ledger.left = Some(3));
     finds(Wrong::Metrics, &|ledger, _| *ledger.metrics.get_mut("written").unwrap() -= 1);
     finds(Wrong::Balance, &|ledger, _| *ledger.balance.get_mut("accepted").unwrap() += 1);

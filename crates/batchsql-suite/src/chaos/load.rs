@@ -77,6 +77,11 @@ impl RowId {
         self.sequence % REPEATED.0 == REPEATED.1
     }
 
+    /// The row that its producer submits after it.
+    pub(super) fn next(self) -> Self {
+        Self { sequence: self.sequence + 1, ..self }
+    }
+
     /// Whether the database refuses it, if its tables can.
     pub(super) fn is_bad(self) -> bool {
         self.sequence % BAD.0 == BAD.1
