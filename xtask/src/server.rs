@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if person {
         eprintln!("{}: {origin}", kind.title());
     }
-    introduce(kind, &server, person)?;
+    introduce(kind, &mut server, person)?;
     thread::spawn(move || read_commands(&events));
     while let Ok(Event::Command(command)) = next.recv() {
         match obey(&mut server, &command) {
@@ -75,7 +75,8 @@ fn kind(arguments: &Arguments) -> anyhow::Result<Kind> {
     }
 }
 
-fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {
+fn introduce(kind: Kind, server: &mut Server, person: bool) -> anyhow::Result<()> {
+    let behind = server.behind().map(|behind| behind.dsn.clone());
     if person {
         let variable = kind.variable().map_or_else(String::new, |variable| format!("export {variable}="));
         println!("\n{variable}'{}'", server.dsn);
@@ -83,11 +84,17 @@ fn introduce(kind: Kind, server: &Server, person: bool) -> anyhow::Result<()> {
             println!("# TLS, with a certificate that this authority signed: {}", authority.display());
         }
         println!("# Commands: stop, start, launch (start without waiting), kill, pause, resume");
+        if let Some(behind) = behind {
+            println!("# The server behind it: '{behind}'; commands: stop behind, start behind, …");
+        }
         println!("# Ctrl-C stops the server and removes its files");
         return Ok(());
     }
     if let Some(authority) = &server.authority {
         say(&format!("CA {}", authority.display()))?;
+    }
+    if let Some(behind) = behind {
+        say(&format!("BEHIND {behind}"))?;
     }
     say(&format!("READY {}", server.dsn))
 }
@@ -103,6 +110,12 @@ fn read_commands(events: &mpsc::Sender<Event>) {
 }
 
 fn obey(server: &mut Server, command: &str) -> anyhow::Result<String> {
+    if let Some(command) = command.strip_suffix(" behind") {
+        let behind = server.behind().context("there is no server behind this one")?;
+        let answer = obey(behind, command)?;
+        // `READY` has the DSN of the server itself.
+        return Ok(answer.replacen("READY", "BEHIND", 1));
+    }
     match command {
         "stop" => server.stop().map(|()| "STOPPED".to_owned()),
         "kill" => server.kill().map(|()| "STOPPED".to_owned()),

@@ -15,6 +15,8 @@ use crate::words::{DuplicateIn, RAISED, asked, duplicate_in, sent};
 pub(crate) const DUPLICATE: u16 = 1062;
 /// The table does not exist.
 pub(crate) const NO_TABLE: u16 = 1146;
+/// A lock was not given in time.
+pub(crate) const LOCK_TIMEOUT: u16 = 1205;
 /// There is no savepoint, routine or function of this name.
 pub(crate) const NO_SAVEPOINT: u16 = 1305;
 

@@ -7,8 +7,8 @@ use batchsql_core::{Attempt, ErrorClass, SinkError};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{Executor, Statement as _};
 
-use crate::catalog::Table;
-use crate::classify::{Failed, NO_SAVEPOINT, Stage};
+use crate::catalog::{Table, variables};
+use crate::classify::{Failed, LOCK_TIMEOUT, NO_SAVEPOINT, Stage};
 use crate::position::move_held;
 use crate::session::SharedName;
 use crate::settings::ValuesInText;
@@ -163,17 +163,30 @@ pub(crate) async fn roll_back(link: &mut Link<'_>) -> Result<(), Failed> {
 
 /// Rolls back the open transaction after an error. If that fails, the connection is closed, which also rolls it back.
 pub(crate) async fn undo(link: &mut Link<'_>, failed: Failed) -> Failed {
-    // The server rolls back the statement, not the transaction. After other errors the transaction may have ended rightly.
-    let leaves_it_open = matches!(failed.error.class(), ErrorClass::Row | ErrorClass::Schema | ErrorClass::Permission);
+    // The server rolls back the statement, not the transaction. After other errors, as a deadlock, it has ended rightly, and
+    // nothing shows whether it was lost before.
+    let is_timeout = failed.code == LOCK_TIMEOUT;
+    let leaves_it_open =
+        is_timeout || matches!(failed.error.class(), ErrorClass::Row | ErrorClass::Schema | ErrorClass::Permission);
     if link.guard == Guard::Nothing || !leaves_it_open || !failed.usable {
         return end(link, failed).await;
     }
     match roll_back(link).await {
         Ok(()) => failed,
+        Err(lost) if is_timeout && lost.code == NO_SAVEPOINT && ends_with_a_timeout(link).await => {
+            // Some servers begin another transaction then.
+            end(link, failed).await
+        }
         // Rows before the error may be committed.
         Err(lost) if lost.code == NO_SAVEPOINT => lost,
         Err(_) => Failed { usable: false, ..failed },
     }
+}
+
+/// Whether the server may roll back the whole transaction when a lock is not given in time. Then there is no savepoint either.
+async fn ends_with_a_timeout(link: &mut Link<'_>) -> bool {
+    let shown = variables(link.connection, &["innodb_rollback_on_timeout"]).await;
+    shown.is_ok_and(|shown| shown.iter().any(|(_, value)| value == "ON"))
 }
 
 /// Rolls back whatever transaction is open.

@@ -10,7 +10,7 @@ use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, positio
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
-use crate::classify::{Failed, NO_TABLE, Stage, number};
+use crate::classify::{Failed, LOCK_TIMEOUT, NO_TABLE, Stage, number};
 use crate::conn::MySqlConn;
 use crate::holder::{Holding, end_holder, of_this_session};
 
@@ -40,7 +40,6 @@ const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sy
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const NO_COLUMN: u16 = 1054;
-const LOCK_TIMEOUT: u16 = 1205;
 
 /// Claims a partition. `abandoned`: whether a session that holds the position and stands still is ended.
 pub(crate) async fn claim(

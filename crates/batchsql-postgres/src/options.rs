@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchsql_core::{CachedPassword, IdleDoubt, OpenError, PasswordProvider};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool};
 
 use crate::open_error::{problem, server};
 use crate::plan::CACHED_STATEMENTS;
@@ -247,7 +247,28 @@ impl PostgresOptions {
                 self.problem("each server that answers is read-only; name the primary, or use target_session_attrs=any")
             }
         })?;
-        Ok(self.pool(connect, given, false))
+        let source = self.pool(connect, given, false);
+        if !self.settings.prepared_statements {
+            self.try_transaction(&source.pool).await?;
+        }
+        Ok(source)
+    }
+
+    /// A pooler in statement mode accepts plain inserts, and closes the connection at each BEGIN.
+    async fn try_transaction(&self, pool: &PgPool) -> Result<(), OpenError> {
+        let tried = async {
+            let mut connection = pool.acquire().await?;
+            connection.execute("BEGIN").await?;
+            connection.execute("ROLLBACK").await
+        };
+        match tried.await {
+            Err(sqlx::Error::Database(error)) if error.message().contains("statement pooling mode") => {
+                let what = "the pooler allows no transactions; set pool_mode = transaction or session (code 08P01)";
+                Err(self.problem(what))
+            }
+            // Any other error occurs again with the first batch, and is handled there.
+            _ => Ok(()),
+        }
     }
 
     /// The password of the provider, if there is one.
@@ -361,6 +382,13 @@ impl PostgresOptions {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default().into_owned();
                 let advice = match &*code {
+                    // PgBouncer reports every refusal with this code.
+                    "08P01" if error.message().contains("authentication failed") => {
+                        "check user and password, and the users of the pooler"
+                    }
+                    "08P01" if !self.settings.prepared_statements && error.message().contains("startup parameter") => {
+                        "remove the parameter, or add it to ignore_startup_parameters of the pooler"
+                    }
                     "08P01" if self.settings.prepared_statements => "behind a pooler use prepared_statements(false)",
                     "28P01" | "28000" => "check user, password and pg_hba.conf",
                     "3D000" => "check the database name, or create it",

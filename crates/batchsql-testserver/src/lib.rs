@@ -120,6 +120,7 @@ pub struct Server {
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     dsn: String,
+    behind: Option<String>,
     ca: Option<PathBuf>,
 }
 
@@ -154,7 +155,7 @@ impl Server {
             .expect("BATCHSQL_XTASK is the xtask program");
         let commands = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it was piped"));
-        let mut server = Self { process, commands, answers, dsn: String::new(), ca: None };
+        let mut server = Self { process, commands, answers, dsn: String::new(), behind: None, ca: None };
         server.wait_for("READY");
         server
     }
@@ -162,6 +163,14 @@ impl Server {
     /// The DSN of a user with every right.
     pub fn dsn(&self) -> &str {
         &self.dsn
+    }
+
+    /// The DSN of the server behind a pooler.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn behind(&self) -> &str {
+        self.behind.as_deref().expect("this server is a pooler")
     }
 
     /// The certificate authority of the server's certificate, for `localhost` and `127.0.0.1`; SQL servers
@@ -183,6 +192,18 @@ impl Server {
     pub fn kill(&mut self) {
         self.send("kill");
         self.wait_for("STOPPED");
+    }
+
+    /// Stops the server behind a pooler as an administrator would; its data stays.
+    pub fn stop_behind(&mut self) {
+        self.send("stop behind");
+        self.wait_for("STOPPED");
+    }
+
+    /// Starts the server behind a pooler again, on the same port, and waits until it accepts connections.
+    pub fn start_behind_again(&mut self) {
+        self.send("start behind");
+        self.wait_for("BEHIND");
     }
 
     /// Stops the processes of the server where they are (`SIGSTOP`): its connections stay open, and nothing answers.
@@ -223,6 +244,7 @@ impl Server {
             match word {
                 "CA" => self.ca = Some(rest.into()),
                 "READY" => rest.clone_into(&mut self.dsn),
+                "BEHIND" => self.behind = Some(rest.to_owned()),
                 _ => {}
             }
             if word == answer {

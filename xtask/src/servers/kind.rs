@@ -6,7 +6,8 @@
 pub(crate) enum Kind {
     /// PostgreSQL
     Postgres,
-    /// PgBouncer in transaction mode, in front of its own PostgreSQL; each argument is a setting, `key=value`
+    /// PgBouncer in transaction mode, in front of its own PostgreSQL; each argument is a setting, `key=value`. Commands that end
+    /// with `behind` are for the PostgreSQL
     #[value(name = "pgbouncer")]
     PgBouncer,
     /// MySQL or MariaDB, whichever is available

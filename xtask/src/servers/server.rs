@@ -20,7 +20,7 @@ pub(crate) struct Server {
     /// One, or the nodes of a cluster.
     processes: Vec<Process>,
     /// The server behind this one; it is stopped after it.
-    _behind: Option<Box<Self>>,
+    behind: Option<Box<Self>>,
     pub(crate) dsn: String,
     /// The certificate authority, if it supports TLS.
     pub(crate) authority: Option<PathBuf>,
@@ -29,16 +29,21 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(process: Process, dsn: String, certificate: Option<Certificate>) -> Self {
         let authority = certificate.map(|certificate| certificate.authority);
-        Self { processes: vec![process], _behind: None, dsn, authority }
+        Self { processes: vec![process], behind: None, dsn, authority }
     }
 
     pub(crate) fn cluster(processes: Vec<Process>, dsn: String) -> Self {
-        Self { processes, _behind: None, dsn, authority: None }
+        Self { processes, behind: None, dsn, authority: None }
     }
 
     /// Keeps another server as long as this one exists.
     pub(crate) fn before(self, behind: Self) -> Self {
-        Self { _behind: Some(Box::new(behind)), ..self }
+        Self { behind: Some(Box::new(behind)), ..self }
+    }
+
+    /// The server behind this one.
+    pub(crate) fn behind(&mut self) -> Option<&mut Self> {
+        self.behind.as_deref_mut()
     }
 
     /// Its port; for a cluster, of the first node.

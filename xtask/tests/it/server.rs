@@ -43,6 +43,24 @@ fn a_server_obeys_and_goes_with_the_end_of_its_input() {
     assert!(TcpStream::connect(&address).is_err());
 }
 
+/// Commands for the server behind a pooler leave the pooler alone.
+#[test]
+fn a_server_behind_another_one_obeys_too() {
+    let place = Place::new();
+    let mut server = Running::server(&mut place.server(&["pgbouncer"]));
+    let address = server.address();
+    let behind = server.tell("start behind", "BEHIND");
+    let behind = behind.rsplit_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    assert_ne!(behind, address);
+    server.tell("stop behind", "STOPPED");
+    assert!(TcpStream::connect(&behind).is_err());
+    TcpStream::connect(&address).unwrap();
+    server.tell("start behind", "BEHIND");
+    TcpStream::connect(&behind).unwrap();
+    assert_eq!(server.end_by("-TERM").code(), Some(143));
+    assert!(place.is_empty(), "{:?}", place.entries());
+}
+
 #[test]
 fn a_command_that_comes_twice_changes_nothing() {
     let place = Place::new();

@@ -4,8 +4,10 @@
 use batchsql_core::{
     Action, Attempt, Claim, Conflict, ErrorClass, Expr, OutcomeKind, SharedRows, Sink, SinkError, Step, Written,
 };
-use batchsql_mysql::MySqlSink;
-use batchsql_testserver::{AlteringProxy, Server};
+use batchsql_mysql::sqlx::mysql::MySqlConnection;
+use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_mysql::{MySqlConn, MySqlPlan, MySqlSink};
+use batchsql_testserver::{AlteringProxy, Kind, Server};
 
 use crate::positions::{claim, claim_when_idle, durable_server, numbers, one_column, rows, two_columns};
 use crate::support::{Database, host_of, pipeline, with_parameters};
@@ -179,21 +181,39 @@ async fn a_refused_step_and_a_trial_whose_transaction_is_lost_are_unknown() {
 }
 
 /// A sink behind a proxy, which writes rows without a position and without a pipeline, which would repeat them.
+struct Through {
+    proxy: AlteringProxy,
+    sink: MySqlSink,
+    conn: MySqlConn,
+    plan: MySqlPlan,
+}
+
+impl Through {
+    async fn new(database: &Database, parameters: &str, given: &SharedRows) -> Self {
+        let proxy = AlteringProxy::start(host_of(&database.dsn));
+        let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
+        let through = with_parameters(&through, &format!("ssl-mode=DISABLED&values_in_text=never{parameters}"));
+        let sink = MySqlSink::connect(&through).await.unwrap();
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, given.rows().schema()).await.unwrap();
+        Self { proxy, sink, conn, plan }
+    }
+
+    async fn write(&mut self, given: &SharedRows) -> Result<Written, SinkError> {
+        self.sink.write(&mut self.conn, &self.plan, given.rows(), &Attempt::new(false)).await
+    }
+}
+
 async fn written(
     database: &Database,
     parameters: &str,
     given: &SharedRows,
     change: impl FnOnce(&AlteringProxy),
 ) -> Result<Written, SinkError> {
-    let proxy = AlteringProxy::start(host_of(&database.dsn));
-    let through = database.dsn.replace(host_of(&database.dsn), &proxy.address());
-    let through = with_parameters(&through, &format!("ssl-mode=DISABLED&values_in_text=never{parameters}"));
-    let sink = MySqlSink::connect(&through).await.unwrap();
-    let mut conn = sink.acquire().await.unwrap();
-    let plan = sink.prepare(&mut conn, given.rows().schema()).await.unwrap();
-    change(&proxy);
-    let written = sink.write(&mut conn, &plan, given.rows(), &Attempt::new(false)).await;
-    assert!(proxy.has_changed());
+    let mut through = Through::new(database, parameters, given).await;
+    change(&through.proxy);
+    let written = through.write(given).await;
+    assert!(through.proxy.has_changed());
     written
 }
 
@@ -229,6 +249,29 @@ async fn a_batch_whose_transaction_is_lost_is_not_told_as_written() {
         assert_eq!((refused.class(), refused.code()), (ErrorClass::Unknown, Some("1305")), "{mark}: {refused}");
         let is_there = numbers(&database, "SELECT COUNT(*) FROM t WHERE id <> 7").await[0];
         assert_eq!(is_there == 0, mark == COMMIT, "{mark}: {is_there}");
+    }
+}
+
+/// The server takes back the statement that has waited for too long, not the transaction. So the savepoint shows whether it is
+/// still ours: if it is not, the rows before that statement are committed, and would be there twice if they were repeated.
+#[tokio::test]
+async fn a_lock_that_is_not_given_in_a_lost_transaction_leaves_rows_unknown() {
+    let server = Server::start(Kind::MySql, &["--innodb-lock-wait-timeout=1"]);
+    for (mark, expected, left) in [
+        ("no such request", (ErrorClass::Transient, Some("1205")), 0),
+        ("INSERT INTO", (ErrorClass::Unknown, Some("1305")), 10_000),
+    ] {
+        let database = Database::on(server.dsn(), TABLE, "").await;
+        let mut other = MySqlConnection::connect(&database.dsn).await.unwrap();
+        other.execute("START TRANSACTION; INSERT INTO t VALUES (20000, 0)").await.unwrap();
+        let given = pieces(20_000);
+        let mut through = Through::new(&database, "", &given).await;
+        through.proxy.send_before(mark, &query("ROLLBACK"));
+        let refused = through.write(&given).await.unwrap_err();
+        assert_eq!(through.proxy.has_changed(), left > 0, "{mark}");
+        assert_eq!((refused.class(), refused.code()), expected, "{mark}: {refused}");
+        other.execute("ROLLBACK").await.unwrap();
+        assert_eq!(numbers(&database, "SELECT COUNT(*) FROM t WHERE id <> 7").await, [left], "{mark}");
     }
 }
 

@@ -19,6 +19,7 @@ mod lossy;
 mod lost_transactions;
 mod moments;
 mod partial;
+mod pgbouncer;
 mod pooler;
 mod positions;
 mod proxy;

@@ -16,7 +16,7 @@ use crate::positions::{anyone, claim, key, numbers, one_column, rows, sequence};
 use crate::support::{HOUR, TestSink, execute, fresh_dsn, read, sink_of, with_parameter};
 
 /// `CHECK` is tried for each row before it is written; triggers of a statement run behind its rows, deferred ones in COMMIT.
-const TABLE: &str = "CREATE TABLE standing (moment text);
+pub(crate) const TABLE: &str = "CREATE TABLE standing (moment text);
     CREATE FUNCTION stand(at text) RETURNS boolean LANGUAGE plpgsql AS '
         BEGIN
             IF EXISTS (SELECT FROM standing WHERE moment = at) THEN
@@ -59,9 +59,9 @@ enum End {
     Session,
 }
 
-const ROWS: i64 = 3;
+pub(crate) const ROWS: i64 = 3;
 
-fn given() -> SharedRows {
+pub(crate) fn given() -> SharedRows {
     rows(&one_column(Conflict::none()), [(MARKED, 0), (2, 0), (3, 0)])
 }
 
@@ -95,7 +95,7 @@ async fn until(sink: &TestSink, sql: &str, expected: &str) {
 }
 
 /// Claims the partition when connections that have ended are gone from the pool.
-async fn claim_again(db: &BatchSql, owner: &str) -> Position {
+pub(crate) async fn claim_again(db: &BatchSql, owner: &str) -> Position {
     let begin = Instant::now();
     loop {
         match db.claim(&key(), &anyone(owner)).await {
@@ -110,7 +110,7 @@ async fn claim_again(db: &BatchSql, owner: &str) -> Position {
 const SESSIONS: &str = "FROM pg_stat_activity WHERE application_name";
 
 /// The sessions that stand still.
-const STANDING: &str = "FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1
+pub(crate) const STANDING: &str = "FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objsubid = 1
     AND (classid::bigint << 32 | objid::bigint) = hashtext(current_schema())";
 
 #[tokio::test(flavor = "multi_thread")]
