@@ -42,6 +42,8 @@ mod pipeline_events;
 mod queue;
 mod reporter;
 mod row;
+#[doc(hidden)]
+pub mod small_file;
 mod write;
 
 pub use config::{PipelineConfig, StartError};
