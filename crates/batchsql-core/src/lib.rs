@@ -46,6 +46,8 @@ mod row;
 pub mod small_file;
 mod write;
 
+#[doc(hidden)]
+pub use config::EFFICIENT_BATCH_ROWS;
 pub use config::{PipelineConfig, StartError};
 #[doc(hidden)]
 pub use config_policies::KeptBy;
