@@ -16,8 +16,8 @@ pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Batches that may be written at once, at most: each table with a key has as many lanes.
 const MAX_CONCURRENCY: usize = 1024;
 
-/// The default for the most rows of one batch.
-const MAX_BATCH_ROWS: usize = 10_000;
+/// Rows above which a larger batch is not written faster per row, where nothing else is known.
+pub const EFFICIENT_BATCH_ROWS: usize = 10_000;
 
 /// Settings of a pipeline. Every size must be above zero; [`start`](crate::BatchSqlBuilder::start)
 /// checks them all.
@@ -179,7 +179,7 @@ impl PipelineConfig {
             max_batch_rows: self.batch_rows(flush_size, efficient, concurrency),
             max_coalesced_rows: self.batch_rows(
                 flush_size,
-                if coalesces { MAX_BATCH_ROWS } else { efficient },
+                if coalesces { EFFICIENT_BATCH_ROWS } else { efficient },
                 concurrency,
             ),
             flush_interval: own.flush_interval.unwrap_or(self.flush_interval).min(FAR),

@@ -42,8 +42,12 @@ mod pipeline_events;
 mod queue;
 mod reporter;
 mod row;
+#[doc(hidden)]
+pub mod small_file;
 mod write;
 
+#[doc(hidden)]
+pub use config::EFFICIENT_BATCH_ROWS;
 pub use config::{PipelineConfig, StartError};
 #[doc(hidden)]
 pub use config_policies::KeptBy;

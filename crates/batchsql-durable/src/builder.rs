@@ -2,12 +2,12 @@
 //! Must not know how rows are stored or written.
 
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
+use batchsql_core::small_file::replace_file;
 use batchsql_core::{BatchSqlBuilder, Sink};
 use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas, without_ends};
@@ -261,15 +261,7 @@ fn keep_ordering(folder: &Path, ordering: &str, recovery: &Recovery) -> Result<(
         _ => {}
     }
     // As a whole, and on disk before rows are: a power loss leaves the old file or the new one.
-    let write = || {
-        let temporary = folder.join(format!("{ORDER_FILE}.tmp"));
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(ordering.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        RealFileSystem.sync_folder(folder)
-    };
-    write().map_err(failed)
+    replace_file(&path, ordering.as_bytes()).map_err(failed)
 }
 
 /// Starts the feeds of the rows that were there before, and reports what was found.

@@ -5,6 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use batchsql_core::small_file::sync_folder;
+
 /// A file of rejected rows, as lines of JSON. It is synced before a rejected row counts as ended. Each line has an `id` that is
 /// unique for the row; a row may have several lines with one id. A file
 /// that was moved away, for example to be rotated, is made again.
@@ -74,17 +77,6 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
     Ok(last != *b"\n")
-}
-
-/// Without it a power loss may remove the name of a new file.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
-    // NTFS writes names with its own journal, and has no call for a folder.
-    #[cfg(not(unix))]
-    let _ = folder;
-    Ok(())
 }
 
 #[cfg(unix)]

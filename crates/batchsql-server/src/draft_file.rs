@@ -6,6 +6,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use batchsql::small_file::sync_folder;
+
 use crate::private_file;
 
 /// Names that are tried for a file without its name; those of other programs are taken.
@@ -46,6 +48,20 @@ impl DraftFile {
         Err(io::Error::other(text))
     }
 
+    /// Makes it as `NAME.tmp`, for a caller that is the only one to make this file. What a kill has left of it is replaced.
+    ///
+    /// # Errors
+    /// It cannot be made or locked.
+    pub(crate) fn create_alone(path: &Path) -> io::Result<Self> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let file = private_file::open(OpenOptions::new().write(true).create(true).truncate(true), &temporary)?;
+        let draft = Self { path: path.to_owned(), temporary, file };
+        draft.file.try_lock()?;
+        Ok(draft)
+    }
+
     /// As [`create`](Self::create), for a name that is free.
     ///
     /// # Errors
@@ -77,14 +93,17 @@ impl DraftFile {
         })
     }
 
-    /// As [`publish`](Self::publish), in place of a file that has the name.
+    /// As [`publish`](Self::publish), in place of a file that has the name. The file is still locked.
     ///
     /// # Errors
     /// The disk refuses it.
-    pub(crate) fn replace(mut self) -> io::Result<()> {
+    pub(crate) fn replace(mut self) -> io::Result<File> {
+        // Its lock is that of all copies.
+        let file = self.file.try_clone()?;
         self.file.sync_all()?;
         self.rename()?;
-        sync_folder(&self.path)
+        sync_folder(&self.path)?;
+        Ok(file)
     }
 
     fn rename(&mut self) -> io::Result<()> {
@@ -157,14 +176,6 @@ fn is_taken(path: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// A new name is on disk when its folder is.
-///
-/// # Errors
-/// The disk refuses it.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder_of(path))?.sync_all()
 }
 
 fn folder_of(path: &Path) -> &Path {

@@ -14,11 +14,3 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options.open(path)
 }
-
-/// Makes an empty file, also in place of one that is there.
-///
-/// # Errors
-/// The file cannot be made.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    open(OpenOptions::new().write(true).create(true).truncate(true), path)
-}

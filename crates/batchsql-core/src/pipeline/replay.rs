@@ -3,7 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::outcome::outcomes::{Outcome, OutcomeCounts};
 use crate::pipeline::error::{FlushError, SubmitError};
 use crate::pipeline::handle::BatchSql;
 use crate::row::dynamic::DynRow;
+use crate::small_file::replace_file;
 
 /// Lines that are submitted before the mark is written.
 const CHUNK: usize = 1000;
@@ -161,12 +162,7 @@ impl Mark {
 
     /// Replaces the mark as a whole, so that a crash leaves the old one or the new one.
     fn write(&self, path: &Path) -> io::Result<()> {
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.sync_all()?;
-        fs::rename(new, path)
+        replace_file(path, &serde_json::to_vec(self)?)
     }
 }
 

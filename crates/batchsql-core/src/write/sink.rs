@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use crate::config::EFFICIENT_BATCH_ROWS;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::Rows;
 use crate::model::schema::Schema;
@@ -133,7 +134,7 @@ pub trait Sink: Send + Sync + 'static {
     /// [`PipelineConfig::max_batch_rows`](crate::PipelineConfig::max_batch_rows). If it is less than `flush_size`, 0 for example,
     /// batches do not grow. Asked once, when the pipeline starts. Default: 10,000.
     fn efficient_batch_rows(&self) -> usize {
-        10_000
+        EFFICIENT_BATCH_ROWS
     }
 
     /// Whether a batch can be undone as a whole, so that [`Isolation::AtomicBatch`](crate::Isolation::AtomicBatch) can

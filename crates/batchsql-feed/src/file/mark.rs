@@ -14,12 +14,13 @@
 //! It is replaced as a whole, so that a crash leaves the old one or the new one.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use batchsql_core::small_file::replace_file;
 
 use super::error::FileError;
 use super::options::beside;
-use crate::letters::sync_folder;
 
 const BEGIN: &str = "batchsql file mark ";
 const VERSION: &str = "1";
@@ -170,12 +171,7 @@ impl MarkFile {
 
     /// Replaces the mark, and returns when it is on disk.
     pub(super) fn store(&self, mark: &Mark) -> io::Result<()> {
-        let temporary = beside(&self.path, ".tmp");
-        let mut file = File::create(&temporary)?;
-        file.write_all(mark.text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        sync_folder(&self.path)
+        replace_file(&self.path, mark.text().as_bytes())
     }
 }
 

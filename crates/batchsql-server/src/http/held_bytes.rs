@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::http::held_line::{Client, HeldLine, Ticket};
+use crate::http::client::Client;
+use crate::http::held_line::{HeldLine, Ticket};
 
 /// What is reserved at once, so that a small request reserves once.
 const UNIT: usize = 16 << 10;

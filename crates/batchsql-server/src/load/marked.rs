@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use batchsql::{BatchSql, OutcomeKind};
 use serde::{Deserialize, Serialize};
 
+use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::parse::Parsed;
 use crate::load::tally::Tally;
@@ -114,14 +115,9 @@ impl Marked {
     /// As a whole, so that a crash leaves the old mark or the new one. The new one is locked before it has its name, so the lock
     /// has no gap.
     fn keep(&mut self) -> io::Result<()> {
-        let mut temporary = self.path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        let mut file = private_file::create(Path::new(&temporary))?;
-        file.try_lock()?;
-        file.write_all(&serde_json::to_vec(&self.mark)?)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)?;
-        self.lock = file;
+        let mut draft = DraftFile::create_alone(&self.path)?;
+        draft.write_all(&serde_json::to_vec(&self.mark)?)?;
+        self.lock = draft.replace()?;
         Ok(())
     }
 }
@@ -181,6 +177,12 @@ mod tests {
             assert!(matches!(open(), Err(MarkError::InUse)), "after the mark of record {record}");
         }
         drop(first);
-        assert_eq!(open().unwrap().reached(), 9);
+        let mut again = open().unwrap();
+        assert_eq!(again.reached(), 9);
+        // It cannot be written, and leaves nothing else.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        again.keep().unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -5,9 +5,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use batchsql::small_file::sync_folder;
 use serde::{Deserialize, Serialize};
 
-use crate::draft_file::{DraftFile, remove_abandoned, sync_folder};
+use crate::draft_file::{DraftFile, remove_abandoned};
 use crate::load::layout::Done;
 use crate::private_file;
 
@@ -120,7 +121,7 @@ fn replace(path: &Path, content: &str) -> io::Result<()> {
     }
     let mut file = DraftFile::create(path)?;
     file.write_all(content.as_bytes())?;
-    file.replace()
+    file.replace().map(drop)
 }
 
 #[cfg(test)]

@@ -92,7 +92,6 @@ fn a_client_whose_bodies_stand_still_leaves_memory_to_others() {
 
 /// All are one client for the server, as behind a proxy. Bodies go on, and are refused when nobody gives memory back.
 #[test]
-#[ignore = "takes 17 to more than 100 s: it waits until bodies of others have ended; the order is tested in `held_line`"]
 fn a_request_comes_before_those_that_come_again() {
     let place = Place::new();
     // 32 units of 16 KiB.
@@ -105,7 +104,7 @@ fn a_request_comes_before_those_that_come_again() {
         let body: String = (0..40).map(|id| row(id, 15_000)).collect();
         send_greedily(at, &[NDJSON, ("Idempotency-Key", &key)], &body, body.len());
     });
-    // Nineteen at once, which are free when two large requests have ended, and nobody that came later has taken them.
+    // Nineteen units at once. They become free when those that hold some have ended: nobody that comes later begins before.
     for number in 0..10 {
         let response = post(at, "orders/rows", &[NDJSON], row(number, 300_000));
         assert_eq!(response.status, 200, "request {number}: {response:?}");

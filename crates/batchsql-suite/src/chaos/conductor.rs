@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::check::{Checked, Promises, Violation, Wrong, check};
 use super::disk::SmallDisk;
 use super::fault::{Fault, Layer};
-use super::job::{Job, Mode, Names, Pool};
+use super::job::{Job, Mode, Names, PRODUCERS, Pool};
 use super::job_file;
 use super::ledger::Ledger;
 use super::letters;
 use super::moments::{Moment, Moments};
 use super::namespace::Namespace;
 use super::plan::Plan;
-use super::process::WriterProcess;
+use super::process::{PATIENCE, WriterProcess};
 use super::sample::{Sample, first_written_after, now};
 use super::stage::{self, Begun, Servant, Stage, is_put_off};
 use super::writer::{HOLD, RELEASE};
@@ -29,10 +29,6 @@ use crate::tell::tell;
 /// Lines of the log of a writer that are shown, and characters of each.
 const LINES: usize = 10;
 const WIDTH: usize = 240;
-/// Tasks that submit rows.
-const PRODUCERS: u32 = 6;
-/// How long a writer may take to write its first rows, and the first ones after a fault.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a writer may take to end, which includes its own limits.
 const END: Duration = Duration::from_secs(150);
 /// Load after the recovery.
@@ -149,7 +145,7 @@ pub(super) async fn run(
     let names = Names::new(&prefix);
     let namespace = plan.in_namespace.then(Namespace::new).transpose()?.map(Arc::new);
     let (within, path) = (namespace.clone(), folder.path());
-    let mut stage = Stage::set_for(within, plan.database, servant, disk, path, names.clone(), plan.seed).await?;
+    let mut stage = Stage::set(within, plan.database, servant, disk, path, names.clone(), plan.seed).await?;
     let mode = if plan.is_durable { Mode::Durable(folder.path().join("intake")) } else { Mode::Receipts };
     let job = Job {
         database: plan.database,

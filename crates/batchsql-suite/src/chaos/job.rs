@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::DatabaseName;
 
+/// Tasks of a writer that submit rows.
+pub(super) const PRODUCERS: u32 = 6;
+
 /// Whose connections a writer uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

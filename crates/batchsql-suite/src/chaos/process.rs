@@ -16,6 +16,8 @@ use super::namespace::Namespace;
 use super::sample::Sample;
 use super::writer::STOP;
 
+/// How long a writer may take to write its first rows, and the first ones after a fault.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 /// Interval of checks.
 const LOOK: Duration = Duration::from_millis(20);
 /// A soak counts the bytes that are in use. jemalloc counts those that each thread keeps for reuse as well, unless threads keep

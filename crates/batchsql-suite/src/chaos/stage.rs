@@ -102,20 +102,8 @@ pub(super) struct Begun {
 }
 
 impl Stage {
-    /// Creates the tables `names` on a server, or in a file of `folder`.
+    /// Creates the tables `names` on a server, or in a file of `folder`. `namespace` is that of the writer, if it has one.
     pub(super) async fn set(
-        database: DatabaseName,
-        servant: Option<Servant>,
-        disk: Option<Arc<SmallDisk>>,
-        folder: &Path,
-        names: Names,
-        seed: u64,
-    ) -> Result<Self> {
-        Self::set_for(None, database, servant, disk, folder, names, seed).await
-    }
-
-    /// The same for a writer in a namespace.
-    pub(super) async fn set_for(
         namespace: Option<Arc<Namespace>>,
         database: DatabaseName,
         servant: Option<Servant>,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    Attempt, Claim, Claimed, ErrorClass, PartitionKey, PoolState, Position, Removed, Rows, Schema, Session, SessionEnd,
-    Sink, SinkError, Step as PositionStep, StoredPosition, Written,
+    Attempt, Claim, Claimed, EFFICIENT_BATCH_ROWS, ErrorClass, PartitionKey, PoolState, Position, Removed, Rows,
+    Schema, Session, SessionEnd, Sink, SinkError, Step as PositionStep, StoredPosition, Written,
 };
 
 use super::sink::ScriptedSink;
@@ -64,7 +64,7 @@ impl Sink for ScriptedSink {
     }
 
     fn efficient_batch_rows(&self) -> usize {
-        if self.lock().grows_batches { 10_000 } else { 0 }
+        if self.lock().grows_batches { EFFICIENT_BATCH_ROWS } else { 0 }
     }
 
     fn late_write_limit(&self) -> Option<Duration> {

@@ -51,7 +51,8 @@ impl Servers {
     /// Creates tables with names that no other run has.
     pub(super) async fn tables(&self, folder: &Path, seed: u64) -> Result<Tables> {
         let names = Names::new(&format!("scale_{:x}", now() & 0xffff_ffff));
-        let stage = Stage::set(self.database, Some(self.target.clone()), None, folder, names.clone(), seed).await?;
+        let stage =
+            Stage::set(None, self.database, Some(self.target.clone()), None, folder, names.clone(), seed).await?;
         Ok(Tables { names, stage })
     }
 

@@ -15,17 +15,15 @@ use super::reading::Reading;
 use super::tables::Tables;
 use super::turns;
 use crate::chaos::fault::Fault;
-use crate::chaos::job::{Names, Pool};
+use crate::chaos::job::{Names, PRODUCERS, Pool};
 use crate::chaos::job_file;
-use crate::chaos::process::WriterProcess;
+use crate::chaos::process::{PATIENCE, WriterProcess};
 use crate::chaos::sample::{Sample, first_written_after, now};
 use crate::chaos::stage::{Servant, Stage};
 use crate::chaos::writer::{HOLD, RELEASE};
 use crate::database::DatabaseName;
 use crate::tell::tell;
 
-/// Tasks that submit rows.
-const PRODUCERS: u32 = 6;
 /// A debug build on a busy machine can do this for four databases at the same time.
 const ROWS_PER_SECOND: u32 = 600;
 /// Decides which answers are lost.
@@ -33,8 +31,6 @@ const SEED: u64 = 7;
 /// Time without a fault before each of them.
 const CALM: Duration = Duration::from_secs(8);
 const CALM_OF_WARM_UP: Duration = Duration::from_millis(1_500);
-/// How long a writer may take to write its first rows, and the first ones after a fault.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it may take after that until few rows wait.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Rows that wait without a fault.
@@ -107,7 +103,7 @@ async fn carry_out(database: DatabaseName, wishes: Wishes, folder: &Path) -> Res
     let servant = Servant::start(database, None, wishes.mode == Mode::ExactlyOnce).await?;
     let prefix = format!("soak_{:x}", now() & 0xffff_ffff);
     let (names, counter) = (Names::new(&prefix), format!("{prefix}_counter"));
-    let stage = Stage::set(database, servant.clone(), None, folder, names.clone(), SEED).await?;
+    let stage = Stage::set(None, database, servant.clone(), None, folder, names.clone(), SEED).await?;
     let dsn = stage.writer_dsn()?;
     let place = servant.as_ref().map_or_else(|| dsn.trim_start_matches("sqlite:"), Servant::dsn);
     let tables = Tables::new(database, place, &names, &counter);
