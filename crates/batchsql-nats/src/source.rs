@@ -420,7 +420,13 @@ impl NatsSource {
         why: &str,
     ) -> Result<Option<Next>, SourceError> {
         let (subject, path) = (&self.subject, self.link.foreign.path().display().to_string());
-        tracing::error!(subject, sequence, why, path, "a message is not of this format; it is written to a file");
+        tracing::error!(
+            subject,
+            sequence,
+            reason = why,
+            path,
+            "a message is not of this format; it is not written, and kept in a file"
+        );
         let source = format!("{}:{}", self.link.name, self.link.incarnation);
         let letter = ForeignLetter {
             source: &source,
