@@ -42,8 +42,8 @@ pub(crate) enum Command {
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
 this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable]; without both sections they are lost.
 
-Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
-the durable intake for the next start.")]
+Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
+2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start.")]
     Run {
         /// The configuration, a TOML file
         config: PathBuf,

@@ -206,6 +206,29 @@ fn rows_that_are_not_written_are_counted_in_the_log() {
     }
 }
 
+/// Those of a durable intake too, whose file is in its folder by default.
+#[test]
+fn rows_of_a_durable_intake_that_are_not_written_are_in_the_log() {
+    let place = place();
+    place.sql("CREATE TABLE strict (id INTEGER CHECK (id < 100))");
+    let config = format!(
+        "{}[[tables]]\nname = \"strict\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let mut program = place.start(&config);
+    let lines: String = (99..120).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    let response = post(program.address(), "strict/rows?wait=logged", &[NDJSON], lines);
+    assert_eq!(response.number("accepted"), 21, "{response:?}");
+    let first = program.wait_for("a row was not written");
+    assert!(first.contains("CHECK") && first.contains("strict"), "the reason: {first}");
+    let letters = || std::fs::read_to_string(place.path("intake/dead-letters.ndjson")).unwrap().lines().count();
+    until(|| letters() == 20, || format!("{} letters", letters()));
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
+    assert!(more.contains("rows=19") && more.contains("intake/dead-letters.ndjson"), "{log}");
+}
+
 #[test]
 fn a_service_without_sources_is_a_mistake() {
     let place = place();
