@@ -173,6 +173,7 @@ impl OpenMessage {
                         subject,
                         sequence: *sequence,
                         item: Some(number),
+                        is_partly_written: *bad == MOST_LETTERS,
                         reason: &reason,
                         headers,
                         payload,

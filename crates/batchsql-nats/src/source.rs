@@ -433,6 +433,8 @@ impl NatsSource {
             subject,
             sequence,
             item: None,
+            // What is not the position of the message before is in it.
+            is_partly_written: self.end >= first_of(sequence),
             reason: why,
             headers: message.headers.as_ref(),
             payload: &message.payload,

@@ -109,3 +109,76 @@ fn a_service_is_not_ready_when_all_its_partitions_have_stopped() {
     assert!(health.status == 200 && health.body.contains("all of its 4 partitions have stopped"), "{health:?}");
     assert_eq!(program.stop().0, 1);
 }
+
+/// What a wrong mapping has set aside is written when it was corrected.
+#[test]
+fn what_was_set_aside_is_listed_shown_and_published_again() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let right = worker(&cluster, "");
+    let wrong = right.replace("orderId", "orderNo");
+    let program = cluster.start("a.toml", &wrong);
+    let context = runtime.block_on(cluster.context());
+    runtime.block_on(async {
+        let lines = "{\"orderId\": 1}\n{\"orderId\": 2}\n{\"id\": 3}\n";
+        publish(&context, &cluster, "orders.1", lines).await;
+        publish(&context, &cluster, "orders.2", "s3cret\nno row").await;
+    });
+    until(|| letters(&cluster).len() == 3 && cluster.ids() == [3], || format!("{:?}", letters(&cluster)));
+    let place = &cluster.place;
+    let replay = |file: &str| place.run(&["dead-letters", "replay", file, "--config", "a.toml"]);
+    let refused = replay("letters.foreign");
+    assert!(refused.code() == 2 && refused.err().contains("rename it first"), "{}", refused.all());
+    assert_eq!(program.stop().0, 1);
+    std::fs::rename(place.path("letters.foreign"), place.path("1.foreign")).unwrap();
+    // A worker that was killed writes a letter again.
+    let text = std::fs::read_to_string(place.path("1.foreign")).unwrap();
+    let first = text.lines().next().unwrap();
+    place.write("1.foreign", format!("{{\"id\":\n{text}{first}\n"));
+
+    let subject = |partition: u32| format!("{}.orders.{partition}", cluster.stream_name());
+    let list = place.run(&["dead-letters", "list", "1.foreign"]);
+    assert_eq!(list.code(), 1, "a line cannot be read: {}", list.all());
+    let counts = |count: u32, partition: u32, reason: &str| {
+        let (count, subject) = (format!("{count} "), subject(partition));
+        let is = |line: &str| line.trim().starts_with(&count) && line.contains(&subject) && line.contains(reason);
+        assert!(list.out().lines().any(is), "{}", list.all());
+    };
+    counts(3, 1, "column \"id\"");
+    counts(1, 2, "it is no JSON");
+    let show = place.run(&["dead-letters", "show", "1.foreign", "--limit", "2"]);
+    assert_eq!(show.out().lines().count(), 2, "{}", show.all());
+    assert!(show.out().contains(&format!("{} message 1, line 1: row of table", subject(1))), "{}", show.all());
+    assert!(!show.out().contains("s3cret") && !list.out().contains("s3cret"), "values only if they are asked for");
+    let values = place.run(&["dead-letters", "show", "1.foreign", "--values"]);
+    assert!(values.out().contains("    {\"orderId\": 2}\n"), "{}", values.all());
+    assert!(values.out().contains("    s3cret\n    no row\n"), "{}", values.all());
+
+    let program = cluster.start("a.toml", &right);
+    let replayed = replay("1.foreign");
+    assert_eq!(replayed.code(), 1, "{}", replayed.all());
+    for part in ["3 published (1 more are the same ones), 1 left", "byte 0: it cannot be read"] {
+        assert!(replayed.out().contains(part), "{part}: {}", replayed.all());
+    }
+    until(|| cluster.ids() == [1, 2, 3], || format!("{:?}", cluster.ids()));
+    // Which is still no row.
+    until(|| letters(&cluster).len() == 1, || format!("{:?}", letters(&cluster)));
+    let list = place.run(&["dead-letters", "list", "1.foreign"]);
+    assert!(list.out().contains("4  of them were published again"), "{}", list.all());
+
+    // A message whose rows are written in part would be doubled, and the rest is not tried again.
+    let partly = first.replace("\"id\":\"", "\"partly_written\":true,\"id\":\"x");
+    place.write("2.foreign", format!("{partly}\n"));
+    let left = replay("2.foreign");
+    assert!(left.code() == 1 && left.out().contains("0 published, 1 left"), "{}", left.all());
+    place.write("1.foreign", text.replace("\"id\":\"", "\"id\":\"y"));
+    std::fs::remove_file(place.path("1.foreign.mark")).unwrap();
+    let other = right.replace(&format!("prefix = \"{}\"", cluster.stream_name()), "prefix = \"other\"");
+    place.write("b.toml", other);
+    let left = place.run(&["dead-letters", "replay", "1.foreign", "--config", "b.toml"]);
+    assert!(left.code() == 1 && left.out().contains("no source of the configuration reads"), "{}", left.all());
+    let all = place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml", "--delete"]);
+    assert!(all.code() == 0 && all.out().contains("3 published, 0 left"), "{}", all.all());
+    assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
+    until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
+    assert_eq!(program.stop().0, 1);
+}
