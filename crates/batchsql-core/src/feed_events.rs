@@ -64,6 +64,9 @@ impl StopReason {
 pub struct FeedGauges {
     /// Whether the source has answered the last request; `None` before the first answer.
     pub source_up: Option<bool>,
+    /// Messages of the stream that are of no partition, so that no process reads them. Every process reports the same. `None`: the
+    /// source has none of that kind.
+    pub stray_messages: Option<u64>,
     /// The tables that the source has rows of, by name, each once.
     pub tables: Vec<FeedTable>,
 }

@@ -192,6 +192,8 @@ catalogue! {
     // Feeds of a source, for example workers on a stream; no series without one.
     FeedSourceUp: Gauge, Count, "batchsql_feed_source_up", ["database"],
         "1 if the source of the feeds (the stream) has answered the last request, otherwise 0";
+    FeedStrayMessages: Gauge, Count, "batchsql_feed_stray_messages", ["database"],
+        "Messages of the stream that are of no partition, so that no process reads them; every process reports the same";
     FeedUnsettledMessages: Gauge, Count, "batchsql_feed_unsettled_messages", ["database", "table"],
         "Messages between the position and the end of the stream";
     FeedPendingMessages: Gauge, Count, "batchsql_feed_pending_messages", ["database", "table"],

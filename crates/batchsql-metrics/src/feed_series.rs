@@ -16,6 +16,8 @@ use crate::unix_time::unix_seconds;
 pub(crate) struct FeedSeries {
     /// Absent until the source has answered or not.
     source_up: OnceLock<Gauge>,
+    /// Absent if the source has no such messages.
+    stray: OnceLock<Gauge>,
     tables: TableScopes<TableSeries>,
     pipeline: Scope<1>,
 }
@@ -44,13 +46,17 @@ struct TableSeries {
 impl FeedSeries {
     pub(crate) fn new(emitter: &Emitter, database: &SharedString, max_tables: usize) -> Self {
         let pipeline = Scope::of_pipeline(emitter, database);
-        Self { source_up: OnceLock::new(), tables: TableScopes::new(&pipeline, max_tables, TableSeries::new), pipeline }
+        let tables = TableScopes::new(&pipeline, max_tables, TableSeries::new);
+        Self { source_up: OnceLock::new(), stray: OnceLock::new(), tables, pipeline }
     }
 
     /// Sets every gauge.
     pub(crate) fn set(&self, gauges: &FeedGauges) {
         if let Some(is_up) = gauges.source_up {
             self.source_up.get_or_init(|| self.pipeline.gauge(Metric::FeedSourceUp)).set(f64::from(u8::from(is_up)));
+        }
+        if let Some(messages) = gauges.stray_messages {
+            self.stray.get_or_init(|| self.pipeline.gauge(Metric::FeedStrayMessages)).set(messages as f64);
         }
         self.tables.set_all(&gauges.tables, |table| &table.table, add, TableSeries::set);
     }

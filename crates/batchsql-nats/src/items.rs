@@ -81,8 +81,17 @@ pub(crate) struct Part {
 #[derive(Debug)]
 pub(crate) enum Items {
     Rows(SharedRows),
-    /// They are no rows: lines for the file of foreign messages. Empty, if an earlier line has them.
-    Bad(String),
+    /// They are no rows.
+    Bad(BadItems),
+}
+
+/// Items that are no rows.
+#[derive(Debug, Default)]
+pub(crate) struct BadItems {
+    /// Lines for the file of foreign messages. Empty, if an earlier line has them.
+    pub(crate) letters: String,
+    /// Why the first of them is no row.
+    pub(crate) reason: String,
 }
 
 /// Makes an empty buffer for rows of a schema.
@@ -92,7 +101,7 @@ impl Part {
     pub(crate) fn bytes(&self) -> usize {
         match &self.what {
             Items::Rows(rows) => rows.rows().bytes(),
-            Items::Bad(letters) => letters.len(),
+            Items::Bad(bad) => bad.letters.len(),
         }
     }
 }
@@ -146,6 +155,7 @@ impl OpenMessage {
                     return;
                 }
                 *bad += 1;
+                let first = reason.clone();
                 let line = match *bad {
                     // The headers are those of the message, and would be in each of its letters.
                     bad if bad < MOST_LETTERS => Some((text, None, reason)),
@@ -163,13 +173,14 @@ impl OpenMessage {
                         subject,
                         sequence: *sequence,
                         item: Some(number),
+                        is_partly_written: *bad == MOST_LETTERS,
                         reason: &reason,
                         headers,
                         payload,
                     };
                     letter.line()
                 });
-                reading.reject(number, letter.unwrap_or_default());
+                reading.reject(number, BadItems { letters: letter.unwrap_or_default(), reason: first });
             };
             let has_more = items.next(&mut take);
             self.is_over = !has_more || self.misfit.is_some();
@@ -214,17 +225,17 @@ impl Reading {
         pushed
     }
 
-    fn reject(&mut self, number: u32, letter: String) {
+    fn reject(&mut self, number: u32, item: BadItems) {
         self.close();
-        self.bytes += letter.len();
-        if let Some(Part { last, what: Items::Bad(letters), .. }) = self.done.back_mut()
+        self.bytes += item.letters.len();
+        if let Some(Part { last, what: Items::Bad(bad), .. }) = self.done.back_mut()
             && *last + 1 == number
         {
             *last = number;
-            letters.push_str(&letter);
+            bad.letters.push_str(&item.letters);
             return;
         }
-        self.done.push_back(Part { first: number, last: number, what: Items::Bad(letter) });
+        self.done.push_back(Part { first: number, last: number, what: Items::Bad(item) });
     }
 
     fn close(&mut self) {
@@ -277,7 +288,7 @@ mod tests {
 
     fn letters(open: &OpenMessage) -> Vec<String> {
         let letters = open.parts.iter().filter_map(|part| match &part.what {
-            Items::Bad(letters) => Some(letters.lines().map(str::to_owned)),
+            Items::Bad(bad) => Some(bad.letters.lines().map(str::to_owned)),
             Items::Rows(_) => None,
         });
         letters.flatten().collect()

@@ -29,6 +29,8 @@ pub(crate) struct ForeignLetter<'a> {
     pub(crate) sequence: u64,
     /// The number of the item, from 0; `None`: all of the message.
     pub(crate) item: Option<u32>,
+    /// All of the message is in the letter, and rows of it are written.
+    pub(crate) is_partly_written: bool,
     pub(crate) reason: &'a str,
     /// Of the message, if all of it is in the letter.
     pub(crate) headers: Option<&'a HeaderMap>,
@@ -51,6 +53,9 @@ impl ForeignLetter<'_> {
             "headers": headers,
             "payload": STANDARD.encode(self.payload),
         });
+        if self.is_partly_written {
+            line["partly_written"] = true.into();
+        }
         if let Some(item) = self.item {
             // As people count.
             let number = u64::from(item) + 1;
@@ -94,12 +99,17 @@ mod tests {
             subject: "ingest.t.0",
             sequence: 7,
             item: None,
+            is_partly_written: false,
             reason: "why",
             headers: Some(&headers),
             payload: b"\0\xff",
         };
         let of_item: serde_json::Value =
             serde_json::from_str(&ForeignLetter { item: Some(2), ..letter }.line()).unwrap();
+        assert_eq!(of_item["partly_written"], serde_json::Value::Null);
+        let partly: serde_json::Value =
+            serde_json::from_str(&ForeignLetter { is_partly_written: true, ..letter }.line()).unwrap();
+        assert_eq!(partly["partly_written"], true);
         assert_eq!((&of_item["id"], &of_item["line"]), (&json!("s:1:ingest.t.0:7:3"), &json!(3)));
         let line: serde_json::Value = serde_json::from_str(&letter.line()).unwrap();
         assert_eq!((&line["id"], &line["line"]), (&json!("s:1:ingest.t.0:7"), &serde_json::Value::Null));

@@ -62,6 +62,7 @@ mod settings;
 mod sink;
 mod source;
 mod stats;
+mod stray;
 mod stream;
 mod subject;
 mod tallies;
@@ -77,6 +78,7 @@ pub use options::WorkerOptions;
 pub use partitions::PartitionStats;
 pub use sink::{NatsConn, NatsPlan, NatsSink};
 pub use stats::WorkerStats;
+pub use stray::StrayMessages;
 pub use stream::{StreamCheck, StreamOptions};
 pub use worker::Worker;
 

@@ -42,6 +42,7 @@ impl Monitor {
     ) {
         let mut gauges = FeedGauges::default();
         gauges.source_up = source_up;
+        gauges.stray_messages = Some(stats.stray.messages);
         gauges.tables = tables.iter().map(|table| state(table, stats)).collect();
         self.reporter.gauges(&gauges);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use batchsql_feed::SourceError;
 
 use crate::blocks::Blocks;
 use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
-use crate::items::{Items, OpenMessage, Part, Unmapped};
+use crate::items::{BadItems, Items, OpenMessage, Part, Unmapped};
 use crate::link::Link;
 use crate::message::Foreign;
 
@@ -93,6 +93,7 @@ pub(crate) async fn next(
         .await?;
     }
     let (message, time, last, unmapped) = (open.sequence, open.time, open.last, open.unmapped);
+    let subject = open.subject.clone();
     if open.parts.is_empty()
         && let Some((item, reason)) = &open.misfit
     {
@@ -101,7 +102,7 @@ pub(crate) async fn next(
         return Err(error);
     }
     // A format that has announced more items than it gives must not keep its message from ending.
-    let nothing = || Part { first: last, last, what: Items::Bad(String::new()) };
+    let nothing = || Part { first: last, last, what: Items::Bad(BadItems::default()) };
     let part = open.parts.pop_front().unwrap_or_else(nothing);
     match &part.what {
         Items::Rows(rows) => {
@@ -111,19 +112,24 @@ pub(crate) async fn next(
                 return Err(SourceError::stop(stop.unwrap_or(StopReason::Schema), why));
             }
         }
-        Items::Bad(letters) if letters.is_empty() => {}
-        Items::Bad(letters) => {
+        Items::Bad(bad) if bad.letters.is_empty() => {}
+        Items::Bad(BadItems { letters, reason }) => {
             if let Err(error) = keep(link, letters.clone(), &format!("items of message {message}")).await {
                 open.parts.push_front(part);
                 *slot = Some(open);
                 return Err(error);
             }
-            let (count, path) = (part.last - part.first + 1, link.foreign.path().display().to_string());
+            // As people count, and as the letters do.
+            let (count, line) = (part.last - part.first + 1, u64::from(part.first) + 1);
+            let (subject, path) = (&subject, link.foreign.path().display().to_string());
             tracing::warn!(
+                subject,
                 sequence = message,
+                line,
                 count,
+                reason,
                 path,
-                "items of a message are no rows; they are written to a file"
+                "items of a message are no rows, the first one for this reason; they are kept in a file"
             );
         }
     }

@@ -17,6 +17,7 @@ use crate::lag::Lag;
 use crate::link::{Link, NoStream};
 use crate::reached::{Before, Reached, Waiting};
 use crate::source::{Guarantee, NatsSource, message_of};
+use crate::stray::{StrayMessages, Strays};
 use crate::subject::Subjects;
 use crate::tallies::Tallies;
 
@@ -53,6 +54,8 @@ pub(crate) struct Partitions {
     running: Mutex<BTreeMap<Name, Running>>,
     /// Messages of each subject, as of the last look.
     messages: Mutex<HashMap<Name, u64>>,
+    /// Messages of no partition, as of the last look.
+    strays: Mutex<Strays>,
     /// Where the questions of the next look begin.
     next_asked: AtomicUsize,
 }
@@ -144,6 +147,7 @@ impl Partitions {
             unheld: Mutex::default(),
             running: Mutex::default(),
             messages: Mutex::default(),
+            strays: Mutex::default(),
             next_asked: AtomicUsize::new(0),
         }
     }
@@ -156,10 +160,14 @@ impl Partitions {
         let unreachable = |error: &dyn std::error::Error| NoStream::Unreachable(error.to_string());
         let filter = self.subjects.all();
         let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| unreachable(&error))?;
-        let mut messages = HashMap::new();
+        let (mut messages, mut strays) = (HashMap::new(), StrayMessages::default());
         while let Some(subject) = subjects.next().await {
             let (subject, count) = subject.map_err(|error| unreachable(&error))?;
-            let Some((name, partition)) = self.subjects.parse(&subject) else {
+            let partition = self.subjects.parse(&subject).filter(|(_, partition)| *partition < self.number);
+            let Some((name, partition)) = partition else {
+                if self.subjects.table(&subject).is_none_or(|table| self.is_meant(&table)) {
+                    strays.add(subject, count as u64);
+                }
                 continue;
             };
             if self.is_meant(&name) {
@@ -170,7 +178,21 @@ impl Partitions {
             }
         }
         *lock(&self.messages) = messages;
+        let last = self.number - 1;
+        for subject in lock(&self.strays).take(strays) {
+            tracing::warn!(
+                stream = self.link.name,
+                subject,
+                "messages of this subject are written by no worker, as it is of no partition: they are 0 to {last}; the messages stay in \
+                 the stream; correct who publishes them, publish them again, and remove them"
+            );
+        }
         Ok(())
+    }
+
+    /// Messages of no partition, as of the last look.
+    pub(crate) fn strays(&self) -> StrayMessages {
+        lock(&self.strays).found()
     }
 
     /// Asks the server how far partitions are behind. What it does not answer is asked again.
@@ -196,6 +218,11 @@ impl Partitions {
             }
         };
         let _ = timeout(ASKING, answers).await;
+    }
+
+    /// Messages of another format that were set aside since the start.
+    pub(crate) fn foreign_messages(&self) -> u64 {
+        lock(&self.known).values().map(|table| table.tallies.foreign.get()).sum()
     }
 
     /// The tables that the stream has or had rows of.

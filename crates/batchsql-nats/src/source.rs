@@ -420,13 +420,21 @@ impl NatsSource {
         why: &str,
     ) -> Result<Option<Next>, SourceError> {
         let (subject, path) = (&self.subject, self.link.foreign.path().display().to_string());
-        tracing::error!(subject, sequence, why, path, "a message is not of this format; it is written to a file");
+        tracing::error!(
+            subject,
+            sequence,
+            reason = why,
+            path,
+            "a message is not of this format; it is not written, and kept in a file"
+        );
         let source = format!("{}:{}", self.link.name, self.link.incarnation);
         let letter = ForeignLetter {
             source: &source,
             subject,
             sequence,
             item: None,
+            // What is not the position of the message before is in it.
+            is_partly_written: self.end >= first_of(sequence),
             reason: why,
             headers: message.headers.as_ref(),
             payload: &message.payload,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use batchsql_feed::{FeedCounts, StoppedPartition};
 
 use crate::partitions::PartitionStats;
+use crate::stray::StrayMessages;
 
 /// What a worker does, at one moment.
 #[derive(Debug, Clone)]
@@ -24,6 +25,10 @@ pub struct WorkerStats {
     /// The setting of the database with which its crash may lose written rows, and what to do. `None`: there is none, it is not
     /// known yet, or rows are written exactly once, which such a setting stops.
     pub lossy_setting: Option<String>,
+    /// Messages that no worker reads, as of the last look at the stream.
+    pub stray: StrayMessages,
+    /// Messages that were written to the file of foreign ones since the start, each as a whole.
+    pub foreign_messages: u64,
 }
 
 impl WorkerStats {

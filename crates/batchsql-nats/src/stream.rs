@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::error::NatsError;
 use crate::settings::{Findings, PARTITIONS, findings};
+use crate::stray::StrayMessages;
 use crate::subject::{DEFAULT_PREFIX, Subjects, is_prefix};
 
 /// The waits while the server does not answer: doubled up to a limit.
@@ -150,19 +151,50 @@ impl StreamOptions {
     /// # Cancel safety
     /// Dropping it is safe.
     pub async fn tables(&self, context: &Context) -> Result<Vec<TableName>, NatsError> {
-        let subjects = self.subjects();
-        let stream = context.get_stream_no_info(&self.name).await;
-        let stream = stream.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
-        let listed = stream.info_with_subjects(subjects.all()).await;
-        let mut listed = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
-        let mut tables = BTreeMap::new();
-        while let Some(listed) = listed.next().await {
-            let (subject, _) = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
-            if let Some((table, _)) = subjects.parse(&subject) {
+        let (subjects, mut tables) = (self.subjects(), BTreeMap::new());
+        let add = |subject: String, _| {
+            if let Some(table) = subjects.table(&subject) {
                 tables.insert(table.to_string(), table);
             }
-        }
+        };
+        self.each_subject(context, add).await?;
         Ok(tables.into_values().collect())
+    }
+
+    /// The messages of these tables, and of none, that are of no partition, so that no worker reads them.
+    ///
+    /// # Errors
+    /// The server does not answer ([`NatsError::is_away`]).
+    ///
+    /// # Cancel safety
+    /// Dropping it is safe.
+    pub async fn stray_messages(
+        &self,
+        context: &Context,
+        is_meant: impl Fn(&TableName) -> bool,
+    ) -> Result<StrayMessages, NatsError> {
+        let (subjects, mut strays) = (self.subjects(), StrayMessages::default());
+        let add = |subject: String, messages| {
+            let is_stray = subjects.parse(&subject).is_none_or(|(_, partition)| partition >= self.partitions);
+            if is_stray && subjects.table(&subject).is_none_or(|table| is_meant(&table)) {
+                strays.add(subject, messages);
+            }
+        };
+        self.each_subject(context, add).await?;
+        Ok(strays)
+    }
+
+    /// The subjects that the stream has messages of, with their number.
+    async fn each_subject(&self, context: &Context, mut take: impl FnMut(String, u64)) -> Result<(), NatsError> {
+        let stream = context.get_stream_no_info(&self.name).await;
+        let stream = stream.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
+        let listed = stream.info_with_subjects(self.subjects().all()).await;
+        let mut listed = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
+        while let Some(listed) = listed.next().await {
+            let (subject, messages) = listed.map_err(|error| NatsError::unreachable(unreachable(&self.name), error))?;
+            take(subject, messages as u64);
+        }
+        Ok(())
     }
 
     /// As [`check_existing`](Self::check_existing), which waits while the server does not answer.

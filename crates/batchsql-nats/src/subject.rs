@@ -44,6 +44,12 @@ impl Subjects {
         // `07` and `+7` are other subjects than `7`.
         (partition == format!("{number}")).then_some((table_of(table)?, number))
     }
+
+    /// The table of a subject, whatever its partition is; `None` if it names none.
+    pub(crate) fn table(&self, subject: &str) -> Option<TableName> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        table_of(rest.split_once('.')?.0)
+    }
 }
 
 /// Whether a text can be the prefix of subjects: tokens with dots between them.
@@ -156,6 +162,16 @@ mod tests {
             "a.b..1",
         ] {
             assert_eq!(subjects.parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_a_subject_needs_no_partition() {
+        let subjects = Subjects::new("a.b");
+        for (subject, table) in
+            [("a.b.t.07", Some("t")), ("a.b.t.x", Some("t")), ("a.b.t%2e.1", None), ("a.c.t.1", None)]
+        {
+            assert_eq!(subjects.table(subject), table.map(TableName::new), "{subject}");
         }
     }
 

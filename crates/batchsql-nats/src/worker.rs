@@ -404,6 +404,8 @@ impl Inner {
             counts: partitions.feeds.counts(),
             trouble: trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             lossy_setting: partitions.feeds.lossy_setting(),
+            stray: partitions.strays(),
+            foreign_messages: partitions.foreign_messages(),
         }
     }
 

@@ -39,7 +39,7 @@
 //! | path | response | access |
 //! |---|---|---|
 //! | `/metrics` | every metric in the text format 0.0.4, with `process_*` | with the token or the password, if one is required |
-//! | `/health` | `200 ok` as long as the server runs | everyone |
+//! | `/health` | `200 ok` as long as the server runs; with the same lines as `/ready` | everyone |
 //! | `/ready` | `200 ready`, or `503 not ready` after [`set_ready(false)`](PrometheusMetrics::set_ready) and while the server stops; with the [lines](PrometheusMetrics::set_ready_detail) of the application | everyone |
 //! | `/` | the live page: curves since it was opened, for browsers; it holds no data and requests `/metrics` itself | everyone |
 //!

@@ -211,7 +211,7 @@ impl PrometheusMetrics {
         self.is_ready.store(ready, Ordering::Release);
     }
 
-    /// Adds lines to what `/ready` says, for example the state of each part of the application; empty by default. Everyone may
+    /// Adds lines to what `/ready` and `/health` say, for example the state of each part of the application; empty by default. Everyone may
     /// read them.
     pub fn set_ready_detail(&self, lines: impl Into<String>) {
         *self.ready_detail.lock().unwrap_or_else(PoisonError::into_inner) = lines.into();

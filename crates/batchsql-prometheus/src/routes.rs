@@ -55,10 +55,8 @@ pub(crate) struct Endpoint {
 
 /// The paths alone, for an application that has others.
 pub(crate) fn paths(endpoint: Endpoint) -> Router {
-    let mut router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/health", get(async || answer(TEXT, "ok")))
-        .route("/ready", get(ready));
+    let mut router =
+        Router::new().route("/metrics", get(metrics)).route("/health", get(health)).route("/ready", get(ready));
     if endpoint.live_page {
         router = router.route("/", get(page));
     }
@@ -96,14 +94,23 @@ async fn metrics(
     }
 }
 
+/// The process lives, whatever its parts do; their lines say it.
+async fn health(State(endpoint): State<Arc<Endpoint>>) -> Response {
+    answer(TEXT, with_detail("ok", &endpoint)).into_response()
+}
+
 async fn ready(State(endpoint): State<Arc<Endpoint>>) -> Response {
     let is_ready = endpoint.is_ready.load(Ordering::Acquire);
     let is_ready = is_ready && !endpoint.stopping.as_ref().is_some_and(Stopping::has_begun);
     let (status, text) =
         if is_ready { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    (status, answer(TEXT, with_detail(text, &endpoint))).into_response()
+}
+
+/// The text with the lines of the application.
+fn with_detail(text: &str, endpoint: &Endpoint) -> String {
     let detail = endpoint.ready_detail.lock().unwrap_or_else(PoisonError::into_inner);
-    let text = if detail.is_empty() { text.to_owned() } else { format!("{text}\n{detail}\n") };
-    (status, answer(TEXT, text)).into_response()
+    if detail.is_empty() { text.to_owned() } else { format!("{text}\n{detail}\n") }
 }
 
 async fn page(headers: HeaderMap) -> Response {

@@ -42,8 +42,8 @@ pub(crate) enum Command {
 At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
 this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable]; without both sections they are lost.
 
-Exit codes: 0 all rows that were accepted were written, 1 some were not, 2 the file is wrong, 3 something cannot be reached, 4 rows wait in
-the durable intake for the next start.")]
+Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
+2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start.")]
     Run {
         /// The configuration, a TOML file
         config: PathBuf,
@@ -91,7 +91,7 @@ Parquet and Arrow files (also Feather) need a program that is built with the fea
 Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line or the configuration
 is wrong, 3 something cannot be reached: run it again.")]
     Load(Load),
-    /// Look into a file of dead letters, and write its rows again
+    /// Look into a file of dead letters, and write its rows again; also into the file `.foreign` of a stream
     #[command(subcommand)]
     DeadLetters(DeadLetters),
     /// Look into the folder of a durable intake
@@ -152,7 +152,9 @@ pub(crate) struct Load {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetters {
     /// Count the rows by table, outcome and error code, and those that a replay has written
-    #[command(after_help = "Example: batchsql dead-letters list letters.ndjson")]
+    #[command(after_help = "Examples:
+  batchsql dead-letters list letters.ndjson
+  batchsql dead-letters list letters.ndjson.foreign      lines and messages of a stream, by subject and reason")]
     List {
         /// The file
         file: PathBuf,
@@ -174,7 +176,13 @@ pub(crate) enum DeadLetters {
   mv letters.ndjson letters.1.ndjson      a service that runs makes a new file
   batchsql dead-letters replay letters.1.ndjson --config batchsql.toml --delete
 
-A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.")]
+A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.
+
+Lines and messages of a stream (`letters.ndjson.foreign`) are published again to their subjects, with the configuration of the worker, after
+its `fields` or columns were corrected: a worker that runs writes them. What still is no row is in the file `.foreign` again. A replay
+that was killed is run again within the `duplicate_window` of the stream (2 minutes), or its last messages are stored twice.
+
+Exit codes: 0 nothing is left, 1 some are left, 2 the command line, the configuration or the file is wrong, 3 something cannot be reached.")]
     Replay {
         /// The file
         file: PathBuf,

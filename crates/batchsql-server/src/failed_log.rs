@@ -36,6 +36,13 @@ impl FailedLog {
         Self { counts: Mutex::default(), place }
     }
 
+    /// A row was refused. Others that a source still has are no failures: they are read again.
+    pub(crate) fn add_rejected(&self, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Rejected(_)) {
+            self.add(outcome);
+        }
+    }
+
     /// A row was not written.
     pub(crate) fn add(&self, outcome: &Outcome) {
         let Some(failed) = outcome.failure() else { return };

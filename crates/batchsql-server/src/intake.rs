@@ -17,11 +17,14 @@ use crate::failed_log::FailedLog;
 /// How long [`Intake::leave`] waits for the disk that has the dead letters or the log.
 const STORING: Duration = Duration::from_secs(15);
 
+/// The file of rejected rows in the folder of `[durable]`, unless another one is configured.
+const DURABLE_LETTERS: &str = "dead-letters.ndjson";
+
 /// The pipeline of the program. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) enum Intake {
     Memory(BatchSql, Arc<FailedLog>),
-    Durable(DurableBatchSql),
+    Durable(DurableBatchSql, Arc<FailedLog>),
 }
 
 /// Why a row was not accepted.
@@ -78,17 +81,17 @@ impl Intake {
         if let (Some(http), WhenFull::Wait) = (&settings.http, config.when_full) {
             config = config.when_full(WhenFull::WaitAtMost(http.limits.capacity_time.max(Duration::from_millis(1))));
         }
+        let letters = settings.dead_letters.clone().unwrap_or_else(|| durable.folder.join(DURABLE_LETTERS));
+        let failed = Arc::new(FailedLog::new(Some(&letters)));
+        let log = Arc::clone(&failed);
         let builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));
+        let builder = builder.on_failed_row(move |outcome| log.add_rejected(outcome));
         let options = schemas.iter().fold(options(durable), DurableOptions::schema).accept_gaps(accept_log_gap);
         let options = match &settings.http {
             Some(http) => options.keys(http.idempotency.keys, http.idempotency.keep_for),
             None => options,
         };
-        let options = match &settings.dead_letters {
-            Some(path) => options.dead_letters(path),
-            None => options,
-        };
-        let started = builder.durable(options).start().await;
+        let started = builder.durable(options.dead_letters(letters)).start().await;
         let intake = started.map_err(|error| {
             let text = format!("[durable] {error}");
             if error.is_invalid_settings() { Failure::mistake(text) } else { Failure::unavailable(text) }
@@ -97,25 +100,25 @@ impl Intake {
         if recovered.rows > 0 {
             tracing::info!(rows = recovered.rows, clean = recovered.is_clean, "rows of an earlier run are written now");
         }
-        Ok(Self::Durable(intake))
+        Ok(Self::Durable(intake, failed))
     }
 
     pub(crate) fn pipeline(&self) -> &BatchSql {
         match self {
             Self::Memory(db, _) => db,
-            Self::Durable(intake) => intake.pipeline(),
+            Self::Durable(intake, _) => intake.pipeline(),
         }
     }
 
     pub(crate) fn is_durable(&self) -> bool {
-        matches!(self, Self::Durable(_))
+        matches!(self, Self::Durable(..))
     }
 
     /// Whether the database can be reached; with a durable intake, whether rows would be accepted now.
     pub(crate) fn is_ready(&self) -> bool {
         match self {
             Self::Memory(db, _) => db.health().is_reachable(),
-            Self::Durable(intake) => intake.health().accepts_rows(),
+            Self::Durable(intake, _) => intake.health().accepts_rows(),
         }
     }
 
@@ -139,7 +142,7 @@ impl Intake {
                 }
                 Ok(())
             }
-            Self::Durable(intake) => {
+            Self::Durable(intake, _) => {
                 if rows.is_empty() {
                     return Ok(());
                 }
@@ -178,13 +181,12 @@ impl Intake {
             return ended;
         }
         // A disk does not answer.
-        if let Self::Memory(_, failed) = self {
-            failed.end();
-        }
+        let (Self::Memory(_, failed) | Self::Durable(_, failed)) = self;
+        failed.end();
         let balance = self.pipeline().balance();
         let (exit, what) = match self {
             Self::Memory(..) => (Exit::Failed, "rows that were accepted are not written"),
-            Self::Durable(_) => (Exit::Waiting, "rows wait in the log for the next start"),
+            Self::Durable(..) => (Exit::Waiting, "rows wait in the log for the next start"),
         };
         Ended { exit, text: format!("{balance}; {what}: their end was not waited for") }
     }
@@ -201,8 +203,9 @@ impl Intake {
                     if lost == 0 { String::new() } else { format!("; {lost} dead letters could not be stored") };
                 Ended { exit, text: format!("{}{letters}", report.balance) }
             }
-            Self::Durable(intake) => {
+            Self::Durable(intake, failed) => {
                 let report = intake.close(limit).await;
+                failed.end();
                 let missing = intake.stats().missing;
                 if missing > 0 {
                     tracing::warn!(rows = missing, "rows were missing in the log, and were accepted as lost");

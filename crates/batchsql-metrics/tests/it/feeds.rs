@@ -21,7 +21,7 @@ fn table(name: &str, first: u64) -> FeedTable {
 
 fn gauges(tables: &[(&str, u64)]) -> FeedGauges {
     let mut gauges = FeedGauges::default();
-    gauges.source_up = Some(true);
+    (gauges.source_up, gauges.stray_messages) = (Some(true), Some(9));
     gauges.tables = tables.iter().map(|(name, first)| table(name, *first)).collect();
     gauges
 }
@@ -44,6 +44,7 @@ fn every_value_has_its_metric() {
     assert!(Metric::ALL.iter().filter(is_of_feeds).all(|metric| !seen.has(*metric)), "there are no feeds");
     reporter.feed_gauges(&FeedGauges::default());
     assert!(!Seen::by(&snapshotter).has(Metric::FeedSourceUp), "it has not answered yet");
+    assert!(!Seen::by(&snapshotter).has(Metric::FeedStrayMessages), "a source without such messages");
 
     reporter.feed_gauges(&gauges(&[("orders", 10)]));
     reporter.feed_progress(&progress("orders"));
@@ -74,8 +75,9 @@ fn every_value_has_its_metric() {
     let stopped = |reason| seen.sum(Metric::FeedStoppedPartitions, &[("reason", reason)]);
     assert_eq!((stopped("gap"), stopped("fenced"), stopped("row")), (16.0, 17.0, 0.0));
     assert_eq!(seen.sum(Metric::FeedSourceUp, &[("database", "postgres")]), 1.0);
+    assert_eq!(seen.sum(Metric::FeedStrayMessages, &[("database", "postgres")]), 9.0);
     let count = Metric::ALL.iter().filter(is_of_feeds).count();
-    assert_eq!(count, expected.len() + 1, "a metric of feeds is not checked here");
+    assert_eq!(count, expected.len() + 2, "a metric of feeds is not checked here");
 
     let mut quiet = gauges(&[]);
     quiet.source_up = Some(false);

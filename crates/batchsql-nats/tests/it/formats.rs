@@ -123,6 +123,8 @@ async fn items_are_rows_beside_blocks_and_the_others_are_kept_aside() {
         assert!(letters[1].contains("\"payload\":\"dHdv\""), "only the item: {}", letters[1]);
         let rest = letters.last().unwrap();
         assert!(rest.contains("behind it") && rest.len() > 4 * 2 * 3_000 / 3, "all of the message");
+        let partly = letters.iter().filter(|letter| letter.contains("\"partly_written\":true"));
+        assert_eq!(partly.collect::<Vec<_>>(), [rest], "its other items have ended");
 
         // Nothing comes again.
         let worker = target.worker(&context, options(&target, &stream, is_exact, usize::MAX)).await;
@@ -186,6 +188,7 @@ async fn other_settings_change_nothing_of_what_has_ended() {
     strict.close(LIMIT).await;
     let letters = lines(&target.path("dead-letters.ndjson.foreign"));
     assert!(letters.len() == 1 && letters[0].contains("its first 3 items stays written"), "{letters:?}");
+    assert!(letters[0].contains("\"partly_written\":true"), "{letters:?}");
 }
 
 /// Without a place for what is no row, nothing goes on.

@@ -250,6 +250,8 @@ async fn tables(
         let (finding, target) = one_table(catalogue, db, table).await;
         findings.push(finding);
         findings.extend(advice(settings, table));
+        let of_fields = target.iter().flat_map(Target::advice);
+        findings.extend(of_fields.map(|text| Finding::new("table", table.name.get_ref(), Status::Warning, text)));
         targets.extend(target);
     }
     targets

@@ -52,7 +52,7 @@ pub(super) async fn of_sources(settings: &Settings, db: Option<&BatchSql>) -> Ve
     let Some(context) = context else { return findings };
     for source in streams {
         let Some(checked) = one_stream(&context, &source.stream, &mut findings).await else { continue };
-        other_tables(settings, &context, &source.stream, &mut findings).await;
+        unread(settings, &context, &source.stream, &mut findings).await;
         if source.guarantee == Guarantee::ExactlyOnce
             && let Some(db) = db
         {
@@ -165,14 +165,14 @@ async fn one_stream(context: &Context, stream: &Stream, findings: &mut Vec<Findi
     Some(Checked { incarnation })
 }
 
-/// Tables that the stream has and no source writes: their rows stay there.
-async fn other_tables(settings: &Settings, context: &Context, stream: &Stream, findings: &mut Vec<Finding>) {
+/// Tables that the stream has and no source writes, and messages of no partition: their rows stay there.
+async fn unread(settings: &Settings, context: &Context, stream: &Stream, findings: &mut Vec<Finding>) {
     let written = written(settings, &stream.name);
-    match stream::unread(context, stream, &written).await {
-        Ok(None) => {}
-        Ok(Some(text)) => findings.push(Finding::new("stream", &stream.name, Status::Warning, text)),
-        Err(error) => findings.push(Finding::unavailable("stream", &stream.name, error.to_string())),
-    }
+    let found = [stream::unread(context, stream, &written).await, stream::stray(context, stream, &written).await];
+    findings.extend(found.into_iter().filter_map(|found| match found {
+        Ok(text) => Some(Finding::new("stream", &stream.name, Status::Warning, text?)),
+        Err(error) => Some(Finding::unavailable("stream", &stream.name, error.to_string())),
+    }));
 }
 
 /// The tables, by their names in the database, that sources of this stream write.

@@ -197,7 +197,7 @@ impl Asked<'_> {
 fn reading<'a>(shared: &'a Shared, client: Client, target: &'a Target, wait: Wait, key: Option<Key>) -> Reading<'a> {
     let limits = &shared.limits;
     match (&shared.intake, key) {
-        (Intake::Durable(intake), key) => {
+        (Intake::Durable(intake, _), key) => {
             let limits = HeldLimits {
                 together: usize::try_from(limits.together).unwrap_or(usize::MAX),
                 capacity_time: limits.capacity_time,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use batchsql::TableName;
 use batchsql::nats::NatsError;
 use tokio::time::sleep;
 
@@ -71,6 +72,36 @@ pub(crate) async fn unread(
             "it has rows of tables that are not written here: {}; unless other workers write them, add them to [[tables]], or \
              they stay in the stream until it is full",
             others.join(", ")
+        )
+    }))
+}
+
+/// What is to be said if messages of these tables, or of none, are of no partition of the stream: no worker reads them.
+///
+/// # Errors
+/// The server does not answer.
+///
+/// # Cancel safety
+/// Dropping it is safe.
+pub(crate) async fn stray(
+    context: &Context,
+    stream: &Stream,
+    written: &BTreeSet<String>,
+) -> Result<Option<String>, NatsError> {
+    let is_written = |table: &TableName| written.contains(&table.to_string());
+    let found = nats_options::stream(stream).stray_messages(context, is_written).await?;
+    let (messages, last) = (found.messages, stream.partitions.saturating_sub(1));
+    let mut named: Vec<&str> = found.named.iter().map(String::as_str).collect();
+    let more = found.subjects - named.len() as u64;
+    let more = format!("{more} more");
+    if found.subjects > named.len() as u64 {
+        named.push(&more);
+    }
+    Ok((messages > 0).then(|| {
+        format!(
+            "{messages} messages are of no partition, so no worker writes them: {}; partitions are 0 to {last}; correct who \
+             publishes them, publish them again, and remove them",
+            named.join(", ")
         )
     }))
 }

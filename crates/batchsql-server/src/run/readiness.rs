@@ -1,5 +1,6 @@
 //! Owns when `/ready` says yes: in memory while the database can be reached, with a durable intake while rows are accepted, and
-//! without an intake while every stream can be read. It names the sources of streams in any case.
+//! without an intake while every stream can be read; never while all partitions of streams have stopped. It names the sources of
+//! streams in any case.
 //! Must not know HTTP.
 
 use std::time::Duration;
@@ -45,8 +46,8 @@ impl Watched {
         let lines: Vec<String> = states.iter().map(|(id, state)| format!("source {id}: {state}")).collect();
         self.metrics.set_ready_detail(lines.join("\n"));
         self.metrics.set_ready(match &self.intake {
-            // Requests are accepted, whatever streams do.
-            Some(intake) => intake.is_ready(),
+            // Requests are accepted, whatever streams do, unless nothing of these goes on without a person.
+            Some(intake) => intake.is_ready() && !have_all_stopped(&states),
             None => states.iter().all(|(_, state)| state.is_ready()),
         });
     }
@@ -65,6 +66,11 @@ impl Watched {
             }
         }
     }
+}
+
+/// Whether there are streams, and every partition of them that this process has is stopped.
+fn have_all_stopped(states: &[(&str, State)]) -> bool {
+    !states.is_empty() && states.iter().all(|(_, state)| matches!(state, State::AllStopped(..)))
 }
 
 #[cfg(test)]
@@ -92,5 +98,20 @@ mod tests {
         assert!(!intake.is_ready());
         tokio::time::sleep(CHECK_PERIOD).await;
         assert!(intake.is_ready());
+    }
+
+    #[test]
+    fn requests_are_not_taken_while_all_partitions_have_stopped() {
+        let reading = State::Reading { partitions: 4, messages: 0 };
+        let (some, all) = (State::Stopped(3, "schema"), State::AllStopped(4, "schema"));
+        let check = |states: &[State], expected: bool| {
+            let states: Vec<(&str, State)> = states.iter().map(|state| ("id", *state)).collect();
+            assert_eq!(have_all_stopped(&states), expected, "{states:?}");
+        };
+        check(&[], false);
+        check(&[some], false);
+        check(&[all, reading], false);
+        check(&[all, State::Trouble], false);
+        check(&[all, all], true);
     }
 }

@@ -14,6 +14,8 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::config::settings::{Settings, SourceKind};
 use crate::exit::{Exit, Failure};
+#[cfg(feature = "nats")]
+use crate::failed_log::FailedLog;
 use crate::intake::Intake;
 use crate::nats::publisher::Opening;
 use crate::sources::state::State;
@@ -82,10 +84,13 @@ impl Sources {
         let is_only_one = supply.intake.is_none() && supply.settings.sources.len() == 1;
         let label = if is_only_one { name.to_owned() } else { format!("{name}/{id}") };
         let builder = batchsql::BatchSql::builder(supply.sink.clone()).config(supply.settings.pipeline.clone());
+        let failed = Arc::new(FailedLog::new(Some(&source.dead_letters)));
+        let log = Arc::clone(&failed);
         let builder = builder.metrics_reporter(supply.metrics.reporter(label));
+        let builder = builder.on_failed_row(move |outcome| log.add_rejected(outcome));
         let (state, states) = watch::channel(State::Starting);
         self.states.push((id.clone(), states));
-        let start = Start { id, source: Box::new(source.clone()), builder, tables, accept_gaps };
+        let start = Start { id, source: Box::new(source.clone()), builder, failed, tables, accept_gaps };
         self.workers.spawn(run(start, state, self.ending.subscribe()));
     }
 

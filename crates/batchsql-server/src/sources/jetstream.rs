@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql::nats::Worker;
-use batchsql::{BatchSqlBuilder, CloseReport, DynSink};
+use batchsql::nats::{Worker, WorkerStats};
+use batchsql::{BatchSqlBuilder, CloseReport, DynSink, StopReason};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::settings::JetStream;
 use crate::exit::{Exit, Failure};
+use crate::failed_log::FailedLog;
 use crate::nats::worker;
 use crate::sources::state::State;
 use crate::table::target::Target;
@@ -23,11 +24,14 @@ pub(crate) struct Start {
     pub(crate) id: String,
     pub(crate) source: Box<JetStream>,
     pub(crate) builder: BatchSqlBuilder<DynSink>,
+    /// It is told the rows that are rejected.
+    pub(crate) failed: Arc<FailedLog>,
     pub(crate) tables: Vec<Arc<Target>>,
     pub(crate) accept_gaps: bool,
 }
 
-/// Reads until `ending` has the time in which the worker has to end; a later one shortens it. It has failed when rows are in the dead letters.
+/// Reads until `ending` has the time in which the worker has to end; a later one shortens it. It has failed when rows are in the
+/// dead letters, or messages were set aside.
 ///
 /// # Errors
 /// The worker cannot be started.
@@ -36,7 +40,7 @@ pub(crate) async fn run(
     state: watch::Sender<State>,
     mut ending: watch::Receiver<Option<Duration>>,
 ) -> Result<Exit, Failure> {
-    let Start { id, source, builder, tables, accept_gaps } = start;
+    let Start { id, source, builder, failed, tables, accept_gaps } = start;
     let worker = tokio::select! {
         started = worker::start(&id, &source, builder, tables, accept_gaps) => {
             started.map_err(|Failure { exit, text }| Failure { exit, text: format!("source {id}: {text}") })?
@@ -58,9 +62,11 @@ pub(crate) async fn run(
     };
     state.send_replace(State::Ended);
     let report = close(&worker, limit, ending).await;
-    let counts = worker.stats().counts;
-    tracing::info!(source = id, dead_letters = counts.dead_letters, "the worker has ended: {}", report.balance);
-    Ok(if counts.dead_letters > 0 { Exit::Failed } else { Exit::Done })
+    failed.end();
+    let WorkerStats { counts, foreign_messages, .. } = worker.stats();
+    let dead_letters = counts.dead_letters;
+    tracing::info!(source = id, dead_letters, foreign_messages, "the worker has ended: {}", report.balance);
+    Ok(if dead_letters + foreign_messages > 0 { Exit::Failed } else { Exit::Done })
 }
 
 /// Ends the worker within `limit`, or the shorter one that comes meanwhile.
@@ -88,6 +94,15 @@ fn state_of(worker: &Worker) -> State {
     match (stats.stopped.len(), &stats.trouble, stats.waiting.len()) {
         (0, None, 0) => State::Reading { partitions: stats.partitions.len(), messages: stats.pending() },
         (0, _, _) => State::Trouble,
-        (stopped, _, _) => State::Stopped(stopped),
+        (stopped, _, _) => {
+            let kind = stats.stopped.first().and_then(|stopped| stopped.kind);
+            let kind = kind.map_or("", StopReason::name);
+            // Those of another worker are no longer among the stopped ones.
+            if stopped >= stats.partitions.len() {
+                State::AllStopped(stopped, kind)
+            } else {
+                State::Stopped(stopped, kind)
+            }
+        }
     }
 }

@@ -15,8 +15,10 @@ pub(crate) enum State {
     },
     /// NATS or the database does not answer. It tries again.
     Trouble,
-    /// So many partitions do not go on without a person.
-    Stopped(usize),
+    /// So many partitions do not go on without a person, for this kind of reason.
+    Stopped(usize, &'static str),
+    /// The same, and they are all that this worker has.
+    AllStopped(usize, &'static str),
     Ended,
 }
 
@@ -27,14 +29,17 @@ impl State {
     }
 }
 
-/// Everyone may ask: it has no names and no reasons, which are in the log.
+/// Everyone may ask: it has no names and only kinds of reasons; the reasons are in the log.
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Starting => f.write_str("waits for NATS"),
             Self::Reading { partitions, messages } => write!(f, "{partitions} partitions, {messages} messages wait"),
             Self::Trouble => f.write_str("NATS or the database does not answer; see the log"),
-            Self::Stopped(partitions) => write!(f, "{partitions} partitions have stopped; see the log"),
+            Self::Stopped(partitions, kind) => write!(f, "{partitions} partitions have stopped ({kind}); see the log"),
+            Self::AllStopped(partitions, kind) => {
+                write!(f, "all of its {partitions} partitions have stopped ({kind}); see the log")
+            }
             Self::Ended => f.write_str("has ended"),
         }
     }

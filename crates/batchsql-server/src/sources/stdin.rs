@@ -20,7 +20,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A line waits this long for capacity before it is tried again; it is never given up.
 const CAPACITY_TIME: Duration = Duration::from_secs(60);
 
-/// Reads until the end. A line that is no row is logged and left out. It has failed when input is left that is not read.
+/// Reads until the end. A line that is no row is logged and left out. It has failed when there was such a line, or when input is left
+/// that is not read: who has sent it gets no other answer.
 pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
     let mut input = tokio::io::stdin();
     let mut items = Items::new(Form::Lines, LONGEST_LINE);
@@ -53,13 +54,12 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
             }
         };
         let count = rows.rows.len() as u64;
-        if !rows.submit(intake).await {
-            return Exit::Done;
-        }
-        accepted += count;
+        let Some(not_accepted) = rows.submit(intake).await else { return Exit::Done };
+        accepted += count - not_accepted;
+        refused += not_accepted;
         if let Some(exit) = over {
             tracing::info!(source = id, accepted, refused, "standard input has ended");
-            return exit;
+            return if refused > 0 { Exit::Failed } else { exit };
         }
     }
 }
@@ -71,13 +71,15 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Submits all rows. False: the service ends.
-    async fn submit(&mut self, intake: &Intake) -> bool {
+    /// Submits all rows, and returns how many of them are left out. `None`: the service ends.
+    async fn submit(&mut self, intake: &Intake) -> Option<u64> {
+        let mut refused = 0;
         loop {
             match intake.submit(&mut self.rows, CAPACITY_TIME).await {
-                Ok(()) => return true,
+                Ok(()) => return Some(refused),
                 Err(Refusal::Row(reason)) => {
                     self.rows.pop_front();
+                    refused += 1;
                     tracing::warn!(source = self.id, reason, "a line is not a valid row; it is left out");
                 }
                 Err(Refusal::Full) => sleep(PAUSE).await,
@@ -85,7 +87,7 @@ impl Rows<'_> {
                     remove(&mut self.rows, &stored);
                     sleep(PAUSE).await;
                 }
-                Err(Refusal::Closed) => return false,
+                Err(Refusal::Closed) => return None,
                 // Tried again: it may be written twice, as every row of a durable intake.
                 Err(Refusal::Undetermined(error)) => {
                     tracing::error!(source = self.id, error, "the log has failed; trying again");

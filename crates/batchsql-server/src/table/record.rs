@@ -1,7 +1,7 @@
 //! Owns how a JSON object becomes a row of a table.
 //! Must not know where it comes from.
 
-use batchsql::{ColumnType, DynRow, JsonRecord};
+use batchsql::{ColumnType, DynRow, JsonRecord, RowError};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::table::document;
@@ -41,11 +41,38 @@ impl Target {
             if let Some(column) = column.filter(|column| column.column_type() == ColumnType::Json)
                 && let Some(problem) = document::problem(value.get())
             {
-                return Err(format!("column {:?}: not a JSON document that can be stored: {problem}", column.name()));
+                let place = self.place(&record, column.name());
+                return Err(format!("{place}: not a JSON document that can be stored: {problem}"));
             }
         }
         let mapped = Mapped { record: &record, target: self };
-        self.schema.row_from_with(&mapped, self.rules).map_err(|error| error.to_string())
+        self.schema.row_from_with(&mapped, self.rules).map_err(|error| self.reason(&record, &error))
+    }
+
+    /// Why a record is no row, with the name of its field: who sends it may not know the columns.
+    fn reason(&self, record: &JsonRecord<'_>, error: &RowError) -> String {
+        let text = error.to_string();
+        let Some(column) = error.column() else { return text };
+        let (start, named) = (format!("row of table {:?}: ", error.table()), format!("column {column:?} "));
+        let rest = text.strip_prefix(&start).and_then(|rest| rest.strip_prefix(&named));
+        rest.map_or_else(|| text.clone(), |rest| format!("{start}{} {rest}", self.place(record, column)))
+    }
+
+    /// A column, and the fields of the record that become it, where they have other names. Without such a field, those that would.
+    fn place(&self, record: &JsonRecord<'_>, column: &str) -> String {
+        if self.schema.column_index(column).is_none() {
+            return format!("field {column:?}");
+        }
+        let given = record.fields().map(|(field, _)| field).filter(|field| self.column(field) == column);
+        let mut fields: Vec<&str> = given.collect();
+        if fields.is_empty() {
+            fields = self.fields.iter().filter(|(_, of)| *of == column).map(|(field, _)| &**field).collect();
+        }
+        if fields.is_empty() || fields == [column] {
+            return format!("column {column:?}");
+        }
+        let fields: Vec<String> = fields.iter().map(|field| format!("{field:?}")).collect();
+        format!("field {} (column {column:?})", fields.join(", "))
     }
 }
 
@@ -53,7 +80,7 @@ impl Target {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
 
-    use batchsql::{ColumnType, Conflict, FieldRules, MissingFields, Schema, UnknownFields, ValueRef};
+    use batchsql::{ColumnType, Conflict, FieldRules, MissingFields, Schema, UnknownFields, Value, ValueRef};
 
     use super::*;
 
@@ -91,6 +118,21 @@ pub(crate) mod tests {
         assert_eq!(row.get("region"), Some(ValueRef::Text("us")));
     }
 
+    /// A default is for rows without the field: who sends `null` has said what the value is.
+    #[test]
+    fn null_is_a_value_and_takes_no_default() {
+        let target = Target { defaults: vec![("total".to_owned(), 5.into())], ..orders(FieldRules::default()) };
+        let total = |line: &str| {
+            let row = target.row_of_json(line.as_bytes()).unwrap();
+            row.get("total").map(|total| total.to_value())
+        };
+        assert_eq!(total(r#"{"id": 1, "region": "eu", "total": null}"#), Some(Value::Null));
+        assert_eq!(total(r#"{"id": 1, "region": "eu"}"#), Some(Value::Decimal("5".parse().unwrap())));
+        // A column that allows no NULL refuses it, whatever its default is.
+        let reason = orders(FieldRules::default()).row_of_json(br#"{"id": 1, "region": null}"#).unwrap_err();
+        assert!(reason.contains("column \"region\" is NULL"), "{reason}");
+    }
+
     #[test]
     fn refused_lines_have_a_reason_without_values() {
         let check = |rules: FieldRules, line: &[u8], part: &str| {
@@ -100,7 +142,7 @@ pub(crate) mod tests {
         };
         let rules = FieldRules::default();
         check(rules, br#"{"id": "secret"}"#, "column \"id\"");
-        check(rules, br#"{"id": 1, "color": "secret"}"#, "column \"color\" is not declared");
+        check(rules, br#"{"id": 1, "color": "secret"}"#, "field \"color\" is not declared");
         check(rules, br#"{"id": 1, "orderId": 1}"#, "twice");
         check(rules, br#"{"total": 1}"#, "column \"id\"");
         check(rules, br#""secret""#, "it is not a JSON object");
@@ -109,6 +151,12 @@ pub(crate) mod tests {
         check(rules, br#"{"id": 1"#, "ends too early");
         check(rules, b"{\"id\": 1, \"region\": \"\xff\"}", "it is not UTF-8");
         check(rules.missing(MissingFields::Refuse), br#"{"id": 1}"#, "total");
+        // The names of fields, where columns have others.
+        check(rules, br#"{"orderId": "secret"}"#, "\"orders\": field \"orderId\" (column \"id\") expects");
+        check(rules, br#"{"total": 1}"#, "\"orders\": field \"orderId\" (column \"id\") has no value");
+        check(rules, br#"{"id": "secret"}"#, "\"orders\": column \"id\" expects");
+        check(rules, br#"{"id": 1, "orderId": 1}"#, "field \"id\", \"orderId\" (column \"id\") is given twice");
+        check(rules, br#"{"orderId": null}"#, "field \"orderId\" (column \"id\") is NULL");
         let ignoring = orders(rules.unknown(UnknownFields::Ignore));
         assert!(ignoring.row_of_json(br#"{"id": 1, "color": "red"}"#).is_ok());
     }

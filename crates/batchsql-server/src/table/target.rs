@@ -2,8 +2,9 @@
 //! Must not know where rows come from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use batchsql::{Conflict, DynSink, Expr, FieldRules, MissingFields, Schema, Sink, TableName, UnknownFields};
+use batchsql::{Column, Conflict, DynSink, Expr, FieldRules, MissingFields, Schema, Sink, TableName, UnknownFields};
 
 use crate::config::problem::closest;
 use crate::config::sections::{Missing, Rule, SetTo, Table, Unknown};
@@ -184,6 +185,62 @@ impl Target {
         }))
     }
 
+    /// What is allowed and loses values in silence: columns that no field becomes, and fields that are left out, so that a mistyped
+    /// one is not noticed.
+    pub(crate) fn advice(&self) -> Vec<String> {
+        let columns: Vec<Filled<'_>> = self.schema.columns().iter().map(|column| self.filled(column)).collect();
+        let unfed =
+            columns.iter().filter(|column| column.fields.is_empty()).map(|Filled { column, otherwise, .. }| {
+                let (other, name) = (self.column(column), self.schema.table_display());
+                let what = match otherwise {
+                    Otherwise::Refused => "every row is refused, because it needs a value",
+                    Otherwise::Default => "every row gets its default",
+                    Otherwise::Database => "rows never have a value for it",
+                };
+                format!(
+                    "no field becomes the column `{column}` of {name}, as `fields.{column}` becomes `{other}`: {what}"
+                )
+            });
+        let mut advice: Vec<String> = unfed.collect();
+        let names = |is: Otherwise| -> Option<String> {
+            let names: Vec<String> =
+                columns.iter().filter(|column| column.otherwise == is).map(ToString::to_string).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        let [defaults, database, refused] = [Otherwise::Default, Otherwise::Database, Otherwise::Refused].map(names);
+        if self.ignores_unknown && (defaults.is_some() || database.is_some()) {
+            let refuse = if database.is_some() { "; `missing_fields = \"refuse\"` refuses such rows" } else { "" };
+            let ends = [
+                defaults.map(|names| format!("{names} gets its default")),
+                database.map(|names| format!("{names} gets NULL or the default of the database")),
+                refused.map(|names| format!("a row without {names} is refused")),
+            ];
+            let ends: Vec<String> = ends.into_iter().flatten().collect();
+            advice.push(format!(
+                "fields that are no columns are left out (`unknown_fields`), also one whose name is mistyped: {}{refuse}",
+                ends.join("; ")
+            ));
+        }
+        advice
+    }
+
+    fn filled<'a>(&'a self, column: &'a Column) -> Filled<'a> {
+        let name = column.name();
+        let mapped = self.fields.iter().filter(|(_, of)| *of == name).map(|(field, _)| &**field);
+        // A field with the name of the column, unless it becomes another one.
+        let own = (self.column(name) == name && !self.fields.contains_key(name)).then_some(name);
+        let otherwise = match self.defaults.iter().any(|(of, _)| of == name) {
+            true => Otherwise::Default,
+            false if column.is_nullable() && !self.refuses_missing() => Otherwise::Database,
+            false => Otherwise::Refused,
+        };
+        Filled { column: name, fields: mapped.chain(own).collect(), otherwise }
+    }
+
+    fn refuses_missing(&self) -> bool {
+        self.rules == self.rules.missing(MissingFields::Refuse)
+    }
+
     /// The names of fields that a row may have, for the header of a file.
     pub(crate) fn known_fields(&self) -> BTreeSet<&str> {
         let columns = self.schema.columns().iter().map(|column| column.name());
@@ -193,6 +250,33 @@ impl Target {
     /// The column of a field.
     pub(crate) fn column<'a>(&'a self, field: &'a str) -> &'a str {
         self.fields.get(field).map_or(field, String::as_str)
+    }
+}
+
+/// A column, and where its values come from.
+struct Filled<'a> {
+    column: &'a str,
+    fields: Vec<&'a str>,
+    otherwise: Otherwise,
+}
+
+/// What becomes of a column without a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Otherwise {
+    /// A value of the configuration.
+    Default,
+    /// `NULL`, or what the database gives.
+    Database,
+    /// The row is refused.
+    Refused,
+}
+
+impl fmt::Display for Filled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.column)?;
+        let others: Vec<String> =
+            self.fields.iter().filter(|field| **field != self.column).map(|field| format!("`{field}`")).collect();
+        if others.is_empty() { Ok(()) } else { write!(f, " (field {})", others.join(", ")) }
     }
 }
 

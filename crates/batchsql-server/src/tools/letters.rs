@@ -1,9 +1,9 @@
-//! Owns `batchsql dead-letters`: what is in a dead-letter file, and writing its rows again.
+//! Owns `batchsql dead-letters`: what is in a dead-letter file, and writing its rows again. `foreign` has files of messages.
 //! Must not know how rows come into it.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use batchsql::{Action, BatchSql, DeadLetterLine, DeadLetterReader, OutcomeKind, Replay, Schema};
@@ -15,37 +15,11 @@ use crate::exit::{Exit, Failure};
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
+use crate::tools::mark::Mark;
+use crate::tools::{foreign, in_use};
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::unavailable(format!("{}: {error}", path.display()))
-}
-
-/// What a replay has left beside the file; without a replay it has passed nothing.
-#[derive(Default, serde::Deserialize)]
-struct Mark {
-    #[serde(skip)]
-    path: PathBuf,
-    /// Every line before this byte was replayed, or is in `failed`.
-    position: u64,
-    failed: Vec<u64>,
-}
-
-impl Mark {
-    fn of(letters: &Path) -> std::io::Result<Self> {
-        let mut path = letters.as_os_str().to_owned();
-        path.push(".mark");
-        let path = PathBuf::from(path);
-        let mark: Self = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
-            Err(error) => return Err(error),
-        };
-        Ok(Self { path, ..mark })
-    }
-
-    fn has_passed(&self, position: u64) -> bool {
-        position < self.position && !self.failed.contains(&position)
-    }
 }
 
 /// Counts the rows by table, outcome and code, and those that a replay has written.
@@ -53,6 +27,9 @@ impl Mark {
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
+    if foreign::is_in(path).map_err(unreadable(path))? {
+        return foreign::list(path).map_err(unreadable(path));
+    }
     let mut counts: BTreeMap<(String, &'static str, String), u64> = BTreeMap::new();
     let mark = Mark::of(path).map_err(unreadable(path))?;
     let (mut broken, mut replayed) = (0, 0_u64);
@@ -90,6 +67,9 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn show(path: &Path, limit: usize, values: bool) -> Result<Exit, Failure> {
+    if foreign::is_in(path).map_err(unreadable(path))? {
+        return foreign::show(path, limit, values).map_err(unreadable(path));
+    }
     let mut out = std::io::stdout().lock();
     for entry in DeadLetterReader::open(path).map_err(unreadable(path))?.take(limit) {
         let (position, letter) = entry.map_err(unreadable(path))?;
@@ -132,16 +112,14 @@ fn line_at(path: &Path, position: u64) -> std::io::Result<String> {
 /// # Errors
 /// The configuration is wrong, the database cannot be used, or the file cannot be read.
 pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bool) -> Result<Exit, Failure> {
+    if foreign::is_in(path).map_err(unreadable(path))? {
+        return republish(path, config, delete).await;
+    }
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
     let settings = read::read(config)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
-    if let Some(file) = &settings.dead_letters
-        && is_same(file, path)
-    {
-        return Err(Failure::mistake(format!(
-            "{} is the file that `run` appends to; rename it first, then replay the renamed file",
-            path.display()
-        )));
+    if let Some(file) = &settings.dead_letters {
+        in_use::refuse(path, file)?;
     }
     let database = settings.database().map_err(Failure::mistake)?;
     let sink = database::open(database, &settings.tables).await?;
@@ -192,9 +170,13 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
     Ok(Exit::Done)
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => one == other,
-    }
+/// Publishes the messages of a file of them again.
+#[cfg(feature = "nats")]
+async fn republish(path: &Path, config: &Path, delete: bool) -> Result<Exit, Failure> {
+    crate::tools::republish::run(path, config, delete).await
+}
+
+#[cfg(not(feature = "nats"))]
+async fn republish(_: &Path, _: &Path, _: bool) -> Result<Exit, Failure> {
+    Err(Failure::mistake("this program was built without NATS; build it with the feature `nats`"))
 }

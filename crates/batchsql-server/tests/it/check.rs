@@ -136,3 +136,48 @@ fn each_thing_that_is_wrong_has_its_exit_code() {
     assert_eq!(missing.code(), 2);
     assert!(missing.out().contains("nope.toml: the file cannot be read"), "{}", missing.all());
 }
+
+/// What a check can know about fields, before a document comes.
+#[test]
+fn fields_that_are_lost_in_silence_are_named() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT NOT NULL, total REAL, source TEXT NOT NULL)");
+    let check = |more: &str| {
+        place.write("b.toml", format!("{}[[tables]]\nname = \"orders\"\nrule = \"update\"\n{more}", place.database()));
+        let ran = place.run(&["check", "b.toml"]);
+        assert_eq!(ran.code(), 0, "a warning only: {}", ran.all());
+        let lines: Vec<String> = ran
+            .out()
+            .lines()
+            .filter(|line| line.starts_with("warn") && line.contains("table "))
+            .map(str::to_owned)
+            .collect();
+        lines.join("\n")
+    };
+    let fields = "fields = { orderId = \"id\" }\ndefaults = { source = \"web\" }\n";
+    assert_eq!(check(fields), "", "a field that is no column is refused");
+    let ignored = check(&format!("{fields}unknown_fields = \"ignore\""));
+    for part in [
+        "also one whose name is mistyped",
+        "`source` gets its default",
+        "`total` gets NULL or the default of the database",
+        "a row without `id` (field `orderId`), `note` is refused",
+        "`missing_fields = \"refuse\"` refuses such rows",
+    ] {
+        assert!(ignored.contains(part), "{part}: {ignored}");
+    }
+    let refused = check(&format!("{fields}unknown_fields = \"ignore\"\nmissing_fields = \"refuse\""));
+    assert!(
+        refused.contains("`source` gets its default; a row without") && !refused.contains("missing_fields"),
+        "{refused}"
+    );
+    // The field with the name of a column becomes another one.
+    let unfed = check("fields = { note = \"source\" }");
+    let expected =
+        "no field becomes the column `note` of orders, as `fields.note` becomes `source`: every row is refused";
+    assert!(unfed.contains(expected) && unfed.lines().count() == 1, "{unfed}");
+    let unfed = check("fields = { note = \"source\", total = \"id\" }\ndefaults = { note = \"-\" }");
+    for part in ["`fields.note` becomes `source`: every row gets its default", "rows never have a value for it"] {
+        assert!(unfed.contains(part), "{part}: {unfed}");
+    }
+}

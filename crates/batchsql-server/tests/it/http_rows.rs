@@ -88,7 +88,7 @@ fn a_bad_line_does_not_refuse_the_others() {
     let [(2, nonsense), (4, missing), (5, unknown)] = rejected[..] else { panic!("{rejected:?}") };
     assert!(nonsense.starts_with("it is not JSON"), "{nonsense}");
     assert!(missing.contains("column \"note\""), "{missing}");
-    assert!(unknown.contains("column \"colour\" is not declared"), "{unknown}");
+    assert!(unknown.contains("field \"colour\" is not declared"), "{unknown}");
     assert!(!response.body.contains("s3cret"), "{response:?}");
     assert_eq!(program.stop().0, 0, "a line that was refused is no row that was lost");
 }

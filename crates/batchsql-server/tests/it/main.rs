@@ -27,6 +27,8 @@ mod stream_json;
 #[cfg(feature = "nats")]
 mod stream_logins;
 #[cfg(feature = "nats")]
+mod stream_mistakes;
+#[cfg(feature = "nats")]
 mod stream_signals;
 #[cfg(feature = "nats")]
 mod streams;

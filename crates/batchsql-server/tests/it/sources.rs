@@ -94,16 +94,19 @@ fn standard_input_is_read_to_its_end() {
     let lines: String = (0..5000).map(|id| format!("{{\"id\":{id}}}\n")).collect();
     child.stdin.take().unwrap().write_all(format!("{lines}nonsense\n{{\"id\":5000}}").as_bytes()).unwrap();
     let ran = crate::program::Ran(child.wait_with_output().unwrap());
-    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert_eq!(ran.code(), 1, "a line was left out: {}", ran.all());
     assert!(ran.err().contains("accepted=5001 refused=1"), "{}", ran.all());
     assert_eq!(place.number("SELECT count(*) FROM orders"), 5001);
+    let input = std::fs::File::open(place.write("input", "{\"id\":5001}\n")).unwrap();
+    let ran = crate::program::Ran(place.command(&["run", "b.toml"]).stdin(input).output().unwrap());
+    assert_eq!(ran.code(), 0, "{}", ran.all());
 
     // A pipe that stays open does not keep the service from ending.
     let mut command = place.command(&["run", "b.toml"]);
     command.stdin(Stdio::piped());
     let mut program = Running::start(command);
     program.stdin().write_all(b"{\"id\":6000}\n").unwrap();
-    until(|| place.number("SELECT count(*) FROM orders") == 5002, || "no row".to_owned());
+    until(|| place.number("SELECT count(*) FROM orders") == 5003, || "no row".to_owned());
     let (code, log) = program.stop();
     assert_eq!(code, 0, "{log}");
 }
@@ -201,6 +204,29 @@ fn rows_that_are_not_written_are_counted_in_the_log() {
         let mode = std::fs::metadata(place.path("letters.ndjson")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "it has values of rows");
     }
+}
+
+/// Those of a durable intake too, whose file is in its folder by default.
+#[test]
+fn rows_of_a_durable_intake_that_are_not_written_are_in_the_log() {
+    let place = place();
+    place.sql("CREATE TABLE strict (id INTEGER CHECK (id < 100))");
+    let config = format!(
+        "{}[[tables]]\nname = \"strict\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let mut program = place.start(&config);
+    let lines: String = (99..120).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    let response = post(program.address(), "strict/rows?wait=logged", &[NDJSON], lines);
+    assert_eq!(response.number("accepted"), 21, "{response:?}");
+    let first = program.wait_for("a row was not written");
+    assert!(first.contains("CHECK") && first.contains("strict"), "the reason: {first}");
+    let letters = || std::fs::read_to_string(place.path("intake/dead-letters.ndjson")).unwrap().lines().count();
+    until(|| letters() == 20, || format!("{} letters", letters()));
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
+    assert!(more.contains("rows=19") && more.contains("intake/dead-letters.ndjson"), "{log}");
 }
 
 #[test]

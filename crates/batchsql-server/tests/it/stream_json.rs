@@ -35,13 +35,13 @@ fn lines(ids: std::ops::Range<usize>) -> String {
 }
 
 /// What is in the file of messages that are not written.
-fn letters(cluster: &Cluster) -> Vec<Value> {
+pub(crate) fn letters(cluster: &Cluster) -> Vec<Value> {
     let text = std::fs::read_to_string(cluster.place.path("letters.foreign")).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// `more` is of the source.
-fn worker(cluster: &Cluster, more: &str) -> String {
+pub(crate) fn worker(cluster: &Cluster, more: &str) -> String {
     let config = cluster.worker(&format!("format = \"json\"\ndecompressed = \"4MiB\"\n{more}"));
     config.replace(
         "[[tables]]\nname = \"orders\"\n",
@@ -125,7 +125,11 @@ fn messages_of_others_are_kept_aside_by_default() {
     until(|| letters(&cluster).len() == 1, || "it is not kept".to_owned());
     put_and_wait(front.address(), "written", 11..20);
     until(|| cluster.ids().len() == 19, || format!("{} rows", cluster.ids().len()));
-    assert_eq!((front.stop().0, program.stop().0), (0, 0));
+    let (front, (code, log)) = (front.stop().0, program.stop());
+    assert_eq!((front, code), (0, 1), "a message is not written: {log}");
+    let line = log.lines().find(|line| line.contains("a message is not of this format")).unwrap_or_default();
+    let subject = format!("{}.orders.1", cluster.stream_name());
+    assert!([&*subject, "it has no header", "letters.foreign"].iter().all(|part| line.contains(part)), "{log}");
     let reason = letters(&cluster)[0]["reason"].to_string();
     assert!(reason.contains("format = ") && reason.contains("json"), "{reason}");
 }

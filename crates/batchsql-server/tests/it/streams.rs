@@ -140,13 +140,13 @@ pub(crate) fn put_and_wait(front: SocketAddr, wait: &str, ids: std::ops::Range<u
 }
 
 /// What `/ready` says.
-fn readiness(metrics: SocketAddr) -> (u16, String) {
+pub(crate) fn readiness(metrics: SocketAddr) -> (u16, String) {
     let response = send(metrics, "GET", "/ready", &[], &[]);
     (response.status, response.body)
 }
 
 pub(crate) fn metrics_address(program: &mut Running) -> SocketAddr {
-    let line = program.wait_for("metrics on http://");
+    let line = program.has_said("metrics on http://");
     let address = line.split("metrics on http://").nth(1).unwrap().split('/').next().unwrap();
     address.parse().unwrap()
 }

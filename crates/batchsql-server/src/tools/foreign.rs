@@ -1,0 +1,193 @@
+//! Owns files of messages and lines of a stream that are no rows (`.foreign`): their form, and what is in them.
+//! Must not know how they come into it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::exit::Exit;
+use crate::tools::mark::Mark;
+
+/// A line of such a file: a message, or a line or an element of one.
+#[derive(Deserialize)]
+pub(super) struct Letter {
+    /// The same, if the message was read again.
+    pub(super) id: String,
+    pub(super) subject: String,
+    sequence: u64,
+    /// Its number in the message, from 1; `None`: all of the message.
+    line: Option<u64>,
+    /// All of the message is in the letter, and rows of it are written.
+    #[serde(default)]
+    pub(super) partly_written: bool,
+    /// Why it is no row, without values.
+    reason: String,
+    #[serde(default)]
+    pub(super) headers: Vec<(String, String)>,
+    #[serde(rename = "payload")]
+    encoded: String,
+}
+
+impl Letter {
+    /// # Errors
+    /// It was changed to what is no Base64.
+    pub(super) fn payload(&self) -> Result<Vec<u8>, String> {
+        STANDARD.decode(&self.encoded).map_err(|error| format!("its payload cannot be read: {error}"))
+    }
+}
+
+/// The letters of a file, each with the byte where it begins.
+pub(super) struct Letters {
+    file: BufReader<File>,
+    pub(super) position: u64,
+}
+
+impl Letters {
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_at(path, 0)
+    }
+
+    /// The same, from a byte on.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn open_at(path: &Path, position: u64) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(position))?;
+        Ok(Self { file: BufReader::new(file), position })
+    }
+}
+
+impl Iterator for Letters {
+    /// A line that cannot be read has no letter.
+    type Item = io::Result<(u64, Option<Letter>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (mut line, begin) = (Vec::new(), self.position);
+            match self.file.read_until(b'\n', &mut line) {
+                Ok(0) => return None,
+                Ok(length) => self.position += length as u64,
+                Err(error) => return Some(Err(error)),
+            }
+            if !line.trim_ascii().is_empty() {
+                return Some(Ok((begin, serde_json::from_slice(&line).ok())));
+            }
+        }
+    }
+}
+
+/// Whether it is such a file, and not one of rows: its first line that can be read says so.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn is_in(path: &Path) -> io::Result<bool> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(default)]
+        payload: Option<serde::de::IgnoredAny>,
+    }
+    let mut file = BufReader::new(File::open(path)?);
+    loop {
+        let mut line = Vec::new();
+        if file.read_until(b'\n', &mut line)? == 0 {
+            return Ok(false);
+        }
+        if let Ok(Line { payload }) = serde_json::from_slice(&line) {
+            return Ok(payload.is_some());
+        }
+    }
+}
+
+/// Counts the letters by subject and reason, and those that a replay has published.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn list(path: &Path) -> io::Result<Exit> {
+    let mark = Mark::of(path)?;
+    let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+    let (mut broken, mut replayed) = (0_u64, 0_u64);
+    for letter in Letters::open(path)? {
+        let (position, letter) = letter?;
+        replayed += u64::from(mark.has_passed(position));
+        match letter {
+            Some(Letter { subject, reason, .. }) => *counts.entry((subject, reason)).or_default() += 1,
+            None => broken += 1,
+        }
+    }
+    let total: u64 = counts.values().sum();
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{:>8}  {:32} reason", "letters", "subject");
+    for ((subject, reason), count) in &counts {
+        let _ = writeln!(out, "{count:>8}  {subject:32} {reason}");
+    }
+    let _ = writeln!(out, "{total:>8}  in {}", path.display());
+    if replayed > 0 {
+        let _ = writeln!(
+            out,
+            "{replayed:>8}  of them were published again, and are not tried again ({})",
+            mark.path.display()
+        );
+    }
+    if broken > 0 {
+        let _ = writeln!(out, "{broken:>8}  lines cannot be read");
+        return Ok(Exit::Failed);
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints letters: their message and why it is not written; what they are only if it is asked for.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn show(path: &Path, limit: usize, values: bool) -> io::Result<Exit> {
+    let mut out = io::stdout().lock();
+    for letter in Letters::open(path)?.take(limit) {
+        let (position, letter) = letter?;
+        let written = match &letter {
+            Some(Letter { subject, sequence, line, reason, encoded, .. }) => {
+                let line = line.map_or_else(String::new, |line| format!(", line {line}"));
+                let bytes = encoded.len() / 4 * 3;
+                writeln!(out, "byte {position}: {subject} message {sequence}{line}: {reason}; about {bytes} bytes")
+            }
+            None => writeln!(out, "byte {position}: it cannot be read"),
+        };
+        // Whoever reads the output has seen enough.
+        if written.is_err() {
+            return Ok(Exit::Done);
+        }
+        if values && let Some(letter) = letter {
+            let text = letter.payload().ok().and_then(|payload| String::from_utf8(payload).ok());
+            let text = text.unwrap_or_else(|| format!("(Base64) {}", letter.encoded));
+            text.lines().for_each(|line| drop(writeln!(out, "    {line}")));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_messages_and_of_rows_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("letters");
+        let check = |text: &str, expected: bool| {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(is_in(&path).unwrap(), expected, "{text}");
+        };
+        check("", false);
+        check("{\"table\":\"t\",\"row\":{\"payload\":1}}\n", false);
+        check("{\"id\":\"s:1:t.0:7\",\"payload\":\"\"}\n", true);
+        // The first line was cut off.
+        check("{\"id\":\"s:1:\n{\"id\":\"s:1:t.0:7\",\"payload\":\"\"}\n", true);
+    }
+}

@@ -1,0 +1,189 @@
+//! Owns how messages that were set aside are published again: to which stream, with which id, and which of them are not.
+//! Must not know how they come into their file.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
+use async_nats::jetstream::Context;
+
+use crate::config::read;
+use crate::config::settings::{JetStream, Settings, SourceKind};
+use crate::exit::{Exit, Failure};
+use crate::logging;
+use crate::nats::connect;
+use crate::signals::Signals;
+use crate::tools::foreign::{Letter, Letters};
+use crate::tools::in_use;
+use crate::tools::mark::Mark;
+
+/// After so many letters it is noted how far the file is.
+const NOTED: usize = 100;
+/// Reasons that are printed.
+const SHOWN: usize = 20;
+/// In the messages of publishers of this program, which name the message before them.
+const OWN: &str = "BatchSQL-Format";
+/// Those of NATS are about the message as it was published first.
+const OF_NATS: &str = "nats-";
+
+/// Publishes the letters of a file, in their order, each after the one before is stored.
+///
+/// # Errors
+/// The configuration has no stream, NATS cannot be used, or the file or its mark cannot be used. What was published is noted.
+pub(super) async fn run(path: &Path, config: &Path, delete: bool) -> Result<Exit, Failure> {
+    let mut signals = Signals::new().map_err(Failure::unavailable)?;
+    let settings = read::read(config)?;
+    logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
+    let streams = streams(&settings, path)?;
+    let context = connect::connect(&streams[0].nats).await.map_err(|error| Failure::unavailable(error.text))?;
+    let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
+    let mark = Mark::of(path).map_err(unusable)?;
+    let mut replay = Replay { context, streams, mark, published: HashSet::new(), repeated: 0, left: Vec::new() };
+    let published = tokio::select! {
+        published = replay.all(path) => published,
+        signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+    };
+    replay.mark.write().map_err(unusable)?;
+    published?;
+    let Replay { published, repeated, left, mark, .. } = replay;
+    let again = if repeated == 0 { String::new() } else { format!(" ({repeated} more are the same ones)") };
+    println!("{}: {} published{again}, {} left", path.display(), published.len(), left.len());
+    for (position, reason) in left.iter().take(SHOWN) {
+        println!("  byte {position}: {reason}");
+    }
+    if !left.is_empty() {
+        println!("those that are left are tried by the next replay of this file");
+        return Ok(Exit::Failed);
+    }
+    if delete {
+        // The mark first: it must not stay for another file of this name.
+        std::fs::remove_file(&mark.path).and_then(|()| std::fs::remove_file(path)).map_err(unusable)?;
+        println!("{} is deleted", path.display());
+    }
+    Ok(Exit::Done)
+}
+
+/// The streams that the configuration reads.
+///
+/// # Errors
+/// There is none, or the file is one that `run` appends to.
+fn streams(settings: &Settings, path: &Path) -> Result<Vec<JetStream>, Failure> {
+    let streams = settings.sources.iter().filter_map(|source| match &source.kind {
+        SourceKind::JetStream(stream) => Some((**stream).clone()),
+        SourceKind::Stdin { .. } | SourceKind::Files(_) => None,
+    });
+    let streams: Vec<JetStream> = streams.collect();
+    if streams.is_empty() {
+        let text = "the configuration reads no stream; use the one of the worker that has written the file";
+        return Err(Failure::mistake(text));
+    }
+    for stream in &streams {
+        let mut appended = stream.dead_letters.as_os_str().to_owned();
+        appended.push(".foreign");
+        in_use::refuse(path, Path::new(&appended))?;
+    }
+    Ok(streams)
+}
+
+struct Replay {
+    context: Context,
+    streams: Vec<JetStream>,
+    mark: Mark,
+    /// The ids: a letter may be there twice.
+    published: HashSet<String>,
+    /// Letters with an id of these.
+    repeated: usize,
+    /// Where those begin that are not published, and why.
+    left: Vec<(u64, String)>,
+}
+
+impl Replay {
+    /// First those that were left before, then those behind the mark.
+    async fn all(&mut self, path: &Path) -> Result<(), Failure> {
+        let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
+        for position in self.mark.failed.clone() {
+            let again = Letters::open_at(path, position).map_err(unusable)?.next();
+            if let Some(letter) = again {
+                self.one(position, letter.map_err(unusable)?.1).await?;
+            }
+        }
+        let mut letters = Letters::open_at(path, self.mark.position).map_err(unusable)?;
+        let mut tried = 0_usize;
+        while let Some(letter) = letters.next() {
+            let (position, letter) = letter.map_err(unusable)?;
+            self.one(position, letter).await?;
+            self.mark.position = letters.position;
+            tried += 1;
+            if tried.is_multiple_of(NOTED) {
+                self.mark.write().map_err(unusable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a letter, or says why not.
+    ///
+    /// # Errors
+    /// NATS does not store it now.
+    async fn one(&mut self, position: u64, letter: Option<Letter>) -> Result<(), Failure> {
+        let message = letter.ok_or_else(|| "it cannot be read".to_owned()).and_then(|letter| self.message(letter));
+        match message {
+            Ok(Message { id, .. }) if self.published.contains(&id) => self.repeated += 1,
+            Ok(Message { id, subject, headers, payload }) => {
+                let sent = self.context.publish_with_headers(subject.clone(), headers, payload.into()).await;
+                let stored = match sent {
+                    Ok(sent) => sent.await,
+                    Err(error) => Err(error),
+                };
+                stored.map_err(|error| {
+                    Failure::unavailable(format!(
+                        "no stream has stored a message of {subject}: {error}; run the command again"
+                    ))
+                })?;
+                self.published.insert(id);
+            }
+            Err(reason) => {
+                self.left.push((position, reason));
+                self.mark.failed.insert(position);
+                return Ok(());
+            }
+        }
+        self.mark.failed.remove(&position);
+        Ok(())
+    }
+
+    /// # Errors
+    /// Why it is not published.
+    fn message(&self, letter: Letter) -> Result<Message, String> {
+        let payload = letter.payload()?;
+        let Letter { id, subject, partly_written, headers: old, .. } = letter;
+        let reads = |stream: &&JetStream| {
+            subject.strip_prefix(&*stream.stream.prefix).is_some_and(|rest| rest.starts_with('.'))
+        };
+        let stream = self.streams.iter().find(reads);
+        let stream = stream.ok_or_else(|| format!("no source of the configuration reads {subject}"))?;
+        if partly_written {
+            return Err("rows of this message are written; correct the others, and publish these alone".to_owned());
+        }
+        if old.iter().any(|(name, _)| name.eq_ignore_ascii_case(OWN)) {
+            return Err("a publisher of BatchSQL has made it, whose messages are not published by others".to_owned());
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in old.iter().filter(|(name, _)| !name.to_ascii_lowercase().starts_with(OF_NATS)) {
+            headers.append(name.as_str(), value.as_str());
+        }
+        headers.insert(NATS_EXPECTED_STREAM, stream.stream.name.as_str());
+        headers.insert(NATS_MESSAGE_ID, id.as_str());
+        Ok(Message { id, subject, headers, payload })
+    }
+}
+
+/// What is published.
+struct Message {
+    id: String,
+    subject: String,
+    headers: HeaderMap,
+    payload: Vec<u8>,
+}

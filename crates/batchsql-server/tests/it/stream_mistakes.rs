@@ -1,0 +1,184 @@
+//! Mistakes of those who publish to a stream, and of those who read it: what the log, `check`, `/ready` and the exit code say.
+
+use async_nats::jetstream::Context;
+use batchsql_testserver::{Kind, dsn};
+
+use crate::client::send;
+use crate::program::until;
+use crate::stream_json::{letters, worker};
+use crate::streams::{Cluster, metrics_address, readiness, runtime};
+
+/// Publishes below the prefix, and returns when it is stored.
+async fn publish(context: &Context, cluster: &Cluster, subject: &str, payload: &str) {
+    let subject = format!("{}.{subject}", cluster.stream_name());
+    context.publish(subject, payload.to_owned().into()).await.unwrap().await.unwrap();
+}
+
+#[test]
+fn messages_of_no_partition_are_said_and_stay() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let config = worker(&cluster, "");
+    let mut program = cluster.start("a.toml", &config);
+    let metrics = metrics_address(&mut program);
+    let context = runtime.block_on(cluster.context());
+    let row = "{\"orderId\": 1}";
+    runtime.block_on(async {
+        for subject in ["orders.9", "orders.9", "orders.x", "nope.0", "orders.1"] {
+            publish(&context, &cluster, subject, row).await;
+        }
+    });
+    for subject in ["orders.9", "orders.x"] {
+        let line = program.has_said(&format!("{}.{subject}", cluster.stream_name()));
+        assert!(line.contains("of no partition: they are 0 to 3"), "{line}");
+    }
+    let scraped = || send(metrics, "GET", "/metrics", &[], &[]).body;
+    let shown = |messages: u64| {
+        let end = format!("}} {messages}");
+        until(
+            || scraped().lines().any(|line| line.starts_with("batchsql_feed_stray_messages{") && line.ends_with(&end)),
+            scraped,
+        );
+    };
+    shown(3);
+    runtime.block_on(publish(&context, &cluster, "orders.9", row));
+    shown(4);
+    until(|| cluster.ids() == [1], || format!("{:?}", cluster.ids()));
+    let checked = cluster.place.run(&["check", "a.toml"]);
+    let said = format!(
+        "4 messages are of no partition, so no worker writes them: {0}.orders.9, {0}.orders.x",
+        cluster.stream_name()
+    );
+    assert!(checked.code() == 0 && checked.out().contains(&said), "{}", checked.all());
+    // Those of a table that is not configured are not read either.
+    assert!(checked.out().contains("not written here: nope"), "{}", checked.all());
+    let (code, log) = program.stop();
+    assert_eq!(code, 0, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("of no partition")).count(), 2, "each subject once: {log}");
+    assert!(letters(&cluster).is_empty() && cluster.ids() == [1], "{log}");
+    let left = runtime
+        .block_on(async { context.get_stream(cluster.stream_name()).await.unwrap().cached_info().state.messages });
+    // The last written message of a partition stays too.
+    assert_eq!(left, 4 + 1 + 1);
+}
+
+#[test]
+fn what_a_worker_does_not_write_is_in_its_log() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    cluster.place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER NOT NULL CHECK (id < 4711), note TEXT)");
+    let mut program = cluster.start("a.toml", &worker(&cluster, ""));
+    let context = runtime.block_on(cluster.context());
+    runtime.block_on(async {
+        let rows: Vec<String> = (4_711..4_731).map(|id| format!("{{\"orderId\": {id}}}")).collect();
+        publish(&context, &cluster, "orders.0", &format!("{{\"orderId\": 1}}\n{}", rows.join("\n"))).await;
+        publish(&context, &cluster, "orders.1", "{\"orderId\": 2}\n{\"orderId\": \"secret\"}").await;
+    });
+    let first = program.has_said("a row was not written; more of this kind are counted");
+    assert!(first.contains("CHECK") && first.contains("orders"), "{first}");
+    let items = program.has_said("items of a message are no rows");
+    let subject = format!("subject=\"{}.orders.1\"", cluster.stream_name());
+    for part in [&*subject, "line=2", "field \\\"orderId\\\" (column \\\"id\\\") expects", "letters.foreign"] {
+        assert!(items.contains(part), "{part}: {items}");
+    }
+    let kept = || std::fs::read_to_string(cluster.place.path("letters")).unwrap().lines().count();
+    until(|| kept() == 20, || format!("{} rows", kept()));
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    assert!(!log.contains("secret") && !log.contains("4712"), "no values: {log}");
+    let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
+    assert!(more.contains("rows=19") && more.contains("dead-letters replay"), "{log}");
+}
+
+/// A service with HTTP takes requests while some partitions have stopped, and none when nothing goes on any more.
+#[test]
+fn a_service_is_not_ready_when_all_its_partitions_have_stopped() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let config = format!("[http]\nlisten = \"127.0.0.1:0\"\n{}", worker(&cluster, ""));
+    let mut program = cluster.start("a.toml", &config);
+    let metrics = metrics_address(&mut program);
+    let context = runtime.block_on(cluster.context());
+    let wrong = "{\"orderId\": \"x\"}\n".repeat(300);
+    let stop = |partition: u32| runtime.block_on(publish(&context, &cluster, &format!("orders.{partition}"), &wrong));
+    stop(1);
+    let said = |text: &str| until(|| readiness(metrics).1.contains(text), || format!("{:?}", readiness(metrics)));
+    said("source orders: 1 partitions have stopped (schema); see the log");
+    assert_eq!(readiness(metrics).0, 200);
+    [0, 2, 3].into_iter().for_each(stop);
+    said("source orders: all of its 4 partitions have stopped (schema); see the log");
+    until(|| readiness(metrics).0 == 503, || format!("{:?}", readiness(metrics)));
+    let health = send(metrics, "GET", "/health", &[], &[]);
+    assert!(health.status == 200 && health.body.contains("all of its 4 partitions have stopped"), "{health:?}");
+    assert_eq!(program.stop().0, 1);
+}
+
+/// What a wrong mapping has set aside is written when it was corrected.
+#[test]
+fn what_was_set_aside_is_listed_shown_and_published_again() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let right = worker(&cluster, "");
+    let wrong = right.replace("orderId", "orderNo");
+    let program = cluster.start("a.toml", &wrong);
+    let context = runtime.block_on(cluster.context());
+    runtime.block_on(async {
+        let lines = "{\"orderId\": 1}\n{\"orderId\": 2}\n{\"id\": 3}\n";
+        publish(&context, &cluster, "orders.1", lines).await;
+        publish(&context, &cluster, "orders.2", "s3cret\nno row").await;
+    });
+    until(|| letters(&cluster).len() == 3 && cluster.ids() == [3], || format!("{:?}", letters(&cluster)));
+    let place = &cluster.place;
+    let replay = |file: &str| place.run(&["dead-letters", "replay", file, "--config", "a.toml"]);
+    let refused = replay("letters.foreign");
+    assert!(refused.code() == 2 && refused.err().contains("rename it first"), "{}", refused.all());
+    assert_eq!(program.stop().0, 1);
+    std::fs::rename(place.path("letters.foreign"), place.path("1.foreign")).unwrap();
+    // A worker that was killed writes a letter again.
+    let text = std::fs::read_to_string(place.path("1.foreign")).unwrap();
+    let first = text.lines().next().unwrap();
+    place.write("1.foreign", format!("{{\"id\":\n{text}{first}\n"));
+
+    let subject = |partition: u32| format!("{}.orders.{partition}", cluster.stream_name());
+    let list = place.run(&["dead-letters", "list", "1.foreign"]);
+    assert_eq!(list.code(), 1, "a line cannot be read: {}", list.all());
+    let counts = |count: u32, partition: u32, reason: &str| {
+        let (count, subject) = (format!("{count} "), subject(partition));
+        let is = |line: &str| line.trim().starts_with(&count) && line.contains(&subject) && line.contains(reason);
+        assert!(list.out().lines().any(is), "{}", list.all());
+    };
+    counts(3, 1, "column \"id\"");
+    counts(1, 2, "it is no JSON");
+    let show = place.run(&["dead-letters", "show", "1.foreign", "--limit", "2"]);
+    assert_eq!(show.out().lines().count(), 2, "{}", show.all());
+    assert!(show.out().contains(&format!("{} message 1, line 1: row of table", subject(1))), "{}", show.all());
+    assert!(!show.out().contains("s3cret") && !list.out().contains("s3cret"), "values only if they are asked for");
+    let values = place.run(&["dead-letters", "show", "1.foreign", "--values"]);
+    assert!(values.out().contains("    {\"orderId\": 2}\n"), "{}", values.all());
+    assert!(values.out().contains("    s3cret\n    no row\n"), "{}", values.all());
+
+    let program = cluster.start("a.toml", &right);
+    let replayed = replay("1.foreign");
+    assert_eq!(replayed.code(), 1, "{}", replayed.all());
+    for part in ["3 published (1 more are the same ones), 1 left", "byte 0: it cannot be read"] {
+        assert!(replayed.out().contains(part), "{part}: {}", replayed.all());
+    }
+    until(|| cluster.ids() == [1, 2, 3], || format!("{:?}", cluster.ids()));
+    // Which is still no row.
+    until(|| letters(&cluster).len() == 1, || format!("{:?}", letters(&cluster)));
+    let list = place.run(&["dead-letters", "list", "1.foreign"]);
+    assert!(list.out().contains("4  of them were published again"), "{}", list.all());
+
+    // A message whose rows are written in part would be doubled, and the rest is not tried again.
+    let partly = first.replace("\"id\":\"", "\"partly_written\":true,\"id\":\"x");
+    place.write("2.foreign", format!("{partly}\n"));
+    let left = replay("2.foreign");
+    assert!(left.code() == 1 && left.out().contains("0 published, 1 left"), "{}", left.all());
+    place.write("1.foreign", text.replace("\"id\":\"", "\"id\":\"y"));
+    std::fs::remove_file(place.path("1.foreign.mark")).unwrap();
+    let other = right.replace(&format!("prefix = \"{}\"", cluster.stream_name()), "prefix = \"other\"");
+    place.write("b.toml", other);
+    let left = place.run(&["dead-letters", "replay", "1.foreign", "--config", "b.toml"]);
+    assert!(left.code() == 1 && left.out().contains("no source of the configuration reads"), "{}", left.all());
+    let all = place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml", "--delete"]);
+    assert!(all.code() == 0 && all.out().contains("3 published, 0 left"), "{}", all.all());
+    assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
+    until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
+    assert_eq!(program.stop().0, 1);
+}
