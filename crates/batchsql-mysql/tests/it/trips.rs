@@ -1,6 +1,6 @@
 //! Round trips, counted by a proxy.
 
-use batchsql_core::{Action, Attempt, Conflict, Schema, Sink};
+use batchsql_core::{Action, Attempt, ColumnType, Conflict, Date, Schema, Sink, Time, Timestamp, Value};
 use batchsql_mysql::{MySqlConn, MySqlPlan, MySqlSink};
 use batchsql_testserver::CountingProxy;
 
@@ -18,7 +18,11 @@ struct Counted {
 
 impl Counted {
     async fn start(parameters: &str) -> Self {
-        let db = Database::new(TABLE).await;
+        Self::with_table(TABLE, parameters).await
+    }
+
+    async fn with_table(table: &str, parameters: &str) -> Self {
+        let db = Database::new(table).await;
         let (user, rest) = db.dsn.split_once('@').unwrap();
         let (server, path) = rest.split_once('/').unwrap();
         let proxy = CountingProxy::start(server);
@@ -133,5 +137,65 @@ async fn an_update_only_and_a_delete_of_keys_that_exist_lock_nothing_first() {
         assert_eq!(write(true).await, 5, "SET TRANSACTION, START TRANSACTION, SELECT, the statement, COMMIT");
         assert_eq!(write(false).await, 5, "keys were missing in the batch before");
         assert_eq!(write(false).await, 3);
+    }
+}
+
+/// As keys that are integers: only texts are compared one by one, and values that the server rounds.
+#[tokio::test]
+async fn keys_of_every_exact_type_that_exist_are_updated_and_deleted_without_a_look() {
+    let decimal = |digits: &str| Value::Decimal(digits.parse().unwrap());
+    let timestamp = |micros| Value::from(Timestamp::from_micros_since_epoch(micros).unwrap());
+    let cases: [(&str, ColumnType, [Value; 2]); 6] = [
+        (
+            "DATE",
+            ColumnType::Date,
+            [(2026, 1, 31), (1000, 1, 1)].map(|(y, m, d)| Date::from_ymd(y, m, d).unwrap().into()),
+        ),
+        (
+            "TIME(6)",
+            ColumnType::Time,
+            [0, 999_999].map(|micro| Time::from_hms_micro(23, 59, 59, micro).unwrap().into()),
+        ),
+        ("DATETIME(6)", ColumnType::Timestamp, [timestamp(1), timestamp(-1)]),
+        ("DECIMAL(20,4)", ColumnType::Decimal, [decimal("1.50"), decimal("-0.0100")]),
+        ("BINARY(16)", ColumnType::Uuid, [Value::Uuid([7; 16]), Value::Uuid([0; 16])]),
+        ("VARBINARY(20)", ColumnType::Bytes, [Value::Bytes(vec![0, 255]), Value::Bytes(vec![0, 255, 0])]),
+    ];
+    for (declared, ty, keys) in cases {
+        let table = format!("CREATE TABLE t (id {declared} PRIMARY KEY, note INT)");
+        for rule in [Conflict::update_only(["id"]), Conflict::delete(["id"])] {
+            let counted = Counted::with_table(&table, "").await;
+            let is_delete = rule.action() == Action::Delete;
+            let schema = |rule: Conflict| {
+                let schema = Schema::builder("t").column("id", ty);
+                let schema =
+                    if rule.action() == Action::Delete { schema } else { schema.column("note", ColumnType::I32) };
+                schema.on_conflict(rule).build().unwrap()
+            };
+            let mut conn = counted.sink.acquire().await.unwrap();
+            let mut write = async |rule: Conflict, note: i32| {
+                let schema = schema(rule);
+                let (plan, _) = counted.prepare(&mut conn, &schema).await;
+                let row = |key: &Value| {
+                    let row = schema.row().set("id", key.clone()).unwrap();
+                    let row = if schema.columns().len() > 1 { row.set("note", note).unwrap() } else { row };
+                    row.finish().unwrap()
+                };
+                let batch = batch_of(keys.iter().map(row)).await;
+                let before = counted.proxy.trips();
+                let written = counted.sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+                assert!(written.ignored.is_empty(), "{declared}");
+                counted.proxy.trips() - before
+            };
+            let replace = Conflict::replace(["id"]);
+            write(replace.clone(), 1).await;
+            write(rule.clone(), 2).await;
+            write(replace, 3).await;
+            // Statements are prepared by now.
+            let trips = write(rule.clone(), 4).await;
+            assert_eq!(trips, 3, "{declared} {rule:?}: START TRANSACTION, the statement, COMMIT");
+            let left = if is_delete { vec![] } else { vec!["4", "4"] };
+            assert_eq!(counted.db.read("SELECT note FROM t").await, left, "{declared} {rule:?}");
+        }
     }
 }
