@@ -287,6 +287,12 @@ fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered 
         damaged_parts: recovery.damages.len() as u64,
         missing,
     };
+    for file in &recovery.unfinished_segments {
+        tracing::warn!(
+            file,
+            "a segment of the log has no header, and is in its folder quarantine; it had no rows unless something has cut it"
+        );
+    }
     if missing > 0 || recovered.damaged_parts > 0 {
         tracing::error!(missing, damaged_parts = recovered.damaged_parts, "the log of the durable intake is damaged");
     } else if rows > 0 {

@@ -22,6 +22,9 @@ pub struct Recovery {
     pub blocks: u64,
     /// Bytes behind the last sync that were cut: what was being written when the process or the machine stopped.
     pub torn_bytes: u64,
+    /// The newest segments, if they have no header and no record, but a part of a header. They are in the folder `quarantine`.
+    /// They had no rows when the process or the machine stopped, unless something has cut them since.
+    pub unfinished_segments: Vec<String>,
     /// Damaged parts that had been synced. They are in the folder `quarantine`.
     pub damages: Vec<Damage>,
     /// Rows that are neither settled nor in the log.

@@ -8,6 +8,8 @@ pub(crate) const HEADER: usize = 64;
 /// The version that this code writes. It reads this one and all before it: version 1 has no groups and no keys.
 pub(crate) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"BSQLLOG\n";
+/// The offset of `base`.
+pub(crate) const BASE_AT: usize = 40;
 /// The checksum has this offset in every version, so that a newer version is not taken for damage.
 const CHECKSUM_AT: usize = HEADER - 4;
 

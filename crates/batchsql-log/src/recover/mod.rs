@@ -26,7 +26,7 @@ use crate::{
     model::{FileKey, Stream},
     options::Options,
     ranges::Ranges,
-    recovery::Recovery,
+    recovery::{Damage, Recovery},
     scan::{Found, Scanner},
 };
 
@@ -255,6 +255,18 @@ impl Recoverer<'_> {
         Ok(Segment { key, name, length, header, base })
     }
 
+    /// Whether a segment that has no header has a part of it: zeros, or its first bytes.
+    fn begins_as_header(&self, path: &Path, key: FileKey) -> io::Result<bool> {
+        let mut bytes = [0; segment::HEADER];
+        let read = self.file_system.open(path, Access::Read)?.read_at(&mut bytes, 0)?;
+        let begin = &bytes[..read.min(segment::BASE_AT)];
+        let is_prefix = |version| {
+            let header = SegmentHeader { version, incarnation: self.incarnation, tag: key.tag(), base: 0 };
+            header.encode().starts_with(begin)
+        };
+        Ok(bytes.iter().all(|byte| *byte == 0) || (1..=segment::VERSION).any(is_prefix))
+    }
+
     fn check(&self, header: &SegmentHeader, key: FileKey, name: &str) -> Result<(), LogError> {
         let folder = self.folder.display();
         if !(1..=segment::VERSION).contains(&header.version) {
@@ -285,25 +297,42 @@ impl Recoverer<'_> {
         Ok(())
     }
 
-    /// The newest segments may have neither a header nor a record: the crash was before their first sync.
+    /// The newest segments may have neither a header nor a record: the crash was before their first sync. Those that do not begin as
+    /// a header does are damaged.
     fn drop_unborn(&mut self, segments: &mut Vec<Segment>) -> io::Result<()> {
         while let Some(last) = segments.iter().rposition(|segment| segment.key.side.is_none()) {
             if segments[last].base.is_some() {
                 return Ok(());
             }
             let segment = segments.remove(last);
-            self.recovery.torn_bytes += segment.length;
-            if self.mode == Mode::Repair {
-                let path = self.folder.join(&segment.name);
-                if segment.length == 0 {
+            let path = self.folder.join(&segment.name);
+            if segment.length == 0 {
+                if self.mode == Mode::Repair {
                     self.file_system.remove(&path)?;
-                } else {
-                    // It may also be a segment that something else has overwritten, so it is kept.
-                    let quarantine = self.folder.join(QUARANTINE);
-                    self.file_system.create_folder(&quarantine)?;
-                    self.file_system.rename(&path, &quarantine.join(&segment.name))?;
-                    self.file_system.sync_folder(&quarantine)?;
                 }
+                continue;
+            }
+            // Something else may have overwritten or cut it, so it is kept.
+            let quarantine = self.folder.join(QUARANTINE);
+            let kept_in = quarantine.join(&segment.name);
+            let is_begun = self.begins_as_header(&path, segment.key)?;
+            if self.mode == Mode::Repair {
+                self.file_system.create_folder(&quarantine)?;
+                self.file_system.rename(&path, &kept_in)?;
+                self.file_system.sync_folder(&quarantine)?;
+            }
+            if is_begun {
+                self.recovery.torn_bytes += segment.length;
+                self.recovery.unfinished_segments.push(segment.name);
+            } else {
+                self.recovery.damages.push(Damage {
+                    file: segment.name,
+                    offset: 0,
+                    length: segment.length,
+                    kept_in: Some(kept_in).filter(|_| self.mode == Mode::Repair),
+                    was_known: false,
+                    rows: None,
+                });
             }
         }
         Ok(())

@@ -197,6 +197,29 @@ fn a_segment_that_was_overwritten_is_kept() {
     assert_eq!(read_all(&log, table).1, recovery.gaps);
 }
 
+/// Nothing else has its rows, so a start that finds it without a header and without a record must say so.
+#[test]
+fn a_newest_segment_without_a_header_is_said() {
+    let header = |sim: &Sim, path: &Path| sim.content(path).expect("it is there")[..64].to_vec();
+    let look = |change: &dyn Fn(&Sim, &Path)| {
+        let sim = Sim::new(1);
+        write(&sim, false);
+        let newest = sim.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg")).max();
+        let newest = newest.expect("there are segments");
+        change(&sim, &newest);
+        let (_, recovery) = Log::open(options(&sim)).expect("it is kept");
+        let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
+        let is_kept = sim.files().iter().any(|path| path.ends_with(Path::new("quarantine").join(&name)));
+        let damaged = recovery.damages.iter().filter(|damage| damage.file == name).count();
+        (is_kept, damaged, recovery.unfinished_segments == [name])
+    };
+    assert_eq!(look(&|sim, path| sim.set_content(path, vec![7; 300])), (true, 1, false));
+    assert_eq!(look(&|sim, path| sim.set_content(path, b"\0\0\x01".to_vec())), (true, 1, false));
+    assert_eq!(look(&|sim, path| sim.set_content(path, header(sim, path)[..10].to_vec())), (true, 0, true));
+    assert_eq!(look(&|sim, path| sim.set_content(path, vec![0; 300])), (true, 0, true));
+    assert_eq!(look(&|sim, path| sim.set_content(path, Vec::new())), (false, 0, false));
+}
+
 #[test]
 fn foreign_segments_and_folders_are_refused_and_nothing_is_lost() {
     let other = Sim::new(2);
