@@ -39,7 +39,13 @@ impl Guard {
             // As text a float has the fewest digits that name it: every shorter number is kept.
             "float4" if is_array => precision("pg_catalog.float4[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
             "float8" if is_array => precision("pg_catalog.float8[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
-            "numeric" | "time" | "timetz" | "timestamp" | "timestamptz" | "interval" | "varchar" | "bpchar"
+            // The server compares `char(n)` without the spaces at the end.
+            "bpchar" => {
+                let list = if is_array { "[]" } else { "" };
+                let narrow = |characters| format!("pg_catalog.varchar({characters}){list}");
+                real.characters().and_then(|most| precision(&narrow(most), &format!("pg_catalog.varchar{list}")))
+            }
+            "numeric" | "time" | "timetz" | "timestamp" | "timestamptz" | "interval" | "varchar"
                 if real.modifier >= 0 =>
             {
                 precision(&spelled.narrow, &spelled.wide)

@@ -87,6 +87,7 @@ fn lossy_values() -> Vec<Lossy> {
         ),
         ("daterange", text, "[2026-01-01,)".into(), "[2026-01-01 12:00,)".into(), "22000", "[2026-01-01,)"),
         ("varchar(3)[]", text, "{abc}".into(), "{\"ab  \"}".into(), "22000", "{\"ab \"}"),
+        ("char(3)[]", text, "{abc}".into(), "{\"abc  \"}".into(), "22000", "{abc}"),
         ("interval day", text, "1 day".into(), "1 day 2 hours".into(), "22000", "1 day"),
         ("interval(0)", text, "1 day 2 seconds".into(), "1.6 seconds".into(), "22000", "00:00:02"),
         ("interval", text, "0.123456 seconds".into(), "0.1234567 seconds".into(), "22000", "00:00:00.123457"),
