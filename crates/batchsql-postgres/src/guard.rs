@@ -39,6 +39,12 @@ impl Guard {
             // As text a float has the fewest digits that name it: every shorter number is kept.
             "float4" if is_array => precision("pg_catalog.float4[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
             "float8" if is_array => precision("pg_catalog.float8[]::pg_catalog.text[]", "pg_catalog.numeric[]"),
+            // The server takes the rest of a division by 2^32.
+            base @ ("oid" | "xid" | "cid") => {
+                let list = if is_array { "[]" } else { "" };
+                let narrow = format!("pg_catalog.{base}{list}::pg_catalog.text{list}");
+                precision(&narrow, &format!("pg_catalog.numeric{list}"))
+            }
             // The server compares `char(n)` without the spaces at the end.
             "bpchar" => {
                 let list = if is_array { "[]" } else { "" };
