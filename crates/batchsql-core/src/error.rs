@@ -81,6 +81,7 @@ struct SinkErrorInner {
     code: Option<Box<str>>,
     message: Box<str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    is_foreign_key: bool,
 }
 
 const FENCED: &str = "fenced";
@@ -99,7 +100,22 @@ impl SinkError {
     /// Attaches the driver's error as the source. It must not carry row values or passwords.
     #[must_use]
     pub fn caused_by(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::build(self.0.class, self.0.code.clone(), self.0.message.to_string(), Some(source.into()))
+        let (class, code, is_foreign_key) = (self.0.class, self.0.code.clone(), self.0.is_foreign_key);
+        let (message, source) = (self.0.message.clone(), Some(source.into()));
+        Self(Arc::new(SinkErrorInner { class, code, message, source, is_foreign_key }))
+    }
+
+    /// The error of rows that refer to a row which is not there (a foreign key). That row may be one of the same batch, so rows that are
+    /// refused with it have another try when others of their batch were written.
+    #[must_use]
+    pub fn of_foreign_key(self) -> Self {
+        let (class, code, message) = (self.0.class, self.0.code.clone(), self.0.message.clone());
+        Self(Arc::new(SinkErrorInner { class, code, message, source: None, is_foreign_key: true }))
+    }
+
+    /// Whether it is [`of_foreign_key`](Self::of_foreign_key).
+    pub fn is_of_foreign_key(&self) -> bool {
+        self.0.is_foreign_key
     }
 
     fn build(
@@ -108,7 +124,8 @@ impl SinkError {
         message: String,
         source: Option<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(SinkErrorInner { class, code, message: message.into(), source }))
+        let (message, is_foreign_key) = (message.into(), false);
+        Self(Arc::new(SinkErrorInner { class, code, message, source, is_foreign_key }))
     }
 
     /// The error of a write with a [`Step`](crate::Step) whose position is not where the step begins: another one has claimed

@@ -89,6 +89,7 @@ impl Failed {
             let (code, state) = (number(error.as_ref()), state(error.as_ref()));
             let class = class(code, state, stage);
             let error = SinkError::with_code(class, code, words(error.as_ref()));
+            let error = if matches!(code, 1216 | 1452) { error.of_foreign_key() } else { error };
             let usable = is_raised(state) || (!ends_the_connection(code) && class != ErrorClass::Unknown);
             let code = if is_raised(state) { 0 } else { code };
             return Self { error, usable, code, duplicate_in: DuplicateIn::Unknown };

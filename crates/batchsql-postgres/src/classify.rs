@@ -176,7 +176,8 @@ pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatab
             text += &format!(", column {name:?}");
         }
     }
-    SinkError::with_code(class, code, text)
+    let error = SinkError::with_code(class, code, text);
+    if code == "23503" { error.of_foreign_key() } else { error }
 }
 
 /// The error of a row with a column whose value is refused, with the code of the server.

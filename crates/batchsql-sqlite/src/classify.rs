@@ -74,7 +74,8 @@ fn sink_error(error: rusqlite::Error, class: impl Fn(i32) -> ErrorClass) -> Sink
         rusqlite::Error::SqliteFailure(ffi::Error { extended_code, .. }, message) => {
             let standard = ffi::code_to_str(extended_code);
             let message = message.filter(|_| is_quotable(extended_code)).unwrap_or_else(|| standard.to_owned());
-            SinkError::with_code(class(extended_code), extended_code, message)
+            let error = SinkError::with_code(class(extended_code), extended_code, message);
+            if extended_code == ffi::SQLITE_CONSTRAINT_FOREIGNKEY { error.of_foreign_key() } else { error }
         }
         // The statement itself, as it was prepared: no value has been bound yet. Only rusqlite with the bindings of its
         // own SQLite has this variant.

@@ -214,6 +214,7 @@ impl<S: Sink> Executor<S> {
                 }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
                     Ok((written, number)) => {
+                        job.progress.references.progressed();
                         job.written(range.clone(), &written, self.repeats(job));
                         job.search().judge(range.clone(), Verdict::Ended);
                         job.committed(&range, &written, number, job.settings().is_in_order());
@@ -303,6 +304,10 @@ impl<S: Sink> Executor<S> {
         }
         if verdict == Verdict::Bad {
             job.progress.refusal = Some(error.clone());
+            if error.is_of_foreign_key() && !job.settings().is_in_order() && job.wait_for_others(range.clone(), error) {
+                job.search().judge(range, Verdict::Ended);
+                return;
+            }
         }
         let was_isolating = job.search().is_isolating();
         if job.search().judge(range.clone(), verdict) {

@@ -27,6 +27,7 @@ use crate::write::doubt::Doubt;
 use crate::write::failure_log::FailureLog;
 use crate::write::ids::{GroupId, LaneId};
 use crate::write::isolate::Search;
+use crate::write::references::References;
 use crate::write::repeated::Repeated;
 use crate::write::retry::RetrySchedule;
 use crate::write::round::Round;
@@ -114,6 +115,8 @@ pub(crate) struct Progress {
     pub(crate) doubt: Option<Doubt>,
     /// So many rows were refused that an error of a row may be the table's too.
     pub(crate) is_past_budget: bool,
+    /// Rows that a foreign key refuses.
+    pub(crate) references: References,
     /// A transient error that may be one row's.
     pub(crate) repeated: Option<Repeated>,
     /// Whether the table was checked again since the job was last resumed.
@@ -269,6 +272,7 @@ impl Job {
     /// Begins a round with the rows whose successors were rejected and with those that are unfinished; false if there
     /// are none.
     pub(crate) fn begin_next_round(&mut self) -> bool {
+        self.end_waiting_for_others();
         let Progress { round, search, .. } = &mut self.progress;
         let Some(rows) = round.as_mut().and_then(|round| round.begin_next(&self.batch)) else { return false };
         search.as_mut().expect("a round was begun").next_round(rows);

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::SharedRows;
 use crate::model::conflict::Action;
-use crate::model::keys::Coalescing;
+use crate::model::keys::{self, Coalescing};
 use crate::model::value::Value;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeKind};
 use crate::write::job::{End, Job};
+use crate::write::references::{Refused, Waited};
 use crate::write::round::{MaybeWritten, Round};
 use crate::write::sink::Written;
 
@@ -80,7 +81,43 @@ impl Job {
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
         self.commits.reject();
+        self.progress.references.progressed();
         self.fail_alone(row, FailureKind::Rejected, error);
+    }
+
+    /// A range of the round was refused by a foreign key. True if it waits, for rows of the batch to which it may refer.
+    pub(crate) fn wait_for_others(&mut self, range: Range<usize>, error: &SinkError) -> bool {
+        let rows = self.rows();
+        let all = rows.len();
+        // No row comes after a later one with its key.
+        let later: Vec<bool> = (0..all).map(|row| row >= range.end).collect();
+        if keys::has_later(rows, &later)[range.clone()].contains(&true) {
+            return false;
+        }
+        if self.progress.references.refused(range.len(), all) == Refused::AsEver {
+            return false;
+        }
+        if range.len() == 1 {
+            let row = self.row_of_batch(range.start);
+            self.progress.references.wait(row, error.clone());
+        } else {
+            self.postpone(range);
+        }
+        true
+    }
+
+    /// The round has ended: rows that waited alone are tried again, or rejected if none was committed or rejected meanwhile.
+    pub(super) fn end_waiting_for_others(&mut self) {
+        match self.progress.references.end_round() {
+            Waited::TriedAgain(rows) => rows.into_iter().for_each(|(row, _)| self.round().give_turn(row)),
+            Waited::Rejected(rows) => {
+                for (row, error) in rows {
+                    self.progress.refusal = Some(error.clone());
+                    self.commits.reject();
+                    self.fail_alone_of_batch(row, FailureKind::Rejected, &error);
+                }
+            }
+        }
     }
 
     /// Ends one row of the round that was refused alone with a transient error when its time was over. The rows behind it
@@ -95,7 +132,10 @@ impl Job {
     }
 
     pub(super) fn fail_alone(&mut self, row: usize, kind: FailureKind, error: &SinkError) {
-        let row = self.row_of_batch(row);
+        self.fail_alone_of_batch(self.row_of_batch(row), kind, error);
+    }
+
+    fn fail_alone_of_batch(&mut self, row: usize, kind: FailureKind, error: &SinkError) {
         if self.round().send_apart(row) {
             return;
         }

@@ -25,6 +25,7 @@ pub(crate) mod outstanding;
 pub(crate) mod plans;
 pub(crate) mod position;
 pub(crate) mod range;
+mod references;
 pub(crate) mod repeated;
 pub(crate) mod retry;
 pub(crate) mod round;

@@ -255,3 +255,31 @@ async fn check_errors(parameters: &str) {
     let failed = outcome.failure().unwrap();
     assert!(!shown(failed.error().unwrap()).contains("canary"), "{failed:?}");
 }
+
+/// The server looks for the row of a reference at once: a row cannot be written before the one to which it refers, although both are in one
+/// batch. It is written after it; a row is rejected whose reference nobody writes.
+#[tokio::test]
+async fn rows_that_refer_to_later_rows_of_their_batch_are_written() {
+    let table = "CREATE TABLE nodes (id BIGINT PRIMARY KEY, next BIGINT, n BIGINT CHECK (n >= 0), FOREIGN KEY (next) REFERENCES nodes (id))";
+    let db = Database::new(table).await;
+    let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+    let schema = schema.column("n", ColumnType::I64).build().unwrap();
+    let row = |id: i64, next: Option<i64>, n: i64| {
+        schema.row().set_all([id.into(), next.map_or(Value::Null, Into::into), n.into()]).unwrap().finish().unwrap()
+    };
+    // In pairs: the first one refers to the second one.
+    let mut rows: Vec<_> = (0..40).map(|id| row(id, (id % 2 == 0).then_some(id + 1), 1)).collect();
+    rows.insert(20, row(70, None, -1));
+    rows.insert(10, row(301, Some(999), 1));
+    let config = batchsql_core::PipelineConfig::default().flush_interval(crate::support::HOUR);
+    let pipeline = batchsql_core::BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    let outcomes = submitted(&pipeline, rows).await;
+    pipeline.close(crate::support::HOUR).await;
+    let refused =
+        outcomes.iter().filter_map(|outcome| outcome.failure()).map(|failed| failed.code().unwrap_or_default());
+    let mut refused: Vec<_> = refused.collect();
+    refused.sort_unstable();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused.contains(&"1452"), "{refused:?}");
+    assert_eq!(db.read("SELECT count(*) FROM nodes WHERE id < 40").await, ["40"]);
+}

@@ -130,3 +130,36 @@ async fn a_row_that_a_repaired_table_refused_is_written() {
         assert_eq!((error.class(), error.code()), (ErrorClass::Row, Some(code)), "{error}, {strategy:?}");
     }
 }
+
+/// Each row refers to the next one, so they can be written only together. Rows that are bad for another reason do not take them along, and
+/// a row is rejected whose reference nobody writes.
+#[tokio::test]
+async fn rows_that_refer_to_each_other_survive_a_bad_row() {
+    for (deferred, strategy) in ["", "DEFERRABLE INITIALLY DEFERRED"].into_iter().flat_map(|d| ALL.map(|way| (d, way)))
+    {
+        let table = format!(
+            "CREATE TABLE nodes (id bigint PRIMARY KEY, next bigint REFERENCES nodes {deferred}, n bigint CHECK (n >= 0))"
+        );
+        let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
+        let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+        let schema = schema.column("n", ColumnType::I64).build().unwrap();
+        let row = |id: i64, next: Option<i64>, n: i64| {
+            values(&schema, [id.into(), next.map_or(batchsql_core::Value::Null, Into::into), n.into()])
+        };
+        // 300 and 301 refer to a row that does not exist; 70 and 71 are bad.
+        let chain = (0..60).map(|id| row(id, (id < 59).then_some(id + 1), 1));
+        let mut rows: Vec<_> = chain.collect();
+        rows.insert(20, row(70, None, -1));
+        rows.insert(45, row(71, None, -1));
+        rows.insert(30, row(300, Some(301), 1));
+        rows.insert(10, row(301, Some(999), 1));
+        let config = batchsql_core::PipelineConfig::default().flush_interval(crate::support::HOUR);
+        let db = batchsql_core::BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        let outcomes = crate::support::outcomes_by(&db, rows).await;
+        let refused = outcomes.iter().filter_map(|outcome| outcome.failure()).map(|failed| failed.code());
+        let mut refused: Vec<_> = refused.flatten().collect();
+        refused.sort_unstable();
+        assert_eq!(refused, ["23503", "23503", "23514", "23514"], "{deferred} {strategy:?}");
+        assert_eq!(read(&sink, "SELECT count(*) FROM nodes WHERE id < 60").await, ["60"], "{deferred} {strategy:?}");
+    }
+}

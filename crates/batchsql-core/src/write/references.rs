@@ -1,0 +1,113 @@
+//! Owns which rows of a batch wait because they may refer to other rows of it: a foreign key refuses them.
+//! Must not know how rows are written or how they end: callers pass numbers of rows.
+//!
+//! Rows that are written together may refer to each other in any order. If one of them is bad, they are tried in parts, and a row can be in
+//! another part than the row that it refers to. So a part that a foreign key refuses waits for the next round:
+//!
+//! ```text
+//! rows 0, 1 and 2 refer to the next one; row 4 breaks a CHECK
+//! try 0..5     refused: the CHECK
+//! try 0..2     refused: row 1 refers to row 2. It waits
+//! try 2..5     refused: the CHECK; 2..3 waits, 3..4 is committed, 4..5 is rejected
+//! round 2      0..3 is committed
+//! ```
+//!
+//! If nothing was committed or rejected in such a round, parts are halved from then on, and only rows that were refused alone wait. They are
+//! rejected when a round has ended in which nothing else was committed or rejected.
+
+use crate::error::SinkError;
+
+#[derive(Debug, Default)]
+pub(crate) struct References {
+    /// Rows of the batch that were refused alone and wait.
+    alone: Vec<(usize, SinkError)>,
+    /// Parts of several rows wait in this round.
+    has_parts: bool,
+    /// Rows were committed or rejected in this round.
+    has_progress: bool,
+    /// Only rows that were refused alone wait.
+    halves_parts: bool,
+}
+
+/// What a part does that a foreign key refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It waits for the next round.
+    Waits,
+    /// It is halved, or rejected if it has one row.
+    AsEver,
+}
+
+/// What becomes of the rows that were refused alone, when a round has ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    TriedAgain(Vec<(usize, SinkError)>),
+    Rejected(Vec<(usize, SinkError)>),
+}
+
+impl References {
+    /// `rows` of the `all` rows of the round were refused by a foreign key.
+    pub(crate) fn refused(&mut self, rows: usize, all: usize) -> Refused {
+        if rows == all || (rows > 1 && self.halves_parts) {
+            return Refused::AsEver;
+        }
+        self.has_parts |= rows > 1;
+        Refused::Waits
+    }
+
+    /// A row waits that was refused alone.
+    pub(crate) fn wait(&mut self, row: usize, error: SinkError) {
+        self.alone.push((row, error));
+    }
+
+    /// Rows were committed, or a row was rejected.
+    pub(crate) fn progressed(&mut self) {
+        self.has_progress = true;
+    }
+
+    /// The round has ended.
+    pub(crate) fn end_round(&mut self) -> Waited {
+        let Self { alone, has_parts, has_progress, halves_parts } = std::mem::take(self);
+        self.halves_parts = halves_parts || (has_parts && !has_progress);
+        if has_progress || has_parts { Waited::TriedAgain(alone) } else { Waited::Rejected(alone) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorClass;
+
+    fn error() -> SinkError {
+        SinkError::new(ErrorClass::Row, "no").of_foreign_key()
+    }
+
+    #[test]
+    fn parts_wait_unless_they_are_the_whole_round() {
+        let mut references = References::default();
+        assert_eq!(
+            [5, 2, 1].map(|rows| references.refused(rows, 5)),
+            [Refused::AsEver, Refused::Waits, Refused::Waits]
+        );
+        assert_eq!(references.refused(1, 1), Refused::AsEver);
+    }
+
+    #[test]
+    fn rows_that_wait_are_rejected_when_nothing_has_changed() {
+        let mut references = References::default();
+        let wait = |references: &mut References| {
+            assert_eq!(references.refused(1, 5), Refused::Waits);
+            references.wait(7, error());
+        };
+        wait(&mut references);
+        references.progressed();
+        assert!(matches!(references.end_round(), Waited::TriedAgain(rows) if rows.len() == 1 && rows[0].0 == 7));
+        // A part that waits was not tried row by row, so the next round does that.
+        assert_eq!(references.refused(2, 5), Refused::Waits);
+        wait(&mut references);
+        assert!(matches!(references.end_round(), Waited::TriedAgain(rows) if rows.len() == 1));
+        assert_eq!(references.refused(2, 5), Refused::AsEver);
+        wait(&mut references);
+        assert!(matches!(references.end_round(), Waited::Rejected(rows) if rows.len() == 1));
+    }
+}
