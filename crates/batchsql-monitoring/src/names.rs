@@ -199,7 +199,7 @@ mod tests {
         durable.tables.push(DurableTable::default());
         reporter.durable_gauges(&durable);
         let mut feeds = FeedGauges::default();
-        feeds.source_up = Some(true);
+        (feeds.source_up, feeds.stray_messages) = (Some(true), Some(0));
         feeds.tables.push(FeedTable::default());
         reporter.feed_gauges(&feeds);
         metrics.record_test_result("d", "t", &TestResult { rps_valid: true, ..Default::default() });

@@ -99,6 +99,8 @@ async fn ready_is_what_the_application_says() {
     assert_eq!(asked(), (503, "not ready".to_owned()));
     metrics.set_ready_detail("source a: waits\nsource b: reads");
     assert_eq!(asked(), (503, "not ready\nsource a: waits\nsource b: reads\n".to_owned()));
+    let health = get(address, "/health");
+    assert_eq!((health.status, &*health.body), (200, "ok\nsource a: waits\nsource b: reads\n"), "it lives");
     metrics.set_ready_detail("");
     assert_eq!(asked().1, "not ready");
     assert_eq!(get(address, "/health").status, 200, "it is healthy, although it is not ready");
