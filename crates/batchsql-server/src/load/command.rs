@@ -16,7 +16,9 @@ use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
-use crate::load::loading::{Job, Loaded};
+use crate::load::loading::{Job, Loaded, mark_of};
+use crate::load::rejects;
+use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
@@ -27,6 +29,7 @@ use crate::table::target;
 /// The command line or the configuration is wrong, or a load could not go on.
 pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
+    check_rejects(&load)?;
     let settings = settings(&load)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
     // Without a configuration there is only one, with a name that is made of the one given.
@@ -126,7 +129,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     bar.reset_eta();
     bar.set_message("loading");
     let begin = Instant::now();
-    let rejects = load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"));
+    let rejects = rejects_of(load, path);
     let job = Job {
         db: db.clone(),
         target: Arc::clone(target),
@@ -146,6 +149,28 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let loaded = loaded?;
     println!("{}: {}", path.display(), summary(&loaded, &rejects, begin.elapsed()));
     Ok(loaded)
+}
+
+fn rejects_of(load: &Load, path: &Path) -> PathBuf {
+    load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"))
+}
+
+/// Refuses a file of rejected records that is no file, or one that the command reads: lines would be added to it.
+fn check_rejects(load: &Load) -> Result<(), Failure> {
+    let marks: Vec<PathBuf> = load.files.iter().map(|path| mark_of(path, load.again.as_deref())).collect();
+    let read: Vec<&PathBuf> = load.files.iter().chain(&load.config).chain(&marks).collect();
+    for path in &load.files {
+        let rejects = rejects_of(load, path);
+        rejects::check(&rejects).map_err(|error| rejects::failure(&rejects, &error))?;
+        if let Some(other) = read.iter().find(|other| rejects == ***other || is_same(&rejects, other)) {
+            return Err(Failure::mistake(format!(
+                "the file of rejected records {} is {}, which is read; name another one with --rejects",
+                rejects.display(),
+                other.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

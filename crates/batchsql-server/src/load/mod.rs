@@ -3,7 +3,7 @@
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
 //! is in which partition, `claims` takes their positions. `rejects` has the records that
-//! were not written, `tally` counts. `loading` puts them together, `command` is `batchsql load`.
+//! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them together, `command` is `batchsql load`.
 
 #[cfg(feature = "arrow")]
 mod batches;
@@ -17,7 +17,9 @@ mod layout;
 pub(crate) mod loading;
 mod marked;
 mod parse;
+mod reject_lines;
 mod rejects;
+mod same_file;
 mod stripes;
 mod tally;
 mod writer;

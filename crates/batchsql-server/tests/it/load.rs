@@ -197,6 +197,36 @@ fn files_share_a_file_of_rejected_records() {
     assert_eq!(texts, ["-1,a", "-2,b", "-3,b", "-1,a"]);
 }
 
+/// Its lines would be added to the file, which would be another one then.
+#[test]
+#[cfg(unix)]
+fn a_file_of_rejected_records_is_no_other_file() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id\n1\n-1\n");
+    place.write("a.csv.rejects.ndjson", "{\"id\":2}\n");
+    std::fs::hard_link(place.path("a.csv"), place.path("hard")).unwrap();
+    std::os::unix::fs::symlink("a.csv", place.path("soft")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", place.path("full")).unwrap();
+    place.write("b.csv", "id\n3\n");
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.path("pipe"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    for (more, part) in [
+        (&["a.csv", "--rejects", "./a.csv"][..], "./a.csv is a.csv, which is read"),
+        (&["a.csv", "--rejects", "hard"], "hard is a.csv"),
+        (&["b.csv", "a.csv", "--rejects", "soft"], "soft is a.csv"),
+        (&["a.csv", "a.csv.rejects.ndjson"], "name another one with --rejects"),
+        (&["a.csv", "--rejects", "a.csv.batchsql-load"], "which is read"),
+        (&["a.csv", "--rejects", "full"], "no regular file"),
+        (&["a.csv", "--rejects", "pipe"], "no regular file"),
+        (&["a.csv", "--rejects", "."], "no regular file"),
+    ] {
+        let ran = run(&place, more);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
+    }
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "nothing was done");
+    assert_eq!(std::fs::read_to_string(place.path("a.csv")).unwrap(), "id\n1\n-1\n");
+}
+
 #[test]
 fn what_cannot_be_loaded_says_why() {
     let place = Place::new();
