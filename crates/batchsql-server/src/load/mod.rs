@@ -1,4 +1,4 @@
-//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `batches` reads
+//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `csv_quotes` text behind a closed one, `batches` reads
 //! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
@@ -10,6 +10,7 @@ mod batches;
 mod claims;
 pub(crate) mod command;
 mod csv_end;
+mod csv_quotes;
 mod csv_records;
 mod exactly;
 pub(crate) mod file;

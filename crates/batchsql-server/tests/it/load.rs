@@ -129,6 +129,27 @@ fn a_quote_that_is_not_closed_is_a_rejected_record() {
     assert!(ran.code() == 2 && ran.err().contains("the header: the quote that was opened in line 1"), "{}", ran.all());
 }
 
+/// The CSV reader would take it as a part of the field.
+#[test]
+fn text_behind_a_closing_quote_is_a_rejected_record() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id,note\n1,\"a\"b\n2,\"c\"\n3,\"x\"\"y\"z\"w\"\n\n4,d\"e\"\n\"5\" ,\"f\"\n");
+    let ran = run(&place, &["a.csv"]);
+    assert!(ran.code() == 1 && ran.out().contains("5 records, 2 written, 3 rejected"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note IN ('c', 'd\"e\"')"), 2);
+    let rejects = std::fs::read_to_string(place.path("a.csv.rejects.ndjson")).unwrap();
+    let rejects: Vec<Value> = rejects.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: Vec<&str> = rejects.iter().map(|reject| reject["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["1,\"a\"b", "3,\"x\"\"y\"z\"w\"", "\"5\" ,\"f\""], "as they are in the file");
+    let lines: Vec<u64> = rejects.iter().map(|reject| reject["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines[..2], [2, 4]);
+    assert!(rejects.iter().all(|reject| reject["reason"].as_str().unwrap().contains("must be doubled")));
+    place.write("b.csv", "id,\"no\"te\n1,a\n");
+    let ran = run(&place, &["b.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("the header: text follows the closing quote"), "{}", ran.all());
+}
+
 /// They have values of rows.
 #[test]
 #[cfg(unix)]
