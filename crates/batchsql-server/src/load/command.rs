@@ -16,7 +16,7 @@ use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
-use crate::load::loading::{Job, Loaded, mark_of};
+use crate::load::loading::{Job, Loaded, check_fields, mark_of};
 use crate::load::rejects;
 use crate::load::same_file::is_same;
 use crate::logging;
@@ -49,18 +49,22 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?);
+    let delimiter = delimiter(&load)?;
+    tokio::select! {
+        checked = check_files(&load, &target, delimiter) => checked?,
+        signal = signals.next() => return Err(Failure::failed(format!("{signal}: stopped; nothing was loaded"))),
+    }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
     db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
     let mut exit = Exit::Done;
-    for path in &load.files {
+    for (number, path) in load.files.iter().enumerate() {
         let loading = one(&load, &db, &target, path);
         let loaded = tokio::select! {
-            loaded = loading => loaded?,
-            signal = signals.next() => {
-                return Err(Failure::failed(format!("{signal}: stopped; run the command again to go on")));
-            }
+            loaded = loading => loaded,
+            signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
         };
+        let loaded = loaded.map_err(|failure| of_several(failure, &load.files, number))?;
         if loaded.rejected > 0 {
             exit = Exit::Failed;
         }
@@ -123,7 +127,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
     let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
     let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
-    let input = opened.map_err(|failure| Failure::unavailable(failure.text))?;
+    let input = opened?;
     bar.set_length(input.bytes);
     bar.set_position(0);
     bar.reset_eta();
@@ -134,10 +138,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
         db: db.clone(),
         target: Arc::clone(target),
         input,
-        delimiter: u8::try_from(load.delimiter)
-            .ok()
-            .filter(u8::is_ascii)
-            .ok_or_else(|| Failure::mistake("--delimiter is one character of ASCII"))?,
+        delimiter: delimiter(load)?,
         rejects: rejects.clone(),
         most_rejects: load.max_rejects,
         at_least_once: load.at_least_once,
@@ -149,6 +150,35 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let loaded = loaded?;
     println!("{}: {}", path.display(), summary(&loaded, &rejects, begin.elapsed()));
     Ok(loaded)
+}
+
+fn delimiter(load: &Load) -> Result<u8, Failure> {
+    let delimiter = u8::try_from(load.delimiter).ok().filter(u8::is_ascii);
+    delimiter.ok_or_else(|| Failure::mistake("--delimiter is one character of ASCII"))
+}
+
+/// Looks at all files before the first row is written, so that a mistake in one of them leaves nothing half done.
+async fn check_files(load: &Load, target: &Arc<target::Target>, delimiter: u8) -> Result<(), Failure> {
+    for path in &load.files {
+        let (file, format, target) = (path.clone(), load.format, Arc::clone(target));
+        let checked =
+            tokio::task::spawn_blocking(move || check_fields(&Input::look(&file, format)?, &target, delimiter));
+        checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))??;
+    }
+    Ok(())
+}
+
+/// A failure of the file with this number says which others are not loaded; the summary of those before it was printed.
+fn of_several(mut failure: Failure, files: &[PathBuf], number: usize) -> Failure {
+    let others: Vec<String> = files[number + 1..].iter().map(|path| path.display().to_string()).collect();
+    if !others.is_empty() {
+        failure.text.push_str(&format!("; not loaded either: {}", others.join(", ")));
+    }
+    if number > 0 && failure.exit == Exit::Mistake {
+        // Files before it are loaded.
+        failure.exit = Exit::Failed;
+    }
+    failure
 }
 
 fn rejects_of(load: &Load, path: &Path) -> PathBuf {

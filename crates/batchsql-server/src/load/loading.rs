@@ -105,17 +105,7 @@ impl Job {
         writing.shutdown().await;
         let read = reading.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
         ended?;
-        let Read { records, before } = read.map_err(|error| {
-            let text = format!("{}: {error}", input.path.display());
-            if error.kind() == std::io::ErrorKind::InvalidInput {
-                Failure::mistake(text)
-            } else if error.raw_os_error().is_some() {
-                // Of the system, for example too many open files: the content is not at fault.
-                Failure::unavailable(text)
-            } else {
-                Failure::failed(text)
-            }
-        })?;
+        let Read { records, before } = read.map_err(|error| unreadable(&input, &error))?;
         if input.has_changed() {
             return Err(changed(&input));
         }
@@ -168,6 +158,37 @@ async fn write(
         let _ = progress.send(parsed.stripe.read).await;
     }
     Ok(())
+}
+
+/// Checks the header, or the fields, of a file before it is loaded.
+///
+/// # Errors
+/// They do not fit the table, or the file cannot be read.
+pub(crate) fn check_fields(input: &Input, target: &Target, delimiter: u8) -> Result<(), Failure> {
+    let checked = match input.format {
+        Format::Ndjson => Ok(()),
+        Format::Csv => input.read(|_| {}).and_then(|content| {
+            let header = |names: &csv::StringRecord| Header::new(target, names).map(drop);
+            stripes::csv(content, delimiter, &AtomicU64::new(0), header, |_| false)
+        }),
+        #[cfg(feature = "arrow")]
+        Format::Parquet | Format::Arrow => batches::rows(input, target, u64::MAX, drop, |_| false).map(drop),
+        #[cfg(not(feature = "arrow"))]
+        Format::Parquet | Format::Arrow => Ok(()),
+    };
+    checked.map_err(|error| unreadable(input, &error))
+}
+
+fn unreadable(input: &Input, error: &std::io::Error) -> Failure {
+    let text = format!("{}: {error}", input.path.display());
+    if error.kind() == std::io::ErrorKind::InvalidInput {
+        Failure::mistake(text)
+    } else if error.raw_os_error().is_some() {
+        // Of the system, for example too many open files: the content is not at fault.
+        Failure::unavailable(text)
+    } else {
+        Failure::failed(text)
+    }
 }
 
 fn changed(input: &Input) -> Failure {

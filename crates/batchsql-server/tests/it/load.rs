@@ -265,7 +265,19 @@ fn what_cannot_be_loaded_says_why() {
         "the header has the field `nite`, which is not a column of orders; did you mean `note`?",
     );
     check("a.csv", b"id,nite\n1,a\n", &["--ignore-unknown"], 0, "1 written");
-    check("a.txt", b"x", &[], 3, "give the format: csv, ndjson, parquet or arrow");
+    let formats = if cfg!(feature = "arrow") { "csv, ndjson, parquet or arrow" } else { "csv or ndjson" };
+    check("a.txt", b"x", &[], 2, &format!("give the format: {formats}"));
+    check("a.tsv", b"id\n1\n", &[], 2, "--format csv --delimiter $'\\t'");
+    check("a.json", b"[]", &[], 2, "--format ndjson");
+    if cfg!(not(feature = "arrow")) {
+        check("a.parquet", b"PAR1", &[], 2, "build it with --features arrow");
+    }
+    for name in ["/dev/stdin", "-"] {
+        let ran = run(&place, &[name, "--format", "csv"]);
+        assert!(ran.code() == 2 && ran.err().contains("write it to a file first"), "{name}: {}", ran.all());
+    }
+    let ran = run(&place, &["."]);
+    assert!(ran.code() == 2 && ran.err().contains("this is a folder"), "{}", ran.all());
     check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not complete gzip");
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
@@ -286,6 +298,28 @@ fn what_cannot_be_loaded_says_why() {
     assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
     let ran = place.run(&["load", "a.csv"]);
     assert!(ran.code() == 2 && ran.err().contains("--config FILE, or --database DSN --table NAME"), "{}", ran.all());
+}
+
+/// Otherwise some files would be loaded and others not.
+#[test]
+fn all_files_are_checked_before_the_first_row() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("b.csv", "id\n1\n");
+    place.write("c.csv", "ix\n2\n");
+    place.write("d.csv.gz", &gzip(&csv(10..20))[..20]);
+    place.write("e.csv", "id\n3\n");
+    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 1), ("nowhere.csv", 3), ("x.txt", 2)] {
+        let ran = run(&place, &["b.csv", bad, "e.csv"]);
+        assert!(ran.code() == code && ran.err().contains(bad), "{bad}: {}", ran.all());
+        assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "{bad}");
+    }
+    // What is found later names the others.
+    let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
+    place.write("f.csv", bad);
+    let ran = run(&place, &["b.csv", "f.csv", "e.csv", "b.csv", "--max-rejects", "2"]);
+    assert!(ran.code() == 1 && ran.out().contains("b.csv: 1 records"), "{}", ran.all());
+    assert!(ran.err().contains("; not loaded either: e.csv, b.csv"), "{}", ran.all());
 }
 
 /// Kills the load whenever it has written something, at most four times, and runs it again until it ends, with this code. Returns how
