@@ -321,9 +321,14 @@ mod tests {
         other.add(&[record(1)]).unwrap();
         killed.add(&[record(3)]).unwrap();
         drop(killed);
+        let length = std::fs::metadata(&path).unwrap().len();
         let mut again = open("b", 1);
-        assert_eq!(again.count, 1);
-        // It has cut off nothing while the other one has the file.
+        assert_eq!((again.count, records(&path).len()), (1, 2));
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            length,
+            "nothing is cut off while the other one has the file"
+        );
         other.add(&[record(2)]).unwrap();
         again.add(&[record(2), record(3)]).unwrap();
         other.add(&[record(3)]).unwrap();
