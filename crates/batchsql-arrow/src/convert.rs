@@ -19,6 +19,7 @@ use batchsql_core::{
 
 use crate::decimal;
 use crate::element::{push_json, refused};
+use crate::refused_text::refused_text;
 use crate::types::{is_text, scalar};
 
 /// Why a value is not one of its column.
@@ -354,20 +355,36 @@ pub(crate) fn row_text(batch: &arrow_array::RecordBatch, row: usize) -> String {
         }
         push_json(ValueRef::Text(field.name()), &mut out);
         out.push(':');
-        let value = batch.column(index).slice(row, 1);
-        let ty = match scalar(value.data_type()) {
-            Some(ty) => ty,
-            None if crate::types::fits(value.data_type(), ColumnType::Json) => ColumnType::Json,
-            None => {
-                out.push_str("null");
-                continue;
-            }
-        };
-        each(&value, ty, ValueRules::default(), &mut |_, value| match value {
-            Ok(value) => push_json(value, &mut out),
-            Err(_) => out.push_str("null"),
-        });
+        push_value(&batch.column(index).slice(row, 1), &mut out);
     }
     out.push('}');
     out
+}
+
+/// Appends the only value of an array as JSON; one that no column type holds is a text, so that it can be corrected.
+fn push_value(value: &ArrayRef, out: &mut String) {
+    let elements = match value.data_type() {
+        DataType::List(_) => Some(value.as_list::<i32>().value(0)),
+        DataType::LargeList(_) => Some(value.as_list::<i64>().value(0)),
+        DataType::FixedSizeList(..) => Some(value.as_fixed_size_list().value(0)),
+        _ => None,
+    };
+    match (elements, scalar(value.data_type())) {
+        (Some(elements), _) if value.is_valid(0) => {
+            out.push('[');
+            for element in 0..elements.len() {
+                out.push_str(if element > 0 { "," } else { "" });
+                push_value(&elements.slice(element, 1), out);
+            }
+            out.push(']');
+        }
+        (None, Some(ty)) => each(value, ty, ValueRules::default(), &mut |_, found| match found {
+            Ok(found) => push_json(found, out),
+            Err(_) => match refused_text(value, 0) {
+                Some(text) => push_json(ValueRef::Text(&text), out),
+                None => out.push_str("null"),
+            },
+        }),
+        _ => out.push_str("null"),
+    }
 }

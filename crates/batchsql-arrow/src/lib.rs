@@ -37,6 +37,7 @@ mod decimal;
 mod element;
 mod error;
 mod mapping;
+mod refused_text;
 mod submit;
 mod types;
 

@@ -88,8 +88,8 @@ are written again after a kill. Records that are not written are in FILE.rejects
 
 Parquet and Arrow files (also Feather) need a program that is built with the feature `arrow`.
 
-Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line or the configuration
-is wrong, 3 something cannot be reached: run it again.")]
+Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line, the configuration, or
+the name or header of a file is wrong: nothing was loaded, 3 something cannot be reached: run it again.")]
     Load(Load),
     /// Look into a file of dead letters, and write its rows again; also into the file `.foreign` of a stream
     #[command(subcommand)]

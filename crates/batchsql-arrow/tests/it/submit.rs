@@ -152,6 +152,21 @@ fn rows_that_do_not_fit_are_taken_out() {
     assert_eq!(Mapping::text(&batch, 1), r#"{"note":null,"id":null}"#);
 }
 
+/// A value that no column type holds is in the text of its row, also in a list.
+#[test]
+fn a_value_that_is_refused_is_in_the_text() {
+    let stamps = arrow_array::TimestampNanosecondArray::from(vec![1]);
+    let days = arrow_array::Date32Array::from(vec![i32::MAX]);
+    let mut list = arrow_array::builder::ListBuilder::new(arrow_array::builder::Time64NanosecondBuilder::new());
+    list.append_value([Some(1_000), None, Some(1)]);
+    let (stamps, days, list): (ArrayRef, ArrayRef, ArrayRef) =
+        (Arc::new(stamps), Arc::new(days), Arc::new(list.finish()));
+    assert_eq!(
+        Mapping::text(&batch(vec![("ts", stamps), ("day", days), ("times", list)]), 0),
+        r#"{"ts":"1970-01-01T00:00:00.000000001","day":"+5881580-07-11","times":["00:00:00.000001",null,"00:00:00.000000001"]}"#
+    );
+}
+
 /// As numbers in a column, and as in lists of typed rows; where they are accepted, they are texts.
 #[tokio::test]
 async fn lists_with_numbers_that_the_database_cannot_hold_are_refused() {

@@ -16,7 +16,9 @@ use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
-use crate::load::loading::{Job, Loaded};
+use crate::load::loading::{Job, Loaded, check_fields, mark_of};
+use crate::load::rejects;
+use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
@@ -27,6 +29,7 @@ use crate::table::target;
 /// The command line or the configuration is wrong, or a load could not go on.
 pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
+    check_rejects(&load)?;
     let settings = settings(&load)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
     // Without a configuration there is only one, with a name that is made of the one given.
@@ -46,18 +49,22 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?);
+    let delimiter = delimiter(&load)?;
+    tokio::select! {
+        checked = check_files(&load, &target, delimiter) => checked?,
+        signal = signals.next() => return Err(Failure::failed(format!("{signal}: stopped; nothing was loaded"))),
+    }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
     db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
     let mut exit = Exit::Done;
-    for path in &load.files {
+    for (number, path) in load.files.iter().enumerate() {
         let loading = one(&load, &db, &target, path);
         let loaded = tokio::select! {
-            loaded = loading => loaded?,
-            signal = signals.next() => {
-                return Err(Failure::failed(format!("{signal}: stopped; run the command again to go on")));
-            }
+            loaded = loading => loaded,
+            signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
         };
+        let loaded = loaded.map_err(|failure| of_several(failure, &load.files, number))?;
         if loaded.rejected > 0 {
             exit = Exit::Failed;
         }
@@ -120,21 +127,18 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
     let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
     let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
-    let input = opened.map_err(|failure| Failure::unavailable(failure.text))?;
+    let input = opened?;
     bar.set_length(input.bytes);
     bar.set_position(0);
     bar.reset_eta();
     bar.set_message("loading");
     let begin = Instant::now();
-    let rejects = load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"));
+    let rejects = rejects_of(load, path);
     let job = Job {
         db: db.clone(),
         target: Arc::clone(target),
         input,
-        delimiter: u8::try_from(load.delimiter)
-            .ok()
-            .filter(u8::is_ascii)
-            .ok_or_else(|| Failure::mistake("--delimiter is one character of ASCII"))?,
+        delimiter: delimiter(load)?,
         rejects: rejects.clone(),
         most_rejects: load.max_rejects,
         at_least_once: load.at_least_once,
@@ -146,6 +150,57 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
     let loaded = loaded?;
     println!("{}: {}", path.display(), summary(&loaded, &rejects, begin.elapsed()));
     Ok(loaded)
+}
+
+fn delimiter(load: &Load) -> Result<u8, Failure> {
+    let delimiter = u8::try_from(load.delimiter).ok().filter(u8::is_ascii);
+    delimiter.ok_or_else(|| Failure::mistake("--delimiter is one character of ASCII"))
+}
+
+/// Looks at all files before the first row is written, so that a mistake in one of them leaves nothing half done.
+async fn check_files(load: &Load, target: &Arc<target::Target>, delimiter: u8) -> Result<(), Failure> {
+    for path in &load.files {
+        let (file, format, target) = (path.clone(), load.format, Arc::clone(target));
+        let checked =
+            tokio::task::spawn_blocking(move || check_fields(&Input::look(&file, format)?, &target, delimiter));
+        checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))??;
+    }
+    Ok(())
+}
+
+/// A failure of the file with this number says which others are not loaded; the summary of those before it was printed.
+fn of_several(mut failure: Failure, files: &[PathBuf], number: usize) -> Failure {
+    let others: Vec<String> = files[number + 1..].iter().map(|path| path.display().to_string()).collect();
+    if !others.is_empty() {
+        failure.text.push_str(&format!("; not loaded either: {}", others.join(", ")));
+    }
+    if number > 0 && failure.exit == Exit::Mistake {
+        // Files before it are loaded.
+        failure.exit = Exit::Failed;
+    }
+    failure
+}
+
+fn rejects_of(load: &Load, path: &Path) -> PathBuf {
+    load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"))
+}
+
+/// Refuses a file of rejected records that is no file, or one that the command reads: lines would be added to it.
+fn check_rejects(load: &Load) -> Result<(), Failure> {
+    let marks: Vec<PathBuf> = load.files.iter().map(|path| mark_of(path, load.again.as_deref())).collect();
+    let read: Vec<&PathBuf> = load.files.iter().chain(&load.config).chain(&marks).collect();
+    for path in &load.files {
+        let rejects = rejects_of(load, path);
+        rejects::check(&rejects).map_err(|error| rejects::failure(&rejects, &error))?;
+        if let Some(other) = read.iter().find(|other| rejects == ***other || is_same(&rejects, other)) {
+            return Err(Failure::mistake(format!(
+                "the file of rejected records {} is {}, which is read; name another one with --rejects",
+                rejects.display(),
+                other.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {

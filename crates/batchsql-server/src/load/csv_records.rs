@@ -14,6 +14,8 @@ pub(crate) struct CsvRecords {
     records: Vec<(u64, usize, usize)>,
     /// The line of the quote that is open at the end of the file, inside of the last record.
     pub(super) open_quote: Option<u64>,
+    /// Records in which text follows the closing quote of a field, as they are in the file; one that is long has no text.
+    pub(super) misquoted: Vec<(usize, Vec<u8>)>,
 }
 
 /// One of them.

@@ -14,6 +14,9 @@ use crate::config::sections::Format;
 use crate::exit::Failure;
 
 const PART: usize = 1 << 20;
+/// Why standard input and pipes are no files to load.
+const TWICE: &str = "this is no file; a file is read twice, and again by a later run; write it to a file first, or let `batchsql run` read \
+                     standard input";
 
 /// A file to be loaded.
 #[derive(Debug, Clone)]
@@ -22,40 +25,56 @@ pub(crate) struct Input {
     pub(crate) format: Format,
     coding: &'static str,
     pub(crate) bytes: u64,
-    /// SHA-256 of the file as it is, in hexadecimal.
+    /// SHA-256 of the file as it is, in hexadecimal. Empty if it was only looked at.
     pub(crate) digest: String,
     modified: Option<SystemTime>,
 }
 
 impl Input {
+    /// Looks at a file without reading it: it has no digest.
+    ///
+    /// # Errors
+    /// There is none, or its name does not say its form.
+    pub(crate) fn look(path: &Path, format: Option<Format>) -> Result<Self, Failure> {
+        let mistake = |text: &str| Failure::mistake(format!("{}: {text}", path.display()));
+        if path.as_os_str() == "-" {
+            return Err(mistake(TWICE));
+        }
+        let found = std::fs::metadata(path);
+        match &found {
+            Ok(found) if found.is_dir() => return Err(mistake("this is a folder; name its files")),
+            Ok(found) if !found.is_file() => return Err(mistake(TWICE)),
+            _ => {}
+        }
+        let (named, coding) = of_name(path);
+        let format = format.or(named).ok_or_else(|| mistake(&advice(path)))?;
+        if format.has_batches() {
+            if coding != "identity" {
+                return Err(mistake(
+                    "its values are compressed inside, so it is not read from another compression; decompress it",
+                ));
+            }
+            if cfg!(not(feature = "arrow")) {
+                return Err(mistake(
+                    "this program was built without Parquet and Arrow; build it with --features arrow",
+                ));
+            }
+        }
+        let found = found.map_err(|error| unreadable(path, &error))?;
+        let (bytes, modified) = (found.len(), found.modified().ok());
+        Ok(Self { path: path.to_owned(), format, coding, bytes, digest: String::new(), modified })
+    }
+
     /// Looks at a file, and reads it once: its content is its identity, so a copy is the same file, and one that has changed is
     /// another. `read` gets the number of bytes that were read.
     ///
     /// # Errors
     /// The file cannot be read, or its name does not say its form.
     pub(crate) fn open(path: &Path, format: Option<Format>, mut read: impl FnMut(u64)) -> Result<Self, Failure> {
-        let failed = |error| Failure::unavailable(format!("{}: the file cannot be read: {error}", path.display()));
-        let (named, coding) = of_name(path);
-        let format = format.or(named).ok_or_else(|| {
-            let text = "the name does not say what it is; give the format: csv, ndjson, parquet or arrow";
-            Failure::failed(format!("{}: {text}", path.display()))
-        })?;
-        if format.has_batches() {
-            if coding != "identity" {
-                let text =
-                    "its values are compressed inside, so it is not read from another compression; decompress it";
-                return Err(Failure::failed(format!("{}: {text}", path.display())));
-            }
-            if cfg!(not(feature = "arrow")) {
-                let text = "this program was built without Parquet and Arrow; build it with --features arrow";
-                return Err(Failure::failed(format!("{}: {text}", path.display())));
-            }
-        }
+        let looked = Self::look(path, format)?;
+        let failed = |error| unreadable(path, &error);
         let mut file = File::open(path).map_err(failed)?;
         let modified = file.metadata().and_then(|found| found.modified()).ok();
-        if file.metadata().map_err(failed)?.is_dir() {
-            return Err(Failure::failed(format!("{}: this is a folder; name its files", path.display())));
-        }
         let (mut hash, mut part, mut bytes) = (Sha256::new(), vec![0; PART], 0);
         loop {
             match file.read(&mut part).map_err(failed)? {
@@ -68,7 +87,7 @@ impl Input {
             }
         }
         let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: path.to_owned(), format, coding, bytes, digest, modified })
+        Ok(Self { bytes, digest, modified, ..looked })
     }
 
     /// Whether the file is another one than when it was opened.
@@ -98,6 +117,27 @@ impl<R: Read, C: FnMut(u64)> Read for Counted<R, C> {
         let length = self.from.read(buffer)?;
         (self.count)(length as u64);
         Ok(length)
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::unavailable(format!("{}: the file cannot be read: {error}", path.display()))
+}
+
+/// What to do about a name that does not say its form.
+fn advice(path: &Path) -> String {
+    let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+    match ending.to_str() {
+        Some("tsv" | "tab") => {
+            "if its fields are separated by tabs, load it with --format csv --delimiter $'\\t'".to_owned()
+        }
+        Some("json") => "if each line is an object, load it with --format ndjson; an array is not read, write its \
+                         objects as lines (jq -c '.[]')"
+            .to_owned(),
+        _ => {
+            let formats = if cfg!(feature = "arrow") { "csv, ndjson, parquet or arrow" } else { "csv or ndjson" };
+            format!("the name does not say what it is; give the format: {formats}")
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Owns how one file is loaded: its records are read, parsed by several threads, and written by a task for each partition.
 //! Must not know the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, OnceLock};
 
@@ -20,7 +20,7 @@ use crate::load::file::Input;
 use crate::load::layout::{Done, LEAST_BYTES};
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, Shape, parse};
-use crate::load::rejects::{Load, Rejects};
+use crate::load::rejects::{self, Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
@@ -79,9 +79,13 @@ impl Job {
             table: target.schema.table_display().to_string(),
             again: name.clone(),
         };
-        let rejects = Rejects::open(&rejects, load, &done).map_err(|error| {
-            Failure::unavailable(format!("the file of rejected records {} cannot be used: {error}", rejects.display()))
-        })?;
+        // It may be large.
+        let passed = done.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            Rejects::open(&rejects, load, &passed).map_err(|error| rejects::failure(&rejects, &error))
+        })
+        .await;
+        let rejects = opened.map_err(Failure::failed)??;
         let tally = Arc::new(Tally::new(rejects, most_rejects));
         let ahead = if writers.len() == 1 { AHEAD } else { 1 };
         let steps = Arc::new(Semaphore::new(steps));
@@ -101,17 +105,7 @@ impl Job {
         writing.shutdown().await;
         let read = reading.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
         ended?;
-        let Read { records, before } = read.map_err(|error| {
-            let text = format!("{}: {error}", input.path.display());
-            if error.kind() == std::io::ErrorKind::InvalidInput {
-                Failure::mistake(text)
-            } else if error.raw_os_error().is_some() {
-                // Of the system, for example too many open files: the content is not at fault.
-                Failure::unavailable(text)
-            } else {
-                Failure::failed(text)
-            }
-        })?;
+        let Read { records, before } = read.map_err(|error| unreadable(&input, &error))?;
         if input.has_changed() {
             return Err(changed(&input));
         }
@@ -166,6 +160,37 @@ async fn write(
     Ok(())
 }
 
+/// Checks the header, or the fields, of a file before it is loaded.
+///
+/// # Errors
+/// They do not fit the table, or the file cannot be read.
+pub(crate) fn check_fields(input: &Input, target: &Target, delimiter: u8) -> Result<(), Failure> {
+    let checked = match input.format {
+        Format::Ndjson => Ok(()),
+        Format::Csv => input.read(|_| {}).and_then(|content| {
+            let header = |names: &csv::StringRecord| Header::new(target, names).map(drop);
+            stripes::csv(content, delimiter, &AtomicU64::new(0), header, |_| false)
+        }),
+        #[cfg(feature = "arrow")]
+        Format::Parquet | Format::Arrow => batches::rows(input, target, u64::MAX, drop, |_| false).map(drop),
+        #[cfg(not(feature = "arrow"))]
+        Format::Parquet | Format::Arrow => Ok(()),
+    };
+    checked.map_err(|error| unreadable(input, &error))
+}
+
+fn unreadable(input: &Input, error: &std::io::Error) -> Failure {
+    let text = format!("{}: {error}", input.path.display());
+    if error.kind() == std::io::ErrorKind::InvalidInput {
+        Failure::mistake(text)
+    } else if error.raw_os_error().is_some() {
+        // Of the system, for example too many open files: the content is not at fault.
+        Failure::unavailable(text)
+    } else {
+        Failure::failed(text)
+    }
+}
+
 fn changed(input: &Input) -> Failure {
     let text = "the file has changed while it was loaded; load it again when it is complete";
     Failure::failed(format!("{}: {text}", input.path.display()))
@@ -178,6 +203,16 @@ struct Opened {
     /// The position that moves at the end.
     whole: Option<Exactly>,
     done: Done,
+}
+
+/// Where the position is kept, if it is in a file.
+pub(crate) fn mark_of(path: &Path, name: Option<&str>) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(match name {
+        Some(name) => format!(".{name}.batchsql-load"),
+        None => ".batchsql-load".to_owned(),
+    });
+    path.into()
 }
 
 async fn open(
@@ -195,12 +230,7 @@ async fn open(
         let writers = writers.into_iter().map(|writer| Writer::Exactly(Box::new(writer))).collect();
         return Ok(Opened { writers, whole, done });
     }
-    let mut path = input.path.as_os_str().to_owned();
-    path.push(match name {
-        Some(name) => format!(".{name}.batchsql-load"),
-        None => ".batchsql-load".to_owned(),
-    });
-    let path = PathBuf::from(path);
+    let path = mark_of(&input.path, name);
     let marked = Marked::open(db.clone(), &path, &input.digest, table);
     let marked = marked.map_err(|error| error.failure(&path))?;
     let done = Done::new(vec![marked.reached()]);

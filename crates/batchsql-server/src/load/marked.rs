@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::parse::Parsed;
+use crate::load::same_file::is_named;
 use crate::load::tally::Tally;
 use crate::private_file;
 
@@ -136,23 +137,6 @@ fn locked(path: &Path) -> Result<File, MarkError> {
         }
         // Between the two, whoever had the lock has put another file in its place.
     }
-}
-
-/// Whether the file still has this name.
-#[cfg(unix)]
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let file = file.metadata()?;
-    match std::fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (file.dev(), file.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(not(unix))]
-fn is_named(_: &File, _: &Path) -> io::Result<bool> {
-    Ok(true)
 }
 
 #[cfg(test)]

@@ -1,15 +1,16 @@
-//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `batches` reads
+//! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `csv_quotes` text behind a closed one, `batches` reads
 //! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
 //! is in which partition, `claims` takes their positions. `rejects` has the records that
-//! were not written, `tally` counts. `loading` puts them together, `command` is `batchsql load`.
+//! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them together, `command` is `batchsql load`.
 
 #[cfg(feature = "arrow")]
 mod batches;
 mod claims;
 pub(crate) mod command;
 mod csv_end;
+mod csv_quotes;
 mod csv_records;
 mod exactly;
 pub(crate) mod file;
@@ -17,7 +18,9 @@ mod layout;
 pub(crate) mod loading;
 mod marked;
 mod parse;
+mod reject_lines;
 mod rejects;
+mod same_file;
 mod stripes;
 mod tally;
 mod writer;

@@ -2,6 +2,7 @@
 //! Must not know files or databases.
 
 use crate::load::csv_end::not_closed;
+use crate::load::csv_quotes::MISQUOTED;
 use crate::load::stripes::{Line, Records, Stripe};
 use crate::table::csv_record::Header;
 use crate::table::csv_values::Like;
@@ -60,7 +61,13 @@ pub(crate) fn parse(stripe: Stripe, target: &Target, shape: Option<&Shape>, afte
             let mut like: Option<Like> = None;
             // A record with an open quote has the rest of the file in it.
             let whole = records.len() - usize::from(records.open_quote.is_some());
+            let misquoted = records.misquoted.iter().map(|(index, _)| first + *index as u64);
+            let mut misquoted = misquoted.filter(|record| *record > after).peekable();
             for (record, fields) in (first..).zip(records.iter().take(whole)).filter(|(record, _)| *record > after) {
+                if misquoted.next_if_eq(&record).is_some() {
+                    refused.push((record, MISQUOTED.to_owned()));
+                    continue;
+                }
                 if let Some(row) = like.as_ref().and_then(|like| like.row(fields.fields())) {
                     refused.extend(runs.push(record, &row).err().map(|reason| (record, reason)));
                     continue;

@@ -1,16 +1,27 @@
 //! Owns the file of records that were not written: one JSON object each, with the number of its line, the reason, its text, and its load.
 //! Must not know why.
+//!
+//! Other loads may write to the file at the same time. So lines are only added at its end, each with its line feed in one write, and
+//! nothing is moved or renamed. Lines that a load takes back become spaces where they are. Only at the end of the file, and with the
+//! file for itself, they are cut off: each load has a shared lock of the file until it ends.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use batchsql::small_file::sync_folder;
 use serde::{Deserialize, Serialize};
 
-use crate::draft_file::{DraftFile, remove_abandoned};
+use crate::exit::Failure;
 use crate::load::layout::Done;
+use crate::load::reject_lines::{self, Kind, Line};
+use crate::load::same_file::is_named;
 use crate::private_file;
+
+/// A load has the file for itself no longer than it takes to cut off its end.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// One record that was not written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,16 +46,47 @@ pub(crate) struct Load {
     pub(crate) again: Option<String>,
 }
 
-/// How a line begins.
-const BEGIN: &str = "{\"line\":";
+impl Load {
+    /// What the lines of this load end with, and no others.
+    fn ending(&self) -> io::Result<Vec<u8>> {
+        let mut ending = serde_json::to_vec(self)?;
+        ending[0] = b',';
+        Ok(ending)
+    }
+}
 
 /// The file. It is made with the first record.
 pub(crate) struct Rejects {
     path: PathBuf,
     load: Load,
+    /// For its lock: as it was found.
+    found: Option<File>,
+    /// Where records are added.
     file: Option<File>,
     /// Records of the load in the file, those of earlier runs included.
     pub(crate) count: u64,
+}
+
+/// Refuses what is no file: lines are read again and taken back.
+///
+/// # Errors
+/// `InvalidInput`: it is something else. Or it cannot be looked at.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let text =
+                "it is no regular file, and a later run looks into it again; name a file, for example rejects.ndjson";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Why the file cannot be used, as the end of a load.
+pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
+    let text = format!("the file of rejected records {} cannot be used: {error}", path.display());
+    if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::unavailable(text) }
 }
 
 impl Rejects {
@@ -54,32 +96,51 @@ impl Rejects {
     /// # Errors
     /// The file cannot be read or written.
     pub(crate) fn open(path: &Path, load: Load, passed: &Done) -> io::Result<Self> {
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read?,
+        check(path)?;
+        let mut rejects = Self { path: path.to_owned(), load, found: None, file: None, count: 0 };
+        let found = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(rejects),
+            found => found?,
         };
-        let (mut kept, mut count) = (String::with_capacity(text.len()), 0);
-        for line in text.split_inclusive('\n') {
-            if !line.ends_with('\n') {
-                // A crash has torn it, so no position has passed it; otherwise a record would be added to a foreign line.
-                if !line.starts_with(BEGIN) {
-                    kept.push_str(line);
-                    kept.push('\n');
+        // A record is there twice if another process has loaded the file until this one took its place.
+        let mut records = Vec::new();
+        let (mut blanked, mut torn, mut kept, mut length) = (None, false, 0, 0);
+        reject_lines::each(&found, &rejects.load.ending()?, |line| {
+            length = line.end;
+            match line.kind {
+                Kind::Own(record) if !passed.has(record) => {
+                    let file = match &mut blanked {
+                        Some(file) => file,
+                        None => blanked.insert(OpenOptions::new().write(true).open(path)?),
+                    };
+                    return blank(file, &line);
                 }
-                continue;
+                Kind::Own(record) => records.push(record),
+                Kind::Torn => {
+                    torn = true;
+                    return Ok(());
+                }
+                Kind::Other => {}
             }
-            let own = serde_json::from_str::<Reject>(line).ok().filter(|reject| reject.load == load);
-            match own {
-                Some(reject) if !passed.has(reject.record) => continue,
-                Some(_) => count += 1,
-                None => {}
+            kept = line.end;
+            Ok(())
+        })?;
+        if let Some(file) = &blanked {
+            file.sync_data()?;
+        }
+        if (torn || blanked.is_some()) && kept < length && found.try_lock().is_ok() {
+            // Nobody else has it, so nobody adds to it; what was added since it was read stays.
+            if found.metadata()?.len() == length && is_named(&found, path)? {
+                cut(path, kept)?;
             }
-            kept.push_str(line);
+            found.unlock()?;
         }
-        if kept != text {
-            replace(path, &kept)?;
-        }
-        Ok(Self { path: path.to_owned(), load, file: None, count })
+        share(&found)?;
+        records.sort_unstable();
+        records.dedup();
+        rejects.count = records.len() as u64;
+        rejects.found = Some(found);
+        Ok(rejects)
     }
 
     /// Adds records, and returns when they are on disk: only then may the position pass them.
@@ -92,13 +153,13 @@ impl Rejects {
         }
         let file = match &mut self.file {
             Some(file) => file,
-            None => {
-                let file = private_file::open(OpenOptions::new().create(true).append(true), &self.path)?;
-                sync_folder(&self.path)?;
-                self.file.insert(file)
-            }
+            None => self.file.insert(shared(&self.path)?),
         };
         let mut lines = Vec::new();
+        // A kill, or a full disk, has cut off the last line: it may be of another load.
+        if !has_whole_lines(file)? {
+            lines.push(b'\n');
+        }
         for (line, record, reason, text) in records {
             let (reason, text, load) = (reason.clone(), text.clone(), self.load.clone());
             let reject = Reject { line: *line, record: *record, reason, text, load };
@@ -112,16 +173,62 @@ impl Rejects {
     }
 }
 
-/// Puts this content in place of the file, as a whole. Without content there is no file.
-fn replace(path: &Path, content: &str) -> io::Result<()> {
-    if content.is_empty() {
-        remove_abandoned(path);
+/// The file with this name, with a shared lock, to add lines.
+fn shared(path: &Path) -> io::Result<File> {
+    loop {
+        check(path)?;
+        let file = private_file::open(OpenOptions::new().read(true).create(true).append(true), path)?;
+        share(&file)?;
+        if is_named(&file, path)? {
+            sync_folder(path)?;
+            return Ok(file);
+        }
+        // Between the two, a load that had no more lines in it has removed it.
+    }
+}
+
+/// Waits until nobody has the file for itself. Without locks it is never cut off.
+fn share(file: &File) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) if begin.elapsed() < LONGEST_WAIT => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other(
+                    "another program has locked it for itself; end that, or name another file",
+                ));
+            }
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(()),
+        }
+    }
+}
+
+/// Makes spaces of a line.
+fn blank(file: &mut File, line: &Line) -> io::Result<()> {
+    file.seek(SeekFrom::Start(line.begin))?;
+    file.write_all(&vec![b' '; (line.end - line.begin - 1) as usize])
+}
+
+/// Removes what is behind this length. Without content there is no file.
+fn cut(path: &Path, length: u64) -> io::Result<()> {
+    if length == 0 {
         std::fs::remove_file(path)?;
         return sync_folder(path);
     }
-    let mut file = DraftFile::create(path)?;
-    file.write_all(content.as_bytes())?;
-    file.replace().map(drop)
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(length)?;
+    file.sync_all()
+}
+
+/// Whether nothing follows the last line feed.
+fn has_whole_lines(file: &mut File) -> io::Result<bool> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(true);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 #[cfg(test)]
@@ -154,19 +261,16 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"line\":11");
         std::fs::write(&path, text).unwrap();
-        // So was a run that made the file anew.
-        let abandoned = folder.path().join("rejects.ndjson.1-0.tmp");
-        std::fs::write(&abandoned, "a value").unwrap();
+        drop(rejects);
         let mut again = open(8);
         assert_eq!(again.count, 2);
-        assert!(!abandoned.exists(), "it has values that nobody else removes");
         again.add(&[record(9)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let numbers: Vec<u64> = text.lines().map(|line| serde_json::from_str::<Reject>(line).unwrap().record).collect();
         assert_eq!(numbers, [3, 7, 9]);
-        std::fs::write(&abandoned, "a value").unwrap();
+        drop(again);
         assert_eq!(open(0).count, 0);
-        assert!(!path.exists() && !abandoned.exists(), "a load that begins anew");
+        assert!(!path.exists(), "a load that begins anew");
     }
 
     #[test]
@@ -187,6 +291,7 @@ mod tests {
         let left: Vec<(Load, u64)> = text
             .lines()
             .skip(2)
+            .filter(|line| !line.trim().is_empty())
             .map(|line| serde_json::from_str(line).unwrap())
             .map(|reject: Reject| (reject.load, reject.record))
             .collect();
@@ -195,5 +300,90 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(Rejects::open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         assert!(path.exists());
+    }
+
+    fn records(path: &Path) -> Vec<(String, u64)> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().filter(|line| !line.trim().is_empty());
+        let rejects = lines.map(|line| serde_json::from_str::<Reject>(line).unwrap());
+        rejects.map(|reject| (reject.load.file, reject.record)).collect()
+    }
+
+    /// A load that takes back lines leaves the file that another one writes to.
+    #[test]
+    fn loads_share_a_file_and_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        let open = |file: &str, record| Rejects::open(&path, load(file, None), &passed(record)).unwrap();
+        let mut killed = open("b", 0);
+        killed.add(&[record(1), record(2)]).unwrap();
+        let mut other = open("a", 0);
+        other.add(&[record(1)]).unwrap();
+        killed.add(&[record(3)]).unwrap();
+        drop(killed);
+        let length = std::fs::metadata(&path).unwrap().len();
+        let mut again = open("b", 1);
+        assert_eq!((again.count, records(&path).len()), (1, 2));
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().len(),
+            length,
+            "nothing is cut off while the other one has the file"
+        );
+        other.add(&[record(2)]).unwrap();
+        again.add(&[record(2), record(3)]).unwrap();
+        other.add(&[record(3)]).unwrap();
+        let expected = [("b", 1), ("a", 1), ("a", 2), ("b", 2), ("b", 3), ("a", 3)];
+        assert_eq!(records(&path), expected.map(|(file, record)| (file.to_owned(), record)));
+        // A load without lines that stay does not remove it either.
+        assert_eq!((open("b", 0).count, records(&path).len()), (0, 3));
+    }
+
+    /// One that was cut off is not continued by the line of another load.
+    #[test]
+    fn a_torn_line_takes_no_other_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        let mut rejects = Rejects::open(&path, load("a", None), &passed(0)).unwrap();
+        rejects.add(&[record(1)]).unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":7,\"rec").unwrap();
+        rejects.add(&[record(2)]).unwrap();
+        let again = Rejects::open(&path, load("a", None), &passed(9)).unwrap();
+        assert_eq!(again.count, 2);
+    }
+
+    /// Two loads of a file at once: the earlier one may add lines until it finds that it has lost its position.
+    #[test]
+    fn a_record_that_is_there_twice_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        let open = |record| Rejects::open(&path, load("a", None), &passed(record)).unwrap();
+        let (mut earlier, mut later) = (open(0), open(0));
+        earlier.add(&[record(3), record(5)]).unwrap();
+        later.add(&[record(3), record(5), record(6)]).unwrap();
+        assert_eq!((later.count, open(9).count), (3, 3));
+    }
+
+    /// One that was removed while a load goes on is made again.
+    #[test]
+    fn a_file_that_was_removed_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        Rejects::open(&path, load("a", None), &passed(0)).unwrap().add(&[record(1)]).unwrap();
+        let mut late = Rejects::open(&path, load("b", None), &passed(0)).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        late.add(&[record(2)]).unwrap();
+        assert_eq!(records(&path), [("b".to_owned(), 2)]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("/dev/full", &link).unwrap();
+        for path in [Path::new("/dev/full"), &link, folder.path()] {
+            let error = Rejects::open(path, load("a", None), &passed(0)).map(drop).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
     }
 }

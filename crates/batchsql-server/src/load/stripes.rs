@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::ByteRecord;
 
 use crate::load::csv_end::{END, LastRecord, not_closed, without_end};
+use crate::load::csv_quotes::{MISQUOTED, Quotes};
 use crate::load::csv_records::CsvRecords;
 use crate::load::layout::BLOCK;
 
@@ -68,7 +69,11 @@ impl Stripe {
                 (line, Line::TooLong) => (*line, String::new()),
             },
             Records::Csv(records) => {
+                let misquoted = records.misquoted.binary_search_by_key(&index, |(index, _)| *index).ok();
                 let record = records.get(index);
+                if let Some(text) = misquoted.map(|at| &records.misquoted[at].1).filter(|text| !text.is_empty()) {
+                    return (record.line, String::from_utf8_lossy(text).into_owned());
+                }
                 let mut writer = csv::Writer::from_writer(Vec::new());
                 let written = writer.write_record(record.fields()).ok().and_then(|()| writer.into_inner().ok());
                 (record.line, String::from_utf8_lossy(&written.unwrap_or_default()).trim_end().to_owned())
@@ -146,7 +151,7 @@ pub(crate) fn csv(
     mut next: impl FnMut(Stripe) -> bool,
 ) -> io::Result<()> {
     let since = Arc::new(AtomicU64::new(0));
-    let bounded = Bounded { from, since: Arc::clone(&since), end: None };
+    let bounded = Bounded { from, since: Arc::clone(&since), end: None, quotes: Quotes::new(delimiter), record: 0 };
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.delimiter(delimiter).flexible(true).buffer_capacity(1 << 20).from_reader(bounded);
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
@@ -156,12 +161,20 @@ pub(crate) fn csv(
         LastRecord::End => return header(&csv::StringRecord::new()).map_err(invalid),
         LastRecord::Other => header(reader.headers()?).map_err(invalid)?,
     }
+    let end = reader.position().byte();
+    if reader.get_mut().quotes.take(0, end).is_some() {
+        return Err(invalid(format!("the header: {MISQUOTED}")));
+    }
     let mut first = 1;
-    let (mut records, mut record, mut ahead) = (CsvRecords::default(), ByteRecord::new(), ByteRecord::new());
-    let mut next_record = |record: &mut ByteRecord| {
+    let (mut records, mut record, mut ahead) = (CsvRecords::default(), Found::default(), Found::default());
+    let mut next_record = |found: &mut Found| {
         since.store(0, Ordering::Relaxed);
-        let line = reader.position().line();
-        reader.read_byte_record(record).map_err(|error| match since.load(Ordering::Relaxed) > LONGEST as u64 {
+        let (line, begin) = (reader.position().line(), reader.position().byte());
+        reader.get_mut().record = begin;
+        let read = reader.read_byte_record(&mut found.record);
+        let end = reader.position().byte();
+        found.misquoted = reader.get_mut().quotes.take(begin, end);
+        read.map_err(|error| match since.load(Ordering::Relaxed) > LONGEST as u64 {
             // Such a record has no position, but the line where it begins.
             true => io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {error}")),
             false => io::Error::from(error),
@@ -172,17 +185,18 @@ pub(crate) fn csv(
         // The end is known when nothing comes behind the record.
         let has_other = has_more && next_record(&mut ahead)?;
         if has_more && !has_other {
-            match LastRecord::of(&record) {
+            match LastRecord::of(&record.record) {
                 LastRecord::End => has_more = false,
                 LastRecord::OpenQuote { line } => {
                     records.open_quote = Some(line);
-                    without_end(&mut record);
+                    without_end(&mut record.record);
                 }
                 LastRecord::Other => {}
             }
         }
         if has_more {
-            records.push(&record);
+            records.misquoted.extend(record.misquoted.take().map(|text| (records.len(), text)));
+            records.push(&record.record);
         }
         if is_full(first, records.len(), records.bytes()) || (!has_more && records.len() > 0) {
             let records = Records::Csv(std::mem::take(&mut records));
@@ -200,6 +214,14 @@ pub(crate) fn csv(
     }
 }
 
+/// A record that was read.
+#[derive(Default)]
+struct Found {
+    record: ByteRecord,
+    /// Text follows the closing quote of a field.
+    misquoted: Option<Vec<u8>>,
+}
+
 /// A quote without its end would make one record of the rest of the file, so a record has a limit.
 struct Bounded<R> {
     from: R,
@@ -207,6 +229,9 @@ struct Bounded<R> {
     since: Arc<AtomicU64>,
     /// What is left of `END`, when the file has ended.
     end: Option<&'static [u8]>,
+    quotes: Quotes,
+    /// Where the record begins that is read.
+    record: u64,
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -222,6 +247,7 @@ impl<R: Read> Read for Bounded<R> {
             let text = format!("a record is above {LONGEST} bytes; is there a quote without an end?");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
+        self.quotes.follow(&buffer[..length], self.record);
         Ok(length)
     }
 }

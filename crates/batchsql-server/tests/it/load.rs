@@ -129,6 +129,27 @@ fn a_quote_that_is_not_closed_is_a_rejected_record() {
     assert!(ran.code() == 2 && ran.err().contains("the header: the quote that was opened in line 1"), "{}", ran.all());
 }
 
+/// The CSV reader would take it as a part of the field.
+#[test]
+fn text_behind_a_closing_quote_is_a_rejected_record() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id,note\n1,\"a\"b\n2,\"c\"\n3,\"x\"\"y\"z\"w\"\n\n4,d\"e\"\n\"5\" ,\"f\"\n");
+    let ran = run(&place, &["a.csv"]);
+    assert!(ran.code() == 1 && ran.out().contains("5 records, 2 written, 3 rejected"), "{}", ran.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders WHERE note IN ('c', 'd\"e\"')"), 2);
+    let rejects = std::fs::read_to_string(place.path("a.csv.rejects.ndjson")).unwrap();
+    let rejects: Vec<Value> = rejects.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let texts: Vec<&str> = rejects.iter().map(|reject| reject["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["1,\"a\"b", "3,\"x\"\"y\"z\"w\"", "\"5\" ,\"f\""], "as they are in the file");
+    let lines: Vec<u64> = rejects.iter().map(|reject| reject["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines[..2], [2, 4]);
+    assert!(rejects.iter().all(|reject| reject["reason"].as_str().unwrap().contains("must be doubled")));
+    place.write("b.csv", "id,\"no\"te\n1,a\n");
+    let ran = run(&place, &["b.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("the header: text follows the closing quote"), "{}", ran.all());
+}
+
 /// They have values of rows.
 #[test]
 #[cfg(unix)]
@@ -197,6 +218,36 @@ fn files_share_a_file_of_rejected_records() {
     assert_eq!(texts, ["-1,a", "-2,b", "-3,b", "-1,a"]);
 }
 
+/// Its lines would be added to the file, which would be another one then.
+#[test]
+#[cfg(unix)]
+fn a_file_of_rejected_records_is_no_other_file() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", "id\n1\n-1\n");
+    place.write("a.csv.rejects.ndjson", "{\"id\":2}\n");
+    std::fs::hard_link(place.path("a.csv"), place.path("hard")).unwrap();
+    std::os::unix::fs::symlink("a.csv", place.path("soft")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", place.path("full")).unwrap();
+    place.write("b.csv", "id\n3\n");
+    rustix::fs::mkfifoat(rustix::fs::CWD, place.path("pipe"), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    for (more, part) in [
+        (&["a.csv", "--rejects", "./a.csv"][..], "./a.csv is a.csv, which is read"),
+        (&["a.csv", "--rejects", "hard"], "hard is a.csv"),
+        (&["b.csv", "a.csv", "--rejects", "soft"], "soft is a.csv"),
+        (&["a.csv", "a.csv.rejects.ndjson"], "name another one with --rejects"),
+        (&["a.csv", "--rejects", "a.csv.batchsql-load"], "which is read"),
+        (&["a.csv", "--rejects", "full"], "no regular file"),
+        (&["a.csv", "--rejects", "pipe"], "no regular file"),
+        (&["a.csv", "--rejects", "."], "no regular file"),
+    ] {
+        let ran = run(&place, more);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
+    }
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "nothing was done");
+    assert_eq!(std::fs::read_to_string(place.path("a.csv")).unwrap(), "id\n1\n-1\n");
+}
+
 #[test]
 fn what_cannot_be_loaded_says_why() {
     let place = Place::new();
@@ -214,7 +265,19 @@ fn what_cannot_be_loaded_says_why() {
         "the header has the field `nite`, which is not a column of orders; did you mean `note`?",
     );
     check("a.csv", b"id,nite\n1,a\n", &["--ignore-unknown"], 0, "1 written");
-    check("a.txt", b"x", &[], 3, "give the format: csv, ndjson, parquet or arrow");
+    let formats = if cfg!(feature = "arrow") { "csv, ndjson, parquet or arrow" } else { "csv or ndjson" };
+    check("a.txt", b"x", &[], 2, &format!("give the format: {formats}"));
+    check("a.tsv", b"id\n1\n", &[], 2, "--format csv --delimiter $'\\t'");
+    check("a.json", b"[]", &[], 2, "--format ndjson");
+    if cfg!(not(feature = "arrow")) {
+        check("a.parquet", b"PAR1", &[], 2, "build it with --features arrow");
+    }
+    for name in ["/dev/stdin", "-"] {
+        let ran = run(&place, &[name, "--format", "csv"]);
+        assert!(ran.code() == 2 && ran.err().contains("write it to a file first"), "{name}: {}", ran.all());
+    }
+    let ran = run(&place, &["."]);
+    assert!(ran.code() == 2 && ran.err().contains("this is a folder"), "{}", ran.all());
     check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not complete gzip");
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
@@ -235,6 +298,28 @@ fn what_cannot_be_loaded_says_why() {
     assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
     let ran = place.run(&["load", "a.csv"]);
     assert!(ran.code() == 2 && ran.err().contains("--config FILE, or --database DSN --table NAME"), "{}", ran.all());
+}
+
+/// Otherwise some files would be loaded and others not.
+#[test]
+fn all_files_are_checked_before_the_first_row() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("b.csv", "id\n1\n");
+    place.write("c.csv", "ix\n2\n");
+    place.write("d.csv.gz", &gzip(&csv(10..20))[..20]);
+    place.write("e.csv", "id\n3\n");
+    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 1), ("nowhere.csv", 3), ("x.txt", 2)] {
+        let ran = run(&place, &["b.csv", bad, "e.csv"]);
+        assert!(ran.code() == code && ran.err().contains(bad), "{bad}: {}", ran.all());
+        assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "{bad}");
+    }
+    // What is found later names the others.
+    let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
+    place.write("f.csv", bad);
+    let ran = run(&place, &["b.csv", "f.csv", "e.csv", "b.csv", "--max-rejects", "2"]);
+    assert!(ran.code() == 1 && ran.out().contains("b.csv: 1 records"), "{}", ran.all());
+    assert!(ran.err().contains("; not loaded either: e.csv, b.csv"), "{}", ran.all());
 }
 
 /// Kills the load whenever it has written something, at most four times, and runs it again until it ends, with this code. Returns how

@@ -1,0 +1,108 @@
+//! Owns how the lines of a file of rejected records are found, without more of them in memory than their begin and their end.
+//! Must not know what becomes of them.
+
+use std::io::{self, BufRead, BufReader, Read};
+
+/// How a line begins.
+pub(super) const BEGIN: &[u8] = b"{\"line\":";
+/// Of a line, this much is kept: the numbers of its line and its record.
+const HEAD: usize = 80;
+const PART: usize = 1 << 18;
+
+/// Where a line is, and of what.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) begin: u64,
+    /// Behind its line feed.
+    pub(super) end: u64,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// This record of the load.
+    Own(u64),
+    /// It has no end: the last line, which a kill has cut off, or which somebody writes now.
+    Torn,
+    /// Of another load, or of a person.
+    Other,
+}
+
+/// Calls `each` with the lines, in their order. Those of the load end with `ending`, without the line feed.
+///
+/// # Errors
+/// The file cannot be read, or `each` fails.
+pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) -> io::Result<()>) -> io::Result<()> {
+    let mut from = BufReader::with_capacity(PART, from);
+    let (mut head, mut tail) = (Vec::with_capacity(HEAD), Vec::with_capacity(2 * ending.len()));
+    let (mut begin, mut end) = (0, 0);
+    loop {
+        let part = from.fill_buf()?;
+        let at = part.iter().position(|byte| *byte == b'\n');
+        let text = &part[..at.unwrap_or(part.len())];
+        head.extend_from_slice(&text[..text.len().min(HEAD - head.len())]);
+        tail.extend_from_slice(&text[text.len().saturating_sub(ending.len())..]);
+        tail.drain(..tail.len().saturating_sub(ending.len()));
+        let (is_end, length) = (part.is_empty(), text.len() + usize::from(at.is_some()));
+        from.consume(length);
+        end += length as u64;
+        if at.is_some() || (is_end && end > begin) {
+            let kind = match record(&head) {
+                Some(record) if at.is_some() && tail == ending => Kind::Own(record),
+                _ if at.is_none() && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
+                _ => Kind::Other,
+            };
+            each(Line { begin, end, kind })?;
+            begin = end;
+            head.clear();
+            tail.clear();
+        }
+        if is_end {
+            return Ok(());
+        }
+    }
+}
+
+/// The number of the record in the begin of a line.
+fn record(head: &[u8]) -> Option<u64> {
+    let (_, rest) = number(head.strip_prefix(BEGIN)?)?;
+    let (record, rest) = number(rest.strip_prefix(b",\"record\":")?)?;
+    rest.starts_with(b",").then_some(record)
+}
+
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(digits);
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_whatever_their_length() {
+        let ending = b",\"file\":\"a\",\"table\":\"t\"}";
+        let long = "x".repeat(2 * PART);
+        let own = |record: u64| {
+            format!(
+                "{{\"line\":1,\"record\":{record},\"reason\":\"\",\"text\":\"{long}\",\"file\":\"a\",\"table\":\"t\"}}\n"
+            )
+        };
+        let other = own(3).replace("\"t\"}", "\"t\",\"again\":\"b\"}");
+        let text = ["\n".to_owned(), own(7), other, own(8), long.clone() + "\n", own(9).trim_end().to_owned()];
+        let (mut found, mut begin) = (Vec::new(), 0);
+        each(text.concat().as_bytes(), ending, |line| {
+            found.push(line);
+            Ok(())
+        })
+        .unwrap();
+        let kinds = [Kind::Other, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Torn];
+        let expected = text.iter().zip(kinds).map(|(line, kind)| {
+            let end = begin + line.len() as u64;
+            Line { begin: std::mem::replace(&mut begin, end), end, kind }
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        each(&b""[..], ending, |line| panic!("{line:?}")).unwrap();
+    }
+}
