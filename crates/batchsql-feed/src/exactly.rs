@@ -166,7 +166,14 @@ impl<S: Source> Feed<S> {
             Some(Ok(Claimed::Missing)) => self.not_claimed(NotClaimed::Missing).await,
             Some(Ok(_)) => self.not_claimed(NotClaimed::Other).await,
             Some(Err(error)) => {
-                let text = format!("its position cannot be claimed: {error}; trying again");
+                // The error does not name the table.
+                let advice = match error.class() {
+                    ErrorClass::Schema => {
+                        " (the table batchsql_positions is another one: rename it, and it is made again)"
+                    }
+                    _ => "",
+                };
+                let text = format!("its position cannot be claimed: {error}{advice}; trying again");
                 self.at.refused(Refusal::Wait(text)).await;
             }
         }

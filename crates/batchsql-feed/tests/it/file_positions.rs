@@ -59,6 +59,18 @@ async fn lines_without_a_position_are_known_until_the_position_has_passed_them()
     assert_eq!(made.written(), (0..9).collect::<Vec<_>>());
 }
 
+/// A table of that name with other columns.
+#[tokio::test]
+async fn a_table_of_positions_that_is_another_one_is_named() {
+    let made = Made::new(&lines(0..5));
+    made.sink.script_claim([Step::Fail(ErrorClass::Schema)]);
+    let feed = made.start(made.exactly()).await.unwrap();
+    let is_named =
+        || feed.waiting().is_some_and(|waiting| waiting.reason.contains("batchsql_positions is another one"));
+    until("the reason names the table", is_named).await;
+    feed.close(Duration::ZERO).await;
+}
+
 /// It is not known which of the lines without a position the backup has.
 #[tokio::test]
 async fn a_database_from_before_lines_without_a_position_stops_the_feed() {
