@@ -129,7 +129,11 @@ impl<'a> Ingest<'a> {
         if let Some(key) = &self.key {
             key.end()?;
         }
-        self.flush().await
+        self.flush().await?;
+        if let Some(key) = &mut self.key {
+            key.complete();
+        }
+        Ok(())
     }
 
     /// Submits the rows that were read, for example before a part of the body that is awaited.

@@ -174,6 +174,9 @@ fn a_repeat_with_its_key_skips_what_was_accepted() {
     assert_eq!(other.status, 422, "{other:?}");
     assert!(other.json().get("next_line").is_none(), "its lines are those of another body: {other:?}");
     assert_eq!(send("k1", &lines(1..101)).status, 422, "a refused body does not take the key over");
+    for (body, what) in [(lines(0..101), "longer"), (lines(0..99), "shorter"), (String::new(), "empty")] {
+        assert_eq!(send("k1", &body).status, 422, "a {what} body is another one");
+    }
     // A repeat that stops before it has come as far as the first request changes nothing.
     let packed = gzip(lines(0..50).as_bytes());
     let headers = [NDJSON, ("Idempotency-Key", "k1"), ("Content-Encoding", "gzip")];
