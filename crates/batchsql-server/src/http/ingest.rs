@@ -31,6 +31,8 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     Full,
+    /// The log, or its disk.
+    LogFull,
     Closed,
     Undetermined(String),
     /// The key was used for another body.
