@@ -39,8 +39,9 @@ pub(crate) enum Command {
   batchsql run worker.toml --accept-gap orders
   batchsql run batchsql.toml --accept-log-gap
 
-At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
-this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable]; without both sections they are lost.
+At the end no more rows are accepted, and those that were are written, for at most run.drain_for; requests that are open then get 5 s
+for their answers. A second signal shortens this to a second. Rows that are left are in the file of [dead_letters], or in the log of
+[durable]; without both sections they are lost.
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
 2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start.")]

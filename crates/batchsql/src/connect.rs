@@ -219,7 +219,7 @@ mod tests {
         check("postgrse://app@db/shop", true, "no driver for the scheme");
         check("postgres://app@db:99999/shop", cfg!(feature = "postgres"), "port");
         check("postgres://app@db/shop?sslmod=require", cfg!(feature = "postgres"), "sslmod");
-        check("mysql://app@db:99999/shop", cfg!(feature = "mysql"), "port");
+        check("mysql://app@db:99999/shop", cfg!(feature = "mysql"), "not a URL");
         check("mysql://app@db/shop?sslmod=required", cfg!(feature = "mysql"), "sslmod");
         check("sqlite:a.db?mod=rw", cfg!(feature = "sqlite-system"), "mod");
         check("redis://h:99999/0", cfg!(feature = "redis"), "port");
