@@ -70,7 +70,7 @@ pub(crate) struct Partition<S> {
     times: Queue<(u64, SystemTime)>,
     /// Repeats since the last row was settled.
     waits: u32,
-    /// Why it waits.
+    /// Why it waits, as the log has it.
     said: Said,
     is_aside: bool,
     rejections: Rejections,
@@ -183,7 +183,9 @@ impl<S: Source> Partition<S> {
                 Some(kind) => self.stop(kind, error.to_string()),
                 None => {
                     let (table, place) = (self.state.table(), self.context.options.place);
-                    tracing::error!(%error, table, "{place} cannot be read; trying again");
+                    if self.said.is_due(&error.to_string(), Instant::now()) {
+                        tracing::error!(%error, table, "{place} cannot be read; trying again");
+                    }
                     self.pause().await;
                 }
             },
@@ -312,7 +314,9 @@ impl<S: Source> Partition<S> {
                 }
                 Ok(Err(error)) => {
                     let path = self.context.options.letters.path().display();
-                    tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
+                    if self.said.is_due(&error.to_string(), Instant::now()) {
+                        tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
+                    }
                 }
                 // The runtime ends.
                 Err(_) => return false,
