@@ -61,6 +61,7 @@ impl<S: Sink> DurableBuilder<S> {
         let Self { builder, options } = self;
         let config = builder.settings();
         refuse_settings(&config.when_full, config.delivery)?;
+        options.log.check()?;
         let is_exact = options.exactly_once.is_some();
         if is_exact {
             refuse_exactly_once(builder, &config, options)?;

@@ -8,11 +8,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use batchsql_core::{DeadLetterLine, TimestampTz, Value};
+use batchsql_core::{DeadLetterLine, PartitionKey, StoredPosition, TimestampTz, Value};
 use batchsql_feed::block::{LoggedSchema, Unreadable, decode, decode_schema};
 pub use batchsql_log::tools::{FileSummary, Inspection};
 pub use batchsql_log::{Damage, Gap, PartitionState, Recovery};
 use batchsql_log::{FileSystem, Lock, LogError, Options, RealFileSystem, tools};
+
+use crate::feed::claimed::Claimed;
 
 /// The files of a log that are looked for here; its format describes them.
 const IDENTITY: &str = "IDENTITY";
@@ -77,6 +79,20 @@ pub struct UnreadableBlock {
     pub last: u64,
     /// Why, without values.
     pub reason: String,
+}
+
+/// A partition whose position in the database was lost: [`IntakeFolder::lost_positions`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LostPosition {
+    /// The table, quoted: `"events"`, `"audit"."events"`.
+    pub table: String,
+    /// The partition.
+    pub partition: u32,
+    /// Rows of the partition up to this one have ended, as the log says.
+    pub ended: u64,
+    /// Up to this one, as the database says. `None`: it has no position.
+    pub reached: Option<u64>,
 }
 
 impl Export {
@@ -163,6 +179,39 @@ impl IntakeFolder {
     /// As [`inspect`](Self::inspect).
     pub fn verify(&self) -> Result<Recovery, ToolError> {
         Ok(tools::verify(&self.options())?)
+    }
+
+    /// The partitions of `inspection` that stop when the next row of them is written, because the database was made anew or restored
+    /// from a backup: it has no position of them although it had one, or one from before rows that have ended. `stored` has the positions of
+    /// this source in the database: [`DurableBatchSql::positions`](crate::DurableBatchSql::positions), or
+    /// [`BatchSql::positions`](batchsql_core::BatchSql::positions). None if rows are written at least once.
+    ///
+    /// # Errors
+    /// The file `POSITIONS` in the folder cannot be read.
+    pub fn lost_positions(&self, inspection: &Inspection, stored: &[StoredPosition]) -> io::Result<Vec<LostPosition>> {
+        let folder = self.log.parent().unwrap_or(Path::new("."));
+        let Some(claimed) = Claimed::look(folder)? else { return Ok(Vec::new()) };
+        let incarnation: String = inspection.incarnation.iter().map(|byte| format!("{byte:02x}")).collect();
+        let reached = |table: &str, partition: u32| {
+            let of =
+                |key: &PartitionKey| key.incarnation == incarnation && key.table == table && key.partition == partition;
+            stored.iter().find(|stored| of(&stored.key)).map(|stored| stored.position.sequence)
+        };
+        let lost = inspection.recovery.partitions.iter().filter_map(|state| {
+            let (table, partition) = (&state.table_name, state.partition);
+            if !claimed.has_position(table, partition) {
+                return None;
+            }
+            let reached = reached(table, partition).map(|sequence| u64::try_from(sequence).unwrap_or(0));
+            let ended = state.settled_up_to;
+            (reached.is_none_or(|reached| reached < ended)).then(|| LostPosition {
+                table: table.clone(),
+                partition,
+                ended,
+                reached,
+            })
+        });
+        Ok(lost.collect())
     }
 
     /// Writes every row that waits as a line of JSON, partition by partition in order: **with its values**, so keep the output

@@ -58,6 +58,7 @@ mod misfits;
 mod options;
 mod partition;
 mod rows;
+mod said;
 mod schemas;
 mod search;
 mod source;

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use batchsql_core::{DeadLetterLine, Outcome, Queue, Rows, StopReason};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::context::{Context, Counts, Ending};
 use crate::misfits::{Misfit, Rejections};
 use crate::rows::{NoRows, StoredRows, rows_of};
+use crate::said::Said;
 use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
 use crate::state::PartitionState;
 
@@ -68,6 +70,8 @@ pub(crate) struct Partition<S> {
     times: Queue<(u64, SystemTime)>,
     /// Repeats since the last row was settled.
     waits: u32,
+    /// Why it waits, as the log has it.
+    said: Said,
     is_aside: bool,
     rejections: Rejections,
 }
@@ -89,6 +93,7 @@ impl<S: Source> Partition<S> {
             ending,
             times: Queue::new(),
             waits: 0,
+            said: Said::default(),
             is_aside: false,
             rejections: Rejections::default(),
         }
@@ -178,7 +183,9 @@ impl<S: Source> Partition<S> {
                 Some(kind) => self.stop(kind, error.to_string()),
                 None => {
                     let (table, place) = (self.state.table(), self.context.options.place);
-                    tracing::error!(%error, table, "{place} cannot be read; trying again");
+                    if self.said.is_due(&error.to_string(), Instant::now()) {
+                        tracing::error!(%error, table, "{place} cannot be read; trying again");
+                    }
                     self.pause().await;
                 }
             },
@@ -244,6 +251,7 @@ impl<S: Source> Partition<S> {
         }
         self.state.has_blocks(self.times.len());
         self.waits = 0;
+        self.said.forget();
         self.look_for_more();
         self.context.progress.send_replace(());
     }
@@ -306,7 +314,9 @@ impl<S: Source> Partition<S> {
                 }
                 Ok(Err(error)) => {
                     let path = self.context.options.letters.path().display();
-                    tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
+                    if self.said.is_due(&error.to_string(), Instant::now()) {
+                        tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
+                    }
                 }
                 // The runtime ends.
                 Err(_) => return false,
@@ -353,9 +363,11 @@ impl<S: Source> Partition<S> {
     }
 
     /// Shows why it does not go on now.
-    pub(crate) fn waits(&self, reason: String) {
-        let (table, partition) = (self.state.table(), self.state.partition());
-        tracing::error!(table, partition, reason, "a partition waits");
+    pub(crate) fn waits(&mut self, reason: String) {
+        if self.said.is_due(&reason, Instant::now()) {
+            let (table, partition) = (self.state.table(), self.state.partition());
+            tracing::error!(table, partition, reason, "a partition waits");
+        }
         self.state.wait(Some(reason));
     }
 

@@ -209,7 +209,11 @@ impl Options {
         KeyLimits { most: self.most_keys, bytes, keep_for: self.keep_keys_for }
     }
 
-    pub(crate) fn check(&self) -> Result<(), LogError> {
+    /// Checks the options as the start of a log does, and touches no folder.
+    ///
+    /// # Errors
+    /// The first option that cannot work ([`LogErrorKind::Invalid`]), and how to correct it.
+    pub fn check(&self) -> Result<(), LogError> {
         let invalid = |message: String| Err(LogError::new(LogErrorKind::Invalid, message));
         if self.partitions == 0 {
             return invalid("partitions is 0; a table has at least one partition".to_owned());

@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
+    /// The random id of the log.
+    pub incarnation: [u8; 16],
     /// The number of partitions of each table.
     pub partitions: u32,
     /// The files, in the order of their rows.
@@ -80,7 +82,7 @@ fn look(options: &Options) -> Result<(u32, [u8; 16], Recovered), LogError> {
 ///
 /// If the folder has no log, a newer version wrote it, or the file system fails. Damage is no error: it is in the result.
 pub fn inspect(options: &Options) -> Result<Inspection, LogError> {
-    let (partitions, _, Recovered { catalog, recovery, .. }) = look(options)?;
+    let (partitions, incarnation, Recovered { catalog, recovery, .. }) = look(options)?;
     let summary = |(key, file): (&FileKey, &crate::catalog::FileView)| {
         let places = catalog.places_of(*key);
         FileSummary {
@@ -91,7 +93,7 @@ pub fn inspect(options: &Options) -> Result<Inspection, LogError> {
         }
     };
     let files = catalog.files.iter().map(summary).collect();
-    Ok(Inspection { partitions, files, recovery })
+    Ok(Inspection { incarnation, partitions, files, recovery })
 }
 
 /// Reads all segments with their checksums. The log is whole if the result has no damages and no gaps.

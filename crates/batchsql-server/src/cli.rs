@@ -39,8 +39,9 @@ pub(crate) enum Command {
   batchsql run worker.toml --accept-gap orders
   batchsql run batchsql.toml --accept-log-gap
 
-At the end no more rows are accepted, and those that were are written, for at most run.drain_for. A second signal shortens
-this to a second. Rows that are left are in the file of [dead_letters], or in the log of [durable]; without both sections they are lost.
+At the end no more rows are accepted, and those that were are written, for at most run.drain_for; requests that are open then get 5 s
+for their answers. A second signal shortens this to a second. Rows that are left are in the file of [dead_letters], or in the log of
+[durable]; without both sections they are lost.
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
 2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start.")]
@@ -226,11 +227,16 @@ Keep the output as you keep the data. The log still has the rows: if a service s
 
 With --output there is no file unless every row that waits is in it, or --partial is given.
 
-Exit codes: 0 every row that waits was printed, 1 rows are damaged, missing or not readable, 2 the output is there already, 3 the log or
+With --all, rows that were rejected are among them, and in the file of dead letters too.
+
+Exit codes: 0 every row that was asked for was printed, 1 rows are damaged, missing or not readable, 2 the output is there already, 3 the log or
 the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
     Export {
         /// The folder of [durable]
         folder: PathBuf,
+        /// Also the rows that have ended and are still there: [durable] `keep_for`
+        #[arg(long)]
+        all: bool,
         /// A new file for its owner only (0600), in place of standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use batchsql::redis::{Command, RedisOptions, RedisSink};
+use batchsql::sqlite::{SqliteOptions, SqliteSink};
 use batchsql::{DynSink, OpenError};
 use tokio::time::{Instant, sleep_until};
 
@@ -71,6 +72,9 @@ pub(crate) async fn open(database: &Database, tables: &[Table]) -> Result<DynSin
 
 async fn open_now(database: &Database, tables: &[Table]) -> Result<DynSink, OpenError> {
     let dsn = database.dsn.reveal();
+    if dsn.starts_with("sqlite:") {
+        return open_file(dsn.parse()?);
+    }
     if !database.is_redis() {
         return batchsql::connect(dsn).await;
     }
@@ -83,6 +87,20 @@ async fn open_now(database: &Database, tables: &[Table]) -> Result<DynSink, Open
         options = options.command(table_name(table).to_string(), command);
     }
     RedisSink::with_options(&options).await.map(DynSink::new)
+}
+
+/// Every command needs tables, so a missing file is a mistake in its name, or is made later by another program.
+fn open_file(options: SqliteOptions) -> Result<DynSink, OpenError> {
+    if let Some(path) = options.path()
+        && !path.exists()
+        && path.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir())
+    {
+        let path = path.display();
+        return Err(OpenError::new(format!(
+            "cannot open sqlite database {path}: there is no such file; correct the name, or create the database with its tables first"
+        )));
+    }
+    SqliteSink::with_options(&options.create_if_missing(false)).map(DynSink::new)
 }
 
 #[cfg(test)]

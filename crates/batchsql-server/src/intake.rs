@@ -122,6 +122,11 @@ impl Intake {
         }
     }
 
+    /// A durable intake accepts no rows for want of space.
+    pub(crate) fn log_is_full(&self) -> bool {
+        matches!(self, Self::Durable(intake, _) if intake.health().log_is_full)
+    }
+
     /// Accepts rows in their order, waiting at most `limit` for the capacity of each, and removes those that were accepted from
     /// the front. Stops at the first row that is not accepted.
     ///

@@ -3,9 +3,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-
+use crate::config::level;
 use crate::config::sections::{Log, LogFormat};
+use crate::words::LogOutput;
 
 /// Writes the log to standard error, as text (with colours only on a terminal) or as one JSON object per line. The variable
 /// `RUST_LOG` takes the place of the level of the configuration.
@@ -27,10 +27,9 @@ pub(crate) fn start_quiet(log: &Log) -> Result<(), String> {
 
 fn start_at(log: &Log, default: &str) -> Result<(), String> {
     let level = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
-    let level = level.or_else(|| log.level.clone()).unwrap_or_else(|| default.to_owned());
-    let filter =
-        EnvFilter::try_new(&level).map_err(|error| format!("the log level {level:?} is no filter: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let level = level.or_else(|| log.level.as_ref().map(|level| level.get_ref().clone()));
+    let filter = level::filter(level.as_deref().unwrap_or(default))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogOutput);
     // A second start, in a test, keeps the first one.
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

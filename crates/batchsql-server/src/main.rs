@@ -30,6 +30,7 @@ mod signals;
 mod sources;
 mod table;
 mod tools;
+mod words;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, DeadLetters, LogCommand};
 use crate::exit::{Exit, Failure};
+use crate::tools::log::Which;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -67,8 +69,9 @@ async fn run(command: Command) -> Exit {
         }
         Command::Log(LogCommand::Inspect { folder, in_use }) => tools::log::inspect(&folder, in_use),
         Command::Log(LogCommand::Verify { folder, in_use }) => tools::log::verify(&folder, in_use),
-        Command::Log(LogCommand::Export { folder, output, partial, in_use }) => {
-            tools::log::export(&folder, output.as_deref(), partial, in_use)
+        Command::Log(LogCommand::Export { folder, all, output, partial, in_use }) => {
+            let which = if all { Which::All } else { Which::Waiting };
+            tools::log::export((&folder, which), output.as_deref(), partial, in_use)
         }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut std::io::stdout());
@@ -76,6 +79,7 @@ async fn run(command: Command) -> Exit {
         }
     };
     ended.unwrap_or_else(|Failure { exit, text }: Failure| {
+        let text = words::of_program(&text);
         eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
         exit
     })

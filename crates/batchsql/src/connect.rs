@@ -104,15 +104,34 @@ pub fn connect_lazy(dsn: &str) -> Result<DynSink, OpenError> {
     }
 }
 
+/// Checks a DSN as [`connect`] does, and contacts and opens nothing.
+///
+/// ```
+/// let error = batchsql::check_dsn("postgrse://app@db.internal/shop").unwrap_err();
+/// assert!(error.is_invalid_options());
+/// ```
+///
+/// # Errors
+/// A scheme without a driver in this build, or a DSN that the driver does not understand. The message never shows a password.
+pub fn check_dsn(dsn: &str) -> Result<(), OpenError> {
+    match driver_of(dsn)?.feature {
+        "postgres" => postgres::check(dsn),
+        "mysql" => mysql::check(dsn),
+        "sqlite" => sqlite::check(dsn),
+        "redis" => redis::check(dsn),
+        other => unreachable!("no code knows the driver {other}"),
+    }
+}
+
 fn driver_of(dsn: &str) -> Result<&'static Driver, OpenError> {
     let scheme = dsn.split_once(':').map(|(scheme, _)| scheme);
     let driver = scheme.and_then(|scheme| DRIVERS.iter().find(|driver| driver.schemes.contains(&scheme)));
     driver.ok_or_else(|| unknown(dsn))
 }
 
-/// The two functions of a driver; without the feature they return an error.
+/// The functions of a driver; without the feature they return an error.
 macro_rules! way {
-    ($name:ident, $feature:literal in $cfg:literal, $dsn:ident => $open:expr, $open_lazy:expr) => {
+    ($name:ident, $feature:literal in $cfg:literal, $options:ty, $dsn:ident => $open:expr, $open_lazy:expr) => {
         mod $name {
             use super::*;
 
@@ -124,6 +143,16 @@ macro_rules! way {
             #[cfg(feature = $cfg)]
             pub(super) fn connect_lazy($dsn: &str) -> Opened {
                 $open_lazy.map(DynSink::new)
+            }
+
+            #[cfg(feature = $cfg)]
+            pub(super) fn check(dsn: &str) -> Result<(), OpenError> {
+                dsn.parse::<$options>().map(drop)
+            }
+
+            #[cfg(not(feature = $cfg))]
+            pub(super) fn check(_: &str) -> Result<(), OpenError> {
+                Err(missing($feature))
             }
 
             #[cfg(not(feature = $cfg))]
@@ -139,13 +168,13 @@ macro_rules! way {
     };
 }
 
-way!(postgres, "postgres" in "postgres", dsn => batchsql_postgres::PostgresSink::connect(dsn).await,
+way!(postgres, "postgres" in "postgres", batchsql_postgres::PostgresOptions, dsn => batchsql_postgres::PostgresSink::connect(dsn).await,
     batchsql_postgres::PostgresSink::connect_lazy(dsn));
-way!(mysql, "mysql" in "mysql", dsn => batchsql_mysql::MySqlSink::connect(dsn).await,
+way!(mysql, "mysql" in "mysql", batchsql_mysql::MySqlOptions, dsn => batchsql_mysql::MySqlSink::connect(dsn).await,
     batchsql_mysql::MySqlSink::connect_lazy(dsn));
-way!(sqlite, "sqlite" in "sqlite-system", dsn => batchsql_sqlite::SqliteSink::open(dsn),
+way!(sqlite, "sqlite" in "sqlite-system", batchsql_sqlite::SqliteOptions, dsn => batchsql_sqlite::SqliteSink::open(dsn),
     batchsql_sqlite::SqliteSink::open(dsn));
-way!(redis, "redis" in "redis", dsn => batchsql_redis::RedisSink::connect(dsn).await,
+way!(redis, "redis" in "redis", batchsql_redis::RedisOptions, dsn => batchsql_redis::RedisSink::connect(dsn).await,
     batchsql_redis::RedisSink::connect_lazy(dsn));
 
 #[cfg_attr(
@@ -176,6 +205,29 @@ mod tests {
     use std::error::Error;
 
     use super::*;
+
+    #[test]
+    fn a_dsn_is_checked_without_a_connection() {
+        let check = |dsn: &str, is_compiled: bool, part: &str| {
+            let error = check_dsn(dsn).expect_err(dsn);
+            assert!(error.is_invalid_options(), "{dsn}: {error}");
+            assert!(
+                error.to_string().contains(if is_compiled { part } else { "enable the feature" }),
+                "{dsn}: {error}"
+            );
+        };
+        check("postgrse://app@db/shop", true, "no driver for the scheme");
+        check("postgres://app@db:99999/shop", cfg!(feature = "postgres"), "port");
+        check("postgres://app@db/shop?sslmod=require", cfg!(feature = "postgres"), "sslmod");
+        check("mysql://app@db:99999/shop", cfg!(feature = "mysql"), "not a URL");
+        check("mysql://app@db/shop?sslmod=required", cfg!(feature = "mysql"), "sslmod");
+        check("sqlite:a.db?mod=rw", cfg!(feature = "sqlite-system"), "mod");
+        check("redis://h:99999/0", cfg!(feature = "redis"), "port");
+        #[cfg(feature = "postgres")]
+        check_dsn("postgres://app@no.such.host.invalid/shop").unwrap();
+        #[cfg(feature = "sqlite-system")]
+        check_dsn("sqlite:/no/such/folder/a.db").unwrap();
+    }
 
     #[tokio::test]
     async fn what_cannot_be_opened_says_why_and_shows_no_password() {

@@ -31,7 +31,7 @@
 )]
 //! # Where to go on
 //!
-//! - [`connect`]: a driver chosen by the scheme of a DSN, at run time. [`connect_lazy`]: before the server is up.
+//! - [`connect`]: a driver chosen by the scheme of a DSN, at run time. [`connect_lazy`]: before the server is up. [`check_dsn`]: only the DSN.
 //! - [`PipelineConfig`]: sizes, times and limits, with their defaults; [`TableConfig`]: those of one table.
 //! - [`BatchSql`]: `submit`, `try_submit`, `submit_timeout`, `submit_all`, `try_submit_all`, and with outcomes
 //!   `submit_tracked`, `try_submit_tracked`, `submit_all_tracked`; `submit_rows` for columns; `validate`, `pressure`, `ready`, `flush`,
@@ -134,7 +134,7 @@ mod connect;
 pub use batchsql_core::*;
 #[cfg(feature = "derive")]
 pub use batchsql_derive::{Encode, Row, RowColumns};
-pub use connect::{connect, connect_lazy};
+pub use connect::{check_dsn, connect, connect_lazy};
 
 #[cfg(feature = "arrow")]
 pub use batchsql_arrow as arrow;

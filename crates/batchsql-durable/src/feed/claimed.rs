@@ -59,24 +59,23 @@ impl Claimed {
         RealFileSystem.sync_folder(folder)?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let (mut source, mut partitions) = (None, HashMap::<(u32, String), Known>::new());
-        // A line without an end was never complete.
-        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-            let words: Vec<&str> = line.splitn(4, ' ').collect();
-            match words[..] {
-                ["source", ..] => source = line.strip_prefix("source ").map(str::to_owned),
-                [what, partition, owner, table] => {
-                    let Ok(partition) = partition.parse() else { continue };
-                    partitions.entry((partition, table.to_owned())).or_default().note(what, owner);
-                }
-                _ => {}
-            }
-        }
+        let (source, partitions) = parse(&text);
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n")?;
             file.sync_data()?;
         }
         Ok(Self { path, source, state: Mutex::new(State { file: Some(file), partitions }) })
+    }
+
+    /// As [`open`](Self::open), of a folder that stays as it is. `None`: it was never written exactly once.
+    pub(crate) fn look(folder: &Path) -> io::Result<Option<Self>> {
+        let path = folder.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let (source, partitions) = parse(&text);
+        Ok(Some(Self { path, source, state: Mutex::new(State { file: None, partitions }) }))
     }
 
     /// The name of the source that the folder has; `None` for a new one.
@@ -174,6 +173,23 @@ impl Known {
             _ => {}
         }
     }
+}
+
+fn parse(text: &str) -> (Option<String>, HashMap<(u32, String), Known>) {
+    let (mut source, mut partitions) = (None, HashMap::<(u32, String), Known>::new());
+    // A line without an end was never complete.
+    for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["source", ..] => source = line.strip_prefix("source ").map(str::to_owned),
+            [what, partition, owner, table] => {
+                let Ok(partition) = partition.parse() else { continue };
+                partitions.entry((partition, table.to_owned())).or_default().note(what, owner);
+            }
+            _ => {}
+        }
+    }
+    (source, partitions)
 }
 
 /// Names may have any character; escaped ones are on one line.

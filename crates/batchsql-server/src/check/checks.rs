@@ -1,17 +1,21 @@
 //! Owns the checks of a configuration against its surroundings. They write no row.
 //! Must not know how findings are shown.
 
+use std::fs::OpenOptions;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use batchsql::durable::{DurableExt, DurableOptions, tools::IntakeFolder};
+use batchsql::durable::{
+    DurableExt, DurableOptions,
+    tools::{Inspection, IntakeFolder, LostPosition},
+};
 use batchsql::{BatchSql, Claim, ClaimFrom, DynSink, PartitionKey, Sink};
 
 use crate::check::finding::{Finding, Status};
 use crate::check::streams;
 use crate::config::nats_sections::{Guarantee, Messages, Stream};
-use crate::config::sections::{Rule, Table};
+use crate::config::sections::{Durable, Rule, Table};
 use crate::config::settings::{Database, Destination, Publish, Settings, Source, SourceKind};
 use crate::database;
 use crate::http::tls;
@@ -28,7 +32,8 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
         Err(text) => Finding::new("tls", tls.certificates.display().to_string(), Status::Failed, text),
     }));
     findings.extend(ports(settings, offline));
-    findings.extend(folder(settings));
+    let (found, inspection) = folder(settings);
+    findings.extend(found);
     findings.extend(dead_letters(settings));
     findings.extend(sources(settings));
     if offline {
@@ -53,7 +58,7 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
         None => None,
     };
     match &settings.destination {
-        Destination::Database(_) => written(settings, sink, &mut findings).await,
+        Destination::Database(_) => written(settings, (sink, inspection), &mut findings).await,
         Destination::Stream(publish) => published(settings, publish, sink.as_ref(), &mut findings).await,
     }
     findings
@@ -124,13 +129,15 @@ fn ports(settings: &Settings, offline: bool) -> Vec<Finding> {
     addresses.map(finding).collect()
 }
 
-fn folder(settings: &Settings) -> Option<Finding> {
-    let durable = settings.durable.as_ref()?;
+/// The folder of the durable intake, and what is in it.
+fn folder(settings: &Settings) -> (Option<Finding>, Option<Inspection>) {
+    let Some(durable) = &settings.durable else { return (None, None) };
+    let only = |finding| (Some(finding), None);
     let (check, name) = ("durable", durable.folder.display().to_string());
     let parent = durable.folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
     // A file that is made and removed is the only proof of the right to write.
     if let Err(error) = can_write(parent) {
-        return Some(Finding::unavailable(check, name, format!("the folder cannot be written: {error}")));
+        return only(Finding::unavailable(check, name, format!("the folder cannot be written: {error}")));
     }
     let free = rustix::fs::statvfs(parent).map(|space| space.f_bavail.saturating_mul(space.f_frsize));
     if let Ok(free) = free
@@ -138,13 +145,14 @@ fn folder(settings: &Settings) -> Option<Finding> {
     {
         let (free, needed) = (bytesize::ByteSize(free), bytesize::ByteSize(durable.min_free));
         let detail = format!("the disk has {free} free, and no row is accepted below {needed} (durable.min_free)");
-        return Some(Finding::unavailable(check, name, detail));
+        return only(Finding::unavailable(check, name, detail));
     }
     if !durable.folder.join("log").exists() {
-        return Some(Finding::new(check, name, Status::Ok, "the folder is new; it can be made"));
+        return only(Finding::new(check, name, Status::Ok, "the folder is new; it can be made"));
     }
-    Some(match IntakeFolder::lock(&durable.folder).and_then(|folder| folder.verify()) {
-        Ok(recovery) if recovery.damages.is_empty() && recovery.gaps.is_empty() => {
+    let inspected = IntakeFolder::lock(&durable.folder).and_then(|folder| folder.inspect());
+    let finding = match &inspected {
+        Ok(Inspection { recovery, .. }) if recovery.damages.is_empty() && recovery.gaps.is_empty() => {
             let rows: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
             Finding::new(check, name, Status::Ok, format!("the log is whole; {rows} rows wait in it"))
         }
@@ -157,7 +165,8 @@ fn folder(settings: &Settings) -> Option<Finding> {
             Finding::new(check, name, Status::Warning, detail)
         }
         Err(error) => Finding::unavailable(check, name, error.to_string()),
-    })
+    };
+    (Some(finding), inspected.ok())
 }
 
 fn can_write(folder: &Path) -> std::io::Result<()> {
@@ -174,6 +183,18 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     };
     let name = path.display().to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Some(Finding::unavailable(check, name, "it is a folder; name a file (dead_letters.file)"));
+    }
+    if path.is_file()
+        && let Err(error) = OpenOptions::new().append(true).open(path)
+    {
+        return Some(Finding::unavailable(check, name, format!("the file cannot be written: {error}")));
+    }
+    let durable = settings.durable.as_ref().map(|durable| durable.folder.as_path());
+    if durable == Some(folder) && !folder.exists() {
+        return Some(Finding::new(check, name, Status::Ok, "the file is in the folder of [durable]"));
+    }
     Some(match can_write(folder) {
         Ok(()) => Finding::new(check, name, Status::Ok, "the file can be written"),
         Err(error) => Finding::unavailable(check, name, format!("its folder cannot be written: {error}")),
@@ -203,7 +224,11 @@ fn sources(settings: &Settings) -> Vec<Finding> {
 }
 
 /// Tables that are written, and what is read for them.
-async fn written(settings: &Settings, sink: Option<DynSink>, findings: &mut Vec<Finding>) {
+async fn written(
+    settings: &Settings,
+    (sink, inspection): (Option<DynSink>, Option<Inspection>),
+    findings: &mut Vec<Finding>,
+) {
     let Some(sink) = sink else { return };
     let db = match BatchSql::builder(sink.clone()).config(settings.pipeline.clone()).start() {
         Ok(db) => db,
@@ -222,6 +247,9 @@ async fn written(settings: &Settings, sink: Option<DynSink>, findings: &mut Vec<
     });
     if exactly_once.is_some() || has_positions {
         findings.push(positions(&db).await);
+    }
+    if let (Some(source), Some(inspection), Some(durable)) = (exactly_once, &inspection, &settings.durable) {
+        findings.extend(lost_positions(&db, source, (durable, inspection)).await);
     }
     findings.extend(streams::of_sources(settings, Some(&db)).await);
     db.close(Duration::from_secs(5)).await;
@@ -304,6 +332,34 @@ fn advice(settings: &Settings, table: &Table) -> Option<Finding> {
                       set `exactly_once`, or choose `ignore` or `update`";
         Finding::new("table", table.name.get_ref(), Status::Warning, detail)
     })
+}
+
+/// Partitions of the log that `run` would stop.
+async fn lost_positions(
+    db: &BatchSql,
+    source: &str,
+    (durable, inspection): (&Durable, &Inspection),
+) -> Option<Finding> {
+    let failed = |detail: String| Some(Finding::new("positions", source, Status::Failed, detail));
+    let stored = match db.positions(source).await {
+        Ok(stored) => stored,
+        Err(error) => return failed(error.to_string()),
+    };
+    // The lock is not held while the database is asked.
+    let lost = match IntakeFolder::in_use(&durable.folder).lost_positions(inspection, &stored) {
+        Ok(lost) => lost,
+        Err(error) => {
+            return failed(format!("the file POSITIONS of {} cannot be read: {error}", durable.folder.display()));
+        }
+    };
+    let LostPosition { table, partition, ended, reached, .. } = lost.first()?;
+    let has = reached.map_or("no position".to_owned(), |reached| format!("the position {reached}"));
+    failed(format!(
+        "the database has {has} of partition {partition} of {table}, whose rows up to {ended} were written ({} such partitions): it was made \
+         anew or restored from a backup, and `run` stops them; restore a newer one, or start once with `batchsql run CONFIG \
+         --accept-log-gap`, which gives rows up that were written since then",
+        lost.len()
+    ))
 }
 
 /// Claims a partition of a source that has no rows, which makes the table of positions if it is missing.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::config::problem::Problems;
 use crate::exit::Exit;
+use crate::words;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,7 +39,8 @@ impl Finding {
         detail: impl Into<String>,
     ) -> Self {
         let exit = if status == Status::Failed { Exit::Failed } else { Exit::Done };
-        Self { check, subject: subject.into(), status, detail: detail.into(), exit }
+        let detail = words::of_program(&detail.into()).into_owned();
+        Self { check, subject: subject.into(), status, detail, exit }
     }
 
     /// It could not be asked, in contrast to a bad answer.

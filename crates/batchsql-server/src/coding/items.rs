@@ -1,6 +1,9 @@
 //! Owns how a body is split: into lines, or into the elements of a JSON array. It holds one item and a part.
 //! Must not know what an item means.
 
+/// Of UTF-8. It is no part of the first item.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The form of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -20,6 +23,8 @@ pub(crate) struct Items {
     taken: usize,
     /// Up to here the buffer was searched.
     searched: usize,
+    /// The beginning was looked at.
+    has_begun: bool,
     /// Items that were returned.
     number: u64,
     array: Array,
@@ -62,7 +67,7 @@ impl Items {
     /// Items of at most `limit` bytes.
     pub(crate) fn new(form: Form, limit: usize) -> Self {
         let array = Array::Before;
-        Self { form, limit, buffer: Vec::new(), taken: 0, searched: 0, number: 0, array }
+        Self { form, limit, buffer: Vec::new(), taken: 0, searched: 0, has_begun: false, number: 0, array }
     }
 
     /// Where the next part is appended.
@@ -78,6 +83,9 @@ impl Items {
     /// # Errors
     /// An item is too long, or the body is no array. Items before it were returned.
     pub(crate) fn next(&mut self, is_end: bool) -> Result<Option<(u64, &[u8])>, Unsplit> {
+        if !self.has_begun && !self.begin(is_end) {
+            return Ok(None);
+        }
         loop {
             let found = match self.form {
                 Form::Lines => self.line(is_end),
@@ -97,6 +105,17 @@ impl Items {
                 return Ok(Some((self.number, &self.buffer[from..to])));
             }
         }
+    }
+
+    /// Leaves a byte order mark out. `false`: more of the body must be there to know.
+    fn begin(&mut self, is_end: bool) -> bool {
+        if self.buffer.starts_with(BYTE_ORDER_MARK) {
+            (self.taken, self.searched) = (BYTE_ORDER_MARK.len(), BYTE_ORDER_MARK.len());
+        } else if !is_end && BYTE_ORDER_MARK.starts_with(&self.buffer) {
+            return false;
+        }
+        self.has_begun = true;
+        true
     }
 
     fn line(&mut self, is_end: bool) -> Option<(usize, usize)> {
@@ -210,6 +229,8 @@ mod tests {
         check(Form::Lines, "a\nb\n", &[(1, "a"), (2, "b")], None);
         check(Form::Lines, "a\r\n\n  \nb", &[(1, "a\r"), (4, "b")], None);
         check(Form::Lines, "", &[], None);
+        check(Form::Lines, "\u{feff}a\n\u{feff}b", &[(1, "a"), (2, "\u{feff}b")], None);
+        check(Form::Lines, "\u{feff}", &[], None);
         let long = format!("a\n{}\nb", "x".repeat(31));
         check(Form::Lines, &long, &[(1, "a")], Some(Unsplit::TooLong(2)));
     }
@@ -223,6 +244,7 @@ mod tests {
             None,
         );
         check(Form::Array, "[]", &[], None);
+        check(Form::Array, "\u{feff} [{}]", &[(1, "{}")], None);
         check(Form::Array, r#"{"a":1}"#, &[(1, r#"{"a":1}"#)], None);
         let refused = |body: &str, expected: &[(u64, &str)], text: &str| {
             check(Form::Array, body, expected, Some(Unsplit::NoArray(text.to_owned())));

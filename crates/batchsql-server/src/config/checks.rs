@@ -2,11 +2,14 @@
 //! Must not know databases.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::Path;
 
+use bytesize::ByteSize;
 use toml::Spanned;
 
 use crate::config::access::{address, check_open, check_token, one_secret};
+use crate::config::level;
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_checks;
 use crate::config::problem::{Problems, SourceText};
@@ -18,6 +21,9 @@ use crate::config::table_checks::{self, Catalogue};
 
 /// A group of rows is in half of a segment of the log, with what it takes beside the rows.
 const MOST_TOGETHER: u64 = 24 << 20;
+
+/// Four files of the log.
+const LEAST_DISK: u64 = 256 << 20;
 
 /// # Errors
 /// All mistakes that are found.
@@ -49,6 +55,16 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         let durable_span = span.clone();
         let mut durable = durable.into_inner();
         durable.folder = folder.join(&durable.folder);
+        if durable.partitions == Some(0) {
+            checks.problem(
+                span.clone(),
+                "`partitions` is 0, and a table has at least one; raise it, or leave it out for 8",
+            );
+        }
+        if durable.disk < LEAST_DISK {
+            let (disk, least) = (ByteSize(durable.disk), ByteSize(LEAST_DISK));
+            checks.problem(span.clone(), format!("`disk` is {disk}, and the log needs at least {least}; raise it"));
+        }
         if durable.exactly_once.is_some() && durable.sync == Sync::Os {
             checks.problem(span, "`exactly_once` needs `sync = \"always\"`; remove one of them");
         } else if durable.exactly_once.is_some() && is_redis {
@@ -73,6 +89,13 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
     }
     let http = config.http.and_then(|http| http_settings(&mut checks, http, &folder, &names));
     let metrics = metrics(&mut checks, config.metrics, http.as_ref(), &folder);
+    if let Some(level) = &config.log.level {
+        checks.ok(level.span(), level::check(level.get_ref()));
+    }
+    for name in config.pipeline.value.tables.keys() {
+        let span = config.pipeline.span.clone().unwrap_or_default();
+        checks.ok(span, table_checks::has_settings(name, &tables));
+    }
     let dead_letters = config.dead_letters.map(|letters| folder.join(letters.into_inner().file));
     let around = Around {
         folder: &folder,
@@ -118,9 +141,12 @@ fn database(checks: &mut Mistakes<'_>, section: Spanned<sections::Database>, fol
         return None;
     };
     let dsn = match password {
-        Some(password) => checks.ok(span, with_password(dsn.reveal(), &password))?,
+        Some(password) => checks.ok(span.clone(), with_password(dsn.reveal(), &password))?,
         None => dsn,
     };
+    if let Err(error) = batchsql::check_dsn(dsn.reveal()) {
+        checks.problem(span, error.to_string());
+    }
     Some(Database { dsn, connect_for: section.connect_for })
 }
 
@@ -209,14 +235,34 @@ fn metrics(
     if let Some(reached) = reached {
         let what = "read the metrics";
         checks.ok(
-            span,
+            span.clone(),
             check_open(reached, token.is_some(), section.anonymous, what).map_err(|text| {
                 let place = if listen.is_none() { "; or give [metrics] a `listen` of its own" } else { "" };
                 format!("{text}{place} (section [metrics])")
             }),
         );
     } else if is_given {
-        checks.problem(span, "[metrics] has no `listen`, and there is no [http] server to serve it; add `listen`");
+        checks.problem(
+            span.clone(),
+            "[metrics] has no `listen`, and there is no [http] server to serve it; add `listen`",
+        );
+    }
+    if let (Some(listen), Some(http)) = (listen, http)
+        && overlap(listen, http.listen)
+    {
+        let text = format!(
+            "[metrics] and [http] cannot both listen on {listen}; remove `listen` from [metrics] to have the metrics in the server of \
+             [http], or choose another port"
+        );
+        checks.problem(span, text);
     }
     Some(Metrics { listen, token, live_page: section.live_page })
+}
+
+/// Whether two servers cannot have these addresses.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip(), other.ip());
+    let is_same = a == b || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()));
+    // Port 0 is any free one.
+    is_same && one.port() == other.port() && one.port() != 0
 }

@@ -39,6 +39,36 @@ fn each_mistake_has_its_message() {
         "b.toml:8:18: invalid type: integer, expected a duration with its unit, such as \"100ms\" or \"5s\"",
     );
     check(
+        "[pipeline.tables.nokye]\nflush_size = 5",
+        "b.toml:7:2: [pipeline.tables] has `nokye`, and no table of [[tables]] is `nokye` in the database; remove it, or name one of: orders",
+    );
+    check(
+        "table = \"shop.orders\"\n[pipeline.tables.orders]\nflush_size = 5",
+        "b.toml:8:2: [pipeline.tables] has `orders`, and no table of [[tables]] is `orders` in the database; did you mean `shop.orders`?",
+    );
+    check(
+        "[durable]\nfolder = \"x\"\npartitions = 0",
+        "b.toml:7:1: `partitions` is 0, and a table has at least one; raise it, or leave it out for 8",
+    );
+    check(
+        "[durable]\nfolder = \"x\"\ndisk = \"1KiB\"",
+        "b.toml:7:1: `disk` is 1.0 KiB, and the log needs at least 256.0 MiB; raise it",
+    );
+    for listen in ["127.0.0.1:8080", "0.0.0.0:8080"] {
+        check(
+            &format!("[http]\nlisten = \"127.0.0.1:8080\"\n[metrics]\nlisten = \"{listen}\"\nanonymous = true"),
+            &format!(
+                "b.toml:9:1: [metrics] and [http] cannot both listen on {listen}; remove `listen` from [metrics] to have the metrics in \
+                 the server of [http], or choose another port"
+            ),
+        );
+    }
+    check(
+        "[log]\nlevel = \"loud\"",
+        "b.toml:8:9: `loud` is no level of the log; the levels are off, error, warn, info, debug and trace, and a part of the program \
+         has its own as `loud=debug`",
+    );
+    check(
         "rule = \"upsert\"",
         "b.toml:7:8: `upsert` is not known; the choice is insert, ignore, update, replace, update_only, delete",
     );
@@ -241,4 +271,18 @@ fn a_good_configuration_is_read() {
     assert_eq!(files.pattern, folder.path().join("in/*.csv").to_str().unwrap());
     let shown = format!("{settings:?}");
     assert!(!shown.contains("s3cret") && !shown.contains("p%40ss"), "{shown}");
+}
+
+/// As the driver reads it. The scheme, the port and the parameters need no database.
+#[test]
+fn a_dsn_that_the_driver_does_not_understand_is_a_mistake_of_the_file() {
+    for (dsn, part) in [
+        ("postgrse://app@db/shop", "no driver for the scheme"),
+        ("postgres://app@db:99999/shop", "port"),
+        ("postgres://app:hunter2@db/shop?sslmod=require", "sslmod"),
+    ] {
+        let problem = read(&GOOD.replace("postgres://app@db/shop", dsn)).unwrap_err();
+        assert!(problem.starts_with("b.toml:2:1: ") && problem.contains(part), "{dsn}: {problem}");
+        assert!(!problem.contains("hunter2"), "{problem}");
+    }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod checks;
+pub(crate) mod level;
 mod mistakes;
 mod nats_checks;
 #[cfg(feature = "nats")]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Spanned;
 
 use crate::config::mistakes::Mistakes;
+use crate::config::problem::closest;
 use crate::config::sections::{Rule, Table};
 
 /// What knows the columns of tables that declare none.
@@ -47,6 +48,30 @@ pub(super) fn check(checks: &mut Mistakes<'_>, sections: Vec<Spanned<Table>>, ca
         tables.push(table);
     }
     tables
+}
+
+/// A table of `[pipeline.tables]`, which has its name in the database.
+///
+/// # Errors
+/// No table has this name there, so its settings would be for nothing.
+pub(super) fn has_settings(name: &str, tables: &[Table]) -> Result<(), String> {
+    let in_database = |table: &Table| table.table.clone().unwrap_or_else(|| table.name.get_ref().clone());
+    let known: Vec<String> = tables.iter().map(in_database).collect();
+    if known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let renamed = tables.iter().find(|table| table.name.get_ref() == name).map(in_database);
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let meant = renamed.as_deref().or_else(|| closest(name, &names));
+    Err(match meant {
+        Some(meant) => format!(
+            "[pipeline.tables] has `{name}`, and no table of [[tables]] is `{name}` in the database; did you mean `{meant}`?"
+        ),
+        None => format!(
+            "[pipeline.tables] has `{name}`, and no table of [[tables]] is `{name}` in the database; remove it, or name one of: {}",
+            names.join(", ")
+        ),
+    })
 }
 
 fn problem_of_rule(table: &Table) -> Option<String> {

@@ -67,6 +67,11 @@ fn expand(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Strin
                     .to_owned(),
             );
         }
+        if default.is_some_and(|default| default.contains("${")) {
+            return Err(format!(
+                "the default of the variable {name} has a variable; write the default itself, or choose the value before the start"
+            ));
+        }
         // As in a shell, a default also takes the place of an empty value.
         match (variable(name).filter(|value| default.is_none() || !value.is_empty()), default) {
             (Some(value), _) => filled.push_str(&value),
@@ -108,6 +113,8 @@ mod tests {
         check("${PORT}", Err("the variable PORT is not set"));
         check("${HOST", Err("no end"));
         check("${a b}", Err("not a name"));
+        check("${PORT:-${HOST}}", Err("the default of the variable PORT has a variable"));
+        check("${HOST:-a${PORT:-b}}", Err("the default of the variable HOST has a variable"));
         assert!(!expand("postgres://u:a${secret@h/x}", &variable).unwrap_err().contains("secret"));
     }
 }

@@ -10,6 +10,7 @@ use crate::http::held_bytes::Reserved;
 use crate::http::ingest::Stop;
 use crate::http::progress::Progress;
 use crate::table::target::Target;
+use crate::words;
 
 /// The key of a request, which is stored with its rows.
 #[derive(Debug)]
@@ -112,7 +113,10 @@ impl<'a> Held<'a> {
             Ok(()) => self.read.accept(line),
             Err(error) if error.is_closed() => return Err(Stop::Closed),
             // The intake has checks that need no database.
-            Err(error) => self.read.refuse(line, error.to_string(), self.limits.rejections),
+            Err(error) => {
+                let reason = words::of_program(&error.to_string()).into_owned();
+                self.read.refuse(line, reason, self.limits.rejections);
+            }
         }
         // First, so that a request never waits for more memory than there is.
         if self.group.bytes() > self.limits.together {
@@ -145,7 +149,7 @@ impl<'a> Held<'a> {
             None => self.intake.submit_group(&self.group).await.map(Once::Stored),
             Some(key) => self.intake.submit_group_once(&self.group, &key.request()).await,
         };
-        if let Once::Repeated(rows) = stored.map_err(stop)? {
+        if let Once::Repeated(rows) = stored.map_err(|error| self.stop(error))? {
             self.is_repeated = true;
             self.read.accepted = rows as u64;
         }
@@ -160,18 +164,19 @@ impl<'a> Held<'a> {
         &self.stored
     }
 
+    fn stop(&self, error: DurableSubmitError) -> Stop {
+        match error {
+            error if error.is_full() && self.intake.health().log_is_full => Stop::LogFull,
+            error if error.is_full() => Stop::Full,
+            error if error.is_closed() => Stop::Closed,
+            error if error.is_other_content() => Stop::OtherBody,
+            error if error.is_in_use() => Stop::InUse,
+            error => Stop::Undetermined(error.to_string()),
+        }
+    }
+
     /// The rows were stored by an earlier request.
     pub(crate) fn is_repeated(&self) -> bool {
         self.is_repeated
-    }
-}
-
-fn stop(error: DurableSubmitError) -> Stop {
-    match error {
-        error if error.is_full() => Stop::Full,
-        error if error.is_closed() => Stop::Closed,
-        error if error.is_other_content() => Stop::OtherBody,
-        error if error.is_in_use() => Stop::InUse,
-        error => Stop::Undetermined(error.to_string()),
     }
 }

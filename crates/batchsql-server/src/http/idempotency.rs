@@ -38,6 +38,17 @@ struct Kept {
     progress: Progress,
     /// Of the lines of the progress.
     digest: [u8; 32],
+    extent: Extent,
+}
+
+/// What a body has behind the lines of the progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Extent {
+    /// The request ended before its body, or before its lines were accepted: there may be more.
+    #[default]
+    Open,
+    /// Nothing.
+    Whole,
 }
 
 /// What a request with a key is.
@@ -62,6 +73,7 @@ pub(crate) struct Guard {
     reached: Sha256,
     /// The lines of before have come again, so the progress is about this body.
     has_come_again: bool,
+    extent: Extent,
     kept: Option<Progress>,
 }
 
@@ -103,6 +115,7 @@ impl Keys {
             keys: Arc::clone(self),
             id,
             has_come_again: before.progress.lines == 0,
+            extent: before.extent,
             before,
             read: Sha256::new(),
             reached: Sha256::new(),
@@ -127,6 +140,9 @@ impl Guard {
         self.read.update(text);
         let lines = self.before.progress.lines;
         if number > lines {
+            if self.before.extent == Extent::Whole {
+                return Err(OtherBody);
+            }
             // The body is shorter than before, and other lines come in its place.
             return if self.has_come_again { Ok(Some(Mark(self.read.clone()))) } else { Err(OtherBody) };
         }
@@ -146,6 +162,11 @@ impl Guard {
     /// It has fewer lines than before.
     pub(crate) fn end(&self) -> Result<(), OtherBody> {
         if self.has_come_again { Ok(()) } else { Err(OtherBody) }
+    }
+
+    /// The body has ended, and each of its lines was accepted or refused.
+    pub(crate) fn complete(&mut self) {
+        self.extent = Extent::Whole;
     }
 
     /// The lines up to the mark were accepted or refused.
@@ -169,7 +190,7 @@ fn digest(hash: &Sha256) -> [u8; 32] {
 impl Drop for Guard {
     fn drop(&mut self) {
         let kept = match self.kept.take() {
-            Some(progress) => Kept { progress, digest: digest(&self.reached) },
+            Some(progress) => Kept { progress, digest: digest(&self.reached), extent: self.extent },
             // It ended before it came further than before.
             None => std::mem::take(&mut self.before),
         };
@@ -204,6 +225,10 @@ mod tests {
             }
         }
         guard.end()?;
+        if accepted >= lines.len() as u64 {
+            guard.complete();
+            guard.keep(progress);
+        }
         Ok(new)
     }
 
@@ -217,6 +242,23 @@ mod tests {
         assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![3]), "a refused repeat changes nothing");
         assert_eq!(send(&keys, "k", &["a", "b", "c"], 3), Ok(vec![]));
         assert_eq!(begin(&keys, "k").before().accepted, 3);
+    }
+
+    #[test]
+    fn a_body_that_was_accepted_to_its_end_has_no_further_lines() {
+        let keys = Keys::new(Duration::from_secs(60), 10);
+        assert_eq!(send(&keys, "k", &["a"], 1), Ok(vec![1]));
+        assert_eq!(send(&keys, "k", &["a", "b"], 2), Err(OtherBody));
+        // A repeat that breaks off behind the last line leaves it so.
+        let mut broken_off = begin(&keys, "k");
+        assert!(broken_off.line(1, b"a").unwrap().is_none());
+        broken_off.keep(broken_off.before().clone());
+        drop(broken_off);
+        assert_eq!(send(&keys, "k", &["a", "b"], 2), Err(OtherBody));
+        assert_eq!(send(&keys, "k", &["a"], 1), Ok(vec![]));
+        assert_eq!(send(&keys, "empty", &[], 0), Ok(vec![]));
+        assert_eq!(send(&keys, "empty", &["a"], 1), Err(OtherBody));
+        assert_eq!(send(&keys, "empty", &[], 0), Ok(vec![]));
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stop {
     Full,
+    /// The log, or its disk.
+    LogFull,
     Closed,
     Undetermined(String),
     /// The key was used for another body.
@@ -129,7 +131,11 @@ impl<'a> Ingest<'a> {
         if let Some(key) = &self.key {
             key.end()?;
         }
-        self.flush().await
+        self.flush().await?;
+        if let Some(key) = &mut self.key {
+            key.complete();
+        }
+        Ok(())
     }
 
     /// Submits the rows that were read, for example before a part of the body that is awaited.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
@@ -38,9 +39,13 @@ type Refused = (StatusCode, String);
 pub(crate) async fn post(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path(table): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     request: Request<Body>,
 ) -> Response<Body> {
+    let Ok(Path(table)) = path else {
+        let text = "the name of the table in the path is not UTF-8; there is no such table";
+        return answer::error(StatusCode::BAD_REQUEST, text);
+    };
     let (parts, body) = request.into_parts();
     match begin(&shared, &table, &parts.uri, &parts.headers) {
         Ok(asked) => asked.answer(&shared, peer, body.into_data_stream()).await,
@@ -108,9 +113,12 @@ fn text_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 fn wait(query: &str, is_durable: bool) -> Result<Wait, String> {
-    let mut wait = Wait::Accepted;
+    let mut wait = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        wait = match (pair, is_durable) {
+        if wait.is_some() && pair.starts_with("wait=") {
+            return Err("`wait` is there twice; keep one of them".to_owned());
+        }
+        wait = Some(match (pair, is_durable) {
             ("wait=logged", true) => Wait::Logged,
             ("wait=written", false) => Wait::Written,
             ("wait=accepted", _) => Wait::Accepted,
@@ -130,14 +138,21 @@ fn wait(query: &str, is_durable: bool) -> Result<Wait, String> {
                 let name = pair.split('=').next().unwrap_or_default();
                 return Err(format!("the parameter `{name}` is not known; there is only `wait`"));
             }
-        };
+        });
     }
-    Ok(wait)
+    Ok(wait.unwrap_or(Wait::Accepted))
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, String> {
     let sent = text_of(headers, &CONTENT_TYPE).unwrap_or_default();
-    let media = sent.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let mut parts = sent.split(';');
+    let media = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
+        let value = value.trim().trim_matches('"').to_ascii_lowercase();
+        if name.trim().eq_ignore_ascii_case("charset") && !["utf-8", "utf8", "us-ascii"].contains(&value.as_str()) {
+            return Err(format!("the charset `{value}` is not known; send UTF-8"));
+        }
+    }
     match media.as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
             Ok(Form::Lines)
@@ -313,6 +328,11 @@ fn stopped(stop: Stop) -> Refused {
     match stop {
         Stop::Full => {
             let text = "there is no capacity now; send the rest, from `next_line` on, again later";
+            (StatusCode::TOO_MANY_REQUESTS, text.to_owned())
+        }
+        Stop::LogFull => {
+            let text = "the log of the server has no space for it (durable.disk), or its disk has not (durable.min_free); send the rest, \
+                        from `next_line` on, again later";
             (StatusCode::TOO_MANY_REQUESTS, text.to_owned())
         }
         Stop::Closed => {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use batchsql::prometheus::PrometheusMetrics;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::intake::Intake;
 use crate::sources::state::State;
 
 const PERIOD: Duration = Duration::from_millis(500);
+/// A log that is full is said again after this time.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// When no rows come, nothing else finds out that the database is back.
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 
@@ -34,9 +36,19 @@ impl Watched {
     async fn report(&self) {
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut full_said: Option<Instant> = None;
         loop {
             ticks.tick().await;
             self.tell();
+            if self.intake.as_ref().is_some_and(Intake::log_is_full)
+                && full_said.is_none_or(|said| said.elapsed() >= SAY_AGAIN)
+            {
+                full_said = Some(Instant::now());
+                tracing::warn!(
+                    "the log of [durable] takes no rows now: it has all of `disk`, its disk has less than `min_free`, or the disk fails; rows \
+                     are accepted again when there is space"
+                );
+            }
         }
     }
 

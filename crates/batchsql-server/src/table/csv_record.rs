@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::config::problem::closest;
 use crate::table::document;
 use crate::table::target::Target;
+use crate::words;
 
 /// The columns of a file, by its header.
 #[derive(Debug, Clone)]
@@ -148,7 +149,7 @@ impl Target {
         }
         self.schema
             .row_from_with(&Fields { header, record, target: self }, self.rules)
-            .map_err(|error| error.to_string())
+            .map_err(|error| words::of_program(&error.to_string()).into_owned())
     }
 }
 

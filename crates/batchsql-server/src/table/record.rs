@@ -4,8 +4,10 @@
 use batchsql::{ColumnType, DynRow, JsonRecord, RowError};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::coding::items::BYTE_ORDER_MARK;
 use crate::table::document;
 use crate::table::target::Target;
+use crate::words;
 
 /// A record with the names of columns, and with the defaults.
 struct Mapped<'a> {
@@ -35,6 +37,8 @@ impl Target {
     /// # Errors
     /// Why it is not a row of this table, without values.
     pub(crate) fn row_of_json(&self, text: &[u8]) -> Result<DynRow, String> {
+        // A file may begin so.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let record = JsonRecord::parse(text).map_err(|error| error.to_string())?;
         for (field, value) in record.fields() {
             let column = self.schema.column_index(self.column(field)).map(|index| &self.schema.columns()[index]);
@@ -51,10 +55,17 @@ impl Target {
 
     /// Why a record is no row, with the name of its field: who sends it may not know the columns.
     fn reason(&self, record: &JsonRecord<'_>, error: &RowError) -> String {
-        let text = error.to_string();
+        let text = words::of_program(&error.to_string()).into_owned();
         let Some(column) = error.column() else { return text };
         let (start, named) = (format!("row of table {:?}: ", error.table()), format!("column {column:?} "));
         let rest = text.strip_prefix(&start).and_then(|rest| rest.strip_prefix(&named));
+        let is_half = |value: &str| value.starts_with('"') && serde_json::from_str::<String>(value).is_err();
+        let rest = match record.fields().find(|(field, _)| self.column(field) == column) {
+            Some((_, value)) if is_half(value.get()) => {
+                Some("has a text with half a surrogate pair (\\ud800 to \\udfff); send the character")
+            }
+            _ => rest,
+        };
         rest.map_or_else(|| text.clone(), |rest| format!("{start}{} {rest}", self.place(record, column)))
     }
 

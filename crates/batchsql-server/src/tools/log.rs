@@ -42,13 +42,26 @@ pub(crate) fn verify(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
     Ok(report(&mut io::stdout().lock(), &recovery))
 }
 
-/// Writes the rows that wait to a new file, or to standard output. The file is made when it has all of them; with `partial` also if
+/// Which rows are exported.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Which {
+    Waiting,
+    /// Also those that have ended and are still in the log.
+    All,
+}
+
+/// Writes the rows to a new file, or to standard output. The file is made when it has all of them; with `partial` also if
 /// some cannot be read.
 ///
 /// # Errors
 /// As [`inspect`], or the rows cannot be written. There is no file then.
-pub(crate) fn export(folder: &Path, output: Option<&Path>, partial: bool, in_use: bool) -> Result<Exit, Failure> {
-    let folder = open(folder, in_use)?;
+pub(crate) fn export(
+    (folder, which): (&Path, Which),
+    output: Option<&Path>,
+    partial: bool,
+    in_use: bool,
+) -> Result<Exit, Failure> {
+    let folder = (open(folder, in_use)?, which);
     let Some(path) = output else {
         let exported = write(&folder, io::stdout().lock()).map_err(Failure::unavailable)?;
         let found = say(&exported, &format!("{} rows were written", exported.rows));
@@ -77,9 +90,13 @@ fn not_made(path: &Path, error: &impl Display) -> Failure {
 }
 
 /// Why rows cannot be written: the log, or the output.
-fn write(folder: &IntakeFolder, out: impl Write) -> Result<Export, String> {
+fn write((folder, which): &(IntakeFolder, Which), out: impl Write) -> Result<Export, String> {
     let mut out = BufWriter::new(out);
-    let exported = folder.export(&mut out).map_err(|error| error.to_string())?;
+    let exported = match which {
+        Which::Waiting => folder.export(&mut out),
+        Which::All => folder.export_all(&mut out),
+    };
+    let exported = exported.map_err(|error| error.to_string())?;
     out.flush().map_err(|error| format!("the rows cannot be written: {error}"))?;
     Ok(exported)
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::client::{NDJSON, post};
 use crate::program::Place;
 
 const TABLE: &str = "CREATE TABLE orders (id INTEGER PRIMARY KEY, note TEXT NOT NULL, total REAL);";
@@ -180,4 +181,85 @@ fn fields_that_are_lost_in_silence_are_named() {
     for part in ["`fields.note` becomes `source`: every row gets its default", "rows never have a value for it"] {
         assert!(unfed.contains(part), "{part}: {unfed}");
     }
+}
+
+/// What `run` would refuse before the first row, a check has refused.
+#[test]
+fn a_check_refuses_what_run_refuses() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let check = |more: &str, code: i32, part: &str| {
+        place.write(
+            "b.toml",
+            format!("{}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[[tables]]\nname = \"orders\"", place.database()),
+        );
+        for command in [&["check", "b.toml"][..], &["check", "b.toml", "--offline"], &["run", "b.toml"]] {
+            let ran = place.run(command);
+            assert_eq!(ran.code(), code, "{command:?}: {more}\n{}", ran.all());
+            assert!(ran.all().contains(part), "{command:?}: {part:?} is not in:\n{}", ran.all());
+        }
+    };
+    check("[dead_letters]\nfile = \".\"", 3, "");
+    check("[log]\nlevel = \"batchsql=loud,==\"", 2, "is no filter");
+    check("[durable]\nfolder = \"intake\"\npartitions = 0\nmin_free = \"0B\"", 2, "`partitions` is 0");
+    assert!(!place.path("intake").exists());
+}
+
+#[test]
+fn a_file_of_sqlite_is_not_made() {
+    let place = Place::new();
+    let database = format!("sqlite:{}", place.path("typo.db").display());
+    let config = format!("[database]\ndsn = \"{database}\"\n[[tables]]\nname = \"orders\"");
+    place.write("b.toml", config);
+    place.write("a.csv", "id\n1\n");
+    for command in [&["check", "b.toml"][..], &["load", "a.csv", "--database", &database, "--table", "orders"]] {
+        let ran = place.run(command);
+        assert_eq!(ran.code(), 3, "{}", ran.all());
+        assert!(ran.all().contains("there is no such file; correct the name"), "{}", ran.all());
+        assert!(!place.path("typo.db").exists(), "{command:?}");
+    }
+}
+
+/// The intake makes its folder before the file.
+#[test]
+fn dead_letters_may_be_in_the_folder_of_the_intake() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let config = format!(
+        "{}[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[dead_letters]\nfile = \"intake/letters.ndjson\"\n[http]\nlisten = \
+         \"127.0.0.1:0\"\n[[tables]]\nname = \"orders\"\nrule = \"update\"",
+        place.database()
+    );
+    place.write("b.toml", &config);
+    let ran = place.run(&["check", "b.toml"]);
+    assert_eq!(ran.code(), 0, "{}", ran.all());
+    assert_eq!(place.start(&config).stop().0, 0);
+}
+
+/// A database that was restored has older positions than the log, or none.
+#[test]
+fn positions_that_the_database_has_lost_are_found() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let config = format!(
+        "{}[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\nexactly_once = \"app\"\n[http]\nlisten = \"127.0.0.1:0\"\n[[tables]]\nname = \
+         \"orders\"\nrule = \"update\"",
+        place.database()
+    );
+    let program = place.start(&config);
+    let body = (0..100).map(|id| format!("{{\"id\":{id},\"note\":\"n\"}}\n")).collect::<String>();
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], body).status, 200);
+    assert_eq!(program.stop().0, 0);
+    assert_eq!(place.run(&["check", "b.toml"]).code(), 0);
+    let check = |part: &str| {
+        let ran = place.run(&["check", "b.toml"]);
+        assert_eq!(ran.code(), 1, "{}", ran.all());
+        assert!(ran.out().contains(part) && ran.out().contains("--accept-log-gap"), "{}", ran.all());
+    };
+    place.sql("UPDATE batchsql_positions SET sequence = 1 WHERE source = 'app'");
+    check("the database has the position 1 of partition ");
+    place.sql("DELETE FROM batchsql_positions WHERE source = 'app'");
+    check("the database has no position of partition ");
+    place.sql("DROP TABLE batchsql_positions");
+    check("the database has no position of partition ");
 }

@@ -168,7 +168,7 @@ fn a_full_log_leaves_nothing_of_a_request() {
     const ROWS: u64 = 12;
     let place = place();
     let db = place.sql("");
-    let program =
+    let mut program =
         place.start(&config(&place, "disk = \"256MiB\"\n", "limits = { capacity_time = \"1ms\", line = \"2MiB\" }\n"));
     // The table is locked, so nothing leaves the log.
     db.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -188,6 +188,8 @@ fn a_full_log_leaves_nothing_of_a_request() {
     };
     assert_eq!((refused.status, refused.number("accepted"), refused.number("next_line")), (429, 0, 1), "{refused:?}");
     assert!(rows >= 10 * ROWS, "{rows} rows");
+    assert!(refused.error().contains("no space for it (durable.disk)"), "{refused:?}");
+    program.has_said("the log of [durable] takes no rows now");
     let refused = post(at, "orders/rows", &[NDJSON], body(rows));
     assert_eq!((refused.status, refused.number("accepted"), refused.number("next_line")), (429, 0, 1), "{refused:?}");
     // A smaller one has space: the larger one was refused although a part of it had space too.
@@ -319,4 +321,19 @@ fn requests_that_want_all_memory_do_not_wait_for_each_other() {
     assert_eq!(post(at, "orders/rows", &[NDJSON], lines(0..1)).status, 200);
     assert_eq!(program.stop().0, 0);
     assert_eq!(place.number("SELECT count(*) FROM orders"), stored * rows as i64 + 1);
+}
+
+/// The reason is in the log of the program, without the row.
+#[test]
+fn the_first_rejected_row_of_each_kind_is_logged() {
+    for exactly_once in ["", "exactly_once = \"app\"\n"] {
+        let place = Place::new();
+        place.sql("PRAGMA journal_mode=WAL; CREATE TABLE orders (id INTEGER NOT NULL, note TEXT NOT NULL, doc TEXT, CHECK (id <> 1))");
+        let mut program = place.start(&config(&place, exactly_once, ""));
+        assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines(0..3)).status, 200);
+        let first = program.wait_for("a row was not written; more of this kind are counted");
+        assert!(first.contains("CHECK") && !first.contains("n1"), "{first}");
+        assert_eq!(program.stop().0, 1);
+        assert_eq!(place.number("SELECT count(*) FROM orders"), 2);
+    }
 }

@@ -174,6 +174,9 @@ fn a_repeat_with_its_key_skips_what_was_accepted() {
     assert_eq!(other.status, 422, "{other:?}");
     assert!(other.json().get("next_line").is_none(), "its lines are those of another body: {other:?}");
     assert_eq!(send("k1", &lines(1..101)).status, 422, "a refused body does not take the key over");
+    for (body, what) in [(lines(0..101), "longer"), (lines(0..99), "shorter"), (String::new(), "empty")] {
+        assert_eq!(send("k1", &body).status, 422, "a {what} body is another one");
+    }
     // A repeat that stops before it has come as far as the first request changes nothing.
     let packed = gzip(lines(0..50).as_bytes());
     let headers = [NDJSON, ("Idempotency-Key", "k1"), ("Content-Encoding", "gzip")];
@@ -298,4 +301,32 @@ fn a_durable_row_is_written_after_a_kill() {
     let (code, log) = program.stop();
     assert_eq!(code, 0, "{log}");
     assert_eq!(place.number("SELECT count(*) FROM orders"), 500);
+}
+
+/// What a client or an editor adds, and what nobody would notice.
+#[test]
+fn marks_charsets_and_parameters_are_taken_or_refused() {
+    let place = place();
+    let program = place.start(&config(&place, ""));
+    let at = program.address();
+    for (content, body) in
+        [(NDJSON, "\u{feff}{\"id\":1,\"note\":\"a\"}\n"), (JSON, "\u{feff}[{\"id\":2,\"note\":\"b\"}]")]
+    {
+        let taken = post(at, "orders/rows?wait=written", &[content], body);
+        assert_eq!((taken.status, taken.number("accepted")), (200, 1), "{taken:?}");
+    }
+    let half = post(at, "orders/rows", &[NDJSON], "{\"id\":3,\"note\":\"\\ud800\"}");
+    assert_eq!(half.number("refused"), 1, "{half:?}");
+    assert!(half.body.contains("half a surrogate pair"), "{half:?}");
+    let row = "{\"id\":4,\"note\":\"d\"}";
+    let name = post(at, "%ff/rows", &[NDJSON], row);
+    assert!(name.status == 400 && name.error().contains("not UTF-8"), "{name:?}");
+    let twice = post(at, "orders/rows?wait=written&wait=accepted", &[NDJSON], row);
+    assert!(twice.status == 400 && twice.error().contains("twice"), "{twice:?}");
+    for (charset, status) in [("utf-16", 415), ("\"iso-8859-1\"", 415), ("UTF-8", 200), ("\"utf-8\"", 200)] {
+        let content = format!("application/x-ndjson; charset={charset}");
+        let answer = post(at, "orders/rows", &[("Content-Type", &*content)], row);
+        assert_eq!(answer.status, status, "{charset}: {answer:?}");
+    }
+    assert_eq!(program.stop().0, 0);
 }

@@ -411,7 +411,7 @@ fn a_check_looks_at_the_stream_and_the_positions() {
     // What would end `run` is found before the stream is made.
     let adds = front.replace("columns =", "rule = \"update\"\nkey = [\"note\"]\nset = { id = \"add\" }\ncolumns =");
     let adds = adds.replace(", nullable = true", "");
-    check("b.toml", &adds, 1, &["DurableOptions::exactly_once, accept it", missing]);
+    check("b.toml", &adds, 1, &["use `exactly_once` in [durable], or use another rule", missing]);
     let program = cluster.start("front.toml", &front);
     let writer = cluster.start("a.toml", &worker);
     put(program.address(), 0..ROWS);

@@ -337,3 +337,24 @@ fn help_has_examples_and_shells_have_completions() {
     let wrong = place.run(&["chekc"]);
     assert!(wrong.code() == 2 && wrong.err().contains("'check'"), "{}", wrong.all());
 }
+
+/// After the database was restored from a backup, for example.
+#[test]
+fn rows_that_are_kept_are_exported_with_all() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\nrule = \"ignore\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\nkeep_for = \"1h\"\n[http]\n\
+         listen = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let lines: String = (0..10).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines).number("accepted"), 10);
+    assert_eq!(program.stop().0, 0);
+    for (all, rows) in [(None, 0), (Some("--all"), 10)] {
+        let arguments: Vec<&str> = ["log", "export", "intake"].into_iter().chain(all).collect();
+        let exported = place.run(&arguments);
+        assert_eq!((exported.code(), exported.out().lines().count()), (0, rows), "{}", exported.all());
+    }
+}

@@ -96,7 +96,7 @@ pub(crate) struct DeadLetters {
 pub(crate) struct Log {
     pub(crate) format: LogFormat,
     /// A filter of `tracing`, such as `info` or `warn,batchsql=debug`.
-    pub(crate) level: Option<String>,
+    pub(crate) level: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

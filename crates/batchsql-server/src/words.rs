@@ -1,0 +1,101 @@
+//! Owns what messages of the library call its functions, and what a person who runs the program calls them: keys of the
+//! configuration and options of commands.
+//! Must not know when a message is made.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+/// Longer parts first. No replacement has a quote, which a log in JSON would show with an escape.
+const WORDS: [(&str, &str); 27] = [
+    (
+        "DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
+        "`exactly_once` in [durable], or use another rule",
+    ),
+    (
+        "WorkerOptions::exactly_once, accept it with Conflict::may_add_twice, or give another rule to WorkerOptions::schema",
+        "`guarantee = exactly_once` of the source, or give the table another rule",
+    ),
+    (
+        "FileOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
+        "exactly once (without `at_least_once`), or use another rule",
+    ),
+    ("with DurableOptions::accept_gaps", "with `batchsql run CONFIG --accept-log-gap`"),
+    ("DurableOptions::exactly_once", "`exactly_once` in [durable]"),
+    ("DurableOptions::schema", "[[tables]]"),
+    ("durable_log export", "batchsql log export"),
+    ("with WorkerOptions::accept_gaps", "with `batchsql run CONFIG --accept-gap SOURCE`"),
+    ("WorkerOptions::schema", "[[tables]]"),
+    ("WorkerOptions::tables", "`tables`"),
+    ("WorkerOptions::source", "`source`"),
+    (" (WorkerOptions::format)", ""),
+    ("make it with StreamOptions::create", "make it with `create` in `stream`"),
+    ("FileOptions::new", "[[tables]]"),
+    ("with FileOptions::exactly_once", "(`id` of the source)"),
+    ("with MissingFields::LeaveOut or Null", "with `missing_fields` of the table: leave_out or null"),
+    ("; raise segment_bytes", "; make it smaller"),
+    ("until flush() returns", "until no row waits in its log (`batchsql log inspect`)"),
+    ("when_full is DropOldest", "when_full is drop_oldest"),
+    ("WhenFull::Wait or Reject", "wait or reject"),
+    ("WhenFull::Reject", "reject"),
+    ("delivery is NeverRepeat", "delivery is never_repeat"),
+    ("AtMostOnce (the default)", "at_most_once (the default)"),
+    ("isolation is AtomicBatch", "isolation is atomic_batch"),
+    ("Isolation::AtomicBatch", "atomic_batch"),
+    ("Isolation::Bisect", "bisect"),
+    ("SyncPolicy::Always", "`sync = always`"),
+];
+
+/// A message of the library in the words of the program.
+pub(crate) fn of_program(message: &str) -> Cow<'_, str> {
+    let mut told = Cow::Borrowed(message);
+    for (library, program) in WORDS {
+        if told.contains(library) {
+            told = Cow::Owned(told.replace(library, program));
+        }
+    }
+    told
+}
+
+/// Standard error, for the log: the library writes to it too.
+#[derive(Debug)]
+pub(crate) struct LogOutput;
+
+impl Write for LogOutput {
+    /// Each call has whole lines.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr().lock();
+        match std::str::from_utf8(lines) {
+            Ok(text) => out.write_all(of_program(text).as_bytes())?,
+            Err(_) => out.write_all(lines)?,
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_the_library_become_keys_and_options() {
+        let check = |message: &str, told: &str| assert_eq!(of_program(message), told);
+        check(
+            "or accept the loss with DurableOptions::accept_gaps",
+            "or accept the loss with `batchsql run CONFIG --accept-log-gap`",
+        );
+        check("write its rows with `durable_log export`, and", "write its rows with `batchsql log export`, and");
+        check(
+            "give it to DurableOptions::schema; keep DurableOptions::exactly_once",
+            "give it to [[tables]]; keep `exactly_once` in [durable]",
+        );
+        check("table a has a row", "table a has a row");
+        for (at, (library, program)) in WORDS.iter().enumerate() {
+            assert!(!program.contains('"'), "{program}");
+            assert_eq!(of_program(library), *program, "a shorter part is before number {at}");
+        }
+    }
+}
