@@ -119,14 +119,14 @@ pub(super) fn is_in(path: &Path) -> io::Result<bool> {
 pub(super) fn list(path: &Path) -> io::Result<Exit> {
     let mark = marked::look(path)?;
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let (mut broken, mut replayed) = (0_u64, 0_u64);
+    let (mut broken, mut replayed) = (marked::Broken::default(), 0_u64);
     let mut letters = Letters::open(path)?;
     for letter in &mut letters {
         let (position, letter) = letter?;
         replayed += u64::from(mark.has_passed(position));
         match letter {
             Ok(Letter { subject, reason, .. }) => *counts.entry((subject, reason)).or_default() += 1,
-            Err(_) => broken += 1,
+            Err(reason) => broken.add(position, reason),
         }
     }
     let total: u64 = counts.values().sum();
@@ -138,11 +138,7 @@ pub(super) fn list(path: &Path) -> io::Result<Exit> {
     let _ = writeln!(out, "{total:>8}  in {}", path.display());
     mark.print(&mut out, replayed, "published again");
     marked::print_unfinished(&mut out, letters.unfinished());
-    if broken > 0 {
-        let _ = writeln!(out, "{broken:>8}  lines cannot be read");
-        return Ok(Exit::Failed);
-    }
-    Ok(Exit::Done)
+    Ok(broken.print(&mut out))
 }
 
 /// Prints letters: their message and why it is not written; what they are only if it is asked for.

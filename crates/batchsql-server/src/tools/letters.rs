@@ -31,7 +31,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
     }
     let mut counts: BTreeMap<(String, &'static str, String), u64> = BTreeMap::new();
     let mark = marked::look(path).map_err(unreadable(path))?;
-    let (mut broken, mut replayed) = (0, 0_u64);
+    let (mut broken, mut replayed) = (marked::Broken::default(), 0_u64);
     let mut letters = DeadLetterReader::open(path).map_err(unreadable(path))?;
     for entry in &mut letters {
         let (position, letter) = entry.map_err(unreadable(path))?;
@@ -41,7 +41,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
                 let code = letter.code().unwrap_or("-").to_owned();
                 *counts.entry((letter.table().to_string(), letter.outcome().name(), code)).or_default() += 1;
             }
-            Err(_) => broken += 1,
+            Err(error) => broken.add(position, error),
         }
     }
     let total: u64 = counts.values().sum();
@@ -53,11 +53,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
     let _ = writeln!(out, "{total:>8}  in {}", path.display());
     mark.print(&mut out, replayed, "replayed");
     marked::print_unfinished(&mut out, letters.unfinished());
-    if broken > 0 {
-        let _ = writeln!(out, "{broken:>8}  lines cannot be read");
-        return Ok(Exit::Failed);
-    }
-    Ok(Exit::Done)
+    Ok(broken.print(&mut out))
 }
 
 /// Prints rows: when, what became of them and why; with their values only if they are asked for.

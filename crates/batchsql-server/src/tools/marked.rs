@@ -1,10 +1,13 @@
-//! Owns what `dead-letters list` and `show` say about a file besides its letters: which of them were replayed, and an unfinished end.
+//! Owns what `dead-letters list` and `show` say about a file besides its letters: which of them were replayed, which lines
+//! cannot be read, and an unfinished end.
 //! Must not know what a letter is.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use batchsql::ReplayMark;
+
+use crate::exit::Exit;
 
 /// The mark next to a file, or why it is of no use.
 pub(super) struct Marked(Result<ReplayMark, String>);
@@ -35,6 +38,28 @@ impl Marked {
             }
             Err(error) => writeln!(out, "{error}"),
         };
+    }
+}
+
+/// Lines that cannot be read.
+#[derive(Default)]
+pub(super) struct Broken {
+    lines: u64,
+    /// Where the first one begins, and why.
+    first: Option<(u64, String)>,
+}
+
+impl Broken {
+    pub(super) fn add(&mut self, position: u64, reason: impl ToString) {
+        self.lines += 1;
+        self.first.get_or_insert_with(|| (position, reason.to_string()));
+    }
+
+    /// Says how many there are, and why the first one.
+    pub(super) fn print(&self, out: &mut impl Write) -> Exit {
+        let Some((position, reason)) = &self.first else { return Exit::Done };
+        let _ = writeln!(out, "{:>8}  lines cannot be read; the first is at byte {position}: {reason}", self.lines);
+        Exit::Failed
     }
 }
 

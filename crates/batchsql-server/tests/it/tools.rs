@@ -60,6 +60,28 @@ fn dead_letters_are_counted_shown_and_written_again() {
     assert!(!place.path("letters.1.ndjson").exists());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn rows_that_are_not_in_the_file_of_dead_letters_are_said() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY CHECK (id < 9));");
+    // Its disk is full.
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[dead_letters]\nfile = \"/dev/full\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let body: String = (10..30).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    post(program.address(), "orders/rows?wait=written", &[NDJSON], body);
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
+    assert!(
+        more.contains("rows=19") && more.contains("but 20 of all rows that were not written are not in it"),
+        "{log}"
+    );
+}
+
 fn letter(id: u32) -> String {
     format!(
         "{{\"version\":1,\"time\":\"2026-11-30T14:12:00.000000Z\",\"outcome\":\"rejected\",\"table\":\"orders\",\"action\":\
@@ -90,6 +112,11 @@ fn letters_that_were_not_written_again_are_not_deleted() {
     assert!(list().out().contains("2  in a.ndjson\n       1  of them were replayed"), "{}", list().all());
     let all = replay(&[]);
     assert!(all.code() == 0 && all.out().contains("1 written") && rows() == 2, "{}", all.all());
+
+    place.write("b.ndjson", format!("{}\n\n{{}}\n", letter(101)));
+    let broken = place.run(&["dead-letters", "list", "b.ndjson"]);
+    let says = format!("2  lines cannot be read; the first is at byte {}: ", letter(101).len() + 1);
+    assert!(broken.code() == 1 && broken.out().contains(&says), "{}", broken.all());
 
     // Another file has this name on the next day.
     place.write("a.ndjson", format!("{}\n{}\n", letter(201), letter(202)));
