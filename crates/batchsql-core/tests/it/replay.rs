@@ -411,7 +411,8 @@ async fn a_second_replay_of_the_file_is_refused() {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-                let run = runtime.block_on(Replay::new(&path).run(&db, any)).unwrap_err().to_string();
+                let run =
+                    runtime.block_on(Replay::new(&path).run(&db, |_| Err("no row".into()))).unwrap_err().to_string();
                 (run, runtime.block_on(Replay::new(&path).delete()).unwrap_err().to_string())
             });
             others.borrow_mut().push(other.join().unwrap());
