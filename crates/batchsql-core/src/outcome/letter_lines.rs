@@ -204,7 +204,7 @@ mod tests {
         for line in &mut lines {
             let (at, line) = line.unwrap();
             if let Ok(line) = &line {
-                assert!(text[at as usize..].as_bytes().starts_with(line));
+                assert!(text.as_bytes()[at as usize..].starts_with(line));
             }
             found.push(line.map(|line| String::from_utf8(line).unwrap()).map_err(|error| error.line));
         }
