@@ -79,6 +79,8 @@ pub use outcome::consumers::DeadLetters;
 pub use outcome::ledger::Balance;
 pub use outcome::letter::{DeadLetter, FailedRows};
 pub use outcome::letter_line::{DeadLetterError, DeadLetterLine};
+#[doc(hidden)]
+pub use outcome::letter_lines::{LetterLines, LetterText, LineTooLong};
 pub use outcome::letter_reader::DeadLetterReader;
 pub use outcome::outcomes::{FailedRow, Outcome, OutcomeCounts, OutcomeKind};
 pub use outcome::receipt::{Receipt, Returned};
@@ -91,6 +93,8 @@ pub use pipeline::error::{
 };
 pub use pipeline::handle::{BatchSql, WeakBatchSql};
 pub use pipeline::replay::{NotReplayed, Replay, ReplayError, ReplayFailure, ReplayReport};
+#[doc(hidden)]
+pub use pipeline::replay_mark::ReplayMark;
 pub use pipeline::report::CloseReport;
 #[cfg(feature = "sink")]
 pub use pipeline::row_sink::{RowSink, RowSinkError};

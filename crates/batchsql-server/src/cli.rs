@@ -177,6 +177,9 @@ pub(crate) enum DeadLetters {
   mv letters.ndjson letters.1.ndjson      a service that runs makes a new file
   batchsql dead-letters replay letters.1.ndjson --config batchsql.toml --delete
 
+How far it is stands in FILE.mark. The mark of another file of this name is an error: delete it. A file with a line that is not
+written again, also one that is cut off, is not deleted.
+
 A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.
 
 Lines and messages of a stream (`letters.ndjson.foreign`) are published again to their subjects, with the configuration of the worker, after

@@ -2,7 +2,7 @@
 //! Must not know where rows come from.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,20 +20,25 @@ type Kind = (String, &'static str, String);
 #[derive(Debug)]
 pub(crate) struct FailedLog {
     counts: Mutex<Counts>,
-    /// Where the rows are.
-    place: String,
+    /// The file that has the rows.
+    letters: Option<PathBuf>,
+}
+
+/// Which of the rows are in the file of dead letters, at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// All of them, or the rest comes in a later run, or there is no such file.
+    All,
+    /// All but so many rows.
+    AllBut(u64),
+    /// The file was not waited for.
+    Unknown,
 }
 
 impl FailedLog {
     /// `letters` is the file that has the rows.
     pub(crate) fn new(letters: Option<&Path>) -> Self {
-        let place = match letters {
-            Some(path) => {
-                format!("they are in {}; write them again with `batchsql dead-letters replay`", path.display())
-            }
-            None => "they are lost, as there is no [dead_letters] file".to_owned(),
-        };
-        Self { counts: Mutex::default(), place }
+        Self { counts: Mutex::default(), letters: letters.map(Path::to_owned) }
     }
 
     /// A row was refused. Others that a source still has are no failures: they are read again.
@@ -52,18 +57,33 @@ impl FailedLog {
         match noted {
             Noted::First => tracing::warn!(%outcome, "a row was not written; more of this kind are counted"),
             Noted::Counted => {}
-            Noted::Due(kind, rows) => self.say(&kind, rows),
+            Noted::Due(kind, rows) => self.say(&kind, rows, Kept::All),
         }
     }
 
     /// Says how many rows were not written since the last line.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(&self, kept: Kept) {
         let rest = self.counts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        rest.iter().for_each(|(kind, rows)| self.say(kind, *rows));
+        rest.iter().for_each(|(kind, rows)| self.say(kind, *rows, kept));
     }
 
-    fn say(&self, (table, outcome, code): &Kind, rows: u64) {
-        tracing::warn!(rows, table, outcome, code, "more rows were not written; {}", self.place);
+    fn say(&self, (table, outcome, code): &Kind, rows: u64, kept: Kept) {
+        tracing::warn!(rows, table, outcome, code, "more rows were not written; {}", self.place(kept));
+    }
+
+    /// Where the rows are.
+    fn place(&self, kept: Kept) -> String {
+        let Some(path) = &self.letters else { return "they are lost, as there is no [dead_letters] file".to_owned() };
+        let place = format!("they go to {}; write them again with `batchsql dead-letters replay`", path.display());
+        match kept {
+            Kept::All => place,
+            Kept::AllBut(missing) => {
+                format!(
+                    "{place}; but {missing} of all rows that were not written are not in it, as it could not be written"
+                )
+            }
+            Kept::Unknown => format!("{place}; but some may be missing in it, as its disk did not answer"),
+        }
     }
 }
 
@@ -130,6 +150,19 @@ mod tests {
         assert_eq!(counts.add(kind("a"), begin + WINDOW), Noted::Counted);
         assert_eq!(counts.take(), [(kind("a"), 1)]);
         assert_eq!(counts.take(), []);
+    }
+
+    #[test]
+    fn rows_that_are_not_in_the_file_are_said_at_the_end() {
+        let log = FailedLog::new(Some(Path::new("d.nd")));
+        let all = log.place(Kept::All);
+        assert_eq!(all, "they go to d.nd; write them again with `batchsql dead-letters replay`");
+        let missing = log.place(Kept::AllBut(160));
+        assert!(missing.starts_with(&all) && missing.contains("but 160 of all rows"), "{missing}");
+        assert!(log.place(Kept::Unknown).contains("some may be missing"));
+        for kept in [Kept::All, Kept::Unknown] {
+            assert_eq!(FailedLog::new(None).place(kept), "they are lost, as there is no [dead_letters] file");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::config::sections::{Durable, Sync};
 use crate::config::settings::Settings;
 use crate::exit::{Exit, Failure};
-use crate::failed_log::FailedLog;
+use crate::failed_log::{FailedLog, Kept};
 
 /// How long [`Intake::leave`] waits for the disk that has the dead letters or the log.
 const STORING: Duration = Duration::from_secs(15);
@@ -186,8 +186,10 @@ impl Intake {
             return ended;
         }
         // A disk does not answer.
-        let (Self::Memory(_, failed) | Self::Durable(_, failed)) = self;
-        failed.end();
+        match self {
+            Self::Memory(_, failed) => failed.end(Kept::Unknown),
+            Self::Durable(_, failed) => failed.end(Kept::All),
+        }
         let balance = self.pipeline().balance();
         let (exit, what) = match self {
             Self::Memory(..) => (Exit::Failed, "rows that were accepted are not written"),
@@ -201,8 +203,8 @@ impl Intake {
         match self {
             Self::Memory(db, failed) => {
                 let report = db.close(limit).await;
-                failed.end();
                 let lost = report.lost_letters;
+                failed.end(if lost == 0 { Kept::All } else { Kept::AllBut(lost) });
                 let exit = if report.is_complete() && lost == 0 { Exit::Done } else { Exit::Failed };
                 let letters =
                     if lost == 0 { String::new() } else { format!("; {lost} dead letters could not be stored") };
@@ -210,7 +212,7 @@ impl Intake {
             }
             Self::Durable(intake, failed) => {
                 let report = intake.close(limit).await;
-                failed.end();
+                failed.end(Kept::All);
                 let missing = intake.stats().missing;
                 if missing > 0 {
                     tracing::warn!(rows = missing, "rows were missing in the log, and were accepted as lost");

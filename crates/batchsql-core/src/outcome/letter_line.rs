@@ -338,7 +338,7 @@ enum Kind {
 }
 
 impl DeadLetterError {
-    fn new(problem: impl Into<String>) -> Self {
+    pub(crate) fn new(problem: impl Into<String>) -> Self {
         Self(Kind::Line(problem.into()))
     }
 

@@ -1,11 +1,11 @@
 //! Owns the reading of a dead-letter file, line by line, from any position.
 //! Must not know what is done with the rows.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 
 use crate::outcome::letter_line::{DeadLetterError, DeadLetterLine};
+use crate::outcome::letter_lines::{LetterLines, LineTooLong};
 
 /// Reads a [dead-letter file](crate::DeadLetters::file). The positions are bytes from the start of the file; a position
 /// can be kept, and the reading continued there in another process.
@@ -22,11 +22,12 @@ use crate::outcome::letter_line::{DeadLetterError, DeadLetterLine};
 /// }
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// A last line without a line feed is read if it is a complete JSON object. Another one may be in the middle of its writing: it counts
+/// as the end of the file, and [`unfinished`](Self::unfinished) says where it begins. A line of more than 128 MiB is an error with its
+/// number; the lines behind it are read.
 #[derive(Debug)]
-pub struct DeadLetterReader {
-    file: BufReader<File>,
-    position: u64,
-}
+pub struct DeadLetterReader(LetterLines);
 
 impl DeadLetterReader {
     /// Opens a file at its start.
@@ -42,43 +43,34 @@ impl DeadLetterReader {
     /// # Errors
     /// The file cannot be opened, or no line starts there: it is another file.
     pub fn open_at(path: impl AsRef<Path>, position: u64) -> io::Result<Self> {
-        let mut file = BufReader::new(File::open(path)?);
-        if position > 0 {
-            let mut before = [0];
-            file.seek(SeekFrom::Start(position - 1))?;
-            let is_line = io::Read::read_exact(&mut file, &mut before).is_ok() && before == *b"\n";
-            if !is_line {
-                let text =
-                    format!("no line of the dead-letter file starts at byte {position}; it is not the same file");
-                return Err(io::Error::new(ErrorKind::InvalidInput, text));
-            }
-        }
-        Ok(Self { file, position })
+        LetterLines::open_at(path.as_ref(), position).map(Self)
+    }
+
+    /// The same, where a line is known to start.
+    pub(crate) fn within(path: &Path, position: u64) -> io::Result<Self> {
+        LetterLines::within(path, position).map(Self)
     }
 
     /// Where the next line starts.
     pub fn position(&self) -> u64 {
-        self.position
+        self.0.position()
+    }
+
+    /// Where a last line starts that is not complete; `None` until the end was reached, and if all lines are complete.
+    pub fn unfinished(&self) -> Option<u64> {
+        self.0.unfinished()
     }
 }
 
-/// Each line with its position. A line that is not complete, because it is being written, counts as the end of the file.
+/// Each line with its position.
 impl Iterator for DeadLetterReader {
     type Item = io::Result<(u64, Result<DeadLetterLine, DeadLetterError>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut line = Vec::new();
-        let read = match self.file.read_until(b'\n', &mut line) {
-            Ok(read) if line.ends_with(b"\n") => read,
-            Ok(_) => {
-                // Read again from its start when more of it is there.
-                let back = self.file.seek(SeekFrom::Start(self.position));
-                return back.err().map(Err);
-            }
-            Err(error) => return Some(Err(error)),
+        let letter = |line: Result<Vec<u8>, LineTooLong>| match line {
+            Ok(line) => String::from_utf8_lossy(&line).parse(),
+            Err(error) => Err(DeadLetterError::new(error.to_string())),
         };
-        let at = self.position;
-        self.position += read as u64;
-        Some(Ok((at, String::from_utf8_lossy(&line).parse())))
+        Some(self.0.next()?.map(|(position, line)| (position, letter(line))))
     }
 }

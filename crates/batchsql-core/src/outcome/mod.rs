@@ -5,6 +5,7 @@ pub(crate) mod consumers;
 pub(crate) mod ledger;
 pub(crate) mod letter;
 pub(crate) mod letter_line;
+pub(crate) mod letter_lines;
 pub(crate) mod letter_reader;
 mod letter_values;
 pub(crate) mod ndjson;

@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod handle;
 mod readiness;
 pub(crate) mod replay;
+pub(crate) mod replay_mark;
 pub(crate) mod report;
 #[cfg(feature = "sink")]
 pub(crate) mod row_sink;

@@ -2,11 +2,9 @@
 //! Must not know how rows are written.
 
 use std::error::Error as StdError;
-use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::outcome::letter_line::{DeadLetterError, DeadLetterLine};
@@ -14,18 +12,21 @@ use crate::outcome::letter_reader::DeadLetterReader;
 use crate::outcome::outcomes::{Outcome, OutcomeCounts};
 use crate::pipeline::error::{FlushError, SubmitError};
 use crate::pipeline::handle::BatchSql;
+use crate::pipeline::replay_mark::{ReplayMark, remove};
 use crate::row::dynamic::DynRow;
-use crate::small_file::replace_file;
 
 /// Lines that are submitted before the mark is written.
 const CHUNK: usize = 1000;
+/// Bytes of lines after which the mark is written before, because all of them are held.
+const CHUNK_BYTES: u64 = 16 << 20;
 
 /// The rows of a [dead-letter file](crate::DeadLetters::file), to be submitted again.
 ///
 /// A mark next to the file (`failed.ndjson.mark`) has the position up to which it was replayed, and the lines before it
-/// that failed again. It is written after each 1,000 lines, when their rows have their outcomes. So a replay that was cut
+/// that failed again. It is written after each 1,000 lines or 16 MiB, when their rows have their outcomes. So a replay that was cut
 /// off continues where it was, at most 1,000 rows are submitted twice, and a later replay starts with the lines that
-/// failed.
+/// failed. The mark also has a hash of what it has passed: a file that grew continues, and the mark of another file of this name is an
+/// error. Where there are inode numbers, a lock of the file keeps a second replay away.
 ///
 /// Two effects need care:
 ///
@@ -77,7 +78,7 @@ pub struct ReplayReport {
     pub counts: OutcomeCounts,
     /// Lines that the caller dropped, by `None`. They are not tried again.
     pub skipped: u64,
-    /// Lines that were not replayed. The mark keeps them for the next run.
+    /// Lines that were not replayed. They are tried by the next run.
     pub failed: Vec<ReplayFailure>,
 }
 
@@ -121,6 +122,10 @@ pub enum NotReplayed {
     /// The row was not written.
     #[error("{0}")]
     Failed(Outcome),
+    /// It is the last line and not complete: it is in the middle of its writing, or a process ended while it wrote it. The mark has not
+    /// passed it.
+    #[error("the last line is not complete: if nobody writes it any more, remove it, or begin a new line behind it")]
+    Unfinished,
 }
 
 /// A replay stopped. The mark has what was replayed before; the next run continues there.
@@ -138,53 +143,56 @@ pub enum ReplayError {
     Flush(FlushError),
 }
 
-/// How far a file was replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mark {
-    /// Every line before this byte was replayed, or is in `failed`.
-    position: u64,
-    /// Where the lines start that failed.
-    failed: Vec<u64>,
-}
-
-impl Mark {
-    fn read(path: &Path) -> io::Result<Self> {
-        match fs::read(path) {
-            Ok(json) => serde_json::from_slice(&json).map_err(|error| {
-                let text = format!("{} is not a mark of a replay: {error}; delete it to start anew", path.display());
-                io::Error::new(ErrorKind::InvalidData, text)
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Replaces the mark as a whole, so that a crash leaves the old one or the new one.
-    fn write(&self, path: &Path) -> io::Result<()> {
-        replace_file(path, &serde_json::to_vec(self)?)
-    }
-}
-
 type Entry = (u64, Result<DeadLetterLine, DeadLetterError>);
 
-/// The lines that are left: first those that failed before, then those after the mark.
+/// The lines that are left: first those that failed before, then those after the mark. It has the lock of the file.
 struct Lines {
     path: PathBuf,
+    mark: ReplayMark,
     failed: std::vec::IntoIter<u64>,
     rest: DeadLetterReader,
 }
 
 impl Lines {
+    /// # Errors
+    /// Another process replays the file, the mark is of another file, or one of the two cannot be read.
+    fn open(path: PathBuf, mark: PathBuf) -> io::Result<Self> {
+        let mark = ReplayMark::open(&path, mark)?;
+        let rest = DeadLetterReader::open_at(&path, mark.position())?;
+        let failed = mark.failed().collect::<Vec<_>>().into_iter();
+        Ok(Self { path, mark, failed, rest })
+    }
+
     /// The next lines of one kind; none at the end.
     fn chunk(&mut self) -> io::Result<Vec<Entry>> {
-        let again: Vec<u64> = self.failed.by_ref().take(CHUNK).collect();
-        if again.is_empty() {
-            return self.rest.by_ref().take(CHUNK).collect();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < CHUNK
+            && bytes < CHUNK_BYTES
+            && let Some(at) = self.failed.next()
+        {
+            let mut reader = DeadLetterReader::within(&self.path, at)?;
+            entries.push(reader.next().unwrap_or(Err(ErrorKind::UnexpectedEof.into()))?);
+            bytes += reader.position() - at;
         }
-        let entry =
-            |at| DeadLetterReader::open_at(&self.path, at)?.next().unwrap_or(Err(ErrorKind::UnexpectedEof.into()));
-        again.into_iter().map(entry).collect()
+        if !entries.is_empty() {
+            return Ok(entries);
+        }
+        let begin = self.rest.position();
+        while entries.len() < CHUNK
+            && self.rest.position() - begin < CHUNK_BYTES
+            && let Some(entry) = self.rest.next()
+        {
+            entries.push(entry?);
+        }
+        Ok(entries)
+    }
+
+    /// These lines were replayed, or failed.
+    fn pass(&mut self, tried: &[u64], failed: &[u64]) -> io::Result<()> {
+        tried.iter().for_each(|at| self.mark.note(*at, true));
+        failed.iter().for_each(|at| self.mark.note(*at, false));
+        self.mark.advance(self.rest.position())?;
+        self.mark.write()
     }
 }
 
@@ -192,9 +200,8 @@ impl Replay {
     /// A replay of this file, with its mark next to it.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let mut mark = path.as_os_str().to_owned();
-        mark.push(".mark");
-        Self { path, mark: mark.into() }
+        let mark = ReplayMark::path_of(&path);
+        Self { path, mark }
     }
 
     /// Keeps the mark in another file, for example if the folder of the dead letters cannot be written.
@@ -207,17 +214,18 @@ impl Replay {
     /// two cannot leave a mark for another file of this name.
     ///
     /// # Errors
-    /// One of them cannot be deleted.
+    /// One of them cannot be deleted, another process replays the file, or it has lines that the mark has not passed: they came
+    /// after the replay, or there was none.
     ///
     /// # Cancel safety
     /// Both are deleted nevertheless.
     pub async fn delete(self) -> io::Result<()> {
         let Self { path, mark } = self;
-        let delete = |path: &Path| match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-        on_thread(move || delete(&mark).and_then(|()| delete(&path))).await
+        on_thread(move || match ReplayMark::open(&path, mark.clone()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => remove(&mark),
+            opened => opened?.delete(),
+        })
+        .await
     }
 
     /// Submits the rows again, in the order of their lines, and waits for their outcomes. `row_of` makes the row of each
@@ -226,39 +234,38 @@ impl Replay {
     /// Rows that fail again are in the report and in the mark, and also reach the dead-letter consumers of `db`.
     ///
     /// # Errors
-    /// The file or its mark cannot be used, or the pipeline accepts no rows. What was replayed before is in the mark.
+    /// The file or its mark cannot be used, another process replays the file, the mark is of another file, or the pipeline accepts
+    /// no rows. What was replayed before is in the mark.
     ///
     /// # Cancel safety
-    /// The mark keeps what was replayed up to the last 1,000 lines.
+    /// The mark keeps what was replayed up to the last 1,000 lines. A step with the file that has begun is finished: until then
+    /// another run ends with an error.
     pub async fn run<F>(self, db: &BatchSql, mut row_of: F) -> Result<ReplayReport, ReplayError>
     where
         F: FnMut(&DeadLetterLine) -> Result<Option<DynRow>, Box<dyn StdError + Send + Sync>>,
     {
-        let Self { path, mark: mark_path } = self;
-        let place = mark_path.clone();
-        let opened = on_thread(move || {
-            let mark = Mark::read(&place)?;
-            let rest = DeadLetterReader::open_at(&path, mark.position)?;
-            Ok((Lines { path, failed: mark.failed.clone().into_iter(), rest }, mark))
-        });
-        let (mut lines, mut mark) = opened.await?;
+        let Self { path, mark } = self;
+        let mut lines = on_thread(move || Lines::open(path, mark)).await?;
         let mut report = ReplayReport::default();
         loop {
             let (back, entries) = on_thread(move || lines.chunk().map(|entries| (lines, entries))).await?;
             lines = back;
-            if entries.is_empty() {
+            let is_end = entries.is_empty();
+            if is_end && let Some(position) = lines.rest.unfinished() {
+                report.failed.push(ReplayFailure { position, reason: NotReplayed::Unfinished });
+            }
+            if is_end && lines.rest.position() == lines.mark.position() {
                 return Ok(report);
             }
             let tried: Vec<u64> = entries.iter().map(|(at, _)| *at).collect();
             let before = report.failed.len();
             let (at, rows) = rows_of(entries, &mut row_of, &mut report);
             db.replay_rows(&at, &rows, &mut report).await?;
-            mark.failed.retain(|at| tried.binary_search(at).is_err());
-            mark.failed.extend(report.failed[before..].iter().map(|failure| failure.position));
-            mark.failed.sort_unstable();
-            mark.position = lines.rest.position();
-            let (now, place) = (mark.clone(), mark_path.clone());
-            on_thread(move || now.write(&place)).await?;
+            let failed: Vec<u64> = report.failed[before..].iter().map(|failure| failure.position).collect();
+            lines = on_thread(move || lines.pass(&tried, &failed).map(|()| lines)).await?;
+            if is_end {
+                return Ok(report);
+            }
         }
     }
 }

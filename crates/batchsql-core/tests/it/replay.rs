@@ -330,7 +330,7 @@ async fn a_replay_says_why_it_cannot_go_on() {
     let (_folder, path) = letters(&[row(&plain(), 1)]).await;
     let (db, _) = pipeline(config());
     let run = async |db: &BatchSql| Replay::new(&path).run(db, any).await.unwrap_err();
-    std::fs::write(mark_of(&path), r#"{"position":5,"failed":[]}"#).unwrap();
+    std::fs::write(mark_of(&path), r#"{"position":5,"failed":[],"content":0}"#).unwrap();
     assert!(run(&db).await.to_string().contains("not the same file"));
     std::fs::write(mark_of(&path), "7").unwrap();
     assert!(run(&db).await.to_string().contains("delete it to start anew"));
@@ -342,6 +342,90 @@ async fn a_replay_says_why_it_cannot_go_on() {
     let elsewhere = path.with_file_name("elsewhere");
     Replay::new(&path).mark(&elsewhere).run(&db, any).await.unwrap();
     assert!(elsewhere.exists() && !mark_of(&path).exists());
+}
+
+#[tokio::test]
+async fn a_mark_of_another_file_is_refused_and_of_one_that_grew_is_not() {
+    let (_folder, path) = letters(&[row(&plain(), 1), row(&plain(), 2)]).await;
+    let (db, sink) = pipeline(config());
+    let run = async || Replay::new(&path).run(&db, any).await;
+    assert!(run().await.unwrap().is_complete());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with = |first: &str, second: &str| {
+        let id = |id: &str| format!("\"row\":{{\"id\":{id}");
+        text.replacen(&id("1"), &id(first), 1).replacen(&id("2"), &id(second), 1)
+    };
+    std::fs::write(&path, text.clone() + &with("3", "4")).unwrap();
+    assert!(run().await.unwrap().is_complete());
+    assert_eq!(ids(&sink.applied()), [1, 2, 3, 4]);
+    // Of the next day, with the same name and lines of the same length.
+    std::fs::write(&path, with("5", "6").repeat(3)).unwrap();
+    let error = run().await.unwrap_err().to_string();
+    assert!(error.contains("failed.ndjson.mark") && error.contains("delete the mark"), "{error}");
+    Replay::new(&path).delete().await.expect_err("it was not replayed");
+    std::fs::remove_file(mark_of(&path)).unwrap();
+    assert!(Replay::new(&path).delete().await.unwrap_err().to_string().contains("from byte 0 on were not replayed"));
+    assert_eq!(run().await.unwrap().counts.get(OutcomeKind::Written), 6);
+    Replay::new(&path).delete().await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_last_line_without_a_line_feed_is_replayed_if_it_is_complete() {
+    let (_folder, path) = letters(&[row(&plain(), 1), row(&plain(), 2)]).await;
+    let (db, sink) = pipeline(config());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let run = async |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        Replay::new(&path).run(&db, any).await.unwrap()
+    };
+    let second = text.find('\n').unwrap() as u64 + 1;
+    for _ in 0..2 {
+        let report = run(&text[..text.len() - 2]).await;
+        let [failure] = &*report.failed else { panic!("{report:?}") };
+        assert!(failure.position == second && matches!(failure.reason, NotReplayed::Unfinished), "{failure:?}");
+        assert!(!report.is_complete() && !report.is_handed_on());
+        Replay::new(&path).delete().await.expect_err("its last line was not replayed");
+    }
+    assert!(run(text.trim_end()).await.is_complete());
+    assert_eq!(ids(&sink.applied()), [1, 2]);
+    // Its line feed comes, then a line.
+    assert!(run(&text).await.is_complete());
+    assert!(run(&(text.clone() + &text)).await.is_complete());
+    assert_eq!(ids(&sink.applied()), [1, 2, 1, 2]);
+    let report = run(&(text.clone() + &text + text.trim_end())).await;
+    assert!(report.is_complete() && report.counts.get(OutcomeKind::Written) == 2);
+    assert!(run(&text.repeat(3)).await.is_complete());
+    Replay::new(&path).delete().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_second_replay_of_the_file_is_refused() {
+    let (_folder, path) = letters(&[row(&plain(), 1), row(&plain(), 2)]).await;
+    let (db, sink) = pipeline(config());
+    let others = std::cell::RefCell::new(Vec::new());
+    // Another one begins while this one has the first row.
+    let first = Replay::new(&path).run(&db, |letter| {
+        let (path, db) = (path.clone(), db.clone());
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let run =
+                    runtime.block_on(Replay::new(&path).run(&db, |_| Err("no row".into()))).unwrap_err().to_string();
+                (run, runtime.block_on(Replay::new(&path).delete()).unwrap_err().to_string())
+            });
+            others.borrow_mut().push(other.join().unwrap());
+        });
+        any(letter)
+    });
+    assert!(first.await.unwrap().is_complete());
+    let others = others.into_inner();
+    for error in others.iter().flat_map(|(run, delete)| [run, delete]) {
+        assert!(error.contains("another process replays this file"), "{error}");
+    }
+    assert_eq!((others.len(), ids(&sink.applied())), (2, vec![1, 2]));
+    Replay::new(&path).run(&db, any).await.expect("the lock is given up");
 }
 
 #[cfg(unix)]

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::settings::JetStream;
 use crate::exit::{Exit, Failure};
-use crate::failed_log::FailedLog;
+use crate::failed_log::{FailedLog, Kept};
 use crate::nats::worker;
 use crate::sources::state::State;
 use crate::table::target::Target;
@@ -62,7 +62,7 @@ pub(crate) async fn run(
     };
     state.send_replace(State::Ended);
     let report = close(&worker, limit, ending).await;
-    failed.end();
+    failed.end(Kept::All);
     let WorkerStats { counts, foreign_messages, .. } = worker.stats();
     let dead_letters = counts.dead_letters;
     tracing::info!(source = id, dead_letters, foreign_messages, "the worker has ended: {}", report.balance);

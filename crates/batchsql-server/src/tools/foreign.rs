@@ -2,16 +2,16 @@
 //! Must not know how they come into it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use batchsql::LetterLines;
 use serde::Deserialize;
 
 use crate::exit::Exit;
-use crate::tools::mark::Mark;
+use crate::tools::marked;
 
 /// A line of such a file: a message, or a line or an element of one.
 #[derive(Deserialize)]
@@ -42,10 +42,7 @@ impl Letter {
 }
 
 /// The letters of a file, each with the byte where it begins.
-pub(super) struct Letters {
-    file: BufReader<File>,
-    pub(super) position: u64,
-}
+pub(super) struct Letters(LetterLines);
 
 impl Letters {
     /// # Errors
@@ -54,35 +51,46 @@ impl Letters {
         Self::open_at(path, 0)
     }
 
-    /// The same, from a byte on.
+    /// The same, from the begin of a letter on.
     ///
     /// # Errors
     /// The file cannot be read.
     pub(super) fn open_at(path: &Path, position: u64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(position))?;
-        Ok(Self { file: BufReader::new(file), position })
+        LetterLines::open_at(path, position).map(Self)
+    }
+
+    /// Where the next letter starts.
+    pub(super) fn position(&self) -> u64 {
+        self.0.position()
+    }
+
+    /// Where a last line starts that is not complete, after the end was reached.
+    pub(super) fn unfinished(&self) -> Option<u64> {
+        self.0.unfinished()
     }
 }
 
 impl Iterator for Letters {
-    /// A line that cannot be read has no letter.
-    type Item = io::Result<(u64, Option<Letter>)>;
+    /// A line that cannot be read has a reason instead of a letter.
+    type Item = io::Result<(u64, Result<Letter, String>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (mut line, begin) = (Vec::new(), self.position);
-            match self.file.read_until(b'\n', &mut line) {
-                Ok(0) => return None,
-                Ok(length) => self.position += length as u64,
+            let (begin, line) = match self.0.next()? {
+                Ok(line) => line,
                 Err(error) => return Some(Err(error)),
-            }
-            if !line.trim_ascii().is_empty() {
-                return Some(Ok((begin, serde_json::from_slice(&line).ok())));
-            }
+            };
+            let letter = match line {
+                Ok(line) if line.trim_ascii().is_empty() => continue,
+                Ok(line) => serde_json::from_slice(&line).map_err(|_| UNREADABLE.to_owned()),
+                Err(error) => Err(format!("{UNREADABLE}: {error}")),
+            };
+            return Some(Ok((begin, letter)));
         }
     }
 }
+
+const UNREADABLE: &str = "it cannot be read";
 
 /// Whether it is such a file, and not one of rows: its first line that can be read says so.
 ///
@@ -94,16 +102,14 @@ pub(super) fn is_in(path: &Path) -> io::Result<bool> {
         #[serde(default)]
         payload: Option<serde::de::IgnoredAny>,
     }
-    let mut file = BufReader::new(File::open(path)?);
-    loop {
-        let mut line = Vec::new();
-        if file.read_until(b'\n', &mut line)? == 0 {
-            return Ok(false);
-        }
-        if let Ok(Line { payload }) = serde_json::from_slice(&line) {
+    for line in LetterLines::open_at(path, 0)? {
+        if let Ok(line) = line?.1
+            && let Ok(Line { payload }) = serde_json::from_slice(&line)
+        {
             return Ok(payload.is_some());
         }
     }
+    Ok(false)
 }
 
 /// Counts the letters by subject and reason, and those that a replay has published.
@@ -111,15 +117,16 @@ pub(super) fn is_in(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// The file cannot be read.
 pub(super) fn list(path: &Path) -> io::Result<Exit> {
-    let mark = Mark::of(path)?;
+    let mark = marked::look(path)?;
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let (mut broken, mut replayed) = (0_u64, 0_u64);
-    for letter in Letters::open(path)? {
+    let (mut broken, mut replayed) = (marked::Broken::default(), 0_u64);
+    let mut letters = Letters::open(path)?;
+    for letter in &mut letters {
         let (position, letter) = letter?;
         replayed += u64::from(mark.has_passed(position));
         match letter {
-            Some(Letter { subject, reason, .. }) => *counts.entry((subject, reason)).or_default() += 1,
-            None => broken += 1,
+            Ok(Letter { subject, reason, .. }) => *counts.entry((subject, reason)).or_default() += 1,
+            Err(reason) => broken.add(position, reason),
         }
     }
     let total: u64 = counts.values().sum();
@@ -129,18 +136,9 @@ pub(super) fn list(path: &Path) -> io::Result<Exit> {
         let _ = writeln!(out, "{count:>8}  {subject:32} {reason}");
     }
     let _ = writeln!(out, "{total:>8}  in {}", path.display());
-    if replayed > 0 {
-        let _ = writeln!(
-            out,
-            "{replayed:>8}  of them were published again, and are not tried again ({})",
-            mark.path.display()
-        );
-    }
-    if broken > 0 {
-        let _ = writeln!(out, "{broken:>8}  lines cannot be read");
-        return Ok(Exit::Failed);
-    }
-    Ok(Exit::Done)
+    mark.print(&mut out, replayed, "published again");
+    marked::print_unfinished(&mut out, letters.unfinished());
+    Ok(broken.print(&mut out))
 }
 
 /// Prints letters: their message and why it is not written; what they are only if it is asked for.
@@ -149,26 +147,28 @@ pub(super) fn list(path: &Path) -> io::Result<Exit> {
 /// The file cannot be read.
 pub(super) fn show(path: &Path, limit: usize, values: bool) -> io::Result<Exit> {
     let mut out = io::stdout().lock();
-    for letter in Letters::open(path)?.take(limit) {
+    let mut letters = Letters::open(path)?;
+    for letter in letters.by_ref().take(limit) {
         let (position, letter) = letter?;
         let written = match &letter {
-            Some(Letter { subject, sequence, line, reason, encoded, .. }) => {
+            Ok(Letter { subject, sequence, line, reason, encoded, .. }) => {
                 let line = line.map_or_else(String::new, |line| format!(", line {line}"));
                 let bytes = encoded.len() / 4 * 3;
                 writeln!(out, "byte {position}: {subject} message {sequence}{line}: {reason}; about {bytes} bytes")
             }
-            None => writeln!(out, "byte {position}: it cannot be read"),
+            Err(reason) => writeln!(out, "byte {position}: {reason}"),
         };
         // Whoever reads the output has seen enough.
         if written.is_err() {
             return Ok(Exit::Done);
         }
-        if values && let Some(letter) = letter {
+        if values && let Ok(letter) = letter {
             let text = letter.payload().ok().and_then(|payload| String::from_utf8(payload).ok());
             let text = text.unwrap_or_else(|| format!("(Base64) {}", letter.encoded));
             text.lines().for_each(|line| drop(writeln!(out, "    {line}")));
         }
     }
+    marked::print_unfinished(&mut out, letters.unfinished());
     Ok(Exit::Done)
 }
 

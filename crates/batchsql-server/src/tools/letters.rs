@@ -15,8 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
-use crate::tools::mark::Mark;
-use crate::tools::{foreign, in_use};
+use crate::tools::{foreign, in_use, marked};
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::unavailable(format!("{}: {error}", path.display()))
@@ -31,9 +30,10 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
         return foreign::list(path).map_err(unreadable(path));
     }
     let mut counts: BTreeMap<(String, &'static str, String), u64> = BTreeMap::new();
-    let mark = Mark::of(path).map_err(unreadable(path))?;
-    let (mut broken, mut replayed) = (0, 0_u64);
-    for entry in DeadLetterReader::open(path).map_err(unreadable(path))? {
+    let mark = marked::look(path).map_err(unreadable(path))?;
+    let (mut broken, mut replayed) = (marked::Broken::default(), 0_u64);
+    let mut letters = DeadLetterReader::open(path).map_err(unreadable(path))?;
+    for entry in &mut letters {
         let (position, letter) = entry.map_err(unreadable(path))?;
         replayed += u64::from(mark.has_passed(position));
         match letter {
@@ -41,7 +41,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
                 let code = letter.code().unwrap_or("-").to_owned();
                 *counts.entry((letter.table().to_string(), letter.outcome().name(), code)).or_default() += 1;
             }
-            Err(_) => broken += 1,
+            Err(error) => broken.add(position, error),
         }
     }
     let total: u64 = counts.values().sum();
@@ -51,15 +51,9 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
         let _ = writeln!(out, "{count:>8}  {table:24} {outcome:12} {code}");
     }
     let _ = writeln!(out, "{total:>8}  in {}", path.display());
-    if replayed > 0 {
-        let _ =
-            writeln!(out, "{replayed:>8}  of them were replayed, and are not tried again ({})", mark.path.display());
-    }
-    if broken > 0 {
-        let _ = writeln!(out, "{broken:>8}  lines cannot be read");
-        return Ok(Exit::Failed);
-    }
-    Ok(Exit::Done)
+    mark.print(&mut out, replayed, "replayed");
+    marked::print_unfinished(&mut out, letters.unfinished());
+    Ok(broken.print(&mut out))
 }
 
 /// Prints rows: when, what became of them and why; with their values only if they are asked for.
@@ -71,22 +65,24 @@ pub(crate) fn show(path: &Path, limit: usize, values: bool) -> Result<Exit, Fail
         return foreign::show(path, limit, values).map_err(unreadable(path));
     }
     let mut out = std::io::stdout().lock();
-    for entry in DeadLetterReader::open(path).map_err(unreadable(path))?.take(limit) {
+    let mut letters = DeadLetterReader::open(path).map_err(unreadable(path))?;
+    for entry in letters.by_ref().take(limit) {
         let (position, letter) = entry.map_err(unreadable(path))?;
-        let written = match letter {
-            Ok(letter) => writeln!(out, "byte {position}: {}", shown(&letter)),
+        let written = match &letter {
+            Ok(letter) => writeln!(out, "byte {position}: {}", shown(letter)),
             Err(error) => writeln!(out, "byte {position}: it cannot be read: {error}"),
         };
         // Whoever reads the output has seen enough.
         if written.is_err() {
             return Ok(Exit::Done);
         }
-        if values {
+        if values && letter.is_ok() {
             let line = line_at(path, position).map_err(unreadable(path))?;
             let document: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             let _ = writeln!(out, "    {}", document["row"]);
         }
     }
+    marked::print_unfinished(&mut out, letters.unfinished());
     Ok(Exit::Done)
 }
 

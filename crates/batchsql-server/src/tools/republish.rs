@@ -8,6 +8,7 @@ use std::path::Path;
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 use async_nats::jetstream::Context;
+use batchsql::{NotReplayed, ReplayMark};
 
 use crate::config::read;
 use crate::config::settings::{JetStream, Settings, SourceKind};
@@ -17,7 +18,6 @@ use crate::nats::connect;
 use crate::signals::Signals;
 use crate::tools::foreign::{Letter, Letters};
 use crate::tools::in_use;
-use crate::tools::mark::Mark;
 
 /// After so many letters it is noted how far the file is.
 const NOTED: usize = 100;
@@ -39,7 +39,7 @@ pub(super) async fn run(path: &Path, config: &Path, delete: bool) -> Result<Exit
     let streams = streams(&settings, path)?;
     let context = connect::connect(&streams[0].nats).await.map_err(|error| Failure::unavailable(error.text))?;
     let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
-    let mark = Mark::of(path).map_err(unusable)?;
+    let mark = ReplayMark::open(path, ReplayMark::path_of(path)).map_err(Failure::unavailable)?;
     let mut replay = Replay { context, streams, mark, published: HashSet::new(), repeated: 0, left: Vec::new() };
     let published = tokio::select! {
         published = replay.all(path) => published,
@@ -58,8 +58,7 @@ pub(super) async fn run(path: &Path, config: &Path, delete: bool) -> Result<Exit
         return Ok(Exit::Failed);
     }
     if delete {
-        // The mark first: it must not stay for another file of this name.
-        std::fs::remove_file(&mark.path).and_then(|()| std::fs::remove_file(path)).map_err(unusable)?;
+        mark.delete().map_err(unusable)?;
         println!("{} is deleted", path.display());
     }
     Ok(Exit::Done)
@@ -90,7 +89,7 @@ fn streams(settings: &Settings, path: &Path) -> Result<Vec<JetStream>, Failure> 
 struct Replay {
     context: Context,
     streams: Vec<JetStream>,
-    mark: Mark,
+    mark: ReplayMark,
     /// The ids: a letter may be there twice.
     published: HashSet<String>,
     /// Letters with an id of these.
@@ -103,23 +102,26 @@ impl Replay {
     /// First those that were left before, then those behind the mark.
     async fn all(&mut self, path: &Path) -> Result<(), Failure> {
         let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
-        for position in self.mark.failed.clone() {
+        for position in self.mark.failed().collect::<Vec<_>>() {
             let again = Letters::open_at(path, position).map_err(unusable)?.next();
             if let Some(letter) = again {
                 self.one(position, letter.map_err(unusable)?.1).await?;
             }
         }
-        let mut letters = Letters::open_at(path, self.mark.position).map_err(unusable)?;
+        let mut letters = Letters::open_at(path, self.mark.position()).map_err(unusable)?;
         let mut tried = 0_usize;
         while let Some(letter) = letters.next() {
             let (position, letter) = letter.map_err(unusable)?;
             self.one(position, letter).await?;
-            self.mark.position = letters.position;
+            self.mark.advance(letters.position()).map_err(unusable)?;
             tried += 1;
             if tried.is_multiple_of(NOTED) {
                 self.mark.write().map_err(unusable)?;
             }
         }
+        // Empty lines are no letters.
+        self.mark.advance(letters.position()).map_err(unusable)?;
+        self.left.extend(letters.unfinished().map(|position| (position, NotReplayed::Unfinished.to_string())));
         Ok(())
     }
 
@@ -127,8 +129,8 @@ impl Replay {
     ///
     /// # Errors
     /// NATS does not store it now.
-    async fn one(&mut self, position: u64, letter: Option<Letter>) -> Result<(), Failure> {
-        let message = letter.ok_or_else(|| "it cannot be read".to_owned()).and_then(|letter| self.message(letter));
+    async fn one(&mut self, position: u64, letter: Result<Letter, String>) -> Result<(), Failure> {
+        let message = letter.and_then(|letter| self.message(letter));
         match message {
             Ok(Message { id, .. }) if self.published.contains(&id) => self.repeated += 1,
             Ok(Message { id, subject, headers, payload }) => {
@@ -146,11 +148,11 @@ impl Replay {
             }
             Err(reason) => {
                 self.left.push((position, reason));
-                self.mark.failed.insert(position);
+                self.mark.note(position, false);
                 return Ok(());
             }
         }
-        self.mark.failed.remove(&position);
+        self.mark.note(position, true);
         Ok(())
     }
 

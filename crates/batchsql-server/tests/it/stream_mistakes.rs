@@ -171,13 +171,32 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     let left = replay("2.foreign");
     assert!(left.code() == 1 && left.out().contains("0 published, 1 left"), "{}", left.all());
     place.write("1.foreign", text.replace("\"id\":\"", "\"id\":\"y"));
+    let refused = replay("1.foreign");
+    assert!(refused.code() == 3 && refused.err().contains("1.foreign.mark is the mark"), "{}", refused.all());
+    let list = place.run(&["dead-letters", "list", "1.foreign"]);
+    assert!(list.out().contains("1.foreign.mark is the mark"), "{}", list.all());
     std::fs::remove_file(place.path("1.foreign.mark")).unwrap();
+    #[cfg(unix)]
+    {
+        let file = std::fs::File::open(place.path("1.foreign")).unwrap();
+        file.lock().unwrap();
+        let used = replay("1.foreign");
+        assert!(used.code() == 3 && used.err().contains("another process replays this file"), "{}", used.all());
+    }
     let other = right.replace(&format!("prefix = \"{}\"", cluster.stream_name()), "prefix = \"other\"");
     place.write("b.toml", other);
     let left = place.run(&["dead-letters", "replay", "1.foreign", "--config", "b.toml"]);
     assert!(left.code() == 1 && left.out().contains("no source of the configuration reads"), "{}", left.all());
-    let all = place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml", "--delete"]);
-    assert!(all.code() == 0 && all.out().contains("3 published, 0 left"), "{}", all.all());
+    // A worker that was killed has begun a line.
+    let text = std::fs::read_to_string(place.path("1.foreign")).unwrap();
+    place.write("1.foreign", format!("{text}{{\"id\":"));
+    let delete = || place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml", "--delete"]);
+    let all = delete();
+    assert!(all.code() == 1 && all.out().contains("3 published, 1 left"), "{}", all.all());
+    assert!(all.out().contains(&format!("byte {}: the last line is not complete", text.len())), "{}", all.all());
+    place.write("1.foreign", text);
+    let all = delete();
+    assert!(all.code() == 0 && all.out().contains("0 published, 0 left"), "{}", all.all());
     assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
     until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
     assert_eq!(program.stop().0, 1);

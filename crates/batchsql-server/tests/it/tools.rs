@@ -60,6 +60,83 @@ fn dead_letters_are_counted_shown_and_written_again() {
     assert!(!place.path("letters.1.ndjson").exists());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn rows_that_are_not_in_the_file_of_dead_letters_are_said() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY CHECK (id < 9));");
+    // Its disk is full.
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[dead_letters]\nfile = \"/dev/full\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        place.database()
+    );
+    let program = place.start(&config);
+    let body: String = (10..30).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    post(program.address(), "orders/rows?wait=written", &[NDJSON], body);
+    let (code, log) = program.stop();
+    assert_eq!(code, 1, "{log}");
+    let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
+    assert!(
+        more.contains("rows=19") && more.contains("but 20 of all rows that were not written are not in it"),
+        "{log}"
+    );
+}
+
+fn letter(id: u32) -> String {
+    format!(
+        "{{\"version\":1,\"time\":\"2026-11-30T14:12:00.000000Z\",\"outcome\":\"rejected\",\"table\":\"orders\",\"action\":\
+         \"insert\",\"attempts\":1,\"row\":{{\"id\":{id}}},\"types\":{{\"id\":\"i64\"}}}}"
+    )
+}
+
+#[test]
+fn letters_that_were_not_written_again_are_not_deleted() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    place.write("a.toml", format!("{}[[tables]]\nname = \"orders\"\n", place.database()));
+    let replay =
+        |more: &[&str]| place.run(&[&["dead-letters", "replay", "a.ndjson", "--config", "a.toml"], more].concat());
+    let list = || place.run(&["dead-letters", "list", "a.ndjson"]);
+    let rows = || place.number("SELECT count(*) FROM orders");
+
+    // The service was killed within the last line, or before its line feed.
+    place.write("a.ndjson", format!("{}\n{}", letter(101), &letter(102)[..100]));
+    let cut = format!("byte {}: the last line is not complete", letter(101).len() + 1);
+    let listed = list();
+    assert!(listed.out().contains("1  in a.ndjson") && listed.out().contains(&cut), "{}", listed.all());
+    let shown = place.run(&["dead-letters", "show", "a.ndjson"]);
+    assert!(shown.out().contains(&cut), "{}", shown.all());
+    let left = replay(&["--delete"]);
+    assert!(left.code() == 1 && left.out().contains("1 written") && left.out().contains(&cut), "{}", left.all());
+    place.write("a.ndjson", format!("{}\n{}", letter(101), letter(102)));
+    assert!(list().out().contains("2  in a.ndjson\n       1  of them were replayed"), "{}", list().all());
+    let all = replay(&[]);
+    assert!(all.code() == 0 && all.out().contains("1 written") && rows() == 2, "{}", all.all());
+
+    place.write("b.ndjson", format!("{}\n\n{{}}\n", letter(101)));
+    let broken = place.run(&["dead-letters", "list", "b.ndjson"]);
+    let says = format!("2  lines cannot be read; the first is at byte {}: ", letter(101).len() + 1);
+    assert!(broken.code() == 1 && broken.out().contains(&says), "{}", broken.all());
+
+    // Another file has this name on the next day.
+    place.write("a.ndjson", format!("{}\n{}\n", letter(201), letter(202)));
+    let other = replay(&["--delete"]);
+    assert!(other.code() == 3 && other.err().contains("a.ndjson.mark is the mark"), "{}", other.all());
+    assert!(list().out().contains("2  in a.ndjson\na.ndjson.mark is the mark"), "{}", list().all());
+    std::fs::remove_file(place.path("a.ndjson.mark")).unwrap();
+
+    #[cfg(unix)]
+    {
+        let file = std::fs::File::open(place.path("a.ndjson")).unwrap();
+        file.lock().unwrap();
+        let used = replay(&[]);
+        assert!(used.code() == 3 && used.err().contains("another process replays this file"), "{}", used.all());
+    }
+    let all = replay(&["--delete"]);
+    assert!(all.code() == 0 && all.out().contains("2 written") && rows() == 4, "{}", all.all());
+    assert!(!place.path("a.ndjson").exists() && !place.path("a.ndjson.mark").exists());
+}
+
 #[test]
 fn a_log_is_inspected_and_verified() {
     let place = Place::new();
