@@ -193,6 +193,7 @@ mod tests {
             autocommit: true,
             max_allowed_packet: 1 << 20,
             explicit_timestamps: true,
+            leaves_rows_out: false,
             reads_uncommitted: false,
             is_mariadb: true,
         }
