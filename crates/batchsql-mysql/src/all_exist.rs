@@ -23,7 +23,7 @@ pub(crate) fn may_all_exist(plan: &MySqlPlan, rows: Rows<'_>) -> bool {
         _ => false,
     };
     // Of two rows with one key, the second would find the row again if it updates it, but not if it deletes it.
-    is_possible && plan.keys.is_some() && rows.waves().len() == 1
+    is_possible && plan.keys.as_ref().is_some_and(|keys| keys.waves(rows).len() == 1)
 }
 
 /// Writes all rows and returns true, or writes none of them and returns false.

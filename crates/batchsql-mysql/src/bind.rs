@@ -11,6 +11,7 @@ use sqlx::error::BoxDynError;
 use sqlx::mysql::{MySqlArguments, MySqlTypeInfo};
 use sqlx::{Arguments, MySql, Type};
 
+use crate::guard::Guard;
 use crate::types::{Form, Storage, bits};
 
 /// Bytes of the packet before its values and their types.
@@ -36,14 +37,14 @@ pub(crate) fn bind_more(
     columns: &[usize],
     storage: &[Storage],
 ) -> Result<(), SinkError> {
-    let views: Vec<(ColumnView<'_>, Form)> =
-        columns.iter().map(|index| (rows.column(*index), storage[*index].form)).collect();
+    let views: Vec<(ColumnView<'_>, &Storage)> =
+        columns.iter().map(|index| (rows.column(*index), &storage[*index])).collect();
     for row in 0..rows.len() {
-        for (view, form) in &views {
+        for (view, storage) in &views {
             // Binding fails only for a value that cannot be encoded, and these values always can. The error text
             // is dropped because it could quote the value.
-            for _ in 0..form.placeholders() {
-                bind(arguments, view, row, *form)
+            for _ in 0..storage.form.placeholders() {
+                bind(arguments, view, row, storage)
                     .map_err(|_| SinkError::new(ErrorClass::Internal, "a value could not be encoded"))?;
             }
         }
@@ -52,7 +53,13 @@ pub(crate) fn bind_more(
 }
 
 #[inline]
-fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form: Form) -> Result<(), BoxDynError> {
+fn bind(
+    arguments: &mut MySqlArguments,
+    view: &ColumnView<'_>,
+    row: usize,
+    storage: &Storage,
+) -> Result<(), BoxDynError> {
+    let form = storage.form;
     if view.is_null(row) {
         return bind_null(arguments, view, form);
     }
@@ -65,7 +72,11 @@ fn bind(arguments: &mut MySqlArguments, view: &ColumnView<'_>, row: usize, form:
         Values::F32(v) => arguments.add(v[row]),
         Values::F64(v) => arguments.add(v[row]),
         Values::Text(v) if form == Form::Bits => arguments.add(bits(v.get(row))),
-        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => arguments.add(v.get(row)),
+        Values::Text(v) | Values::Decimal(v) | Values::Json(v) => match &storage.guard {
+            // The server compares a SET as a text.
+            Guard::Members(members) => arguments.add(&*members.stored(v.get(row))),
+            _ => arguments.add(v.get(row)),
+        },
         Values::Bytes(v) => arguments.add(v.get(row)),
         Values::Uuid(v) if form == Form::UuidText => arguments.add(UuidText(&v[row])),
         Values::Uuid(v) => arguments.add(&v[row][..]),

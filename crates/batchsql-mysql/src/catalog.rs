@@ -6,6 +6,9 @@ use sqlx::{Executor, Row};
 
 use crate::quoted;
 
+/// No query of ours returns as many rows: keys of rows, or columns and indexes of a table.
+const MAX_ROWS_OF_A_QUERY: u64 = 10_000;
+
 /// Settings of the session that affect values.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -21,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) explicit_timestamps: bool,
     /// Whether the isolation level is READ UNCOMMITTED.
     pub(crate) reads_uncommitted: bool,
+    /// Whether the session leaves rows of a query out (`sql_select_limit`): then the other settings may be missing.
+    pub(crate) leaves_rows_out: bool,
     pub(crate) is_mariadb: bool,
 }
 
@@ -94,10 +99,13 @@ impl Session {
             "tx_isolation",
             "transaction_isolation",
             "version",
+            "sql_select_limit",
         ];
         let found = variables(connection, &names).await?;
         let value = |name: &str| found.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value.as_str());
         Ok(Self {
+            leaves_rows_out: found.len() < 2
+                || value("sql_select_limit").parse().is_ok_and(|limit: u64| limit < MAX_ROWS_OF_A_QUERY),
             reads_uncommitted: found.iter().any(|(_, value)| value == "READ-UNCOMMITTED"),
             sql_mode: value("sql_mode").to_owned(),
             time_zone: value("time_zone").to_owned(),

@@ -2,7 +2,7 @@
 //! not met.
 //! Must not know connections or statements.
 
-use batchsql_core::{Action, Column, Schema};
+use batchsql_core::{Action, Column, Schema, TableName};
 use batchsql_sql::mysql::OnDuplicate;
 use batchsql_sql::{TableProblems, missing_columns};
 
@@ -13,6 +13,9 @@ use crate::way::Way;
 /// Maximum length of a database, table or column name, in characters.
 const MAX_NAME: usize = 64;
 
+/// The last character that a name may have.
+const MAX_CHARACTER: char = '\u{FFFF}';
+
 /// Adds names for which the server's own error would not say what is wrong.
 pub(crate) fn check_names(schema: &Schema, problems: &mut TableProblems) {
     let table = schema.table();
@@ -21,11 +24,20 @@ pub(crate) fn check_names(schema: &Schema, problems: &mut TableProblems) {
     problems.extend(names.filter(|name| name.chars().count() > MAX_NAME).map(|long| {
         format!("the name {long:?} has more than the {MAX_NAME} characters that a name may have; shorten it")
     }));
+    let names = table.namespace().into_iter().chain([table.name()]).chain(columns());
+    problems.extend(names.filter(|name| name.chars().any(|c| c > MAX_CHARACTER)).map(|name| {
+        format!("the name {name:?} has a character that the server allows in no name, such as an emoji; rename it")
+    }));
     for (place, name) in columns().enumerate() {
         if let Some(same) = columns().take(place).find(|other| same_name(other, name)) {
             problems.add(format!("the server sees columns {same:?} and {name:?} as one; remove one from the schema"));
         }
     }
+}
+
+/// Whether the server can look for a table with this name.
+pub(crate) fn can_be_asked_for(name: &TableName) -> bool {
+    name.namespace().into_iter().chain([name.name()]).all(|name| name.chars().all(|c| c <= MAX_CHARACTER))
 }
 
 /// Explains a missing table whose name contains a dot.
@@ -59,6 +71,10 @@ pub(crate) fn check_case(schema: &Schema, table: &Table) -> Result<(), String> {
 }
 
 pub(crate) fn check_session(session: &Session, problems: &mut TableProblems) {
+    if session.leaves_rows_out {
+        problems.add("the session leaves rows of queries out (sql_select_limit), so stored rows would not be found; set sql_select_limit = 18446744073709551615 on the connections of the pool");
+        return;
+    }
     let has = |mode: &str| session.sql_mode.split(',').any(|set| set == mode);
     if !has("STRICT_ALL_TABLES") && !has("STRICT_TRANS_TABLES") {
         problems.add("the session is not strict, so the server would cut values off silently; add STRICT_ALL_TABLES to sql_mode on the connections of the pool");

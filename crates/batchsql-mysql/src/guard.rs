@@ -7,6 +7,7 @@ use batchsql_core::exhaustive::Value;
 use batchsql_core::{ColumnView, ValueRef};
 
 use crate::doubles::are_kept;
+use crate::members::Members;
 
 /// Years that a YEAR column accepts, besides 0.
 const YEARS: RangeInclusive<i64> = 1901..=2155;
@@ -31,7 +32,7 @@ pub(crate) enum Guard {
     /// that member. The declaration lists the members.
     Member(Box<str>),
     /// SET does the same for each of its members, which are separated by commas.
-    Members(Box<str>),
+    Members(Members),
     /// YEAR interprets numbers below 100 as two-digit years, and cuts off fractions.
     Year,
     /// BIT stores the 64 bits of a negative number.
@@ -92,7 +93,9 @@ impl Guard {
             Self::Chars(max) => text.ends_with(' ') && text.len() > *max && text.chars().count() > *max,
             Self::Octets(max) => text.ends_with(' ') && text.len() > *max,
             Self::Member(declared) => !is_member(declared, text),
-            Self::Members(declared) => !text.is_empty() && !text.split(',').all(|member| is_member(declared, member)),
+            Self::Members(members) => {
+                !text.is_empty() && !text.split(',').all(|member| is_member(members.declared(), member))
+            }
             Self::Year => {
                 text.len() != 4 || !text.parse().is_ok_and(|year: u16| year == 0 || YEARS.contains(&year.into()))
             }
@@ -195,7 +198,7 @@ mod tests {
             check(size(), ValueRef::Text(other), true);
         }
         check(size(), ValueRef::Null, false);
-        let set = || Guard::Members("set('a','b c','1')".into());
+        let set = || Guard::Members(Members::new("set('a','b c','1')"));
         for good in ["", "a", "b c,a", "1,a"] {
             check(set(), ValueRef::Text(good), false);
         }

@@ -4,18 +4,25 @@
 //! Two forms are equal only if the values are equal. The reverse does not hold (collations, padding): the insert
 //! itself detects such duplicates.
 
+use std::collections::HashMap;
+
 use batchsql_core::exhaustive::{Type, Value};
-use batchsql_core::{Column, ColumnType, RowView, Schema, ValueRef};
+use batchsql_core::{Column, ColumnType, RowView, Rows, Schema, ValueRef};
 use batchsql_sql::mysql::{quote, select_keys};
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use crate::bind::{push_calendar, push_uuid};
 use crate::catalog::{TableColumn, same_name};
+use crate::members::Members;
 use crate::statements::{Statement, Statements};
+use crate::types::bits;
 
 /// Keys per query: fewer than the number of values from which MariaDB turns a list into a join.
 pub(crate) const KEYS_PER_STATEMENT: usize = 500;
+
+/// The most digits of a DECIMAL.
+const MAX_DIGITS: usize = 65;
 
 /// The search for the keys of a batch.
 pub(crate) struct KeySearch {
@@ -25,6 +32,8 @@ pub(crate) struct KeySearch {
     shown: Vec<String>,
     /// The placeholder of each column of the schema, compared as its column is.
     values: Vec<String>,
+    /// Whether different values may be one key.
+    has_spellings: bool,
     statements: Statements,
 }
 
@@ -36,6 +45,10 @@ pub(crate) struct Part {
     /// Whether the server compares it as a number, so that 1.5 and 1.50 are equal.
     is_decimal: bool,
     is_uuid: bool,
+    /// Whether texts are numbers to the server.
+    is_bits: bool,
+    /// Of a SET.
+    members: Option<Members>,
 }
 
 impl Part {
@@ -48,6 +61,8 @@ impl Part {
             shown: shown(&quote(own.name()), own.column_type(), data_type),
             is_decimal: data_type == "decimal",
             is_uuid: own.column_type() == ColumnType::Uuid,
+            is_bits: data_type == "bit",
+            members: stored.filter(|_| data_type == "set").map(|stored| Members::new(&stored.full_type)),
         }
     }
 
@@ -67,7 +82,21 @@ impl Part {
             ValueRef::I32(v) if self.is_decimal => push_decimal(text, &v.to_string()),
             ValueRef::I64(v) if self.is_decimal => push_decimal(text, &v.to_string()),
             ValueRef::U64(v) if self.is_decimal => push_decimal(text, &v.to_string()),
+            ValueRef::Text(digits) if self.is_bits => text.extend_from_slice(bits(digits).to_string().as_bytes()),
+            ValueRef::Text(value) => match &self.members {
+                Some(members) => text.extend_from_slice(members.stored(value).as_bytes()),
+                None => text.extend_from_slice(value.as_bytes()),
+            },
             value => push_value(text, value),
+        }
+    }
+
+    /// Whether two different values may be written in the same form.
+    fn has_spellings(&self, ty: ColumnType) -> bool {
+        match ty {
+            ColumnType::Decimal => self.is_decimal,
+            ColumnType::Text => self.is_bits || self.members.is_some(),
+            _ => false,
         }
     }
 
@@ -95,7 +124,8 @@ impl KeySearch {
         let parts: Vec<Part> = key.iter().map(|i| Part::new(schema, *i, table)).collect();
         Some(Self {
             shown: parts.iter().map(|part| part.shown.clone()).collect(),
-            values: schema.columns().iter().map(|column| compared(column, "?", table)).collect(),
+            values: schema.columns().iter().map(|column| compared_key(column, "?", table)).collect(),
+            has_spellings: parts.iter().any(|part| part.has_spellings(schema.columns()[part.column].column_type())),
             parts,
             schema: schema.clone(),
             statements: Statements::default(),
@@ -125,6 +155,25 @@ impl KeySearch {
         key
     }
 
+    /// Splits the rows as [`Rows::waves`] does, with keys that are equal in the form of [`of_row`](Self::of_row): no two rows
+    /// of one part have one form.
+    pub(crate) fn waves(&self, rows: Rows<'_>) -> Vec<Vec<u32>> {
+        if !self.has_spellings {
+            return rows.waves();
+        }
+        let mut seen: HashMap<KeyBytes, usize> = HashMap::with_capacity(rows.len());
+        let mut waves: Vec<Vec<u32>> = Vec::new();
+        for (number, row) in (0_u32..).zip(rows.iter()) {
+            let times = seen.entry(self.of_row(row)).or_default();
+            if *times == waves.len() {
+                waves.push(Vec::new());
+            }
+            waves[*times].push(number);
+            *times += 1;
+        }
+        waves
+    }
+
     /// The key of a row in the table.
     pub(crate) fn of_found(&self, row: &MySqlRow) -> sqlx::Result<KeyBytes> {
         let mut key = KeyBytes::new();
@@ -149,6 +198,18 @@ pub(crate) fn compared(column: &Column, value: &str, table: &[TableColumn]) -> S
         (ColumnType::Time, _) => format!("CAST({value} AS TIME(6))"),
         (ColumnType::Timestamp | ColumnType::TimestampTz, _) => format!("CAST({value} AS DATETIME(6))"),
         _ => value.to_owned(),
+    }
+}
+
+/// As [`compared`], for a key. A number that is too large for its column is the largest one of the column after a cast to
+/// its type, and would be found there: so it is cast to the most digits that there are.
+pub(crate) fn compared_key(column: &Column, value: &str, table: &[TableColumn]) -> String {
+    let stored = table.iter().find(|found| same_name(&found.name, column.name()));
+    match stored {
+        Some(found) if found.data_type == "decimal" && column.column_type() == ColumnType::Decimal => {
+            format!("CAST({value} AS DECIMAL({MAX_DIGITS},{}))", found.scale.unwrap_or_default())
+        }
+        _ => compared(column, value, table),
     }
 }
 

@@ -152,6 +152,7 @@ mod link;
 mod listed;
 mod literals;
 mod locks;
+mod members;
 mod options;
 mod piece;
 mod plan;

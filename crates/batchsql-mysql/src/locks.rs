@@ -7,8 +7,9 @@ use batchsql_sql::TableProblems;
 use batchsql_sql::mysql::{in_order, quote};
 
 use crate::catalog::{Session, TableColumn, same_name};
-use crate::keys::{compared, shown};
+use crate::keys::{compared, compared_key, shown};
 use crate::listed::Listed;
+use crate::members::Members;
 use crate::statements::Statements;
 use crate::types::{Form, Storage};
 
@@ -42,13 +43,14 @@ impl Locks {
         let value = |(index, storage): (usize, &Storage)| {
             let value = storage.form.expression();
             // A key is compared with its column.
-            let is_key = schema.key_columns().contains(&index);
-            let is_computed = is_key
-                || schema.assignments().iter().any(|assignment| match &assignment.set {
-                    Set::Overwrite => false,
-                    Set::Raw(parts) => parts.contains(&SetPart::New(index)),
-                    _ => assignment.column == Some(index),
-                });
+            if schema.key_columns().contains(&index) {
+                return compared_key(&schema.columns()[index], value, table);
+            }
+            let is_computed = schema.assignments().iter().any(|assignment| match &assignment.set {
+                Set::Overwrite => false,
+                Set::Raw(parts) => parts.contains(&SetPart::New(index)),
+                _ => assignment.column == Some(index),
+            });
             if is_computed { compared(&schema.columns()[index], value, table) } else { value.to_owned() }
         };
         let values: Vec<String> = storage.iter().enumerate().map(value).collect();
@@ -61,10 +63,7 @@ impl Locks {
             writes: Statements::default(),
             single_writes: Statements::default(),
             inserts: Statements::default(),
-            has_text_key: schema
-                .key_columns()
-                .iter()
-                .any(|i| schema.columns()[*i].column_type() == ColumnType::Text || storage[*i].form == Form::UuidText),
+            has_text_key: schema.key_columns().iter().any(|i| is_text(schema, *i, storage[*i].form, table)),
             version: version.unwrap_or_else(|| "1".to_owned()),
             values,
         }
@@ -78,6 +77,17 @@ impl Locks {
     /// The expressions of submitted values in an update without insert.
     pub(crate) fn values(&self) -> Vec<&str> {
         self.values.iter().map(String::as_str).collect()
+    }
+}
+
+/// Whether the server compares the values of a column as texts.
+fn is_text(schema: &Schema, index: usize, form: Form, table: &[TableColumn]) -> bool {
+    let column = &schema.columns()[index];
+    let is_decimal = |found: &TableColumn| same_name(&found.name, column.name()) && found.data_type == "decimal";
+    match column.column_type() {
+        ColumnType::Text | ColumnType::Json => true,
+        ColumnType::Decimal => !table.iter().any(is_decimal),
+        _ => form == Form::UuidText,
     }
 }
 
@@ -100,6 +110,18 @@ pub(crate) fn check_rule(schema: &Schema, table: &[TableColumn], session: &Sessi
                 "its column {:?} is a FLOAT, which the server shows with fewer digits than it has; use DOUBLE or an \
                  integer as the version",
                 column.name()
+            ));
+        }
+    }
+    let reads_keys = schema.version_column().is_some()
+        || matches!(schema.action(), Action::Ignore | Action::UpdateOnly | Action::Delete);
+    for index in schema.key_columns().iter().filter(|_| reads_keys) {
+        let name = schema.columns()[*index].name();
+        let stored = table.iter().find(|found| same_name(&found.name, name) && found.data_type == "set");
+        if stored.is_some_and(|found| !Members::new(&found.full_type).are_known()) {
+            problems.add(format!(
+                "its key column {name:?} is a SET with a backslash or a control character in a member, which this rule cannot \
+                 compare; use a VARCHAR as the key"
             ));
         }
     }

@@ -16,8 +16,8 @@ use sqlx::mysql::MySqlConnection;
 use crate::bind::PACKET_HEADER;
 use crate::catalog::{Found, Session, Table};
 use crate::checks::{
-    check_case, check_dots, check_engine, check_key, check_kind, check_left_out, check_names, check_session, storages,
-    warn_of_further_indexes,
+    can_be_asked_for, check_case, check_dots, check_engine, check_key, check_kind, check_left_out, check_names,
+    check_session, storages, warn_of_further_indexes,
 };
 use crate::classify::{Failed, NO_TABLE};
 use crate::keys::KeySearch;
@@ -202,6 +202,11 @@ impl MySqlPlan {
         let mut problems = TableProblems::default();
         check_session(&session, &mut problems);
         let name = schema.table();
+        // The server cannot be asked for such a table, or would leave a part of the answer out.
+        if session.leaves_rows_out || !can_be_asked_for(name) {
+            check_names(schema, &mut problems);
+            return finish(schema, problems, None);
+        }
         let table = match Table::read(connection, name.namespace(), name.name()).await.map_err(Failed::asked)? {
             Found::Table(table) => table,
             Found::NoDatabase => {

@@ -9,6 +9,7 @@ use batchsql_core::exhaustive::Type;
 
 use crate::catalog::{Session, TableColumn};
 use crate::guard::Guard;
+use crate::members::Members;
 
 /// How the values of a column are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
         },
         Type::Text => match (data_type, text_guard(column)) {
             ("enum", _) => plain(Guard::Member(column.full_type.as_str().into())),
-            ("set", _) => plain(Guard::Members(column.full_type.as_str().into())),
+            ("set", _) => plain(Guard::Members(Members::new(&column.full_type))),
             ("year", _) => plain(Guard::Year),
             ("bit", _) => Ok(Storage { form: Form::Bits, guard: Guard::Bits(column.bits()) }),
             ("inet4" | "inet6" | "uuid", _) => plain(Guard::None),
@@ -192,6 +193,7 @@ mod tests {
             autocommit: true,
             max_allowed_packet: 1 << 20,
             explicit_timestamps: true,
+            leaves_rows_out: false,
             reads_uncommitted: false,
             is_mariadb: true,
         }

@@ -135,6 +135,10 @@ fn description(code: u16) -> &'static str {
         1449 => "the user who defined a trigger or a view does not exist; create the user, or recreate the trigger",
         1044 | 1045 | 1698 => "the server refused the user; check user, password and rights",
         1040 | 1203 | 1226 => "the server accepts no more connections; wait, or raise the limit",
+        1175 => {
+            "the session refuses updates that join rows (sql_safe_updates); set sql_safe_updates = 0 on the connections of \
+             the pool"
+        }
         1205 => "another transaction held a lock for too long",
         1213 => "the server rolled back the transaction because of a deadlock",
         1206 => "the server's lock table is full; write smaller batches",

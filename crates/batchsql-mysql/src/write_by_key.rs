@@ -97,7 +97,7 @@ pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Ro
 async fn together(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Result<Vec<u32>, Again>, Failed> {
     let keys = plan.keys.as_ref().expect("rows without comparable keys are written one by one");
     let mut ignored = Vec::new();
-    for wave in rows.waves() {
+    for wave in keys.waves(rows) {
         let shared = rows.gather(&wave);
         let rows = shared.rows();
         let mut stored = Vec::with_capacity(rows.len());

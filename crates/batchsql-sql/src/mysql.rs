@@ -145,7 +145,7 @@ pub fn update(schema: &Schema, values: &[&str], join: Join) -> String {
     let rows: Vec<String> = rows.map(|row| format!("SELECT {row}")).collect();
     let mut conditions: Vec<String> = Vec::new();
     for index in schema.key_columns() {
-        let new = if join == Join::One { "?".to_owned() } else { format!("{NEW}.c{index}") };
+        let new = if join == Join::One { values[*index].to_owned() } else { format!("{NEW}.c{index}") };
         conditions.push(format!("{OLD}.{}={new}", quote(schema.columns()[*index].name())));
     }
     format!(

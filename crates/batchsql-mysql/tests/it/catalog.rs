@@ -8,7 +8,7 @@ use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use batchsql_testserver::Warnings;
 
-use crate::support::{Database, pipeline, row, schema, submitted, write};
+use crate::support::{Database, pipeline, row, schema, submitted, write, written};
 
 async fn refusal(sink: &MySqlSink, builder: SchemaBuilder) -> SinkError {
     pipeline(sink).prepare(&builder.build().unwrap()).await.unwrap_err()
@@ -128,6 +128,8 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     check("SET sql_mode = ''", t(), "the session is not strict").await;
     check("SET autocommit = 0", t(), "not in autocommit").await;
     check("SET NAMES latin1", t(), "character set is latin1").await;
+    check("SET sql_select_limit = 1", t(), "set sql_select_limit = 18446744073709551615").await;
+    check("SET sql_mode = 'STRICT_ALL_TABLES', sql_select_limit = 9999", t(), "set sql_select_limit =").await;
     check("SET character_set_connection = latin1", t(), "character set is latin1").await;
     let empty = "SET sql_mode = CONCAT(@@sql_mode, ',EMPTY_STRING_IS_NULL')";
     check(empty, t(), "remove EMPTY_STRING_IS_NULL").await;
@@ -138,6 +140,13 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     check(elsewhere, builder("zoned", "at", ColumnType::TimestampTz), "set time_zone = '+00:00'").await;
     let stamps = "SET sql_mode = 'STRICT_ALL_TABLES', explicit_defaults_for_timestamp = 0";
     check(stamps, builder("stamped", "at", ColumnType::TimestampTz), "replace NULL by the current time").await;
+
+    // The server says so only when rows are written.
+    let safe = "SET sql_mode = 'STRICT_ALL_TABLES', sql_safe_updates = 1";
+    let sink = MySqlSink::new(foreign_pool(&db.dsn, safe).await);
+    let only = schema(Conflict::update_only(["id"]));
+    let told = written(&sink, [row(&only, 1, "a"), row(&only, 2, "b")], false).await.unwrap_err();
+    assert!(told.to_string().contains("set sql_safe_updates = 0"), "{told}");
 
     let pool = foreign_pool(&db.dsn, strict).await;
     let sink = MySqlSink::new(pool.clone());
@@ -250,6 +259,9 @@ async fn names_that_would_quietly_mean_something_else_are_refused() {
     check(Schema::builder("orders").column(&*long, ColumnType::I64), "more than the 64 characters").await;
     let dotted = format!("{}.orders", db.name);
     check(id(dotted.as_str().into()), "the dot is part of its name: for table \"orders\" of database").await;
+    check(id("😀".into()), "the name \"😀\" has a character that the server allows in no name").await;
+    check(id(batchsql_core::TableName::qualified("😀", "orders")), "allows in no name").await;
+    check(Schema::builder("orders").column("id😀", ColumnType::I64), "the name \"id😀\" has a character").await;
     check(id("orders".into()).column("ID", ColumnType::I64), "the server sees columns \"id\" and \"ID\" as one").await;
     pipeline(&db.sink)
         .prepare(&id(batchsql_core::TableName::qualified(&*db.name, "orders")).build().unwrap())

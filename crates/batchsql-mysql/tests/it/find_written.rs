@@ -49,6 +49,7 @@ async fn only_rows_that_are_stored_as_they_were_sent_are_found() {
         ("FLOAT", ColumnType::F32, 0.1_f32.into(), 1, vec![0.1_f32.into(), 0.100_000_01_f32.into()]),
         ("DOUBLE", ColumnType::F32, 0.1_f32.into(), 1, vec![0.1_f32.into(), 0.2_f32.into()]),
         ("VARCHAR(9)", ColumnType::Text, text("a"), 1, vec![text("a"), text("A"), text("á"), text("a "), text("")]),
+        ("SET('b','a')", ColumnType::Text, text("a,b"), 2, vec![text("a,b"), text("b,a"), text("a")]),
         ("LONGTEXT", ColumnType::Text, text("😀"), 1, vec![text("😀"), text("😁")]),
         ("VARBINARY(9)", ColumnType::Bytes, vec![1_u8].into(), 1, vec![vec![1_u8].into(), vec![1_u8, 0].into()]),
         ("BINARY(16)", ColumnType::Uuid, uuid(1), 1, vec![uuid(1), uuid(2)]),

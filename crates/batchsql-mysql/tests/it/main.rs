@@ -5,6 +5,7 @@ mod abandoned;
 mod catalog;
 mod conflicts;
 mod connect;
+mod equal_keys;
 mod errors;
 mod find_written;
 mod guilt;

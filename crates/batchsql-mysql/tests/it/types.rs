@@ -123,6 +123,15 @@ async fn floats_keep_every_bit() {
 }
 
 #[tokio::test]
+async fn a_zero_loses_its_sign_on_mariadb() {
+    let expected = if is_mariadb().await { "0" } else { "-0" };
+    for declared in ["FLOAT", "DOUBLE"] {
+        check(declared, ColumnType::F32, vec![Value::F32(-0.0)], &[expected]).await;
+    }
+    check("DOUBLE", ColumnType::F64, vec![Value::F64(-0.0)], &[expected]).await;
+}
+
+#[tokio::test]
 async fn decimals_keep_every_digit_or_are_refused() {
     let digits = |text: &str| Value::Decimal(text.parse().unwrap());
     let long = "-12345678901234567890123456789012345.123456789012345678901234567890";
