@@ -109,8 +109,14 @@ impl SinkError {
     /// refused with it have another try when others of their batch were written.
     #[must_use]
     pub fn of_foreign_key(self) -> Self {
-        let (class, code, message) = (self.0.class, self.0.code.clone(), self.0.message.clone());
-        Self(Arc::new(SinkErrorInner { class, code, message, source: None, is_foreign_key: true }))
+        let inner = Arc::try_unwrap(self.0).unwrap_or_else(|shared| SinkErrorInner {
+            class: shared.class,
+            code: shared.code.clone(),
+            message: shared.message.clone(),
+            source: None,
+            is_foreign_key: true,
+        });
+        Self(Arc::new(SinkErrorInner { is_foreign_key: true, ..inner }))
     }
 
     /// Whether it is [`of_foreign_key`](Self::of_foreign_key).

@@ -166,14 +166,8 @@ impl<S: Source> Feed<S> {
             Some(Ok(Claimed::Missing)) => self.not_claimed(NotClaimed::Missing).await,
             Some(Ok(_)) => self.not_claimed(NotClaimed::Other).await,
             Some(Err(error)) => {
-                // The error does not name the table.
-                let advice = match error.class() {
-                    ErrorClass::Schema => {
-                        " (the table batchsql_positions is another one: rename it, and it is made again)"
-                    }
-                    _ => "",
-                };
-                let text = format!("its position cannot be claimed: {error}{advice}; trying again");
+                // Some errors do not name the table.
+                let text = format!("its position in batchsql_positions cannot be claimed: {error}; trying again");
                 self.at.refused(Refusal::Wait(text)).await;
             }
         }

@@ -261,7 +261,9 @@ impl PostgresOptions {
             connection.execute("BEGIN").await?;
             connection.execute("ROLLBACK").await
         };
-        match tried.await {
+        // A pooler may have no session for it for as long as it likes.
+        let Ok(tried) = tokio::time::timeout(self.connect_timeout, tried).await else { return Ok(()) };
+        match tried {
             Err(sqlx::Error::Database(error)) if error.message().contains("statement pooling mode") => {
                 let what = "the pooler allows no transactions; set pool_mode = transaction or session (code 08P01)";
                 Err(self.problem(what))

@@ -186,7 +186,8 @@ Lines and messages of a stream (`letters.ndjson.foreign`) are published again to
 its `fields` or columns were corrected: a worker that runs writes them. What still is no row is in the file `.foreign` again. A replay
 that was killed is run again within the `duplicate_window` of the stream (2 minutes), or its last messages are stored twice.
 
-Exit codes: 0 nothing is left, 1 some are left, 2 the command line, the configuration or the file is wrong, 3 something cannot be reached.")]
+Exit codes: 0 nothing is left, 1 some are left, 2 the command line, the configuration or the file is wrong, 3 something cannot be reached,
+another process replays the file, or the mark is not of it.")]
     Replay {
         /// The file
         file: PathBuf,

@@ -17,9 +17,6 @@ use crate::failed_log::{FailedLog, Kept};
 /// How long [`Intake::leave`] waits for the disk that has the dead letters or the log.
 const STORING: Duration = Duration::from_secs(15);
 
-/// The file of rejected rows in the folder of `[durable]`, unless another one is configured.
-const DURABLE_LETTERS: &str = "dead-letters.ndjson";
-
 /// The pipeline of the program. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) enum Intake {
@@ -81,7 +78,7 @@ impl Intake {
         if let (Some(http), WhenFull::Wait) = (&settings.http, config.when_full) {
             config = config.when_full(WhenFull::WaitAtMost(http.limits.capacity_time.max(Duration::from_millis(1))));
         }
-        let letters = settings.dead_letters.clone().unwrap_or_else(|| durable.folder.join(DURABLE_LETTERS));
+        let letters = settings.dead_letters_file().expect("a durable intake has one");
         let failed = Arc::new(FailedLog::new(Some(&letters)));
         let log = Arc::clone(&failed);
         let builder = BatchSql::builder(sink).config(config).metrics_reporter(metrics.reporter(name));

@@ -198,6 +198,7 @@ impl<S: Sink> Executor<S> {
                         return Some(Pause::Park(ParkReason::Search, error));
                     }
                     let error = error.not_looked_at_alone();
+                    job.reject_waiting();
                     for undecided in job.search().take_rest() {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }

@@ -219,6 +219,7 @@ impl Job {
         *attempts_of_all = 0;
         self.progress.search = None;
         self.progress.round = None;
+        self.progress.references = References::default();
     }
 
     /// What is left of the round that was begun.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::{ErrorClass, SinkError};
 use crate::model::batch::SharedRows;
 use crate::model::conflict::Action;
-use crate::model::keys::{self, Coalescing};
+use crate::model::keys::Coalescing;
 use crate::model::value::Value;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeKind};
 use crate::write::job::{End, Job};
@@ -87,14 +87,10 @@ impl Job {
 
     /// A range of the round was refused by a foreign key. True if it waits, for rows of the batch to which it may refer.
     pub(crate) fn wait_for_others(&mut self, range: Range<usize>, error: &SinkError) -> bool {
-        let rows = self.rows();
-        let all = rows.len();
-        // No row comes after a later one with its key.
-        let later: Vec<bool> = (0..all).map(|row| row >= range.end).collect();
-        if keys::has_later(rows, &later)[range.clone()].contains(&true) {
-            return false;
-        }
-        if self.progress.references.refused(range.len(), all) == Refused::AsEver {
+        let all = self.rows().len();
+        // Rows with a key keep their order. Past the budget the table may be at fault.
+        let may_wait = self.batch.schema().key_columns().is_empty() && !self.progress.is_past_budget;
+        if !may_wait || self.progress.references.refused(range.len(), all) == Refused::AsEver {
             return false;
         }
         if range.len() == 1 {
@@ -104,6 +100,14 @@ impl Job {
             self.postpone(range);
         }
         true
+    }
+
+    /// The search for bad rows ends: rows that wait alone are rejected as they were refused.
+    pub(crate) fn reject_waiting(&mut self) {
+        for (row, error) in self.progress.references.take_alone() {
+            self.commits.reject();
+            self.fail_alone_of_batch(row, FailureKind::Rejected, &error);
+        }
     }
 
     /// The round has ended: rows that waited alone are tried again, or rejected if none was committed or rejected meanwhile.

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! If nothing was committed or rejected in such a round, parts are halved from then on, and only rows that were refused alone wait. They are
-//! rejected when a round has ended in which nothing else was committed or rejected.
+//! rejected when a round has ended in which nothing else was committed or rejected. So two rows in different parts that refer to each other
+//! are rejected if their batch cannot be written whole.
 
 use crate::error::SinkError;
 
@@ -58,6 +59,11 @@ impl References {
     /// A row waits that was refused alone.
     pub(crate) fn wait(&mut self, row: usize, error: SinkError) {
         self.alone.push((row, error));
+    }
+
+    /// The rows that were refused alone wait no longer.
+    pub(crate) fn take_alone(&mut self) -> Vec<(usize, SinkError)> {
+        std::mem::take(&mut self.alone)
     }
 
     /// Rows were committed, or a row was rejected.

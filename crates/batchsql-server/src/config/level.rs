@@ -26,7 +26,9 @@ pub(super) fn check(level: &str) -> Result<(), String> {
         let names = ["off", "error", "warn", "info", "debug", "trace"];
         names.iter().any(|name| name.eq_ignore_ascii_case(word)) || matches!(word, "0" | "1" | "2" | "3" | "4" | "5")
     };
-    let words = level.split(',').filter(|word| !word.is_empty() && !word.contains(['=', '[', '{']));
+    // Fields of a span have commas between them.
+    let words = level.split(',').map(str::trim).filter(|_| !level.contains('{'));
+    let words = words.filter(|word| !word.is_empty() && !word.contains(['=', '[']));
     match words.clone().find(|word| !is_level(word)) {
         Some(word) => Err(format!(
             "`{word}` is no level of the log; the levels are {LEVELS}, and a part of the program has its own as `{word}=debug`"
@@ -41,7 +43,17 @@ mod tests {
 
     #[test]
     fn words_that_stand_alone_are_levels() {
-        for level in ["info", "WARN", "off", "warn,batchsql=debug", "", "batchsql[span]=trace", "3"] {
+        for level in [
+            "info",
+            "WARN",
+            "off",
+            "warn,batchsql=debug",
+            "",
+            "batchsql[span]=trace",
+            "3",
+            "sqlx=warn, info",
+            "a[s{x,y,z}]=debug",
+        ] {
             assert_eq!(check(level), Ok(()), "{level}");
         }
         for (level, part) in [

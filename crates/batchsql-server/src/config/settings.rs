@@ -34,6 +34,12 @@ impl Settings {
         self.tables.iter().find(|table| *table.name.get_ref() == name)
     }
 
+    /// The file of rows that were not written: the configured one, or that in the folder of `[durable]`.
+    pub(crate) fn dead_letters_file(&self) -> Option<PathBuf> {
+        let of_durable = || self.durable.as_ref().map(|durable| durable.folder.join("dead-letters.ndjson"));
+        self.dead_letters.clone().or_else(of_durable)
+    }
+
     /// The names of the tables, for messages.
     pub(crate) fn table_names(&self) -> Vec<&str> {
         self.tables.iter().map(|table| table.name.get_ref().as_str()).collect()

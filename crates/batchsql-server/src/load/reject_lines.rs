@@ -13,8 +13,9 @@ const PART: usize = 1 << 18;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) begin: u64,
-    /// Behind its line feed.
+    /// Behind its line feed, if it has one.
     pub(super) end: u64,
+    pub(super) has_feed: bool,
     pub(super) kind: Kind,
 }
 
@@ -47,12 +48,14 @@ pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) ->
         from.consume(length);
         end += length as u64;
         if at.is_some() || (is_end && end > begin) {
+            // The line feed alone may be missing, after the file was edited.
+            let is_whole = at.is_some() || tail.ends_with(b"}");
             let kind = match record(&head) {
-                Some(record) if at.is_some() && tail == ending => Kind::Own(record),
-                _ if at.is_none() && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
+                Some(record) if is_whole && tail == ending => Kind::Own(record),
+                _ if !is_whole && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
                 _ => Kind::Other,
             };
-            each(Line { begin, end, kind })?;
+            each(Line { begin, end, has_feed: at.is_some(), kind })?;
             begin = end;
             head.clear();
             tail.clear();
@@ -97,12 +100,23 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let kinds = [Kind::Other, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Torn];
+        let kinds = [Kind::Other, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Own(9)];
         let expected = text.iter().zip(kinds).map(|(line, kind)| {
             let end = begin + line.len() as u64;
-            Line { begin: std::mem::replace(&mut begin, end), end, kind }
+            Line { begin: std::mem::replace(&mut begin, end), end, has_feed: line.ends_with('\n'), kind }
         });
         assert_eq!(found, expected.collect::<Vec<_>>());
+        let last = |text: &str| {
+            let mut last = None;
+            each(text.as_bytes(), ending, |line| {
+                last = Some(line.kind);
+                Ok(())
+            })
+            .unwrap();
+            last
+        };
+        assert_eq!(last(&own(9)[..60]), Some(Kind::Torn));
+        assert_eq!(last(r#"{"line":1,"record":3,"text":"of a person"}"#), Some(Kind::Other));
         each(&b""[..], ending, |line| panic!("{line:?}")).unwrap();
     }
 }

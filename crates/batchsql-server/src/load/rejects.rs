@@ -206,7 +206,7 @@ fn share(file: &File) -> io::Result<()> {
 /// Makes spaces of a line.
 fn blank(file: &mut File, line: &Line) -> io::Result<()> {
     file.seek(SeekFrom::Start(line.begin))?;
-    file.write_all(&vec![b' '; (line.end - line.begin - 1) as usize])
+    file.write_all(&vec![b' '; (line.end - line.begin - u64::from(line.has_feed)) as usize])
 }
 
 /// Removes what is behind this length. Without content there is no file.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batchsql::DynSink;
@@ -45,6 +46,8 @@ pub(crate) struct Sources {
     /// Becomes the time in which workers have to end.
     ending: watch::Sender<Option<Duration>>,
     states: Vec<(String, watch::Receiver<State>)>,
+    /// Lines of standard input were no rows.
+    has_refused: Arc<AtomicBool>,
     exit: Exit,
 }
 
@@ -53,14 +56,16 @@ impl Sources {
     /// always come.
     pub(crate) fn start(supply: &Supply<'_>) -> Self {
         let (readers, workers, states) = (JoinSet::new(), JoinSet::new(), Vec::new());
-        let mut sources = Self { readers, workers, ending: watch::Sender::new(None), states, exit: Exit::Done };
+        let (ending, has_refused) = (watch::Sender::new(None), Arc::default());
+        let mut sources = Self { readers, workers, ending, states, has_refused, exit: Exit::Done };
         for source in &supply.settings.sources {
             let id = source.id.clone();
             match (&source.kind, supply.intake) {
                 (SourceKind::JetStream(stream), _) => sources.work(supply, id, stream),
                 (SourceKind::Stdin { table }, Some(intake)) => {
                     let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[table]));
-                    sources.readers.spawn(async move { Ok(stdin::run(&id, &intake, &target).await) });
+                    let has_refused = Arc::clone(&sources.has_refused);
+                    sources.readers.spawn(async move { Ok(stdin::run(&id, &intake, &target, &has_refused).await) });
                 }
                 (SourceKind::Files(files), Some(intake)) => {
                     let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[&files.table]));
@@ -157,6 +162,9 @@ impl Sources {
             if !matches!(&ended, Err(error) if error.is_cancelled()) {
                 self.note(ended);
             }
+        }
+        if self.has_refused.load(Ordering::Relaxed) && self.exit == Exit::Done {
+            self.exit = Exit::Failed;
         }
     }
 

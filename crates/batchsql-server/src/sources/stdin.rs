@@ -2,6 +2,7 @@
 //! Must not know tables or the database.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use batchsql::DynRow;
@@ -22,7 +23,10 @@ const CAPACITY_TIME: Duration = Duration::from_secs(60);
 
 /// Reads until the end. A line that is no row is logged and left out. It has failed when there was such a line, or when input is left
 /// that is not read: who has sent it gets no other answer.
-pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
+///
+/// # Cancel safety
+/// If it is dropped, rows that were read are lost; `has_refused` says whether there was such a line.
+pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused: &AtomicBool) -> Exit {
     let mut input = tokio::io::stdin();
     let mut items = Items::new(Form::Lines, LONGEST_LINE);
     let (mut part, mut accepted, mut refused) = (vec![0; PART], 0_u64, 0_u64);
@@ -54,9 +58,11 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target) -> Exit {
             }
         };
         let count = rows.rows.len() as u64;
+        has_refused.fetch_or(refused > 0, Ordering::Relaxed);
         let Some(not_accepted) = rows.submit(intake).await else { return Exit::Done };
         accepted += count - not_accepted;
         refused += not_accepted;
+        has_refused.fetch_or(refused > 0, Ordering::Relaxed);
         if let Some(exit) = over {
             tracing::info!(source = id, accepted, refused, "standard input has ended");
             return if refused > 0 { Exit::Failed } else { exit };

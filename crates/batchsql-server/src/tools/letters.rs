@@ -114,8 +114,8 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
     let settings = read::read(config)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
-    if let Some(file) = &settings.dead_letters {
-        in_use::refuse(path, file)?;
+    if let Some(file) = settings.dead_letters_file() {
+        in_use::refuse(path, &file)?;
     }
     let database = settings.database().map_err(Failure::mistake)?;
     let sink = database::open(database, &settings.tables).await?;
