@@ -23,6 +23,7 @@ mod order;
 mod parking;
 mod readiness;
 mod receipts;
+mod references;
 mod repeated;
 mod replay;
 mod reporters;

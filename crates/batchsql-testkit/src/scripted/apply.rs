@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use batchsql_core::{Attempt, DynRow, ErrorClass, Row, Rows, SinkError, Written};
+use batchsql_core::{Attempt, DynRow, ErrorClass, Row, Rows, SinkError, ValueRef, Written};
 
 use super::sink::ScriptedSink;
 use super::step::scripted;
@@ -64,6 +64,14 @@ impl ScriptedSink {
         }
         if !bad.is_empty() && (attempt.is_atomic() || rejected.is_none() && !state.reports_rows) {
             return Err(refusal());
+        }
+        if let Some(reference) = &state.reference {
+            let has = |row: &DynRow, id: i64| matches!(row.get("id"), Some(ValueRef::I64(own)) if own == id);
+            let is_there = |id| owned.iter().chain(state.batches.iter().flatten()).any(|row| has(row, id));
+            if !owned.iter().filter_map(reference).all(is_there) {
+                let text = "a row refers to a row that is not there";
+                return Err(SinkError::with_code(ErrorClass::Row, "reference", text).of_foreign_key());
+            }
         }
         if let Some(step) = attempt.step() {
             if !step.commits {

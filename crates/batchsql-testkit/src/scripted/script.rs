@@ -51,6 +51,12 @@ impl ScriptedSink {
         self.lock().poison = Some((class, Box::new(is_bad)));
     }
 
+    /// Refuses every write with a row that refers to an `id` which is neither in the write nor applied, as a foreign key of the table to
+    /// itself does.
+    pub fn refer_to(&self, reference: impl Fn(&DynRow) -> Option<i64> + Send + Sync + 'static) {
+        self.lock().reference = Some(Box::new(reference));
+    }
+
     /// From now on poisoned rows are refused one by one and the others are applied, as on SQLite, unless
     /// the batch is to be atomic.
     pub fn report_rows(&self) {

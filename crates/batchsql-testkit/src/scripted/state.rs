@@ -13,6 +13,7 @@ use super::step::Step;
 use crate::model::Model;
 
 type Poison = Box<dyn Fn(&DynRow) -> bool + Send + Sync>;
+type Reference = Box<dyn Fn(&DynRow) -> Option<i64> + Send + Sync>;
 type Identity = Box<dyn Fn(&DynRow) -> String + Send + Sync>;
 type Returns = Box<dyn Fn(&DynRow, &str) -> Value + Send + Sync>;
 
@@ -29,6 +30,7 @@ pub(super) struct State {
     pub(super) acquire_script: VecDeque<Step>,
     pub(super) prepare_script: VecDeque<Step>,
     pub(super) poison: Option<(ErrorClass, Poison)>,
+    pub(super) reference: Option<Reference>,
     pub(super) reports_rows: bool,
     pub(super) identity: Option<Identity>,
     pub(super) returns: Option<Returns>,

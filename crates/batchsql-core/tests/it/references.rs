@@ -1,0 +1,101 @@
+//! Rows that refer to other rows of their table: a foreign key refuses a write without the row that they refer to.
+
+use std::time::Duration;
+
+use batchsql_core::{ErrorClass, OutcomeKind};
+
+use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts};
+
+/// Each row refers to the next one, so they can be written only together.
+#[tokio::test(start_paused = true)]
+async fn a_bad_row_takes_no_row_along_that_refers_to_the_next_one() {
+    for class in [ErrorClass::Row, ErrorClass::Schema] {
+        let (db, sink) = pipeline(config().flush_size(60));
+        sink.poison_as(class, |row| [17, 44].contains(&id(row)));
+        // 5 refers to a row that does not exist, and 4 and 45 to bad ones.
+        sink.refer_to(|row| match id(row) {
+            5 => Some(999),
+            3 | 16 | 43 | 59 => None,
+            4 => Some(17),
+            45 => Some(44),
+            own => Some(own + 1),
+        });
+        let receipts = receipts(&db, &plain(), 0..60).await;
+        db.flush().await.unwrap();
+        let mut refused = Vec::new();
+        for (id, receipt) in (0..).zip(receipts) {
+            let outcome = receipt.await;
+            if let Some(failed) = outcome.failure() {
+                refused.push((id, failed.code().unwrap().to_owned()));
+            }
+        }
+        let refused: Vec<_> = refused.iter().map(|(id, code)| (*id, code.as_str())).collect();
+        let [reference, poison] = ["reference", "poison"];
+        assert_eq!(refused, [(4, reference), (5, reference), (17, poison), (44, poison), (45, reference)], "{class}");
+        assert_eq!(sink.tables().rows("t").len(), 55);
+    }
+}
+
+/// Whatever refers to what, which rows are bad, and whether the table is broken for a while: each row ends once, as it is told.
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_others_end_once() {
+    for seed in 0..400 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let flush_size = [2, 3, 20, 60][random.usize(..4)];
+        let (db, sink) = pipeline(config().flush_size(flush_size).max_concurrency(1));
+        let references: Vec<Option<i64>> = (0..60)
+            .map(|_| match random.u8(..10) {
+                0..5 => None,
+                5..9 => Some(random.i64(..60)),
+                _ => Some(999),
+            })
+            .collect();
+        let bad: Vec<bool> = (0..60).map(|_| random.u8(..12) == 0).collect();
+        let class = [ErrorClass::Row, ErrorClass::Schema, ErrorClass::Permission][random.usize(..3)];
+        let (is_bad, refers) = (bad.clone(), references.clone());
+        sink.poison_as(class, move |row| is_bad[usize::try_from(id(row)).unwrap()]);
+        sink.refer_to(move |row| refers[usize::try_from(id(row)).unwrap()]);
+        let is_broken = random.bool();
+        if is_broken {
+            sink.break_writes("t", ErrorClass::Schema);
+        }
+        let receipts = receipts(&db, &plain(), 0..60).await;
+        tokio::time::sleep(Duration::from_secs(random.u64(..20))).await;
+        sink.mend_table("t");
+        let report = db.close(HOUR).await;
+        assert_eq!(report.balance.in_flight(), 0, "seed {seed}");
+        let applied = ids(&sink.applied());
+        for (id, receipt) in (0..).zip(receipts) {
+            let kind = receipt.await.kind();
+            let times = applied.iter().filter(|applied| **applied == id).count();
+            assert_eq!(times, usize::from(kind == OutcomeKind::Written), "seed {seed}, row {id}: {kind:?}");
+            let index = usize::try_from(id).unwrap();
+            if !is_broken && references[index].is_none() && !bad[index] {
+                assert_eq!(kind, OutcomeKind::Written, "seed {seed}, row {id}");
+            }
+        }
+    }
+}
+
+/// A batch whose rows do not show whether the table is broken takes over the next ones, and its rows begin anew.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_waits_is_written_once_when_batches_merge() {
+    let (db, sink) = pipeline(config().flush_size(2).max_concurrency(1));
+    // Row 0 alone is refused by a foreign key, and every other one by an error about the table.
+    sink.poison_as(ErrorClass::Schema, |row| id(row) != 0);
+    sink.refer_to(|row| (id(row) == 0).then_some(999));
+    let mut all = Vec::new();
+    for number in 0..10 {
+        all.extend(receipts(&db, &plain(), 2 * number..2 * number + 2).await);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    sink.poison(|_| false);
+    sink.refer_to(|_| None);
+    db.close(HOUR).await;
+    for receipt in all {
+        assert!(receipt.await.is_written());
+    }
+    let mut applied = ids(&sink.applied());
+    applied.sort_unstable();
+    assert_eq!(applied, (0..20).collect::<Vec<_>>());
+}
