@@ -45,6 +45,22 @@ fn error_packet(code: u16, state: &str) -> Vec<u8> {
     packet
 }
 
+/// Whether further results follow on these packets, of which each is the result of a statement without rows: the server has not executed
+/// all statements of a request.
+fn expects_more(mut packets: &[u8]) -> bool {
+    const MORE_RESULTS: u8 = 8;
+    loop {
+        let Some(length) = packets.first_chunk::<3>() else { return true };
+        let length = 4 + usize::from(length[0]) + (usize::from(length[1]) << 8);
+        let Some(packet) = packets.get(..length) else { return true };
+        packets = &packets[length..];
+        if packets.is_empty() {
+            // Two numbers of one byte are between the kind and the status.
+            return packet[4] == 0 && packet.get(7).is_some_and(|status| status & MORE_RESULTS != 0);
+        }
+    }
+}
+
 /// A proxy before the server that can cut connections. Without TLS, so that it can read the bytes.
 struct Proxy {
     port: u16,
@@ -84,7 +100,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
     // Bytes of the request's packet that are still to come: commands are only searched at the start of a
     // packet.
     let mut rest = 0_usize;
-    let (mut loses_reply, mut answer) = (false, None);
+    let (mut loses_reply, mut is_commit, mut answer, mut answers) = (false, false, None, Vec::new());
     loop {
         tokio::select! {
             read = client.read(&mut request) => {
@@ -118,6 +134,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                         continue;
                     }
                     loses_reply = true;
+                    is_commit = is(Cut::Committed) || is(Cut::CommittedAndKilled);
                     answer = is(Cut::ExecutedBehindProxy).then(|| error_packet(2013, "HY000"));
                     if is(Cut::ExecutedAtVitess) {
                         answer = Some(error_packet(1105, "HY000"));
@@ -130,6 +147,12 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
             }
             read = server.read(&mut reply) => {
                 let Ok(len @ 1..) = read else { return };
+                if is_commit {
+                    answers.extend_from_slice(&reply[..len]);
+                    if expects_more(&answers) {
+                        continue;
+                    }
+                }
                 if let Some(answer) = answer.take() {
                     let _ = client.write_all(&answer).await;
                 }
