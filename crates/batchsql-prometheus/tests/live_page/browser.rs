@@ -120,11 +120,12 @@ impl Browser {
         self.run(script, &[selector.into()]).await == Value::Bool(true)
     }
 
-    /// Waits until an expression is true; panics with its last value after the limit.
+    /// Waits until an expression is true; panics with its last value or error after the limit. An element may not be there yet.
     pub(crate) async fn wait(&self, expression: &str) {
         let begin = Instant::now();
+        let script = format!("try {{ return ({expression}); }} catch (error) {{ return String(error); }}");
         loop {
-            let value = self.eval(expression).await;
+            let value = self.run(&script, &[]).await;
             if value == Value::Bool(true) {
                 return;
             }
