@@ -52,7 +52,7 @@ mod tests {
             "batchsql[span]=trace",
             "3",
             "sqlx=warn, info",
-            "a[s{x,y,z}]=debug",
+            "batchsql[span{field}]=trace, warn",
         ] {
             assert_eq!(check(level), Ok(()), "{level}");
         }
