@@ -203,6 +203,7 @@ impl<S: Sink> Executor<S> {
                         job.failed(undecided, FailureKind::Rejected, Some(&error));
                     }
                 }
+                Next::AllRefused if job.begin_with_waiting() => {}
                 Next::AllRefused => {
                     let error = job.progress.refusal.clone().expect("the rows were refused");
                     if self.parks && job.wait_in_doubt() {

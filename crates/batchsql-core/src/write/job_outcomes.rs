@@ -102,6 +102,17 @@ impl Job {
         true
     }
 
+    /// The rows that are left without those that wait do not show whether the table is at fault: a round begins with both. False if no
+    /// part waits.
+    pub(crate) fn begin_with_waiting(&mut self) -> bool {
+        if !self.progress.references.end_parts() {
+            return false;
+        }
+        let left: Vec<Range<usize>> = self.search().take_rest().collect();
+        left.into_iter().for_each(|range| self.postpone(range));
+        self.begin_next_round()
+    }
+
     /// The search for bad rows ends: rows that wait alone are rejected as they were refused.
     pub(crate) fn reject_waiting(&mut self) {
         for (row, error) in self.progress.references.take_alone() {
@@ -112,6 +123,10 @@ impl Job {
 
     /// The round has ended: rows that waited alone are tried again, or rejected if none was committed or rejected meanwhile.
     pub(super) fn end_waiting_for_others(&mut self) {
+        if let Some(doubt) = self.progress.doubt.as_mut().filter(|_| self.progress.references.has_waiting()) {
+            // The rows that decided were others.
+            (doubt.has_waited, doubt.is_last_try) = (false, false);
+        }
         match self.progress.references.end_round() {
             Waited::TriedAgain(rows) => rows.into_iter().for_each(|(row, _)| self.round().give_turn(row)),
             Waited::Rejected(rows) => {

@@ -12,7 +12,7 @@
 //! round 2      0..3 is committed
 //! ```
 //!
-//! If nothing was committed or rejected in such a round, parts are halved from then on, and only rows that were refused alone wait. They are
+//! If nothing was committed or rejected in such a round, parts are halved in the next one, and only rows that were refused alone wait. They are
 //! rejected when a round has ended in which nothing else was committed or rejected. So two rows in different parts that refer to each other
 //! are rejected if their batch cannot be written whole.
 
@@ -71,10 +71,22 @@ impl References {
         self.has_progress = true;
     }
 
+    /// Parts wait no longer, until a round has brought progress. Whether any did.
+    pub(crate) fn end_parts(&mut self) -> bool {
+        let had = std::mem::take(&mut self.has_parts);
+        self.halves_parts |= had;
+        had
+    }
+
+    /// Whether rows wait for the next round.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.has_parts || !self.alone.is_empty()
+    }
+
     /// The round has ended.
     pub(crate) fn end_round(&mut self) -> Waited {
         let Self { alone, has_parts, has_progress, halves_parts } = std::mem::take(self);
-        self.halves_parts = halves_parts || (has_parts && !has_progress);
+        self.halves_parts = !has_progress && (halves_parts || has_parts);
         if has_progress || has_parts { Waited::TriedAgain(alone) } else { Waited::Rejected(alone) }
     }
 }
