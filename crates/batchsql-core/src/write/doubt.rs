@@ -37,6 +37,11 @@ impl Doubt {
         Self { credited_for: begun, credit: 0, is_open: true, has_waited, probes: 0, is_last_try }
     }
 
+    /// Other rows are tried from now on: what was decided without them does not count.
+    pub(crate) fn begins_anew(&mut self) {
+        (self.has_waited, self.is_last_try) = (false, false);
+    }
+
     /// Whether the rows are at fault if they are refused; `committed` was the last commit before they were sent.
     pub(crate) fn is_proven(&mut self, committed: u64) -> bool {
         if committed > self.credited_for {

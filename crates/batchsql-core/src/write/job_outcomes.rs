@@ -110,31 +110,44 @@ impl Job {
         }
         let left: Vec<Range<usize>> = self.search().take_rest().collect();
         left.into_iter().for_each(|range| self.postpone(range));
+        // They may refer to rows of the parts, which were not tried since.
+        let alone = self.progress.references.take_alone();
+        self.try_again(alone);
+        if let Some(doubt) = &mut self.progress.doubt {
+            doubt.begins_anew();
+        }
         self.begin_next_round()
     }
 
     /// The search for bad rows ends: rows that wait alone are rejected as they were refused.
     pub(crate) fn reject_waiting(&mut self) {
-        for (row, error) in self.progress.references.take_alone() {
+        let alone = self.progress.references.take_alone();
+        self.reject_alone(alone);
+    }
+
+    fn reject_alone(&mut self, rows: Vec<(usize, SinkError)>) {
+        for (row, error) in rows {
             self.commits.reject();
             self.fail_alone_of_batch(row, FailureKind::Rejected, &error);
         }
     }
 
+    fn try_again(&mut self, rows: Vec<(usize, SinkError)>) {
+        rows.into_iter().for_each(|(row, _)| self.round().give_turn(row));
+    }
+
     /// The round has ended: rows that waited alone are tried again, or rejected if none was committed or rejected meanwhile.
     pub(super) fn end_waiting_for_others(&mut self) {
         if let Some(doubt) = self.progress.doubt.as_mut().filter(|_| self.progress.references.has_waiting()) {
-            // The rows that decided were others.
-            (doubt.has_waited, doubt.is_last_try) = (false, false);
+            doubt.begins_anew();
         }
         match self.progress.references.end_round() {
-            Waited::TriedAgain(rows) => rows.into_iter().for_each(|(row, _)| self.round().give_turn(row)),
+            Waited::TriedAgain(rows) => self.try_again(rows),
             Waited::Rejected(rows) => {
-                for (row, error) in rows {
+                if let Some((_, error)) = rows.last() {
                     self.progress.refusal = Some(error.clone());
-                    self.commits.reject();
-                    self.fail_alone_of_batch(row, FailureKind::Rejected, &error);
                 }
+                self.reject_alone(rows);
             }
         }
     }
