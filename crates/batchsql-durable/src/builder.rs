@@ -144,6 +144,7 @@ impl<S: Sink> DurableBuilder<S> {
             source: options.exactly_once,
             gather,
             in_flight: Arc::default(),
+            space_log: Default::default(),
             entries: Default::default(),
             recovered,
             when_full,
