@@ -27,6 +27,10 @@ pub enum Ordering {
     PerKey,
     /// All rows of the table keep their order: one batch at a time. A row that carries other columns than the row
     /// before it starts a new batch.
+    ///
+    /// If a row is refused with an error that the table may have caused, and the next one is accepted, the first one is
+    /// rejected, although the table may have been repaired in between. Durable pipelines and feeds try it again, so it may be written behind
+    /// the other, unless its rule overwrites without [`only_if_newer`](crate::Conflict::only_if_newer): then it is rejected there too.
     PerTable,
     /// No order.
     None,
@@ -159,6 +163,6 @@ pub enum KeptBy {
     #[default]
     Pipeline,
     /// A source, as a log or a stream, which has them still when the pipeline ends. So no row is rejected because of its table,
-    /// also not by a close.
+    /// also not by a close. One case is left, see [`Ordering::PerTable`].
     Source,
 }

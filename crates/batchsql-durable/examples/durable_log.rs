@@ -8,7 +8,8 @@
 //!
 //! `export` prints the rows that wait, with `--all` also those that have ended and are kept, **with their values**. Stop the
 //! program that uses the folder first, or add `--in-use`.
-//! The exit code is 0 if the log is whole, 1 if something is damaged, missing or unreadable, and 2 if it cannot be read at all.
+//! The exit code is 0 if the log is whole, 1 if something is damaged, unreadable or missing, or may be missing, and 2 if it cannot be
+//! read at all.
 
 use std::env;
 use std::error::Error;
@@ -17,7 +18,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use batchsql_durable::tools::{Export, IntakeFolder, Recovery};
+use batchsql_durable::tools::{Export, IntakeFolder, Recovery, UnfinishedSegment};
 
 const USAGE: &str = "usage: durable_log inspect|verify|export FOLDER [--in-use] [--all]
 
@@ -129,10 +130,14 @@ fn report_export(export: Export) -> (Recovery, bool) {
     (export.recovery, export.unreadable.is_empty())
 }
 
-/// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing.
+/// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing, for certain.
 fn report(recovery: &Recovery) -> bool {
     for damage in &recovery.damages {
         eprintln!("damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
+    }
+    for UnfinishedSegment { file, length, .. } in &recovery.unfinished_segments {
+        let start = if *length == 0 { "removes it" } else { "moves it to the folder quarantine" };
+        eprintln!("unfinished: {file} has {length} bytes and no header; a start {start}");
     }
     for gap in &recovery.gaps {
         let state =
@@ -141,10 +146,17 @@ fn report(recovery: &Recovery) -> bool {
         eprintln!("missing: rows {} to {} of {table}, partition {}", gap.first, gap.last, gap.partition);
     }
     let is_whole = recovery.damages.is_empty() && recovery.gaps.is_empty();
-    let result = if is_whole { "nothing is damaged or missing" } else { "the log is damaged" };
+    let is_finished = recovery.unfinished_segments.is_empty();
+    let result = match (is_whole, is_finished) {
+        (false, _) => "the log is damaged",
+        (true, false) => {
+            "rows are missing if something has cut or emptied the unfinished segment; a crash leaves it too"
+        }
+        (true, true) => "nothing is damaged or missing",
+    };
     let (segments, blocks, torn) = (recovery.segments, recovery.blocks, recovery.torn_bytes);
     eprintln!("{segments} segments, {blocks} blocks, {torn} bytes of an unfinished write; {result}");
-    is_whole
+    is_whole && is_finished
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {

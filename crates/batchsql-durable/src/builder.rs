@@ -11,7 +11,7 @@ use batchsql_core::small_file::replace_file;
 use batchsql_core::{BatchSqlBuilder, Sink};
 use batchsql_feed::key::OrderedTables;
 use batchsql_feed::{FeedOptions, FeedSabotage, Feeds, Letters, Schemas, without_ends};
-use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery};
+use batchsql_log::{FileSystem, Log, RealFileSystem, Recovery, UnfinishedSegment};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -144,6 +144,7 @@ impl<S: Sink> DurableBuilder<S> {
             source: options.exactly_once,
             gather,
             in_flight: Arc::default(),
+            space_log: Default::default(),
             entries: Default::default(),
             recovered,
             when_full,
@@ -288,10 +289,12 @@ fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered 
         damaged_parts: recovery.damages.len() as u64,
         missing,
     };
-    for file in &recovery.unfinished_segments {
+    for UnfinishedSegment { file, length, .. } in &recovery.unfinished_segments {
+        let became = if *length == 0 { "was removed" } else { "is in the folder quarantine of the log" };
         tracing::warn!(
             file,
-            "a segment of the log has no header, and is in its folder quarantine; it had no rows unless something has cut it"
+            length,
+            "a segment of the log has no header, and {became}; it had no rows unless something has cut or emptied it"
         );
     }
     if missing > 0 || recovered.damaged_parts > 0 {

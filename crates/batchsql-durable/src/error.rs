@@ -158,6 +158,14 @@ impl DurableSubmitError {
         }
     }
 
+    /// The error of the log, if its disk or its budget has no space, in contrast to its queue, which is full for a moment.
+    pub(crate) fn no_space(&self) -> Option<&LogError> {
+        match &self.0 {
+            SubmitKind::Log(error) if error.is_of_disk() => Some(error),
+            _ => None,
+        }
+    }
+
     /// The intake was closed. The row was not stored.
     pub fn is_closed(&self) -> bool {
         matches!(self.0, SubmitKind::Closed)

@@ -19,6 +19,7 @@ use crate::feed::partitions::Partitions;
 use crate::health::{DurableCloseReport, Recovered};
 use crate::intake::gather::{Entry, Gather};
 use crate::intake::in_flight::InFlight;
+use crate::intake::space_log::SpaceLog;
 use crate::monitor::Monitor;
 use crate::refusals::refuse_schema;
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) source: Option<String>,
     pub(crate) gather: Arc<Gather>,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) space_log: SpaceLog,
     /// By the id of the schema, which an entry keeps.
     pub(crate) entries: RwLock<HashMap<SchemaId, Arc<Entry>>>,
     pub(crate) recovered: Recovered,

@@ -196,7 +196,10 @@ impl Shared {
         let mut left: Vec<usize> = (0..rows.len()).collect();
         while !left.is_empty() {
             let (full, bytes, space) = match self.attempt(rows, &left).await {
-                Ok(Attempt::Stored) => return Ok(()),
+                Ok(Attempt::Stored) => {
+                    self.note_stored();
+                    return Ok(());
+                }
                 Ok(Attempt::Failed(rows, error)) => return Err((rows, error)),
                 Ok(Attempt::Full { rows, bytes, error }) => {
                     left = rows;
@@ -230,10 +233,31 @@ impl Shared {
                     let _ = space.changed().await;
                     Ok(())
                 }
-                None => self.log.space(bytes).await.map_err(DurableSubmitError::from),
+                None => {
+                    self.note_wait(&full, bytes).await;
+                    self.log.space(bytes).await.map_err(DurableSubmitError::from)
+                }
             }
         };
-        timeout_at(until, waited).await.unwrap_or(Err(full))
+        timeout_at(until, waited).await.unwrap_or_else(|_| Err(full.clone()))
+    }
+
+    /// Says that calls wait for space on the disk, which may take long: `health` shows it, but nobody may look.
+    async fn note_wait(&self, full: &DurableSubmitError, needed: usize) {
+        let Some(error) = full.no_space().filter(|_| self.space_log.waits(Instant::now())) else { return };
+        let log = self.log.clone();
+        let free = self.runtime.spawn_blocking(move || log.free_bytes()).await.ok().flatten();
+        let stats = self.log.stats();
+        let (used, limit) = (stats.bytes, stats.bytes_limit);
+        tracing::warn!(%error, needed, free, used, limit, "rows are not accepted: the log has no space, and calls wait for it");
+        self.space_log.said();
+    }
+
+    /// Rows were stored.
+    pub(crate) fn note_stored(&self) {
+        if let Some(after) = self.space_log.stored(Instant::now()) {
+            tracing::info!(?after, "rows are accepted again: the log has space");
+        }
     }
 
     /// Hands rows to the next group, and waits for the log. The error resolves when a group was taken.

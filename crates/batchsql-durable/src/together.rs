@@ -210,7 +210,10 @@ impl Shared {
                         not_stored = stored(block).await.err().or(not_stored);
                     }
                     match not_stored {
-                        None => return Ok(None),
+                        None => {
+                            self.note_stored();
+                            return Ok(None);
+                        }
                         Some((error, bytes)) if error.is_full() => (error, bytes, None),
                         Some((error, _)) => return Err(error),
                     }

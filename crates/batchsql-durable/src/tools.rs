@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use batchsql_core::{DeadLetterLine, PartitionKey, StoredPosition, TimestampTz, Value};
 use batchsql_feed::block::{LoggedSchema, Unreadable, decode, decode_schema};
 pub use batchsql_log::tools::{FileSummary, Inspection};
-pub use batchsql_log::{Damage, Gap, PartitionState, Recovery};
+pub use batchsql_log::{Damage, Gap, PartitionState, Recovery, UnfinishedSegment};
 use batchsql_log::{FileSystem, Lock, LogError, Options, RealFileSystem, tools};
 
 use crate::feed::claimed::Claimed;
@@ -174,6 +174,7 @@ impl IntakeFolder {
     }
 
     /// Reads all files with their checksums. The log is whole if the result has no damages and no gaps.
+    /// Nothing says whether rows of [unfinished segments](Recovery::unfinished_segments) are missing.
     ///
     /// # Errors
     /// As [`inspect`](Self::inspect).

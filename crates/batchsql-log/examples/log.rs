@@ -59,7 +59,7 @@ fn export(options: &Options) -> Result<Recovery, Box<dyn Error>> {
     Ok(recovery)
 }
 
-/// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing.
+/// To standard error, so that an export stays clean. Returns whether nothing is damaged or missing, for certain.
 fn report(recovery: &Recovery) -> bool {
     eprintln!(
         "{} segments, {} blocks, {} bytes behind the last sync",
@@ -68,8 +68,11 @@ fn report(recovery: &Recovery) -> bool {
     for damage in &recovery.damages {
         eprintln!("damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
     }
+    for segment in &recovery.unfinished_segments {
+        eprintln!("unfinished: {} has {} bytes and no header", segment.file, segment.length);
+    }
     for gap in &recovery.gaps {
         eprintln!("missing: rows {} to {} of partition {} of {:?}", gap.first, gap.last, gap.partition, gap.table);
     }
-    recovery.damages.is_empty() && recovery.gaps.is_empty()
+    recovery.damages.is_empty() && recovery.gaps.is_empty() && recovery.unfinished_segments.is_empty()
 }

@@ -7,8 +7,17 @@ use std::{error::Error, fmt, io, path::Path, sync::Arc};
 #[derive(Debug, Clone)]
 pub struct LogError {
     kind: LogErrorKind,
+    lacks: Lacks,
     message: String,
     source: Option<Arc<io::Error>>,
+}
+
+/// What an error of the kind `Full` lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lacks {
+    Nothing,
+    Disk,
+    Queue,
 }
 
 /// The kind of a [`LogError`].
@@ -37,7 +46,13 @@ pub enum LogErrorKind {
 
 impl LogError {
     pub(crate) fn new(kind: LogErrorKind, message: impl Into<String>) -> Self {
-        LogError { kind, message: message.into(), source: None }
+        let lacks = if kind == LogErrorKind::Full { Lacks::Disk } else { Lacks::Nothing };
+        LogError { kind, lacks, message: message.into(), source: None }
+    }
+
+    /// The queue of the writer is full.
+    pub(crate) fn queue_full(message: String) -> Self {
+        LogError { lacks: Lacks::Queue, ..LogError::new(LogErrorKind::Full, message) }
     }
 
     pub(crate) fn with_source(mut self, source: io::Error) -> Self {
@@ -57,7 +72,7 @@ impl LogError {
             "the log in {} cannot write; free some space or repair the disk, and start again, nothing of the log is lost",
             folder.display()
         );
-        LogError { kind, message, source: self.source }
+        LogError { source: self.source, ..LogError::new(kind, message) }
     }
 
     pub(crate) fn closed() -> Self {
@@ -72,6 +87,12 @@ impl LogError {
     /// Whether there is no space. Nothing was stored; [`Log::space`](crate::Log::space) waits until there is.
     pub fn is_full(&self) -> bool {
         self.kind == LogErrorKind::Full
+    }
+
+    /// Whether there is no space on the disk or in the disk budget, or the disk fails: for as long as nobody frees some, or rows are
+    /// settled. `false` if only the queue of the writer is full, which ends by itself.
+    pub fn is_of_disk(&self) -> bool {
+        self.lacks == Lacks::Disk
     }
 
     /// Whether the rows may be in the log or not. A caller that submits them again may double them.

@@ -64,7 +64,7 @@ pub use options::{Options, SyncPolicy};
 pub use partition::partition_of;
 pub use reader::{From, Next, Reader};
 pub use ready::Ready;
-pub use recovery::{Damage, Gap, PartitionState, Progress, Recovery};
+pub use recovery::{Damage, Gap, PartitionState, Progress, Recovery, UnfinishedSegment};
 pub use space::Space;
 pub use stats::{LogStats, SYNC_BUCKETS_MICROS, SyncLatency};
 

@@ -269,6 +269,12 @@ impl Log {
         Space::new(Arc::clone(&self.shared), record::size(bytes))
     }
 
+    /// The bytes of the disk that are free; `None` if it does not say so. It asks the file system, which may block the thread.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let options = &self.shared.options;
+        options.file_system.free_bytes(&options.folder).ok().flatten()
+    }
+
     /// Numbers for metrics.
     pub fn stats(&self) -> LogStats {
         let mut stats = self.shared.stats().clone();

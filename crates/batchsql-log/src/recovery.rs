@@ -22,15 +22,25 @@ pub struct Recovery {
     pub blocks: u64,
     /// Bytes behind the last sync that were cut: what was being written when the process or the machine stopped.
     pub torn_bytes: u64,
-    /// The newest segments, if they have no header and no record, but a part of a header. They are in the folder `quarantine`.
-    /// They had no rows when the process or the machine stopped, unless something has cut them since.
-    pub unfinished_segments: Vec<String>,
+    /// The newest segments, if they are empty or have no more than a part of a header. They had no rows when the process or the
+    /// machine stopped, unless something has cut or emptied them since.
+    pub unfinished_segments: Vec<UnfinishedSegment>,
     /// Damaged parts that had been synced. They are in the folder `quarantine`.
     pub damages: Vec<Damage>,
     /// Rows that are neither settled nor in the log.
     pub gaps: Vec<Gap>,
     /// The partitions of tables that have had rows.
     pub partitions: Vec<PartitionState>,
+}
+
+/// A segment that was being begun: [`Recovery::unfinished_segments`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnfinishedSegment {
+    /// The segment.
+    pub file: String,
+    /// Its length, in bytes. A start moves it to the folder `quarantine`, or removes it if it is empty.
+    pub length: u64,
 }
 
 /// A damaged part of a segment.

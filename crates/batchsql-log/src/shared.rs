@@ -160,10 +160,10 @@ impl Shared {
             return full(format!("the log has {used} bytes of its disk_bytes ({disk_bytes}); settle rows or raise it"));
         }
         if intake.bytes > 0 && intake.bytes + bytes > queue_bytes {
-            return full(format!(
+            return Err(LogError::queue_full(format!(
                 "{} bytes wait for the writer of the log; queue_bytes is {queue_bytes}",
                 intake.bytes
-            ));
+            )));
         }
         Ok(())
     }

@@ -97,6 +97,7 @@ pub fn inspect(options: &Options) -> Result<Inspection, LogError> {
 }
 
 /// Reads all segments with their checksums. The log is whole if the result has no damages and no gaps.
+/// Nothing says whether rows of [unfinished segments](Recovery::unfinished_segments) are missing.
 ///
 /// # Errors
 ///

@@ -14,7 +14,7 @@ use crate::config::sections::Format;
     version,
     after_help = "Exit codes:
   0  everything is as it should be
-  1  a check has found something, rows were not written, or a log is damaged
+  1  a check has found something, rows were not written, or a log is damaged or rows of it may be missing
   2  the command line or the configuration is wrong; nothing was done
   3  a database, a file, a folder or a port could not be used
   4  rows wait in the durable intake for the next start
@@ -213,7 +213,7 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         in_use: bool,
     },
-    /// Read every file with its checksums; lists what is damaged or missing
+    /// Read every file with its checksums; lists what is damaged, missing or unfinished
     Verify {
         /// The folder of [durable]
         folder: PathBuf,
@@ -233,8 +233,8 @@ With --output there is no file unless every row that waits is in it, or --partia
 
 With --all, rows that were rejected are among them, and in the file of dead letters too.
 
-Exit codes: 0 every row that was asked for was printed, 1 rows are damaged, missing or not readable, 2 the output is there already, 3 the log or
-the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
+Exit codes: 0 every row that was asked for was printed, 1 rows are damaged or not readable, or are or may be missing, 2 the output is there
+already, 3 the log or the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
     Export {
         /// The folder of [durable]
         folder: PathBuf,

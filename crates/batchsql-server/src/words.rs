@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Longer parts first. No replacement has a quote, which a log in JSON would show with an escape.
-const WORDS: [(&str, &str); 27] = [
+const WORDS: [(&str, &str); 30] = [
     (
         "DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
         "`exactly_once` in [durable], or use another rule",
@@ -33,6 +33,9 @@ const WORDS: [(&str, &str); 27] = [
     ("with FileOptions::exactly_once", "(`id` of the source)"),
     ("with MissingFields::LeaveOut or Null", "with `missing_fields` of the table: leave_out or null"),
     ("; raise segment_bytes", "; make it smaller"),
+    ("bytes of its disk_bytes", "bytes of `disk` in [durable]"),
+    ("; settle rows or raise it", "; see why rows wait, or raise it"),
+    ("less than min_free_bytes left", "less than `min_free` in [durable] left"),
     ("until flush() returns", "until no row waits in its log (`batchsql log inspect`)"),
     ("when_full is DropOldest", "when_full is drop_oldest"),
     ("WhenFull::Wait or Reject", "wait or reject"),
@@ -91,6 +94,10 @@ mod tests {
         check(
             "give it to DurableOptions::schema; keep DurableOptions::exactly_once",
             "give it to [[tables]]; keep `exactly_once` in [durable]",
+        );
+        check(
+            "the log has 5 bytes of its disk_bytes (6); settle rows or raise it",
+            "the log has 5 bytes of `disk` in [durable] (6); see why rows wait, or raise it",
         );
         check("table a has a row", "table a has a row");
         for (at, (library, program)) in WORDS.iter().enumerate() {

@@ -15,6 +15,14 @@ use crate::write::repeated::Repeated;
 use crate::write::sample::{Candidates, SAMPLES};
 use crate::write::sink::Written;
 
+/// Which rows that were refused alone must not be written behind the row that was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overtaken {
+    None,
+    OfKey,
+    All,
+}
+
 /// The most rows that the last try of a batch tries alone.
 const LAST_SAMPLES: usize = 16;
 
@@ -79,7 +87,7 @@ impl Job {
 
     /// Records what `written` means for such errors, once the rows of the range have their outcomes; `number` is that
     /// of the write. A row that the database ignored counts as committed: the table accepted its statement.
-    pub(crate) fn committed(&mut self, range: &Range<usize>, written: &Written, number: u64, in_order: bool) {
+    pub(crate) fn committed(&mut self, range: &Range<usize>, written: &Written, number: u64, overtaken: Overtaken) {
         if range.len() <= written.rejected.len() + written.unfinished.len() {
             return;
         }
@@ -89,7 +97,11 @@ impl Job {
         doubt.is_open = false;
         let Some(mut search) = self.progress.search.take() else { return };
         let rows = self.rows();
-        let is_overtaken = |row| in_order || keys::have_same_key(rows, row, range.start);
+        let is_overtaken = |row| match overtaken {
+            Overtaken::None => false,
+            Overtaken::OfKey => keys::have_same_key(rows, row, range.start),
+            Overtaken::All => true,
+        };
         let overtaken = search.sample_committed(is_overtaken);
         self.progress.search = Some(search);
         for (row, error) in overtaken {

@@ -14,6 +14,7 @@ use crate::error::{ErrorClass, SinkError};
 use crate::outcome::outcomes::FailureKind;
 use crate::pipeline_events::{BatchStarted, PoolState};
 use crate::write::context::PipelineContext;
+use crate::write::doubt_search::Overtaken;
 use crate::write::ended::{Connection, Ended, ParkReason, Pause, Stop};
 use crate::write::flight::Flight;
 use crate::write::held::Held;
@@ -219,7 +220,7 @@ impl<S: Sink> Executor<S> {
                         job.progress.references.progressed();
                         job.written(range.clone(), &written, self.repeats(job));
                         job.search().judge(range.clone(), Verdict::Ended);
-                        job.committed(&range, &written, number, job.settings().is_in_order());
+                        job.committed(&range, &written, number, self.overtaken(job));
                         if let Some(pause) = self.back_off_unfinished(job, &written) {
                             return Some(pause);
                         }
@@ -263,6 +264,18 @@ impl<S: Sink> Executor<S> {
                     }
                 },
             }
+        }
+    }
+
+    /// Which rows that were refused before a commit are rejected by it. The table may have been repaired in between, so a source keeps
+    /// such rows where it does no harm that they are late: they overwrite no later row.
+    fn overtaken(&self, job: &Job) -> Overtaken {
+        let schema = job.batch.schema();
+        let overwrites = !schema.assignments().is_empty() && schema.version_column().is_none();
+        match job.settings().is_in_order() {
+            _ if self.has_source() && !overwrites => Overtaken::None,
+            true => Overtaken::All,
+            false => Overtaken::OfKey,
         }
     }
 

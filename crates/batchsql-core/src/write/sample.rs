@@ -9,7 +9,8 @@
 //! ```
 //!
 //! If all four are refused, the table is assumed to be at fault. If 3 is refused and 31 is committed, row 3 is tried
-//! alone once more and then rejected: the table may have been repaired in between.
+//! alone once more and then rejected: the table may have been repaired in between. If it must not be written behind row 31, it is
+//! rejected at once.
 
 use std::ops::Range;
 

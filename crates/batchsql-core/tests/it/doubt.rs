@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use batchsql_core::{Coalesce, Conflict, ErrorClass, Isolation, Ordering, OutcomeKind, PipelineConfig, ValueRef};
+use batchsql_core::{
+    Coalesce, Conflict, ErrorClass, Isolation, KeptBy, Ordering, OutcomeKind, PipelineConfig, Schema, ValueRef,
+};
 use batchsql_testkit::{ScriptedSink, Step};
 
 use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts, row, table};
@@ -252,6 +254,51 @@ async fn what_interrupts_the_search_rejects_no_row_twice() {
     }
 }
 
+/// Settings of a feed.
+fn of_source(mut config: PipelineConfig) -> PipelineConfig {
+    config.rows_kept_by = KeptBy::Source;
+    config.park_for = Duration::MAX;
+    config
+}
+
+/// Writes rows 0 to 99 in order; the table is repaired right after row 0 was refused for the nth time, so that it takes the next row
+/// that is tried. Returns how the rows end, and the ids in the order in which they were written.
+async fn repaired_after(refusals: usize, schema: &Schema, source: bool) -> (Vec<OutcomeKind>, Vec<i64>) {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    let config = config().buffer_size(1_000).flush_size(50).ordering(Ordering::PerTable);
+    let (db, sink) = pipeline(if source { of_source(config) } else { config });
+    let refused = AtomicUsize::new(0);
+    sink.poison_as(ErrorClass::Permission, move |row| {
+        let before = if id(row) == 0 { refused.fetch_add(1, SeqCst) } else { refused.load(SeqCst) };
+        before < refusals
+    });
+    let receipts = receipts(&db, schema, 0..100).await;
+    db.flush().await.unwrap();
+    (kinds(receipts).await, sink.applied().iter().map(id).collect())
+}
+
+/// No row of a source is rejected because of its table, also not the row before the first one that the table takes.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_refused_just_before_the_table_was_repaired_is_tried_again() {
+    let mut late = 0;
+    for refusals in 1..60 {
+        for conflict in [Conflict::none(), Conflict::ignore(["id"])] {
+            let (kinds, mut written) = repaired_after(refusals, &table("t", conflict.clone()), true).await;
+            assert!(kinds.iter().all(|kind| *kind == OutcomeKind::Written), "{refusals} {conflict:?}: {kinds:?}");
+            late += usize::from(!written.is_sorted());
+            written.sort_unstable();
+            assert_eq!(written, (0..100).collect::<Vec<_>>(), "{refusals} {conflict:?}");
+        }
+        // An older version must not overwrite a newer one, perhaps of a key that only the database takes for the same.
+        for source in [false, true] {
+            let (kinds, written) = repaired_after(refusals, &table("t", Conflict::update(["id"])), source).await;
+            assert!(written.is_sorted(), "{refusals}: {written:?}");
+            assert_eq!(written.len(), kinds.iter().filter(|kind| **kind == OutcomeKind::Written).count());
+        }
+    }
+    assert!(late > 0, "the table was never repaired between two rows that were tried alone");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
     for (bad, flush_size) in [(10, 10), (30, 10), (10, 100)] {
@@ -268,6 +315,23 @@ async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
                 assert_eq!(rejected as i64, bad, "{class} {ordering:?} {flush_size}: {kinds:?}");
                 assert_eq!(sink.tables().rows("t").len() as i64, 200 - bad);
             }
+        }
+    }
+}
+
+/// As above, for rows of a source, which are not rejected because the time of a park is over.
+#[tokio::test(start_paused = true)]
+async fn bad_rows_of_a_source_at_the_head_of_a_lane_are_rejected_in_the_end() {
+    for (bad, flush_size) in [(10, 10), (10, 100), (30, 100)] {
+        for conflict in [Conflict::update(["id"]), Conflict::none()] {
+            let config = config().buffer_size(1_000).flush_size(flush_size).ordering(Ordering::PerTable);
+            let (db, sink) = pipeline(of_source(config));
+            sink.poison_as(ErrorClass::Schema, move |row| id(row) < bad);
+            let all = receipts(&db, &table("t", conflict.clone()), 0..200).await;
+            let is_over = tokio::time::timeout(HOUR, db.flush()).await.is_ok();
+            let (rejected, written) = (db.balance().rejected() as i64, db.balance().written() as i64);
+            assert_eq!((is_over, rejected, written), (true, bad, 200 - bad), "{bad} {flush_size} {conflict:?}");
+            drop(all);
         }
     }
 }

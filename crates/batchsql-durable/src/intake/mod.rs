@@ -7,3 +7,4 @@
 pub(crate) mod appender;
 pub(crate) mod gather;
 pub(crate) mod in_flight;
+pub(crate) mod space_log;

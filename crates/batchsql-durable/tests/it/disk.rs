@@ -1,9 +1,9 @@
 //! A disk that is full or fails: what a start and a submit say, and that nothing is lost.
 
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result, Write};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::ErrorClass;
@@ -11,7 +11,7 @@ use batchsql_durable::DurableOptions;
 use batchsql_log::{Access, File, FileSystem, Lock, LogError, LogErrorKind, RealFileSystem};
 use batchsql_testkit::{ScriptedSink, Step};
 
-use crate::support::{LONG, in_table, options, plain, row, start};
+use crate::support::{LONG, in_table, options, plain, row, start, until};
 
 const WELL: u8 = 0;
 const FULL: u8 = 1;
@@ -197,4 +197,63 @@ async fn rows_that_are_stored_together_are_undetermined_when_their_sync_fails() 
     let reason = error.submit_error();
     assert!(error.row().is_none() && reason.is_undetermined() && !reason.is_full(), "{error}");
     db.close(Duration::ZERO).await;
+}
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// Those with a text.
+    fn with(&self, text: &str) -> Vec<String> {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+/// A call that waits for the disk may wait for long, and whoever made it sees nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_space_and_its_end_are_logged() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = batchsql_testserver::subscribe(subscriber);
+    let (waits, goes_on) = ("rows are not accepted: the log has no space", "rows are accepted again");
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let db = start(&ScriptedSink::new(), on(&disk, dir.path())).await.unwrap();
+    db.submit(&row(&plain(), 1, 0)).await.unwrap();
+    disk.set(FULL);
+    let error = db.try_submit(&row(&plain(), 1, 1)).await.unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert_eq!(lines.with(waits).len(), 0, "a call that does not wait has an error");
+    // Two calls wait, and the disk has space again when that is said.
+    let (one, two) = (row(&plain(), 1, 2), row(&plain(), 1, 3));
+    let mend = async {
+        until("the wait is logged", || !lines.with(waits).is_empty()).await;
+        assert_eq!(lines.with(goes_on).len(), 0);
+        disk.set(WELL);
+    };
+    let (one, two, ()) = tokio::join!(db.submit(&one), db.submit(&two), mend);
+    one.unwrap();
+    two.unwrap();
+    let said = lines.with(waits);
+    assert_eq!(said.len(), 1, "{said:?}");
+    for part in ["WARN", "the disk of the log is full; free some space", "needed=", "free=", "used=", "limit="] {
+        assert!(said[0].contains(part), "{part} in {said:?}");
+    }
+    let said = lines.with(goes_on);
+    assert!(said.len() == 1 && said[0].contains("INFO") && said[0].contains("after="), "{said:?}");
+    db.submit(&row(&plain(), 1, 4)).await.unwrap();
+    assert_eq!(lines.with(goes_on).len(), 1);
+    db.close(LONG).await;
 }

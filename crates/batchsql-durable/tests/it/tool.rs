@@ -223,3 +223,23 @@ async fn damage_is_reported_and_the_other_rows_are_exported() {
     }
     assert_eq!(listing(dir.path()), before, "nothing was cut or quarantined");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfinished_segment_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = stranded(dir.path()).await;
+    db.submit(&row(&keyed(), 1, 1)).await.unwrap();
+    db.close(Duration::ZERO).await;
+    let name = format!("{:020}.seg", 99);
+    for (content, start) in [("", "removes it"), ("BSQLLOG", "moves it to the folder quarantine")] {
+        fs::write(dir.path().join("log").join(&name), content).unwrap();
+        let before = listing(dir.path());
+        for verb in ["inspect", "verify", "export"] {
+            let (code, _, said) = run_on(verb, dir.path());
+            assert_eq!(code, 1, "{verb}: {said}");
+            assert!(said.contains(&format!("unfinished: {name} has {} bytes", content.len())), "{said}");
+            assert!(said.contains(&format!("a start {start}")) && said.contains("rows are missing if "), "{said}");
+        }
+        assert_eq!(listing(dir.path()), before);
+    }
+}

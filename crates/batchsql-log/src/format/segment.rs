@@ -9,7 +9,7 @@ pub(crate) const HEADER: usize = 64;
 pub(crate) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"BSQLLOG\n";
 /// The offset of `base`.
-pub(crate) const BASE_AT: usize = 40;
+const BASE_AT: usize = 40;
 /// The checksum has this offset in every version, so that a newer version is not taken for damage.
 const CHECKSUM_AT: usize = HEADER - 4;
 
@@ -49,6 +49,11 @@ impl SegmentHeader {
         fields.u32()?;
         Some(SegmentHeader { version, incarnation: fields.id()?, tag: fields.u64()?, base: fields.u64()? })
     }
+}
+
+/// `base`, as the bytes of a header have it that may be cut or damaged.
+pub(crate) fn base_of(bytes: &[u8; HEADER]) -> u64 {
+    Decoder::new(&bytes[BASE_AT..]).u64().expect("a header has these bytes")
 }
 
 #[cfg(test)]

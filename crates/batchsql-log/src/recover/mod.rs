@@ -26,7 +26,7 @@ use crate::{
     model::{FileKey, Stream},
     options::Options,
     ranges::Ranges,
-    recovery::{Damage, Recovery},
+    recovery::{Damage, Recovery, UnfinishedSegment},
     scan::{Found, Scanner},
 };
 
@@ -255,14 +255,16 @@ impl Recoverer<'_> {
         Ok(Segment { key, name, length, header, base })
     }
 
-    /// Whether a segment that has no header has a part of it: zeros, or its first bytes.
-    fn begins_as_header(&self, path: &Path, key: FileKey) -> io::Result<bool> {
+    /// Whether a segment that has no header has a part of it: zeros, or its first bytes and no more. A crash leaves no other bytes: the
+    /// header is in one sector.
+    fn begins_as_header(&self, name: &str, key: FileKey) -> io::Result<bool> {
         let mut bytes = [0; segment::HEADER];
-        let read = self.file_system.open(path, Access::Read)?.read_at(&mut bytes, 0)?;
-        let begin = &bytes[..read.min(segment::BASE_AT)];
+        let read = self.file_system.open(&self.folder.join(name), Access::Read)?.read_at(&mut bytes, 0)?;
+        // It may be any.
+        let base = segment::base_of(&bytes);
         let is_prefix = |version| {
-            let header = SegmentHeader { version, incarnation: self.incarnation, tag: key.tag(), base: 0 };
-            header.encode().starts_with(begin)
+            let header = SegmentHeader { version, incarnation: self.incarnation, tag: key.tag(), base };
+            header.encode().starts_with(&bytes[..read])
         };
         Ok(bytes.iter().all(|byte| *byte == 0) || (1..=segment::VERSION).any(is_prefix))
     }
@@ -310,12 +312,13 @@ impl Recoverer<'_> {
                 if self.mode == Mode::Repair {
                     self.file_system.remove(&path)?;
                 }
+                self.recovery.unfinished_segments.push(UnfinishedSegment { file: segment.name, length: 0 });
                 continue;
             }
             // Something else may have overwritten or cut it, so it is kept.
             let quarantine = self.folder.join(QUARANTINE);
             let kept_in = quarantine.join(&segment.name);
-            let is_begun = self.begins_as_header(&path, segment.key)?;
+            let is_begun = self.begins_as_header(&segment.name, segment.key)?;
             if self.mode == Mode::Repair {
                 self.file_system.create_folder(&quarantine)?;
                 self.file_system.rename(&path, &kept_in)?;
@@ -323,7 +326,8 @@ impl Recoverer<'_> {
             }
             if is_begun {
                 self.recovery.torn_bytes += segment.length;
-                self.recovery.unfinished_segments.push(segment.name);
+                let length = segment.length;
+                self.recovery.unfinished_segments.push(UnfinishedSegment { file: segment.name, length });
             } else {
                 self.recovery.damages.push(Damage {
                     file: segment.name,

@@ -5,13 +5,20 @@ use std::io;
 
 use super::{Problem, Recoverer, Segment};
 use crate::{
-    format::{record::Kind, segment},
+    format::{
+        record::{self, Kind},
+        segment,
+    },
     recovery::Progress,
     scan::{Found, Scanner},
 };
 
 /// How often progress is reported.
 const REPORT_BYTES: u64 = 1 << 20;
+/// Where the first record starts.
+const FIRST: u64 = segment::HEADER as u64;
+/// Where its header ends.
+const FIRST_ENDS: u64 = FIRST + record::HEADER as u64;
 
 impl Recoverer<'_> {
     pub(super) fn read_segments(&mut self, segments: &[Segment]) -> Result<(), Problem> {
@@ -58,10 +65,17 @@ impl Recoverer<'_> {
         if segment.length == 0 {
             return Ok(());
         }
+        // From here on it is not known what is on disk.
+        let mut certain = segment.length;
         if segment.header.is_none() {
             let length = segment.length.min(segment::HEADER as u64);
             match limits.judge(is_side, expected) {
                 Verdict::Loss => self.damaged((segment, &*file), 0, length, None),
+                // No crash leaves it so. Its records may have been acknowledged: they are written again.
+                Verdict::Torn if !self.begins_as_header(&segment.name, segment.key)? => {
+                    self.damaged((segment, &*file), 0, length, None);
+                    certain = 0;
+                }
                 // The first group of the segment was never acknowledged, so nothing of it counts.
                 Verdict::Torn | Verdict::Superseded => {
                     self.recovery.torn_bytes += segment.length;
@@ -70,8 +84,6 @@ impl Recoverer<'_> {
                 }
             }
         }
-        // From here on it is not known what is on disk.
-        let mut certain = segment.length;
         loop {
             let found = scanner.next(&*file, |_| true)?;
             self.progress(scanner.offset(), segment);
@@ -105,6 +117,12 @@ impl Recoverer<'_> {
                     Verdict::Superseded => {
                         self.count_to(segment, offset, expected);
                         return Ok(());
+                    }
+                    // The header of the first record is in one sector with that of the segment: something has overwritten it.
+                    Verdict::Torn if offset == FIRST && header.is_none() && segment.length >= FIRST_ENDS => {
+                        self.damaged((segment, &*file), offset, segment.length - offset, None);
+                        certain = certain.min(offset);
+                        break;
                     }
                     Verdict::Torn => {
                         self.recovery.torn_bytes += segment.length - offset;

@@ -149,6 +149,18 @@ fn other_options_open_the_same_log() {
     assert_eq!((opened.log.incarnation(), opened.unsettled()), (incarnation, (1..=20).collect()));
 }
 
+/// A queue that is full is no reason to warn: it has space in a moment.
+#[test]
+fn a_full_queue_is_told_apart_from_a_full_disk() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim).queue_bytes(1));
+    // Together, so that the writer takes none of them in between.
+    let (accepted, refused) = opened.log.append_all((0..2).map(|id| opened.block(id, 1_000)).collect());
+    let (blocks, error) = refused.expect("the second one has no place in the queue");
+    assert!(error.is_full() && !error.is_of_disk() && error.to_string().contains("queue_bytes"), "{error}");
+    assert_eq!((accepted.len(), blocks.len()), (1, 1));
+}
+
 /// fluent/fluent-bit#5166: the backlog is read into memory at the restart.
 #[test]
 fn a_backlog_is_read_through_a_window() {
@@ -222,6 +234,7 @@ fn the_disk_budget_is_kept_and_space_is_waited_for() {
             Ok(ticket) => accepted = ticket.wait().expect("stored").last,
             Err(refused) => {
                 assert!(refused.error.is_full() && refused.error.to_string().contains("disk_bytes"), "{refused}");
+                assert!(refused.error.is_of_disk(), "{refused}");
                 assert_eq!(refused.block.bytes, payload(id, 700));
                 break;
             }

@@ -197,27 +197,146 @@ fn a_segment_that_was_overwritten_is_kept() {
     assert_eq!(read_all(&log, table).1, recovery.gaps);
 }
 
-/// Nothing else has its rows, so a start that finds it without a header and without a record must say so.
+/// Nothing else has its rows, so a start that finds it without a header and without a record must say so, and a look must say the same.
 #[test]
 fn a_newest_segment_without_a_header_is_said() {
-    let header = |sim: &Sim, path: &Path| sim.content(path).expect("it is there")[..64].to_vec();
-    let look = |change: &dyn Fn(&Sim, &Path)| {
+    let look = |change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
         let sim = Sim::new(1);
         write(&sim, false);
-        let newest = sim.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg")).max();
-        let newest = newest.expect("there are segments");
-        change(&sim, &newest);
+        let newest = newest(&sim);
+        let content = change(sim.content(&newest).expect("it is there"));
+        sim.set_content(&newest, content.clone());
+        let seen = tools::inspect(&options(&sim)).expect("a look").recovery;
+        assert_eq!(sim.content(&newest), Some(content.clone()), "a look changes nothing");
         let (_, recovery) = Log::open(options(&sim)).expect("it is kept");
         let name = newest.file_name().expect("a name").to_string_lossy().into_owned();
         let is_kept = sim.files().iter().any(|path| path.ends_with(Path::new("quarantine").join(&name)));
-        let damaged = recovery.damages.iter().filter(|damage| damage.file == name).count();
-        (is_kept, damaged, recovery.unfinished_segments == [name])
+        let said = |recovery: &Recovery| {
+            let damaged = recovery.damages.iter().filter(|damage| damage.file == name).count();
+            let unfinished = recovery.unfinished_segments.iter().map(|segment| (segment.file.clone(), segment.length));
+            let unfinished: Vec<_> = unfinished.collect();
+            let is_unfinished = unfinished == [(name.clone(), content.len() as u64)];
+            assert_eq!(is_unfinished, !unfinished.is_empty());
+            (damaged, is_unfinished)
+        };
+        assert_eq!(said(&seen), said(&recovery));
+        let (damaged, is_unfinished) = said(&recovery);
+        (is_kept, damaged, is_unfinished)
     };
-    assert_eq!(look(&|sim, path| sim.set_content(path, vec![7; 300])), (true, 1, false));
-    assert_eq!(look(&|sim, path| sim.set_content(path, b"\0\0\x01".to_vec())), (true, 1, false));
-    assert_eq!(look(&|sim, path| sim.set_content(path, header(sim, path)[..10].to_vec())), (true, 0, true));
-    assert_eq!(look(&|sim, path| sim.set_content(path, vec![0; 300])), (true, 0, true));
-    assert_eq!(look(&|sim, path| sim.set_content(path, Vec::new())), (false, 0, false));
+    let cut = |length| move |content: Vec<u8>| content[..length].to_vec();
+    assert_eq!(look(&|_| vec![7; 300]), (true, 1, false));
+    assert_eq!(look(&|_| b"\0\0\x01".to_vec()), (true, 1, false));
+    assert_eq!(look(&cut(10)), (true, 0, true));
+    assert_eq!(look(&cut(50)), (true, 0, true));
+    assert_eq!(look(&cut(63)), (true, 0, true));
+    assert_eq!(look(&|_| vec![0; 300]), (true, 0, true));
+    assert_eq!(look(&cut(0)), (false, 0, true));
+    // The first bytes are those of the header, and the rest was overwritten: no crash leaves it so.
+    assert_eq!(look(&|content| [&content[..40], &[7; 300]].concat()), (true, 1, false));
+    assert_eq!(look(&|content| [&content[..40], &[0; 300]].concat()), (true, 1, false));
+    assert_eq!(look(&|content| [&content[..62], &[7; 300]].concat()), (true, 1, false));
+    // Also cut behind it.
+    assert_eq!(look(&|content| [&content[..40], &[7; 15]].concat()), (true, 1, false));
+}
+
+/// The newest segment.
+fn newest(sim: &Sim) -> PathBuf {
+    let segments = sim.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "seg"));
+    segments.max().expect("there are segments")
+}
+
+/// Nothing says that its only group was on disk. What was overwritten is no torn tail: no crash leaves it so.
+#[test]
+fn a_newest_segment_with_one_group_that_was_overwritten_is_damaged() {
+    let look = |change: &dyn Fn(&mut Vec<u8>)| {
+        let sim = Sim::new(1);
+        let (log, _) = Log::open(options(&sim)).expect("a new log");
+        let (table, schema) = (log.table("events").expect("a name"), log.schema(b"s").expect("a schema"));
+        let block = Block { table, partition: 0, schema, count: 2, bytes: payload(1, 1_500) };
+        log.append(block).expect("space").wait().expect("stored");
+        sim.stop();
+        drop(log);
+        sim.kill();
+        let mut content = sim.content(&newest(&sim)).expect("it is there");
+        change(&mut content);
+        let length = content.len();
+        sim.set_content(&newest(&sim), content);
+        let seen = tools::verify(&options(&sim)).expect("a look");
+        let (log, recovery) = Log::open(options(&sim)).expect("it is kept");
+        let spans = |recovery: &Recovery| -> Vec<_> {
+            recovery.damages.iter().map(|damage| (damage.offset, damage.length)).collect()
+        };
+        assert_eq!((spans(&seen), seen.torn_bytes), (spans(&recovery), recovery.torn_bytes));
+        assert!(recovery.damages.iter().all(|damage| damage.kept_in.is_some()), "{recovery:?}");
+        let blocks = read_all(&log, table).0;
+        // The next start finds what was read.
+        drop(log);
+        sim.kill();
+        let (log, _) = Log::open(options(&sim)).expect("opens again");
+        assert_eq!(read_all(&log, table).0, blocks);
+        (spans(&recovery), recovery.torn_bytes, blocks.len(), length as u64)
+    };
+    let (damages, torn, blocks, _) = look(&|content| content[..64].fill(7));
+    assert_eq!((&*damages, torn, blocks), (&[(0, 64)][..], 0, 1), "its row is there still");
+    let (damages, torn, blocks, length) = look(&|content| content[64..].fill(7));
+    assert_eq!((&*damages, torn, blocks), (&[(64, length - 64)][..], 0, 0));
+    // What a crash may leave: the first sector, or the others, are not on disk.
+    let (damages, torn, blocks, length) = look(&|content| content[..512].fill(0));
+    assert_eq!((&*damages, torn, blocks), (&[][..], length, 0));
+    let (damages, torn, blocks, _) = look(&|content| content[512..].fill(0));
+    assert!(damages.is_empty() && torn > 0 && blocks == 0, "{damages:?} {torn} {blocks}");
+    let (damages, torn, blocks, _) = look(&|content| content.truncate(100));
+    assert_eq!((&*damages, torn, blocks), (&[][..], 36, 0));
+}
+
+/// What shows a segment of the middle that was removed by hand, or emptied, are its rows that wait: later segments know their sequences.
+#[test]
+fn a_lost_segment_of_the_middle_is_a_gap() {
+    for closes in [false, true] {
+        let look = |change: &dyn Fn(&Sim)| {
+            let sim = Sim::new(1);
+            let table = write(&sim, closes);
+            change(&sim);
+            let seen = tools::verify(&options(&sim)).expect("a look");
+            let (log, recovery) = Log::open(options(&sim)).expect("opens");
+            assert!(!recovery.is_clean || seen.gaps.is_empty(), "a clean close does not describe these files");
+            let (blocks, gaps) = read_all(&log, table);
+            assert_eq!((&seen.gaps, &recovery.gaps), (&gaps, &gaps));
+            (gaps.len(), blocks.len() as u64)
+        };
+        let sim = Sim::new(1);
+        write(&sim, closes);
+        let middle = tools::inspect(&options(&sim)).expect("a look").files.remove(1);
+        assert!(segment(2).ends_with(&middle.name), "{middle:?}");
+        assert_eq!(look(&|_| {}), (0, BLOCKS));
+        assert_eq!(look(&|sim| sim.delete(&segment(2))), (1, BLOCKS - middle.blocks));
+        assert_eq!(look(&|sim| sim.set_content(&segment(2), Vec::new())), (1, BLOCKS - middle.blocks));
+    }
+}
+
+/// A hole in the numbers of segments is no damage: a segment is removed when its rows are settled, also if an older one has rows
+/// that wait.
+#[test]
+fn a_settled_segment_behind_one_that_waits_leaves_a_hole_that_is_no_damage() {
+    let sim = Sim::new(1);
+    let (log, _) = Log::open(options(&sim)).expect("a new log");
+    let (waits, schema) = (log.table("waits").expect("a name"), log.schema(b"s").expect("a schema"));
+    let table = log.table("events").expect("a name");
+    let append = |table, id| {
+        let block = Block { table, partition: 0, schema, count: 2, bytes: payload(id, 1_500) };
+        log.append(block).expect("space").wait().expect("stored").last
+    };
+    append(waits, 1);
+    let last = (1..=BLOCKS).map(|id| append(table, id)).max().expect("there are blocks");
+    log.settle(table, 0, 1..=last).expect("the rows are known");
+    log.sync().wait().expect("synced");
+    sim.stop();
+    drop(log);
+    sim.kill();
+    assert!(sim.content(&segment(1)).is_some() && sim.content(&segment(2)).is_none(), "{:?}", sim.files());
+    let (log, recovery) = Log::open(options(&sim)).expect("opens");
+    assert!(recovery.damages.is_empty() && recovery.gaps.is_empty(), "{recovery:?}");
+    assert_eq!(read_all(&log, waits), (vec![1], vec![]));
 }
 
 #[test]

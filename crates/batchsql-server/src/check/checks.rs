@@ -154,7 +154,13 @@ fn folder(settings: &Settings) -> (Option<Finding>, Option<Inspection>) {
     let finding = match &inspected {
         Ok(Inspection { recovery, .. }) if recovery.damages.is_empty() && recovery.gaps.is_empty() => {
             let rows: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
-            Finding::new(check, name, Status::Ok, format!("the log is whole; {rows} rows wait in it"))
+            match recovery.unfinished_segments.is_empty() {
+                true => Finding::new(check, name, Status::Ok, format!("the log is whole; {rows} rows wait in it")),
+                false => {
+                    let detail = format!("rows may be missing; see `batchsql log verify`; {rows} rows wait in the log");
+                    Finding::new(check, name, Status::Warning, detail)
+                }
+            }
         }
         Ok(_) => {
             let detail = "the log is damaged; see `batchsql log verify`";

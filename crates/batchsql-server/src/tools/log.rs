@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-use batchsql::durable::tools::{Export, IntakeFolder, Recovery};
+use batchsql::durable::tools::{Export, IntakeFolder, Recovery, UnfinishedSegment};
 
 use crate::draft_file::DraftFile;
 use crate::exit::{Exit, Failure};
@@ -118,6 +118,10 @@ fn report(out: &mut impl Write, recovery: &Recovery) -> Exit {
     for damage in &recovery.damages {
         let _ = writeln!(out, "damaged: {} from byte {} on, {} bytes", damage.file, damage.offset, damage.length);
     }
+    for UnfinishedSegment { file, length, .. } in &recovery.unfinished_segments {
+        let start = if *length == 0 { "removes it" } else { "moves it to the folder quarantine" };
+        let _ = writeln!(out, "unfinished: {file}, {length} bytes and no header; a start {start}");
+    }
     for gap in &recovery.gaps {
         let state =
             recovery.partitions.iter().find(|state| (state.table, state.partition) == (gap.table, gap.partition));
@@ -132,8 +136,20 @@ fn report(out: &mut impl Write, recovery: &Recovery) -> Exit {
     }
     let waiting: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
     let is_whole = recovery.damages.is_empty() && recovery.gaps.is_empty();
-    let result = if is_whole { "the log is whole" } else { "the log is damaged" };
+    let is_finished = recovery.unfinished_segments.is_empty();
+    if !is_finished {
+        let _ = writeln!(
+            out,
+            "a crash while a segment is begun leaves it unfinished, without rows; if something has cut or emptied it, rows are missing: restore \
+             the folder"
+        );
+    }
+    let result = match (is_whole, is_finished) {
+        (false, _) => "the log is damaged",
+        (true, false) => "rows may be missing",
+        (true, true) => "the log is whole",
+    };
     let (segments, blocks) = (recovery.segments, recovery.blocks);
     let _ = writeln!(out, "{result}: {segments} segments, {blocks} blocks, {waiting} rows wait");
-    if is_whole { Exit::Done } else { Exit::Failed }
+    if is_whole && is_finished { Exit::Done } else { Exit::Failed }
 }

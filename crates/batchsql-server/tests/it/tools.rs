@@ -167,6 +167,33 @@ fn a_log_is_inspected_and_verified() {
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         assert!(!is_segment || mode == 0o600, "{entry:?} has values of rows: {mode:o}");
     }
+    // A newest segment without a header: a crash leaves it, or something has cut or emptied it.
+    let check = || place.run(&["check", "b.toml"]).out();
+    assert!(check().contains("the log is whole; 100 rows wait"), "{}", check());
+    let last = std::fs::read_dir(place.path("intake/log")).unwrap().map(|entry| entry.unwrap().file_name());
+    let last = last.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".seg")).max().unwrap();
+    let unfinished = format!("{:020}.seg", last.trim_end_matches(".seg").parse::<u64>().unwrap() + 1);
+    for (content, said) in [
+        ("", "0 bytes and no header; a start removes it"),
+        ("BSQLLOG", "7 bytes and no header; a start moves it to the folder quarantine"),
+    ] {
+        place.write(&format!("intake/log/{unfinished}"), content);
+        for verb in ["verify", "inspect"] {
+            let found = place.run(&["log", verb, "intake"]);
+            assert!(found.code() == 1 && found.out().contains("rows may be missing: "), "{}", found.all());
+            assert!(found.out().contains(&format!("unfinished: {unfinished}, {said}")), "{}", found.all());
+            assert!(
+                found.out().contains("restore the folder") && found.out().contains("100 rows wait"),
+                "{}",
+                found.all()
+            );
+        }
+        assert!(check().contains("rows may be missing; see `batchsql log verify`"), "{}", check());
+        let exported = place.run(&["log", "export", "intake", "--output", "rows.ndjson"]);
+        assert!(exported.code() == 1 && exported.err().contains("100 rows were written"), "{}", exported.all());
+        std::fs::remove_file(place.path("rows.ndjson")).unwrap();
+    }
+    std::fs::remove_file(place.path(&format!("intake/log/{unfinished}"))).unwrap();
     // Damage in the middle.
     let segment = std::fs::read_dir(place.path("intake/log")).unwrap().map(|entry| entry.unwrap().path());
     let segment = segment.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
@@ -178,6 +205,14 @@ fn a_log_is_inspected_and_verified() {
     assert!(damaged.code() == 1 && damaged.out().contains("damaged"), "{}", damaged.all());
     let nothing = place.run(&["log", "verify", "nowhere"]);
     assert_eq!(nothing.code(), 3, "{}", nothing.all());
+    // The start says what it has done with an unfinished segment.
+    for (number, content, done) in
+        [(1000, "", "was removed"), (2000, "BSQLLOG", "is in the folder quarantine of the log")]
+    {
+        place.write(&format!("intake/log/{number:020}.seg"), content);
+        let (_, log) = place.start(&config).stop();
+        assert!(log.contains("a segment of the log has no header") && log.contains(done), "{log}");
+    }
 }
 
 /// A table that is locked, and a log without time to drain.
