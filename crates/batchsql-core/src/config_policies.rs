@@ -26,7 +26,7 @@ pub enum Ordering {
     /// [`PerTable`](Self::PerTable) for such keys.
     PerKey,
     /// All rows of the table keep their order: one batch at a time. A row that carries other columns than the row
-    /// before it starts a new batch.
+    /// before it starts a new batch. Each row is written, whatever [`Coalesce`] says.
     ///
     /// If a row is refused with an error that the table may have caused, and the next one is accepted, the first one is
     /// rejected, although the table may have been repaired in between. Durable pipelines and feeds try it again, so it may be written behind
@@ -67,7 +67,8 @@ pub enum WhenFull {
 pub enum Coalesce {
     /// Only the last row of each key is written; the earlier ones end as `Superseded` when it is
     /// committed. If it is rejected, the one before it is written. Keys are equal here when they are given
-    /// in the same form: decimals `1.5` and `1.50` are both written, one after the other.
+    /// in the same form: if a batch has decimals `1.5` and `1.50`, all rows with these keys are written, one after the other.
+    /// With [`Ordering::PerTable`] every row is written.
     #[default]
     LastPerKey,
     /// Every row is written, in order: for tables with triggers that must see each version.

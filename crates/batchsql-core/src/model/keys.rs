@@ -90,13 +90,15 @@ impl Coalescing {
 ///
 /// To choose one row per key, keys are equal only if their values were given in the same form. A database may treat
 /// more keys as equal (collations, trailing spaces, `1.5` and `1.50`), but no row may be left out if another database
-/// (SQLite, Redis) stores both rows.
+/// (SQLite, Redis) stores both rows. So all rows of a key with several forms are written: if one row stood for others, they
+/// could be sent after a later row in another form.
 pub(crate) fn arrange(rows: Rows<'_>, coalescing: Coalescing, sort: bool) -> Option<Arranged> {
     let columns = key_columns(rows);
     if columns.is_empty() {
         return None;
     }
     let chosen = if coalescing == Coalescing::Off { None } else { last_of_each_key(&columns, rows.len()) };
+    let chosen = chosen.map(|(winners, previous)| without_other_forms(&columns, winners, previous));
     let chosen = chosen.map(|(winners, previous)| match coalescing {
         Coalescing::Off | Coalescing::Last => (winners, previous),
         Coalescing::Newest(version) => newest_first(&rows.column(version), winners, previous),
@@ -217,16 +219,44 @@ fn newest_first(
 fn without_unmergeable(
     rows: Rows<'_>,
     winners: Vec<u32>,
+    previous: Vec<Option<u32>>,
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    written_apart(winners, previous, |chain| chain.len() > 1 && merge::values(rows, chain).is_none())
+}
+
+/// Rows of a key that other rows have in another form are all written.
+fn without_other_forms(
+    columns: &[ColumnView<'_>],
+    winners: Vec<u32>,
+    previous: Vec<Option<u32>>,
+) -> (Vec<u32>, Vec<Option<u32>>) {
+    let has_forms = |column: &ColumnView<'_>| {
+        matches!(column.values(), ColumnValues::Decimal(_) | ColumnValues::F32(_) | ColumnValues::F64(_))
+    };
+    if !columns.iter().any(has_forms) {
+        return (winners, previous);
+    }
+    let mut sorted = winners.clone();
+    sort_by_key(columns, &mut sorted);
+    let is_same = |pair: &&[u32]| compare_keys(columns, pair[0] as usize, pair[1] as usize).is_eq();
+    let others: HashSet<u32> = sorted.windows(2).filter(is_same).flatten().copied().collect();
+    written_apart(winners, previous, |chain| others.contains(&chain[0]))
+}
+
+/// All rows of these chains are written.
+fn written_apart(
+    winners: Vec<u32>,
     mut previous: Vec<Option<u32>>,
+    is_apart: impl Fn(&[u32]) -> bool,
 ) -> (Vec<u32>, Vec<Option<u32>>) {
     let mut written = Vec::with_capacity(winners.len());
     for winner in winners {
         let chain: Vec<u32> = chain(&previous, winner).collect();
-        if chain.len() == 1 || merge::values(rows, &chain).is_some() {
-            written.push(winner);
-        } else {
+        if is_apart(&chain) {
             chain.iter().for_each(|row| previous[*row as usize] = None);
             written.extend(chain);
+        } else {
+            written.push(winner);
         }
     }
     written.sort_unstable();
@@ -343,6 +373,27 @@ mod tests {
         check(&[(1, "x"), (1, "y"), (1, "x"), (2, "x")], &[1, 2, 3], &[None, None, Some(0), None]);
         check(&[(1, "x"); 4], &[3], &[None, Some(0), Some(1), Some(2)]);
         assert_eq!(arrange(Rows::all(&batch(&schema, &[(1, "x"), (1, "X"), (2, "x")])), Coalescing::Last, false), None);
+    }
+
+    #[test]
+    fn rows_of_a_key_with_several_forms_are_all_written() {
+        let schema = Schema::builder("t").column("k", ColumnType::Decimal).column("n", ColumnType::I64);
+        for (rule, coalescing) in [
+            (Conflict::update(["k"]), Coalescing::Last),
+            (Conflict::update(["k"]).only_if_newer("n"), Coalescing::Newest(1)),
+            (Conflict::update(["k"]).set("n", Expr::keep()), Coalescing::Merged),
+        ] {
+            let schema = schema.clone().on_conflict(rule).build().unwrap();
+            let mut buffer = crate::row::row_buffer::RowBuffer::new(&schema, ValueRules::default());
+            for (place, key) in ["1.5", "2", "1.50", "2", "1.5", "1.500"].iter().enumerate() {
+                let key: crate::model::decimal::Decimal = key.parse().unwrap();
+                let row = schema.row().set("k", key).unwrap().set("n", place as i64).unwrap();
+                buffer.push(&row.finish().unwrap()).unwrap();
+            }
+            let rows = buffer.into_rows();
+            let chosen = arrange(rows.rows(), coalescing, false).unwrap();
+            assert_eq!((&*chosen.rows, &*chosen.previous), (&[0, 2, 3, 4, 5][..], &[None, None, None, Some(1), None, None][..]));
+        }
     }
 
     #[test]

@@ -11,6 +11,8 @@ use tracing::Instrument;
 use crate::config::{FAR, PipelineConfig};
 use crate::config_policies::{BeyondBudget, Coalesce, Delivery, Isolation, KeptBy};
 use crate::error::{ErrorClass, SinkError};
+use crate::model::keys::Coalescing;
+use crate::model::schema::Schema;
 use crate::outcome::outcomes::FailureKind;
 use crate::pipeline_events::{BatchStarted, PoolState};
 use crate::write::context::PipelineContext;
@@ -148,11 +150,18 @@ impl<S: Sink> Executor<S> {
         let max_rows = if self.isolation == Isolation::AtomicBatch { usize::MAX } else { job.limit.rows() };
         let budget = self.isolation_budget(job);
         let sorts = self.sorts && !job.settings().is_in_order();
-        job.begin(self.coalesces, sorts, budget, max_rows);
+        let coalescing = self.coalescing(job.batch.schema(), job.settings().is_in_order());
+        job.begin(coalescing, sorts, budget, max_rows);
         if job.progress.attempts == 0 {
             let started = BatchStarted { queue_wait, assemble: begin.elapsed() };
             self.pipeline.reporter.call(|reporter| reporter.batch_started(&job.info(), &started));
         }
+    }
+
+    /// How rows of one key become one. If all rows of the table keep their order, each is written: a row that stands for an earlier
+    /// one would move it behind the rows between them, which may refer to it, or have its key in another form.
+    pub(super) fn coalescing(&self, schema: &Schema, is_in_order: bool) -> Coalescing {
+        if self.coalesces && !is_in_order { Coalescing::of(schema) } else { Coalescing::Off }
     }
 
     fn isolation_budget(&self, job: &Job) -> usize {

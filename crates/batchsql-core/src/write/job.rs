@@ -256,8 +256,7 @@ impl Job {
     }
 
     /// Begins the first round.
-    pub(crate) fn begin(&mut self, coalesces: bool, sorts: bool, budget: usize, max_rows: usize) {
-        let coalescing = if coalesces { Coalescing::of(self.batch.schema()) } else { Coalescing::Off };
+    pub(crate) fn begin(&mut self, coalescing: Coalescing, sorts: bool, budget: usize, max_rows: usize) {
         if (coalescing != Coalescing::Off || sorts)
             && let Some(arranged) = keys::arrange(Rows::all(&self.batch), coalescing, sorts)
         {

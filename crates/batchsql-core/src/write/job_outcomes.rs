@@ -90,14 +90,20 @@ impl Job {
         let all = self.rows().len();
         // Rows with a key keep their order. Past the budget the table may be at fault.
         let may_wait = self.batch.schema().key_columns().is_empty() && !self.progress.is_past_budget;
-        if !may_wait || self.progress.references.refused(range.len(), all) == Refused::AsEver {
+        if !may_wait {
             return false;
         }
-        if range.len() == 1 {
-            let row = self.row_of_batch(range.start);
-            self.progress.references.wait(row, error.clone());
-        } else {
-            self.postpone(range);
+        match self.progress.references.refused(range.len(), all) {
+            Refused::AsEver => return false,
+            Refused::Waits if range.len() == 1 => {
+                let row = self.row_of_batch(range.start);
+                self.progress.references.wait(row, error.clone());
+            }
+            Refused::Waits => self.postpone(range),
+            Refused::IsReversed => {
+                self.round().reverse();
+                self.postpone(range);
+            }
         }
         true
     }

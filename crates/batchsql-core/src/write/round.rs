@@ -36,6 +36,8 @@ pub(crate) struct Round {
     coalescing: Coalescing,
     /// Whether every round is sorted by key.
     sorts: bool,
+    /// Whether rounds have the last row of the batch first. Not together with `sorts`.
+    is_reversed: bool,
     /// Rows of the batch that are sent in the next round.
     next: Vec<u32>,
     /// Rows of the batch that the sink left without an outcome: also sent in the next round, after a backoff.
@@ -66,6 +68,7 @@ impl Round {
             previous: Box::default(),
             coalescing: Coalescing::Off,
             sorts: false,
+            is_reversed: false,
             next: Vec::new(),
             unfinished: Vec::new(),
             again: HashMap::new(),
@@ -81,6 +84,9 @@ impl Round {
         rows.sort_unstable();
         if self.sorts {
             keys::sort(Rows::all(batch), &mut rows);
+        }
+        if self.is_reversed {
+            rows.reverse();
         }
         self.copy = None;
         self.rows = rows.into();
@@ -98,6 +104,11 @@ impl Round {
             Coalescing::Off | Coalescing::Last | Coalescing::Newest(_) => batch.gather(rows),
         };
         Rows::all(self.copy.get_or_insert_with(|| Arc::new(copy())))
+    }
+
+    /// From the next round on, rows are in the opposite order. For rows without a key.
+    pub(crate) fn reverse(&mut self) {
+        self.is_reversed = !self.is_reversed;
     }
 
     /// How rows of one key became one.

@@ -40,7 +40,7 @@ impl<S: Sink> Executor<S> {
         step: &Step,
         is_in_order: bool,
     ) -> Result<OutcomeCounts, NoStep> {
-        let coalescing = if self.coalesces { Coalescing::of(rows.schema()) } else { Coalescing::Off };
+        let coalescing = self.coalescing(rows.schema(), is_in_order);
         let arranged = keys::arrange(rows, coalescing, self.sorts && !is_in_order);
         let sent = arranged.as_ref().map(|arranged| chosen(rows, arranged));
         let sent = sent.as_ref().map_or(rows, SharedRows::rows);

@@ -1,8 +1,9 @@
 //! Rows that refer to other rows of their table: a foreign key refuses a write without the row that they refer to.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{ErrorClass, OutcomeKind};
+use batchsql_core::{Attempt, BatchSql, ErrorClass, OutcomeKind, Rows, Schema, Sink, SinkError, Written};
 
 use crate::support::{HOUR, config, id, ids, pipeline, plain, receipts};
 
@@ -96,4 +97,72 @@ async fn a_row_that_waits_is_written_once_when_batches_merge() {
     let mut applied = ids(&sink.applied());
     applied.sort_unstable();
     assert_eq!(applied, (0..20).collect::<Vec<_>>());
+}
+
+/// Refuses rows that come before the row to which they refer, as MySQL does: each row `n` refers to `n + 1`, up to the last one.
+#[derive(Clone)]
+struct RowByRow(Arc<Mutex<Stored>>);
+
+struct Stored {
+    last: i64,
+    bad: Vec<i64>,
+    rows: Vec<i64>,
+    writes: usize,
+}
+
+impl Sink for RowByRow {
+    type Conn = ();
+    type Plan = ();
+
+    fn name(&self) -> &'static str {
+        "row_by_row"
+    }
+
+    async fn acquire(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+        let mut stored = self.0.lock().unwrap();
+        stored.writes += 1;
+        let before = stored.rows.len();
+        for id in (0..rows.len()).map(|row| id(&rows.to_row(row))) {
+            let is_bad = stored.bad.contains(&id);
+            if is_bad || (id != stored.last && !stored.rows.contains(&(id + 1))) {
+                stored.rows.truncate(before);
+                let error = SinkError::new(ErrorClass::Row, "refused");
+                return Err(if is_bad { error } else { error.of_foreign_key() });
+            }
+            stored.rows.push(id);
+        }
+        Ok(Written::default())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_before_those_to_which_they_refer_cost_one_more_write() {
+    let check = async |bad: &[i64], written: usize, most_writes: usize| {
+        let stored = Stored { last: 59, bad: bad.to_vec(), rows: Vec::new(), writes: 0 };
+        let sink = RowByRow(Arc::new(Mutex::new(stored)));
+        let db = BatchSql::builder(sink.clone()).config(config().flush_size(60)).start().unwrap();
+        let receipts = receipts(&db, &plain(), 0..60).await;
+        db.flush().await.unwrap();
+        let mut told = Vec::new();
+        for (id, receipt) in (0..60).zip(receipts) {
+            told.extend(receipt.await.is_written().then_some(id));
+        }
+        let stored = sink.0.lock().unwrap();
+        let mut rows = stored.rows.clone();
+        rows.sort_unstable();
+        assert_eq!((told.len(), told), (written, rows), "{bad:?}");
+        assert!(stored.writes <= most_writes, "{bad:?}: {} writes", stored.writes);
+    };
+    check(&[], 60, 2).await;
+    // The rows that refer to a bad row, by others in between, have no row to refer to.
+    check(&[0], 59, 30).await;
+    check(&[29], 30, 250).await;
 }
