@@ -21,9 +21,10 @@
 //!
 //! # Bound
 //! A client that waits is *passed over* when others have got as many units as there are at all, and none of its requests had an answer
-//! meanwhile. Then it comes before the others, among such clients by arrival, and nobody else begins. If it must leave a quarter that is
-//! not there, its own requests have the memory. So one of them is answered at once: one that holds memory gets more if it can, else the
-//! last of these is refused, and if none of these waits, its first one.
+//! meanwhile. Then it comes before the others, among such clients by arrival, and nobody else begins. Others do not wait for one that
+//! holds more than a single request may, or wants more than they could give back. If it must leave a quarter that is not there, one of its
+//! own requests is answered at once: one that holds memory gets more if it can, else the last of these is refused, and if none of these
+//! waits, its first one.
 //!
 //! ```text
 //! of 4, free 0    a holds 2 and wants 1 more; others hold 2, and as soon as one ends, the next one gets its 2
@@ -174,6 +175,12 @@ impl<W> HeldLine<W> {
         waiting.more + self.left_to_others(waiting) <= self.free
     }
 
+    /// Whether others, which must not wait for this client, would do so if they waited for its first request.
+    fn keeps_itself_waiting(&self, head: &Waiting<W>) -> bool {
+        let (held, left) = (self.share(head).held, self.left_to_others(head));
+        left > 0 && (held > self.own || held + head.more + left > self.all)
+    }
+
     /// Requests without an answer.
     fn waiting(&self) -> impl Iterator<Item = (Rank, &Waiting<W>)> {
         let waiting = self.line.iter().filter(|(_, waiting)| waiting.answer.is_none());
@@ -196,7 +203,7 @@ impl<W> HeldLine<W> {
     /// The next answer, if there is one now.
     fn next(&self) -> Option<(Ticket, Answer)> {
         let (first, head) = self.heads().min_by_key(|(rank, _)| *rank)?;
-        if first.0 == Turn::PassedOver && self.left_to_others(head) > 0 && !self.may_have(head) {
+        if first.0 == Turn::PassedOver && self.keeps_itself_waiting(head) && !self.may_have(head) {
             return Some(self.among_its_own(first.1, &head.client));
         }
         if let Some(next) = self.next_granted(first) {
@@ -211,8 +218,9 @@ impl<W> HeldLine<W> {
     }
 
     fn next_granted(&self, first: Rank) -> Option<Ticket> {
-        // What others must leave is for these.
-        let small = self.heads().filter(|(_, waiting)| self.left_to_others(waiting) == 0);
+        // What others must leave is for these, until one of the others is passed over.
+        let is_passed_over = first.0 == Turn::PassedOver;
+        let small = self.heads().filter(|_| !is_passed_over).filter(|(_, waiting)| self.left_to_others(waiting) == 0);
         let first_small = small.map(|(rank, _)| rank).min();
         let has_turn = |one: &(Rank, &Waiting<W>)| holds(one) || one.0 == first || Some(one.0) == first_small;
         let may_go = self.waiting().filter(has_turn).filter(|(_, waiting)| self.may_have(waiting));

@@ -225,6 +225,36 @@ fn a_client_that_keeps_itself_waiting_is_refused_when_it_is_passed_over() {
     assert_eq!([late, grows, waits].map(|one| table.answer(one)), [GRANTED, GRANTED, None]);
 }
 
+/// It holds no more than a single request may, and others have the memory: it is next, though it will hold more than that.
+#[test]
+fn a_client_that_is_passed_over_waits_for_what_others_hold() {
+    let mut table = Table::new(16, 4);
+    let [one, waits, other, large] = ["a", "a", "b", "c"].map(|name| table.request(name));
+    assert_eq!([(one, 3), (other, 4), (large, 4)].map(|(one, units)| table.grow(one, units)), [GRANTED; 3]);
+    assert_eq!((table.grow(waits, 2), table.line.free), (None, 5), "3 would be left");
+    for number in 0..4 {
+        let short = table.request("d");
+        assert_eq!((table.grow(short, 4), table.answer(waits)), (GRANTED, None), "{number}");
+        table.give_back(short);
+    }
+    let late = table.request("e");
+    assert_eq!((table.answer(waits), table.grow(late, 1)), (None, None), "nobody else begins");
+    assert_eq!(table.grow(other, 1), GRANTED, "but those that hold memory go on");
+    table.give_back(other);
+    assert_eq!([waits, late].map(|one| table.answer(one)), [GRANTED; 2]);
+    // More than there is besides what it holds: its own requests have the memory.
+    let mut table = Table::new(8, 4);
+    let [one, waits] = ["a"; 2].map(|name| table.request(name));
+    assert_eq!((table.grow(one, 3), table.grow(waits, 4)), (GRANTED, None));
+    for _ in 0..2 {
+        assert_eq!(table.answer(waits), None);
+        let short = table.request("d");
+        assert_eq!(table.grow(short, 4), GRANTED);
+        table.give_back(short);
+    }
+    assert_eq!(table.answer(waits), REFUSED);
+}
+
 /// A request of the model. It grows to what it needs, and ends.
 struct Modelled {
     client: usize,
