@@ -1,6 +1,7 @@
 //! Mistakes of those who publish to a stream, and of those who read it: what the log, `check`, `/ready` and the exit code say.
 
 use async_nats::jetstream::Context;
+use base64::Engine as _;
 use batchsql_testserver::{Kind, dsn};
 
 use crate::client::send;
@@ -200,4 +201,57 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
     until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
     assert_eq!(program.stop().0, 1);
+}
+
+/// A letter that NATS or its client refuses keeps no other one back, and is tried again when it was corrected.
+#[test]
+fn a_letter_that_cannot_be_published_is_left() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let program = cluster.start("a.toml", &worker(&cluster, ""));
+    let context = runtime.block_on(cluster.context());
+    let place = &cluster.place;
+    let letter = |id: &str, partition: &str, headers: &[[&str; 2]], bytes: usize| {
+        let subject = format!("{}.orders.{partition}", cluster.stream_name());
+        let payload =
+            base64::engine::general_purpose::STANDARD.encode(format!("{{\"orderId\":{}{bytes}}}", " ".repeat(bytes)));
+        let line = serde_json::json!({
+            "id": id, "subject": subject, "sequence": 7, "reason": "it is no row", "headers": headers, "payload": payload,
+        });
+        format!("{line}\n")
+    };
+    let lines = [
+        letter("a", "1", &[["A", "b"], ["A", "c"]], 1),
+        letter("b", "1", &[["A", "b"], ["X Y", "s3cret"]], 2),
+        letter("c", "1", &[["A", "s3cret\r\nB: c"]], 3),
+        letter("d", "1", &[["", "s3cret"]], 4),
+        letter("e\nf", "1", &[], 5),
+        letter("g", "1 x", &[], 6),
+        letter("h", "1", &[], 2_000_000),
+        letter("i", "1", &[], 7),
+    ];
+    place.write("1.foreign", lines.concat());
+    let replay = || place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml"]);
+    let replayed = replay();
+    assert_eq!(replayed.code(), 1, "{}", replayed.all());
+    let reasons = [
+        "element 2 of its `headers` cannot be published: invalid header name",
+        "element 1 of its `headers` cannot be published: ",
+        "element 1 of its `headers` cannot be published: it has no name",
+        "its `id` cannot be a header: ",
+        "its `subject` cannot be published to: ",
+        "NATS takes no message that is so large",
+    ];
+    for (begin, reason) in (1..).map(|number| lines[..number].concat().len()).zip(reasons) {
+        assert!(replayed.out().contains(&format!("byte {begin}: {reason}")), "{begin} {reason}: {}", replayed.all());
+    }
+    assert!(replayed.out().contains("2 published, 6 left"), "{}", replayed.all());
+    assert!(!replayed.all().contains("s3cret"), "{}", replayed.all());
+    until(|| cluster.ids() == [1, 7], || format!("{:?}", cluster.ids()));
+    let stream = runtime.block_on(async { context.get_stream(cluster.stream_name()).await.unwrap() });
+    let last = || runtime.block_on(stream.get_info()).unwrap().state.last_sequence;
+    let before = last();
+    let again = replay();
+    assert!(again.code() == 1 && again.out().contains("0 published, 6 left"), "{}", again.all());
+    assert_eq!(last(), before);
+    assert_eq!(program.stop().0, 0);
 }
