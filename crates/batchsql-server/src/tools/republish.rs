@@ -1,13 +1,14 @@
 //! Owns how messages that were set aside are published again: to which stream, with which id, and which of them are not.
 //! Must not know how they come into their file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::io;
 use std::path::Path;
 
 use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{HeaderMap, Subject};
 use batchsql::{NotReplayed, ReplayMark};
@@ -29,6 +30,8 @@ const PART: usize = 16;
 const SHOWN: usize = 20;
 /// In the messages of publishers of this program, which name the message before them.
 const OWN: &str = "BatchSQL-Format";
+/// In the messages of a front that publishes exactly once.
+const POSITION: &str = "BatchSQL-Position";
 /// Those of NATS are about the message as it was published first.
 const OF_NATS: &str = "nats-";
 
@@ -44,7 +47,8 @@ pub(super) async fn run(path: &Path, config: &Path, delete: bool) -> Result<Exit
     let context = connect::connect(&streams[0].nats).await.map_err(|error| Failure::unavailable(error.text))?;
     let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
     let mark = ReplayMark::open(path, ReplayMark::path_of(path)).map_err(Failure::unavailable)?;
-    let mut replay = Replay { context, streams, mark, published: HashSet::new(), repeated: 0, left: Vec::new() };
+    let (published, fronts) = (HashSet::new(), HashMap::new());
+    let mut replay = Replay { context, streams, mark, published, fronts, repeated: 0, left: Vec::new() };
     let published = tokio::select! {
         published = replay.all(path) => published,
         signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
@@ -96,6 +100,8 @@ struct Replay {
     mark: ReplayMark,
     /// The ids: a letter may be there twice.
     published: HashSet<String>,
+    /// Whether a front publishes exactly once, by subject.
+    fronts: HashMap<String, bool>,
     /// Letters with an id of these.
     repeated: usize,
     /// Where those begin that are not published, and why.
@@ -108,8 +114,10 @@ impl Replay {
         let unusable = |error: io::Error| Failure::unavailable(format!("{}: {error}", path.display()));
         for position in self.mark.failed().collect::<Vec<_>>() {
             let again = Letters::open_at(path, position).map_err(unusable)?.next();
-            if let Some(letter) = again {
-                self.one(position, letter.map_err(unusable)?.1).await?;
+            match again.transpose().map_err(unusable)? {
+                Some((begin, letter)) if begin == position => self.one(position, letter).await?,
+                // An empty line.
+                _ => self.mark.note(position, true),
             }
         }
         let mut letters = Letters::open_at(path, self.mark.position()).map_err(unusable)?;
@@ -141,7 +149,11 @@ impl Replay {
                 self.repeated += 1;
                 None
             }
-            Ok(Message { id, subject, headers, payload }) => {
+            Ok(Message { stream, subject, .. }) if self.has_exact_front(&stream, &subject).await? => Some(format!(
+                "a front with `exactly_once` publishes to {subject}, and would stop behind a message of others; send the rows of the \
+                 letter to the front"
+            )),
+            Ok(Message { id, subject, headers, payload, .. }) => {
                 let sent = self.context.publish_with_headers(subject.clone(), headers, payload.into()).await;
                 let stored = match sent {
                     Ok(sent) => sent.await,
@@ -167,6 +179,26 @@ impl Replay {
         self.mark.note(position, left.is_none());
         self.left.extend(left.map(|reason| (position, reason)));
         Ok(())
+    }
+
+    /// Whether the last message of the subject is of a front that publishes exactly once: it has the subject for itself.
+    async fn has_exact_front(&mut self, stream: &str, subject: &str) -> Result<bool, Failure> {
+        if let Some(is_exact) = self.fronts.get(subject) {
+            return Ok(*is_exact);
+        }
+        let unusable = |error: &dyn std::error::Error| {
+            Failure::unavailable(format!(
+                "the last message of {subject} cannot be read: {error}; run the command again"
+            ))
+        };
+        let stream = self.context.get_stream(stream).await.map_err(|error| unusable(&error))?;
+        let is_exact = match stream.raw_message_builder().last_by_subject(subject).send().await {
+            Ok(last) => last.headers.get(POSITION).is_some(),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => false,
+            Err(error) => return Err(unusable(&error)),
+        };
+        self.fronts.insert(subject.to_owned(), is_exact);
+        Ok(is_exact)
     }
 }
 
@@ -194,7 +226,7 @@ fn message(streams: &[JetStream], letter: Letter) -> Result<Message, String> {
     let stream = streams.iter().find(reads);
     let stream = stream.ok_or_else(|| format!("no source of the configuration reads {subject}"))?;
     if partly_written {
-        return Err("rows of this message are written; correct the others, and publish these alone".to_owned());
+        return Err("rows of this message are written, or are in letters before this one; correct the others, and publish these alone".to_owned());
     }
     if old.iter().any(|(name, _)| name.eq_ignore_ascii_case(OWN)) {
         return Err("a publisher of BatchSQL has made it, whose messages are not published by others".to_owned());
@@ -215,16 +247,19 @@ fn message(streams: &[JetStream], letter: Letter) -> Result<Message, String> {
         }
         headers.append(parsed, value.parse::<HeaderValue>().map_err(|error| refused(error.to_string()))?);
     }
-    headers.insert(NATS_EXPECTED_STREAM, stream.stream.name.as_str());
+    let stream = stream.stream.name.clone();
+    headers.insert(NATS_EXPECTED_STREAM, stream.as_str());
     let message_id =
         id.parse::<HeaderValue>().map_err(|error| format!("its `id` cannot be a header: {error}; correct it"))?;
     headers.insert(NATS_MESSAGE_ID, message_id);
-    Ok(Message { id, subject, headers, payload })
+    Ok(Message { id, stream, subject, headers, payload })
 }
 
 /// What is published.
 struct Message {
     id: String,
+    /// Its name.
+    stream: String,
     subject: String,
     headers: HeaderMap,
     payload: Vec<u8>,
