@@ -140,6 +140,9 @@ fn letters_that_were_not_written_again_are_not_deleted() {
     let says = format!("2  lines cannot be read; the first is at byte {}: ", letter(101).len() + 1);
     assert!(broken.code() == 1 && broken.out().contains(&says), "{}", broken.all());
 
+    let missing = place.run(&["dead-letters", "replay", "none.ndjson", "--config", "a.toml"]);
+    assert!(missing.code() == 3 && missing.err().contains("none.ndjson"), "{}", missing.all());
+
     // Another file has this name on the next day.
     place.write("a.ndjson", format!("{}\n{}\n", letter(201), letter(202)));
     let other = replay(&["--delete"]);
