@@ -230,6 +230,27 @@ async fn a_line_that_a_crash_has_torn_takes_no_other_with_it() {
     assert_eq!(ids, [Some(1), Some(2), None, Some(4)]);
 }
 
+/// It has each of them, so it is not written for every 1,000 again.
+#[tokio::test]
+async fn the_mark_of_lines_that_all_fail_is_written_at_the_end() {
+    let all: Vec<DynRow> = (0..2500).map(|id| row(&plain(), id)).collect();
+    let (_folder, path) = letters(&all).await;
+    let (db, _sink) = pipeline(config());
+    for run in 0..2 {
+        let before = std::fs::read(mark_of(&path)).ok();
+        let none = |_: &DeadLetterLine| {
+            assert_eq!(std::fs::read(mark_of(&path)).ok(), before);
+            Err("not now".into())
+        };
+        let report = Replay::new(&path).run(&db, none).await.unwrap();
+        assert_eq!(report.failed.len(), 2500);
+        let mark = ReplayMark::open(&path, mark_of(&path)).unwrap();
+        assert_eq!((mark.failed().count(), mark.position()), (2500, std::fs::metadata(&path).unwrap().len()), "{run}");
+    }
+    let report = Replay::new(&path).run(&db, any).await.unwrap();
+    assert_eq!((report.counts.get(OutcomeKind::Written), report.is_complete()), (2500, true));
+}
+
 /// An earlier version has noted them as lines that failed.
 #[tokio::test]
 async fn the_line_behind_an_empty_one_is_not_replayed_in_its_place() {
