@@ -151,6 +151,8 @@ struct Lines {
     mark: ReplayMark,
     failed: std::vec::IntoIter<u64>,
     rest: DeadLetterReader,
+    /// Whether lines have failed since the mark was written.
+    has_more_failed: bool,
 }
 
 impl Lines {
@@ -160,7 +162,7 @@ impl Lines {
         let mark = ReplayMark::open(&path, mark)?;
         let rest = DeadLetterReader::open_at(&path, mark.position())?;
         let failed = mark.failed().collect::<Vec<_>>().into_iter();
-        Ok(Self { path, mark, failed, rest })
+        Ok(Self { path, mark, failed, rest, has_more_failed: false })
     }
 
     /// The next lines of one kind; none at the end.
@@ -171,7 +173,11 @@ impl Lines {
             && let Some(at) = self.failed.next()
         {
             let mut reader = DeadLetterReader::within(&self.path, at)?;
-            entries.push(reader.next().unwrap_or(Err(ErrorKind::UnexpectedEof.into()))?);
+            match reader.next().transpose()? {
+                Some(entry) if entry.0 == at => entries.push(entry),
+                // An empty line, which earlier versions have noted.
+                _ => self.mark.note(at, true),
+            }
             bytes += reader.position() - at;
         }
         if !entries.is_empty() {
@@ -187,12 +193,19 @@ impl Lines {
         Ok(entries)
     }
 
-    /// These lines were replayed, or failed.
+    /// Whether the mark has everything that was tried.
+    fn are_noted(&self) -> bool {
+        !self.has_more_failed && self.rest.position() == self.mark.position()
+    }
+
+    /// These lines were replayed, or failed; none at the end.
     fn pass(&mut self, tried: &[u64], failed: &[u64]) -> io::Result<()> {
         tried.iter().for_each(|at| self.mark.note(*at, true));
         failed.iter().for_each(|at| self.mark.note(*at, false));
         self.mark.advance(self.rest.position())?;
-        self.mark.write()
+        // The mark has each line that failed, so many of these take long. Where nothing else was tried, a later run may try them again.
+        self.has_more_failed = !tried.is_empty() && tried.len() == failed.len();
+        if self.has_more_failed { Ok(()) } else { self.mark.write() }
     }
 }
 
@@ -254,7 +267,7 @@ impl Replay {
             if is_end && let Some(position) = lines.rest.unfinished() {
                 report.failed.push(ReplayFailure { position, reason: NotReplayed::Unfinished });
             }
-            if is_end && lines.rest.position() == lines.mark.position() {
+            if is_end && lines.are_noted() {
                 return Ok(report);
             }
             let tried: Vec<u64> = entries.iter().map(|(at, _)| *at).collect();
