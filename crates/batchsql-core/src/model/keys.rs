@@ -216,11 +216,7 @@ fn newest_first(
 }
 
 /// Rows of a key that cannot be merged are all written.
-fn without_unmergeable(
-    rows: Rows<'_>,
-    winners: Vec<u32>,
-    previous: Vec<Option<u32>>,
-) -> (Vec<u32>, Vec<Option<u32>>) {
+fn without_unmergeable(rows: Rows<'_>, winners: Vec<u32>, previous: Vec<Option<u32>>) -> (Vec<u32>, Vec<Option<u32>>) {
     written_apart(winners, previous, |chain| chain.len() > 1 && merge::values(rows, chain).is_none())
 }
 
@@ -392,7 +388,10 @@ mod tests {
             }
             let rows = buffer.into_rows();
             let chosen = arrange(rows.rows(), coalescing, false).unwrap();
-            assert_eq!((&*chosen.rows, &*chosen.previous), (&[0, 2, 3, 4, 5][..], &[None, None, None, Some(1), None, None][..]));
+            assert_eq!(
+                (&*chosen.rows, &*chosen.previous),
+                (&[0, 2, 3, 4, 5][..], &[None, None, None, Some(1), None, None][..])
+            );
         }
     }
 

@@ -31,7 +31,7 @@ async fn rows_that_the_sink_could_not_finish_are_written_later_and_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_stays_unfinished_expires_and_takes_its_elders_with_it() {
-    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(5)).ordering(Ordering::PerTable));
+    let (db, sink) = pipeline(config().retry_for(Duration::from_secs(5)).max_concurrency(1));
     let keyed = table("t", Conflict::update(["id"]));
     let mut receipts = Vec::new();
     for id in [1, 2, 1] {
@@ -127,6 +127,21 @@ async fn versions(db: &BatchSql, schema: &Schema, versions: &[(i64, &str)]) -> V
     receipts
 }
 
+/// The table may have keys that are equal only to it, and rows that refer to others.
+#[tokio::test(start_paused = true)]
+async fn every_row_of_a_table_in_order_is_written_in_its_turn() {
+    let (db, sink) = pipeline(config().ordering(Ordering::PerTable));
+    let schema = table("t", Conflict::update(["id"]));
+    sink.poison(|row| row.get("note") == Some(ValueRef::Text("bad")));
+    let rows = [(1, "a"), (2, "b"), (1, "c"), (2, "d"), (1, "bad")];
+    let receipts = versions(&db, &schema, &rows).await;
+    assert_eq!(
+        kinds(receipts).await,
+        [OutcomeKind::Written, OutcomeKind::Written, OutcomeKind::Written, OutcomeKind::Written, Rejected]
+    );
+    assert_eq!(ids(&sink.applied()), [1, 2, 1, 2]);
+}
+
 async fn kinds(receipts: Vec<Receipt>) -> Vec<OutcomeKind> {
     let mut kinds = Vec::new();
     for receipt in receipts {
@@ -153,7 +168,7 @@ async fn what_may_be_there_is_known_of_each_row() {
     let check = async |steps: &[Step], expected: [OutcomeKind; 5]| {
         let retry_for = Duration::from_secs(5);
         let park_for = Duration::ZERO;
-        let (db, sink) = pipeline(config().ordering(Ordering::PerTable).retry_for(retry_for).park_for(park_for));
+        let (db, sink) = pipeline(config().max_concurrency(1).retry_for(retry_for).park_for(park_for));
         // The second half of the batch waits for row 0, and has the next round with it.
         sink.script([Step::Fail(ErrorClass::Row), Step::LoseRow(0)]);
         sink.script(steps.iter().copied());
