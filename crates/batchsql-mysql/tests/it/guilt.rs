@@ -286,6 +286,25 @@ async fn rows_that_refer_to_later_rows_of_their_batch_are_written() {
     assert_eq!(db.read("SELECT count(*) FROM nodes WHERE id < 40").await, ["40"]);
 }
 
+/// Rows of a rule do not wait for each other: in order, a row finds an earlier one beside a bad row. A circle is refused.
+#[tokio::test]
+async fn rows_of_a_rule_find_earlier_rows_and_circles_are_refused() {
+    let table = "CREATE TABLE nodes (id BIGINT PRIMARY KEY, next BIGINT, n BIGINT CHECK (n >= 0), FOREIGN KEY (next) REFERENCES nodes (id))";
+    let db = Database::new(table).await;
+    let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+    let schema = schema.column("n", ColumnType::I64).on_conflict(Conflict::update(["id"])).build().unwrap();
+    let row = |(id, next, n): (i64, Option<i64>, i64)| {
+        schema.row().set_all([id.into(), next.map_or(Value::Null, Into::into), n.into()]).unwrap().finish().unwrap()
+    };
+    let check = async |rows: &[(i64, Option<i64>, i64)], written: &[bool]| {
+        let outcomes = outcomes(&db.sink, rows.iter().copied().map(row)).await;
+        let found: Vec<bool> = outcomes.iter().map(Outcome::is_written).collect();
+        assert_eq!(found, written, "{rows:?}: {outcomes:?}");
+    };
+    check(&[(9, None, 1), (8, Some(9), 1), (7, None, -1), (6, Some(8), 1)], &[true, true, false, true]).await;
+    check(&[(10, Some(11), 1), (11, Some(10), 1)], &[false, false]).await;
+}
+
 /// The numbers of lost connections, shutdowns, proxies, locks and limits, each with the SQLSTATE of the server and with another one.
 const FOREIGN: [(u16, &str); 24] = [
     (2013, "HY000"),

@@ -6,7 +6,7 @@ use batchsql_core::{Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Outcome
 use batchsql_postgres::Strategy;
 use batchsql_testkit::{outcomes_of, receipts_of};
 
-use crate::support::{HOUR, fresh_dsn, read, row, schema, values, with_strategy};
+use crate::support::{HOUR, fresh_dsn, outcomes, read, row, schema, values, with_strategy};
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
 
@@ -165,6 +165,28 @@ async fn rows_that_refer_to_each_other_survive_a_bad_row() {
         assert_eq!(refused, ["23503", "23503", "23514", "23514"], "{deferred} {strategy:?}");
         assert_eq!(read(&sink, "SELECT count(*) FROM nodes WHERE id < 60").await, ["60"], "{deferred} {strategy:?}");
     }
+}
+
+/// Rows of a rule do not wait for each other: in order, a row finds an earlier one beside a bad row, and a circle needs its batch whole.
+#[tokio::test]
+async fn rows_of_a_rule_find_earlier_rows_and_circles_need_their_batch_whole() {
+    let table = "CREATE TABLE nodes (id bigint PRIMARY KEY, next bigint REFERENCES nodes, n bigint CHECK (n >= 0))";
+    let sink = with_strategy(&fresh_dsn(table).await, Strategy::Auto).await;
+    let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+    let schema = schema.column("n", ColumnType::I64).on_conflict(Conflict::update(["id"])).build().unwrap();
+    let row = |(id, next, n): (i64, Option<i64>, i64)| {
+        values(&schema, [id.into(), next.map_or(batchsql_core::Value::Null, Into::into), n.into()])
+    };
+    let check = async |rows: &[(i64, Option<i64>, i64)], expected: &[Option<&str>]| {
+        let outcomes = outcomes(&sink, rows.iter().copied().map(row)).await;
+        let codes: Vec<_> =
+            outcomes.iter().map(|outcome| outcome.failure().map(|failed| failed.code().unwrap_or_default())).collect();
+        assert_eq!(codes, expected, "{rows:?}");
+    };
+    check(&[(9, None, 1), (8, Some(9), 1), (7, None, -1), (6, Some(8), 1)], &[None, None, Some("23514"), None]).await;
+    check(&[(10, Some(11), 1), (11, Some(10), 1)], &[None, None]).await;
+    let bad = Some("23503");
+    check(&[(20, Some(21), 1), (30, None, -1), (21, Some(20), 1)], &[bad, Some("23514"), bad]).await;
 }
 
 /// The codes of sessions, transactions, prepared statements, poolers, shutdowns, locks and resources.
