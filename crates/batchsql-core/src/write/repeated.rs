@@ -61,8 +61,7 @@ impl Repeated {
     pub(crate) fn may_search(&mut self, rows: usize, committed: u64, now: Instant, retry_for: Duration) -> bool {
         let is_shown = self.shown_at.is_some_and(|at| now.duration_since(at) <= retry_for / 4);
         let credit = refusals_of_one_row(rows);
-        let limits =
-            self.search.get_or_insert_with(|| Limits { since: now, is_shown, credited_for: committed, credit });
+        let limits = self.search.get_or_insert(Limits { since: now, is_shown, credited_for: committed, credit });
         if committed > limits.credited_for {
             (limits.credited_for, limits.credit) = (committed, limits.credit.max(credit));
             limits.is_shown = true;
