@@ -42,12 +42,14 @@ pub(crate) struct Failed {
     pub(crate) code: u16,
     /// Of a duplicate.
     pub(crate) duplicate_in: DuplicateIn,
+    /// The class if the server itself has refused the statement, where that is not known.
+    pub(crate) if_refused: Option<ErrorClass>,
 }
 
 impl Failed {
     /// An error that was found before anything was sent.
     pub(crate) fn unsent(error: SinkError) -> Self {
-        Self { error, usable: true, code: 0, duplicate_in: DuplicateIn::Unknown }
+        Self { error, usable: true, code: 0, duplicate_in: DuplicateIn::Unknown, if_refused: None }
     }
 
     /// Whether nothing was sent and the connection is unchanged.
@@ -91,10 +93,12 @@ impl Failed {
             let error = SinkError::with_code(class, code, words(error.as_ref()));
             let error = if matches!(code, 1216 | 1452) { error.of_foreign_key() } else { error };
             let usable = is_raised(state) || (!ends_the_connection(code) && class != ErrorClass::Unknown);
+            let if_refused = if_refused(code, state, stage).filter(|_| class == ErrorClass::Unknown);
             let code = if is_raised(state) { 0 } else { code };
-            return Self { error, usable, code, duplicate_in: DuplicateIn::Unknown };
+            return Self { error, usable, code, duplicate_in: DuplicateIn::Unknown, if_refused };
         }
-        Self { error: client_error(error, stage), usable: false, code: 0, duplicate_in: DuplicateIn::Unknown }
+        let (error, duplicate_in) = (client_error(error, stage), DuplicateIn::Unknown);
+        Self { error, usable: false, code: 0, duplicate_in, if_refused: None }
     }
 }
 
@@ -157,6 +161,20 @@ fn may_be_done(code: u16, stage: Stage) -> bool {
     }
 }
 
+/// The class of a code of a statement if the server's own list of errors has it: then the server has refused the statement and
+/// rolled it back. A trigger can raise the number of a lost connection. `None` if this shows nothing: the server may tell
+/// of a KILL or a shutdown after the statement is done, with its own SQLSTATE, while that of a trigger may be another one.
+fn if_refused(code: u16, state: &str, stage: Stage) -> Option<ErrorClass> {
+    let is_of_server = match code {
+        1053 => state == "08S01",
+        1317 => state == "70100",
+        3169 => state == "HY000",
+        1180 | 8501 => true,
+        _ => false,
+    };
+    (stage == Stage::Statement && !is_of_server).then(|| class(code, state, Stage::Open))
+}
+
 /// After these codes the connection is closed, by the server or by us: a server that became read-only stays so for
 /// its connections, while a new connection may reach the new primary.
 fn ends_the_connection(code: u16) -> bool {
@@ -186,7 +204,7 @@ fn is_passing_elsewhere(code: u16) -> bool {
 /// The class of a server code. A code that is not listed is classified by its SQLSTATE. If one value may be the
 /// reason (a trigger that needs a table, a right or a routine), the class follows the code, and the pipeline searches
 /// for a bad row.
-fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
+pub(crate) fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
     match code {
         _ if is_raised(state) => ErrorClass::Row,
         _ if may_be_done(code, stage) => ErrorClass::Unknown,
@@ -388,6 +406,19 @@ mod tests {
         // The server had closed the connection before it received the statement.
         check(4031, "HY000", [ErrorClass::Transient; 3]);
         check(1153, "08S01", [ErrorClass::Size; 3]);
+    }
+
+    #[test]
+    fn what_the_server_may_tell_of_a_statement_that_is_done_shows_no_refusal() {
+        let check =
+            |code, state, stage, expected| assert_eq!(if_refused(code, state, stage), expected, "{code} {state}");
+        for (code, state) in [(2013, "HY000"), (2006, "HY000"), (1158, "08S01"), (1317, "HY000"), (1053, "HY000")] {
+            check(code, state, Stage::Statement, Some(ErrorClass::Transient));
+            check(code, state, Stage::Commit, None);
+        }
+        for (code, state) in [(1317, "70100"), (1053, "08S01"), (3169, "HY000"), (1180, "HY000"), (8501, "HY000")] {
+            check(code, state, Stage::Statement, None);
+        }
     }
 
     #[test]

@@ -159,6 +159,7 @@ mod plan;
 mod position;
 mod quoted;
 mod read_schema;
+mod refusal;
 mod returning;
 mod seen;
 mod session;

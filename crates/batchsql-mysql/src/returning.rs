@@ -50,13 +50,12 @@ pub(crate) fn explained(failed: Failed, returning: &[Column]) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::DuplicateIn;
 
     #[test]
     fn a_server_without_the_clause_is_named() {
         let check = |code: u16, returning: &[Column], is_explained: bool| {
             let error = SinkError::with_code(ErrorClass::Internal, code.to_string(), "the statement is refused");
-            let failed = Failed { error, usable: true, code, duplicate_in: DuplicateIn::Unknown };
+            let failed = Failed { code, ..Failed::unsent(error) };
             let explained = explained(failed, returning);
             let expected = if is_explained { ErrorClass::Schema } else { ErrorClass::Internal };
             assert_eq!((explained.error.class(), explained.usable, explained.code), (expected, true, code));

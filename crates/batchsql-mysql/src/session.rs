@@ -183,6 +183,11 @@ impl Sessions {
         Ok(*self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0))))
     }
 
+    /// Whether it is a server of MySQL or MariaDB, not one that only speaks its protocol.
+    pub(crate) async fn is_known(&self, connection: &mut MySqlConnection) -> bool {
+        self.kind(connection).await.is_ok_and(|kind| kind != ServerKind::Other)
+    }
+
     /// The statement that shows what was left open on a connection.
     pub(crate) async fn probe(&self, connection: &mut MySqlConnection) -> &'static str {
         match self.kind(connection).await {

@@ -25,6 +25,7 @@ use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::position;
 use crate::read_schema::read_schema;
+use crate::refusal::settled;
 use crate::session::{SharedName, is_shared};
 use crate::settings::Settings;
 use crate::tables::Tables;
@@ -374,7 +375,10 @@ impl Sink for MySqlSink {
         let connection = conn.begin().await?;
         let (table, session) = (plan.table(), session.as_ref());
         let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces, guard: Guard::Nothing };
-        let written = self.write_rows(&mut link, plan, rows).await;
+        let written = match self.write_rows(&mut link, plan, rows).await {
+            Err(failed) => Err(settled(&mut link, &self.source.sessions, failed).await),
+            written => written,
+        };
         conn.end(written)
     }
 

@@ -26,14 +26,21 @@ pub(crate) enum LinkLost {
 struct Raised {
     /// The server itself, which reports the position in its source. A pooler does not.
     by_server: bool,
+    /// A function in PL/pgSQL, which may use any code: it says nothing about the session, the transaction or the server. The
+    /// server has rolled the statement back and goes on.
+    by_function: bool,
     /// The error ends the connection.
     ends_link: bool,
 }
 
+/// The routine of the server that executes RAISE.
+const RAISE: &str = "exec_stmt_raise";
+
 impl Raised {
     fn of(error: &PgDatabaseError) -> Self {
         let ends_link = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-        Self { by_server: error.routine().is_some(), ends_link }
+        let by_function = error.routine() == Some(RAISE) && !ends_link;
+        Self { by_server: error.routine().is_some(), by_function, ends_link }
     }
 
     /// Whether this error means that the statement was rolled back. A pooler's own error (`query_timeout`, a
@@ -43,10 +50,10 @@ impl Raised {
         match self {
             // Shutdown and timeouts of the session: the server checks for them before a commit, not during
             // it.
-            Self { by_server: true, ends_link: true } => is_of(&["57P0", "25P0"]),
-            Self { by_server: true, ends_link: false } => true,
-            Self { by_server: false, ends_link: true } => false,
-            Self { by_server: false, ends_link: false } => !is_of(&["08", "57", "58", "XX"]),
+            Self { by_server: true, ends_link: true, .. } => is_of(&["57P0", "25P0"]),
+            Self { by_server: true, ends_link: false, .. } => true,
+            Self { by_server: false, ends_link: true, .. } => false,
+            Self { by_server: false, ends_link: false, .. } => !is_of(&["08", "57", "58", "XX"]),
         }
     }
 }
@@ -54,6 +61,7 @@ impl Raised {
 /// The class of an error that answers a statement.
 fn class_of(code: &str, raised: Raised, lost: LinkLost) -> ErrorClass {
     match lost {
+        _ if raised.by_function && class(code) == ErrorClass::Unknown => ErrorClass::Transient,
         LinkLost::AfterCommit if !raised.undoes(code) => ErrorClass::Unknown,
         LinkLost::BeforeCommit if !raised.by_server && code.starts_with("XX") => ErrorClass::Transient,
         _ => class(code),
@@ -164,11 +172,18 @@ fn meaning(code: &str) -> &'static str {
     }
 }
 
+/// The message for a code that a function raises, and that would mean something about the session or the server.
+const RAISED: &str = "a trigger or function of the table raised this code with RAISE; see its source";
+
 /// A server error with its code, without its message.
 pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatabaseError>) -> SinkError {
-    let mut text = meaning(code).to_owned();
+    let is_raised = error.is_some_and(|error| error.routine() == Some(RAISE));
+    let mut text = match class {
+        ErrorClass::Transient | ErrorClass::Resource if is_raised => RAISED.to_owned(),
+        _ => meaning(code).to_owned(),
+    };
     // A trigger or function that raises an error may use any name.
-    if let Some(error) = error.filter(|error| error.routine() != Some("exec_stmt_raise")) {
+    if let Some(error) = error.filter(|_| !is_raised) {
         if let Some(name) = error.constraint() {
             text += &format!(", constraint {name:?}");
         }
@@ -196,7 +211,11 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
             Some(error) => {
                 let raised = Raised::of(error);
                 let reported = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
-                if raised.ends_link { reported.caused_by(LinkEnded) } else { reported }
+                match raised {
+                    Raised { ends_link: true, .. } => reported.caused_by(LinkEnded),
+                    Raised { by_function: true, .. } => reported.caused_by(FunctionRaised),
+                    _ => reported,
+                }
             }
             None => SinkError::new(ErrorClass::Internal, "the client returned an error of another database"),
         },
@@ -233,6 +252,23 @@ impl fmt::Display for LinkEnded {
 
 impl std::error::Error for LinkEnded {}
 
+/// The source of errors that a function has raised.
+#[derive(Debug)]
+struct FunctionRaised;
+
+impl fmt::Display for FunctionRaised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a trigger or function of the table raised it with RAISE")
+    }
+}
+
+impl std::error::Error for FunctionRaised {}
+
+/// Whether a function has raised the error, so that its code says nothing about the session or the transaction.
+pub(crate) fn is_raised(error: &SinkError) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<FunctionRaised>())
+}
+
 /// Whether the connection is still usable: the server rejected a statement with an error, or our check of the
 /// table failed.
 ///
@@ -244,6 +280,7 @@ pub(crate) fn is_refusal(error: &SinkError) -> bool {
     let has_ended = std::error::Error::source(error).is_some_and(|source| source.is::<LinkEnded>());
     match error.code() {
         None => error.class() == ErrorClass::Schema,
+        Some(_) if is_raised(error) => true,
         Some(code) => {
             let is_useless = USELESS.iter().any(|start| code.starts_with(start));
             !has_ended && !is_useless && error.class() != ErrorClass::Unknown
@@ -305,7 +342,7 @@ mod tests {
     fn only_the_server_itself_knows_that_a_commit_failed() {
         let (server, pooler) = (true, false);
         let check = |by_server, ends_link, code, before, after| {
-            let raised = Raised { by_server, ends_link };
+            let raised = Raised { by_server, by_function: false, ends_link };
             assert_eq!(class_of(code, raised, LinkLost::BeforeCommit), before, "{code} {raised:?}");
             assert_eq!(class_of(code, raised, LinkLost::AfterCommit), after, "{code} {raised:?}");
         };
@@ -322,6 +359,25 @@ mod tests {
         check(server, true, "XX000", Row, Unknown);
         check(server, false, "23505", Row, Row);
         check(pooler, false, "23505", Row, Row);
+    }
+
+    #[test]
+    fn what_a_function_raises_does_not_leave_a_doubt() {
+        for lost in [LinkLost::BeforeCommit, LinkLost::AfterCommit] {
+            for code in ["08007", "40003"] {
+                let class =
+                    |by_function| class_of(code, Raised { by_server: true, by_function, ends_link: false }, lost);
+                assert_eq!([class(true), class(false)], [ErrorClass::Transient, ErrorClass::Unknown], "{code}");
+            }
+        }
+        for code in ["57P01", "26000", "25P02", "08006", "25006"] {
+            let error = server_error(code, ErrorClass::Transient, None);
+            assert_eq!(
+                [is_refusal(&error.clone().caused_by(FunctionRaised)), is_refusal(&error)],
+                [true, false],
+                "{code}"
+            );
+        }
     }
 
     #[test]

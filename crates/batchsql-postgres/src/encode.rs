@@ -100,7 +100,9 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: ValueRef<'_>, wire: Wire) ->
         Value::F32(v) => out.extend_from_slice(&f64::from(v).to_be_bytes()),
         Value::F64(v) => out.extend_from_slice(&v.to_be_bytes()),
         Value::Decimal(v) if wire == Wire::Numeric => write_numeric(out, v)?,
-        Value::Text(v) if wire.is_calendar() => Calendar::read(v, wire).ok_or(Unfit::NoCalendar)?.write(wire, out),
+        Value::Text(v) if wire.is_calendar() => {
+            Calendar::read_as_server(v, wire).ok_or(Unfit::NoCalendar)?.write(wire, out)
+        }
         Value::Text(v) | Value::Json(v) | Value::Decimal(v) => {
             if wire.is_flat() && is_nested(v) {
                 return Err(Unfit::Nested);

@@ -83,8 +83,9 @@ pub(crate) fn unfit(why: Unfit, column: &str) -> SinkError {
         Unfit::Nul => row_error("22P05", column),
         Unfit::NoCalendar => {
             let text = format!(
-                "a text for column {column:?} is no date or timestamp: expected ISO 8601 (2026-01-31, 2026-01-31T12:00:00), \
-                 with an offset for timestamptz (2026-01-31T12:00:00Z), or infinity or -infinity"
+                "a text for column {column:?} is no date or timestamp with one meaning in every session: expected ISO 8601 \
+                 (2026-01-31, 2026-01-31T12:00:00), for timestamptz and only there with Z or an offset in digits \
+                 (2026-01-31T12:00:00Z, 2026-01-31 12:00:00+02), or infinity or -infinity"
             );
             SinkError::with_code(ErrorClass::Row, "22007", text)
         }

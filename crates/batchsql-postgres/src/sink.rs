@@ -12,7 +12,7 @@ use batchsql_core::{
 use sqlx::{Connection, Executor, PgPool};
 
 use crate::catalog::read_table;
-use crate::classify::{LinkLost, sink_error};
+use crate::classify::{LinkLost, is_raised, sink_error};
 use crate::conn::PostgresConn;
 use crate::find_written::find_written;
 use crate::options::PostgresOptions;
@@ -289,7 +289,7 @@ impl Sink for PostgresSink {
         attempt: &Attempt,
     ) -> Result<Written, SinkError> {
         let result = write_rows(conn, plan, rows, attempt).await;
-        if result.as_ref().is_err_and(|error| error.code() == Some("25006")) {
+        if result.as_ref().is_err_and(|error| error.code() == Some("25006") && !is_raised(error)) {
             // The server is a standby now.
             self.source.reconsider();
         }

@@ -8,7 +8,7 @@ use batchsql_sql::move_position;
 use sqlx::{Executor, PgConnection};
 
 use crate::choice::Way;
-use crate::classify::{LinkLost, is_refusal, sink_error};
+use crate::classify::{LinkLost, is_raised, is_refusal, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::plan::PostgresPlan;
 use crate::{guard, write_copy, write_insert};
@@ -139,7 +139,7 @@ async fn check_open(link: &mut PgConnection) -> Result<(), SinkError> {
 
 /// What it means that there is no transaction.
 fn without_transaction(error: SinkError) -> SinkError {
-    if error.code() != Some(NOT_OPEN) {
+    if error.code() != Some(NOT_OPEN) || is_raised(&error) {
         return error;
     }
     let text = "the transaction has ended before its COMMIT, so rows of it may be committed without the others, or without \

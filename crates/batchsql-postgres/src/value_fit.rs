@@ -38,7 +38,7 @@ pub(crate) fn check(value: ValueRef<'_>, limit: ValueLimit, wire: Wire, digits: 
             ValueLimit::Numeric { precision, scale } => any_numeric(v).and_then(|()| numeric(v, precision, scale)),
             limit => text(v, limit, wire),
         },
-        Value::Text(v) if wire.is_calendar() => match Calendar::read(v, wire) {
+        Value::Text(v) if wire.is_calendar() => match Calendar::read_as_server(v, wire) {
             Some(Calendar::Micros(micros)) => fraction(micros, limit),
             Some(_) => Ok(()),
             None => Err(Unfit::NoCalendar),

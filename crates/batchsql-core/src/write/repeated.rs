@@ -1,18 +1,16 @@
-//! Owns what a batch knows of a transient error that it gets again and again while other writes of its group are
-//! committed, and whether the batch is searched for the rows that cause it.
+//! Owns what a batch knows of a transient error that it gets again and again, and whether the batch is searched for the
+//! rows that cause it.
 //! Must not know rows or databases, or look at a clock: callers pass numbers of writes and times.
 //!
 //! A trigger may raise the code of a deadlock or of a full disk for one row, whatever the state of the server. Such a
 //! batch is retried for `retry_for`, as for any transient error. Then it is written in halves, so that only the rows
-//! expire that are refused alone, if
+//! expire that are refused alone. The rows behind such a row, with its key, were not sent: they have their turn, and
+//! merged rows are sent one by one.
 //!
-//! - its last attempts were refused with the same code of the server,
-//! - and between two of them another write of its group began and was committed, so that the table can be written.
-//!
-//! The rows behind such a row, with its key, were not sent: they have their turn, and merged rows are sent one by one.
-//!
-//! Each commit allows as many refusals as it takes to find one row, so a server that fails during the search costs a few
-//! attempts, and not one for each row. The search takes at most as long as the retries did.
+//! Each commit allows as many refusals as it takes to find one row, so a server that fails costs a few attempts, and not
+//! one for each row. The search takes at most as long as the retries did, and a quarter of that while nothing shows that the
+//! table can be written: neither a part that was committed, nor another write of its group that began between two refusals
+//! with the same code and was committed.
 
 use std::time::Duration;
 
@@ -32,7 +30,9 @@ pub(crate) struct Repeated {
 /// How long the search goes on.
 #[derive(Debug)]
 struct Limits {
-    until: Instant,
+    since: Instant,
+    /// Whether a commit has shown that the table can be written.
+    is_shown: bool,
     /// The commit that gave the credit.
     credited_for: u64,
     /// Refusals that are left before another commit.
@@ -59,16 +59,15 @@ impl Repeated {
     /// Whether `rows` rows that were refused together when their time was over are searched. They are rows of the round,
     /// or those that a single row of the round stands for.
     pub(crate) fn may_search(&mut self, rows: usize, committed: u64, now: Instant, retry_for: Duration) -> bool {
-        if self.shown_at.is_none_or(|at| now.duration_since(at) > retry_for / 4) {
-            return false;
-        }
+        let is_shown = self.shown_at.is_some_and(|at| now.duration_since(at) <= retry_for / 4);
         let credit = refusals_of_one_row(rows);
-        let limits =
-            self.search.get_or_insert_with(|| Limits { until: now + retry_for, credited_for: committed, credit });
+        let limits = self.search.get_or_insert(Limits { since: now, is_shown, credited_for: committed, credit });
         if committed > limits.credited_for {
             (limits.credited_for, limits.credit) = (committed, limits.credit.max(credit));
+            limits.is_shown = true;
         }
-        let is_allowed = now < limits.until && limits.credit > 0;
+        let longest = if limits.is_shown { retry_for } else { retry_for / 4 };
+        let is_allowed = now < limits.since + longest && limits.credit > 0;
         limits.credit = limits.credit.saturating_sub(1);
         is_allowed
     }
@@ -90,13 +89,23 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    #[test]
-    fn a_batch_is_halved_only_if_another_write_was_committed_between_two_refusals() {
+    /// For how long a batch is searched that was refused so, in quarters of `retry_for`.
+    fn quarters(seen: &[(&str, u64, u64)], ago: Duration) -> u32 {
         let now = Instant::now();
-        let check = |seen: &[(&str, u64, u64)], expected: bool| {
+        let may_search = |quarters: u32| {
             let mut repeated = Repeated::new("40001", 5);
             seen.iter().for_each(|(code, begun, committed)| repeated.seen(code, *begun, *committed, now));
-            assert_eq!(repeated.may_search(1000, 9, now, MINUTE), expected, "{seen:?}");
+            let begin = now + ago;
+            assert!(repeated.may_search(1000, 9, begin, MINUTE), "{seen:?}");
+            repeated.may_search(1000, 9, begin + MINUTE / 4 * quarters, MINUTE)
+        };
+        (1..=5).find(|quarters| !may_search(*quarters)).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_searched_for_longer_if_another_write_was_committed_between_two_refusals() {
+        let check = |seen: &[(&str, u64, u64)], is_shown: bool| {
+            assert_eq!(quarters(seen, Duration::ZERO), if is_shown { 4 } else { 1 }, "{seen:?}");
         };
         check(&[], false);
         check(&[("40001", 7, 5)], false);
@@ -109,11 +118,17 @@ mod tests {
 
     #[test]
     fn a_commit_that_was_long_ago_shows_nothing() {
+        assert_eq!(quarters(&[("40001", 7, 6)], Duration::from_secs(16)), 1);
+        assert_eq!(quarters(&[("40001", 7, 6)], Duration::from_secs(15)), 4);
+    }
+
+    #[test]
+    fn a_part_that_was_committed_shows_that_the_table_can_be_written() {
         let now = Instant::now();
         let mut repeated = Repeated::new("40001", 5);
-        repeated.seen("40001", 7, 6, now);
-        assert!(!repeated.may_search(8, 6, now + Duration::from_secs(16), MINUTE));
-        assert!(repeated.may_search(8, 6, now + Duration::from_secs(15), MINUTE));
+        assert!(repeated.may_search(1000, 6, now, MINUTE));
+        assert!(repeated.may_search(500, 7, now + MINUTE / 2, MINUTE));
+        assert!(!repeated.may_search(500, 8, now + MINUTE, MINUTE));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Conflict, Delivery, ErrorClass, OutcomeKind, PipelineConfig, Receipt, SessionEnd, TableConfig,
+    BatchSql, Conflict, Delivery, ErrorClass, Isolation, OutcomeKind, PipelineConfig, Receipt, SessionEnd, TableConfig,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 use tokio::time::Instant;
@@ -104,7 +104,9 @@ async fn no_row_expires_before_a_try_that_began_when_it_was_too_old() {
     }
     // With the same errors again it is.
     let (db, sink) = pipeline(aged().statement_timeout(MAX_AGE + SECOND));
-    sink.script([Step::HangInQueue, Step::Fail(ErrorClass::Transient)]);
+    sink.script([Step::HangInQueue]);
+    // The half, and all parts of it in which a bad row is searched for.
+    sink.script([Step::Fail(ErrorClass::Transient); 9]);
     let begin = Instant::now();
     let all = receipts(&db, &table("t", Conflict::none()), 0..10).await;
     // It timed out, so it is written in halves.
@@ -131,7 +133,9 @@ async fn rows_that_only_wait_for_their_turn_are_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_backlog_does_not_expire_because_one_batch_is_refused() {
-    let (db, sink) = pipeline(aged().max_concurrency(1).statement_timeout(10 * MAX_AGE));
+    // No bad row is searched for.
+    let config = aged().max_concurrency(1).statement_timeout(10 * MAX_AGE).isolation(Isolation::AtomicBatch);
+    let (db, sink) = pipeline(config);
     sink.slow_table("t", 10 * SECOND);
     // The seventh batch has its first try when all are too old.
     sink.script([Step::Apply; 6]);

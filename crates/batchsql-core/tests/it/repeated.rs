@@ -132,16 +132,32 @@ async fn a_key_of_which_every_row_is_refused_takes_a_few_tries_and_not_one_for_e
     assert!((1..=20).contains(&tries), "{tries} tries of earlier versions");
 }
 
+/// Rows of a table to which nothing else is written.
 #[tokio::test(start_paused = true)]
-async fn a_batch_is_not_halved_where_nothing_shows_that_the_table_can_be_written() {
+async fn only_the_bad_rows_expire_where_nothing_else_is_written() {
+    for class in [ErrorClass::Transient, ErrorClass::Resource] {
+        for conflict in [Conflict::none(), Conflict::update(["id"])] {
+            let (db, sink) = pipeline(minutes());
+            sink.poison_as(class, |row| matches!(id(row), 3 | 8));
+            let first = receipts(&db, &table("t", conflict.clone()), 0..10).await;
+            assert_eq!(outcomes(first).await, "wwwewwwwew", "{class:?} {conflict:?}");
+        }
+    }
+}
+
+/// Nothing is written in a table for longer than `retry_for`: the rows expire after a few tries more.
+#[tokio::test(start_paused = true)]
+async fn a_table_that_takes_no_row_costs_a_few_tries_and_not_one_for_each_row() {
     let recorder = Recorder::default();
     let sink = ScriptedSink::new();
-    let builder = BatchSql::builder(sink.clone()).config(minutes()).metrics_reporter(recorder.clone());
-    let db = builder.start().unwrap();
-    sink.poison_as(ErrorClass::Transient, |row| id(row) == 3);
-    let first = receipts(&db, &table("t", Conflict::none()), 0..10).await;
-    assert_eq!(outcomes(first).await, "eeeeeeeeee");
-    assert!(recorder.0.lock().unwrap().executed.iter().all(|(rows, _)| *rows == 10), "no part was tried");
+    let config = minutes().flush_size(1_000).flush_interval(Duration::from_millis(10));
+    let db = BatchSql::builder(sink.clone()).config(config).metrics_reporter(recorder.clone()).start().unwrap();
+    sink.poison_as(ErrorClass::Transient, |_| true);
+    let first = receipts(&db, &table("t", Conflict::none()), 0..1_000).await;
+    assert_eq!(outcomes(first).await, "e".repeat(1_000));
+    let executed = recorder.0.lock().unwrap().executed.clone();
+    let parts = executed.iter().filter(|(rows, _)| *rows < 1_000).count();
+    assert!((1..=20).contains(&parts), "{parts} tries of a part of 1,000 rows");
 }
 
 #[tokio::test(start_paused = true)]

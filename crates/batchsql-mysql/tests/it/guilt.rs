@@ -2,10 +2,12 @@
 //! values.
 
 use std::error::Error as _;
+use std::time::Duration;
 
-use batchsql_core::{ColumnType, Conflict, DynRow, ErrorClass, Outcome, Schema, SinkError, Value};
+use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Outcome, Schema, SinkError, Value};
 
 use batchsql_mysql::MySqlSink;
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 use crate::support::{Database, outcomes, pipeline, row, schema, submitted, write, written};
 
@@ -282,4 +284,115 @@ async fn rows_that_refer_to_later_rows_of_their_batch_are_written() {
     assert_eq!(refused.len(), 2, "{refused:?}");
     assert!(refused.contains(&"1452"), "{refused:?}");
     assert_eq!(db.read("SELECT count(*) FROM nodes WHERE id < 40").await, ["40"]);
+}
+
+/// Rows of a rule do not wait for each other: in order, a row finds an earlier one beside a bad row. A circle is refused.
+#[tokio::test]
+async fn rows_of_a_rule_find_earlier_rows_and_circles_are_refused() {
+    let table = "CREATE TABLE nodes (id BIGINT PRIMARY KEY, next BIGINT, n BIGINT CHECK (n >= 0), FOREIGN KEY (next) REFERENCES nodes (id))";
+    let db = Database::new(table).await;
+    let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+    let schema = schema.column("n", ColumnType::I64).on_conflict(Conflict::update(["id"])).build().unwrap();
+    let row = |(id, next, n): (i64, Option<i64>, i64)| {
+        schema.row().set_all([id.into(), next.map_or(Value::Null, Into::into), n.into()]).unwrap().finish().unwrap()
+    };
+    let check = async |rows: &[(i64, Option<i64>, i64)], written: &[bool]| {
+        let outcomes = outcomes(&db.sink, rows.iter().copied().map(row)).await;
+        let found: Vec<bool> = outcomes.iter().map(Outcome::is_written).collect();
+        assert_eq!(found, written, "{rows:?}: {outcomes:?}");
+    };
+    check(&[(9, None, 1), (8, Some(9), 1), (7, None, -1), (6, Some(8), 1)], &[true, true, false, true]).await;
+    check(&[(10, Some(11), 1), (11, Some(10), 1)], &[false, false]).await;
+}
+
+/// The numbers of lost connections, shutdowns, proxies, locks and limits, each with the SQLSTATE of the server and with another one.
+const FOREIGN: [(u16, &str); 24] = [
+    (2013, "HY000"),
+    (2006, "HY000"),
+    (1158, "08S01"),
+    (1158, "HY000"),
+    (1159, "08S01"),
+    (1160, "08S01"),
+    (1161, "08S01"),
+    (1053, "HY000"),
+    (1317, "HY000"),
+    (3169, "99001"),
+    (1105, "HY000"),
+    (2055, "HY000"),
+    (1927, "HY000"),
+    (9001, "HY000"),
+    (1205, "HY000"),
+    (1213, "40001"),
+    (1213, "HY000"),
+    (1040, "08004"),
+    (1203, "42000"),
+    (3024, "HY000"),
+    (1969, "70100"),
+    (1290, "HY000"),
+    (1114, "HY000"),
+    (1021, "HY000"),
+];
+
+/// A row of 200 is refused by a trigger with each of the numbers, in a pipeline of its own: nothing else is written.
+async fn check_foreign(conflict: Conflict, parameters: &str) {
+    let bad = |(code, state): (u16, &str)| format!("{code} {state}");
+    let raise = |(code, state): (u16, &str)| {
+        let note = bad((code, state));
+        format!(
+            "IF NEW.note = '{note}' THEN
+                SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'secret';
+             END IF;"
+        )
+    };
+    let table = format!(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(60));
+         CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW BEGIN {} END",
+        FOREIGN.map(raise).concat()
+    );
+    let db = Database::with(&table, parameters).await;
+    let schema = schema(conflict.clone());
+    let config = batchsql_core::PipelineConfig::default()
+        .flush_interval(crate::support::HOUR)
+        .flush_size(200)
+        .retry_for(Duration::from_secs(16));
+    let mut checks = Vec::new();
+    for (first, error) in (0..).step_by(1_000).zip(FOREIGN) {
+        let pipeline = BatchSql::builder(db.sink.clone()).config(config.clone()).start().unwrap();
+        let note = bad(error);
+        let rows = (0..200).map(|id| row(&schema, first + id, if id == 117 { &*note } else { "good" }));
+        let receipts = receipts_of(&pipeline, rows).await;
+        let flushed = tokio::spawn({
+            let pipeline = pipeline.clone();
+            async move { pipeline.flush().await.unwrap() }
+        });
+        checks.push((error, receipts, pipeline, flushed));
+    }
+    for ((code, state), receipts, pipeline, flushed) in checks {
+        for (id, outcome) in outcomes_of(receipts).await.into_iter().enumerate() {
+            let what = format!("{code} {state} {conflict:?} {parameters}, row {id}: {outcome:?}");
+            if id != 117 {
+                assert!(outcome.is_written(), "{what}");
+                continue;
+            }
+            assert!(matches!(outcome, Outcome::Expired(_) | Outcome::Rejected(_)), "{what}");
+            let failed = outcome.failure().unwrap();
+            assert_eq!(failed.code(), Some(&*code.to_string()), "{what}");
+            assert!(!failed.error().unwrap().to_string().contains("secret"), "{what}");
+        }
+        assert!(pipeline.health().parked.is_empty(), "{code} {state}");
+        flushed.await.unwrap();
+        pipeline.close(crate::support::HOUR).await;
+    }
+    let written = 199 * FOREIGN.len();
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [written.to_string()], "{conflict:?} {parameters}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_a_lost_link_that_a_trigger_raises_takes_no_other_row() {
+    tokio::join!(
+        check_foreign(Conflict::none(), "values_in_text=always"),
+        check_foreign(Conflict::none(), "values_in_text=never"),
+        check_foreign(Conflict::update(["id"]), "values_in_text=always"),
+        check_foreign(Conflict::update(["id"]), "values_in_text=never"),
+    );
 }

@@ -28,6 +28,8 @@ enum Cut {
     Committed,
     /// As `Executed`, but the answer is replaced by the error of a proxy that has lost its server.
     ExecutedBehindProxy,
+    /// The same, and the connection to the proxy stays usable.
+    ExecutedBehindLivingProxy,
     /// As `Committed`, but the answer is replaced by the error of a killed session.
     CommittedAndKilled,
     /// The statement does not reach the server: TiDB answers that its transaction has failed and may be repeated (8022).
@@ -101,6 +103,7 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
     // packet.
     let mut rest = 0_usize;
     let (mut loses_reply, mut is_commit, mut answer, mut answers) = (false, false, None, Vec::new());
+    let mut goes_on = false;
     loop {
         tokio::select! {
             read = client.read(&mut request) => {
@@ -116,7 +119,8 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                 let meets = begins && match packet[4] {
                     0x16 => is(Cut::Prepare),
                     0x17 => {
-                        let executed = [Cut::Executed, Cut::ExecutedBehindProxy, Cut::ExecutedAtVitess];
+                        let executed =
+                            [Cut::Executed, Cut::ExecutedBehindProxy, Cut::ExecutedBehindLivingProxy, Cut::ExecutedAtVitess];
                         let wanted = is(Cut::Execute) || is(Cut::FailedAtTiDb) || executed.into_iter().any(is);
                         wanted && spared.fetch_update(Atomic::SeqCst, Atomic::SeqCst, |n| n.checked_sub(1)).is_err()
                     }
@@ -135,7 +139,9 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                     }
                     loses_reply = true;
                     is_commit = is(Cut::Committed) || is(Cut::CommittedAndKilled);
-                    answer = is(Cut::ExecutedBehindProxy).then(|| error_packet(2013, "HY000"));
+                    let is_behind_proxy = is(Cut::ExecutedBehindProxy) || is(Cut::ExecutedBehindLivingProxy);
+                    answer = is_behind_proxy.then(|| error_packet(2013, "HY000"));
+                    goes_on = is(Cut::ExecutedBehindLivingProxy);
                     if is(Cut::ExecutedAtVitess) {
                         answer = Some(error_packet(1105, "HY000"));
                     }
@@ -155,6 +161,10 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicU8>,
                 }
                 if let Some(answer) = answer.take() {
                     let _ = client.write_all(&answer).await;
+                }
+                if std::mem::take(&mut goes_on) {
+                    loses_reply = false;
+                    continue;
                 }
                 if loses_reply || client.write_all(&reply[..len]).await.is_err() { return }
             }
@@ -225,8 +235,10 @@ async fn a_lost_answer_is_unknown_where_a_repeat_could_harm_and_is_repeated_else
     let (names, table) = cut(Conflict::update(["id"]), Cut::ExecutedAtVitess).await;
     assert_eq!((names, table), (vec!["written"; 2], all()));
     // A proxy reports a lost server in an error packet, as if the server had rejected the rows.
-    let (names, table) = cut(Conflict::none(), Cut::ExecutedBehindProxy).await;
-    assert_eq!((names, table), (vec!["unknown"; 2], all()));
+    for place in [Cut::ExecutedBehindProxy, Cut::ExecutedBehindLivingProxy] {
+        let (names, table) = cut(Conflict::none(), place).await;
+        assert_eq!((names, table), (vec!["unknown"; 2], all()), "{place:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::MySqlPoolOptions;
 use batchsql_testkit::check_versions;
 
-use crate::support::{Database, pipeline, submitted, write};
+use crate::support::{Database, coalescing, pipeline, submitted, write};
 
 fn keyed(ty: ColumnType, conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("k", ty);
@@ -151,7 +151,7 @@ async fn generated_values_are_returned_to_the_receipts() {
         schema.returning("raw", ColumnType::Bytes).returning("num", ColumnType::Decimal).build().unwrap()
     };
     let check = async |rule: Conflict, expected: &[(&str, &str, bool)]| {
-        let (schema, pipeline) = (table(rule), pipeline(&db.sink));
+        let (schema, pipeline) = (table(rule), coalescing(&db.sink));
         let mut receipts = Vec::new();
         for (name, ..) in expected {
             let row = schema.row().set("name", *name).unwrap().set("n", 2_i64).unwrap().finish().unwrap();

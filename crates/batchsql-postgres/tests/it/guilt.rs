@@ -1,9 +1,12 @@
 //! Errors whose code is about a table or a right, but whose reason is the value of one row.
 
-use batchsql_core::{Attempt, ColumnType, Conflict, ErrorClass, Schema, Sink};
-use batchsql_postgres::Strategy;
+use std::time::Duration;
 
-use crate::support::{fresh_dsn, read, row, schema, values, with_strategy};
+use batchsql_core::{Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
+use batchsql_postgres::Strategy;
+use batchsql_testkit::{outcomes_of, receipts_of};
+
+use crate::support::{HOUR, fresh_dsn, outcomes, read, row, schema, values, with_strategy};
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
 
@@ -162,4 +165,87 @@ async fn rows_that_refer_to_each_other_survive_a_bad_row() {
         assert_eq!(refused, ["23503", "23503", "23514", "23514"], "{deferred} {strategy:?}");
         assert_eq!(read(&sink, "SELECT count(*) FROM nodes WHERE id < 60").await, ["60"], "{deferred} {strategy:?}");
     }
+}
+
+/// Rows of a rule do not wait for each other: in order, a row finds an earlier one beside a bad row, and a circle needs its batch whole.
+#[tokio::test]
+async fn rows_of_a_rule_find_earlier_rows_and_circles_need_their_batch_whole() {
+    let table = "CREATE TABLE nodes (id bigint PRIMARY KEY, next bigint REFERENCES nodes, n bigint CHECK (n >= 0))";
+    let sink = with_strategy(&fresh_dsn(table).await, Strategy::Auto).await;
+    let schema = Schema::builder("nodes").column("id", ColumnType::I64).nullable("next", ColumnType::I64);
+    let schema = schema.column("n", ColumnType::I64).on_conflict(Conflict::update(["id"])).build().unwrap();
+    let row = |(id, next, n): (i64, Option<i64>, i64)| {
+        values(&schema, [id.into(), next.map_or(batchsql_core::Value::Null, Into::into), n.into()])
+    };
+    let check = async |rows: &[(i64, Option<i64>, i64)], expected: &[Option<&str>]| {
+        let outcomes = outcomes(&sink, rows.iter().copied().map(row)).await;
+        let codes: Vec<_> =
+            outcomes.iter().map(|outcome| outcome.failure().map(|failed| failed.code().unwrap_or_default())).collect();
+        assert_eq!(codes, expected, "{rows:?}");
+    };
+    check(&[(9, None, 1), (8, Some(9), 1), (7, None, -1), (6, Some(8), 1)], &[None, None, Some("23514"), None]).await;
+    check(&[(10, Some(11), 1), (11, Some(10), 1)], &[None, None]).await;
+    let bad = Some("23503");
+    check(&[(20, Some(21), 1), (30, None, -1), (21, Some(20), 1)], &[bad, Some("23514"), bad]).await;
+}
+
+/// The codes of sessions, transactions, prepared statements, poolers, shutdowns, locks and resources.
+const FOREIGN: [&str; 26] = [
+    "26000", "42P05", "57P01", "57P02", "57P03", "57P04", "57014", "08000", "08003", "08006", "08007", "08P01",
+    "25P01", "25P02", "25P03", "25006", "40001", "40P01", "40003", "53000", "53100", "53200", "53300", "55P03",
+    "55006", "58030",
+];
+
+/// A row of 200 is refused by a trigger with each of the codes, in a pipeline of its own: nothing else is written.
+async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str) {
+    let timing = if constraint.is_empty() { "" } else { "DEFERRABLE INITIALLY DEFERRED" };
+    let table = format!(
+        "CREATE TABLE t (id bigint PRIMARY KEY, note text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF new.note <> 'good' THEN RAISE EXCEPTION 'secret' USING ERRCODE = new.note; END IF; RETURN new; END $$;
+         CREATE {constraint} TRIGGER f AFTER INSERT ON t {timing} FOR EACH ROW EXECUTE FUNCTION f();"
+    );
+    let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
+    let schema = schema(conflict.clone());
+    let config = PipelineConfig::default().flush_interval(HOUR).flush_size(200).retry_for(Duration::from_secs(16));
+    let mut checks = Vec::new();
+    for (first, code) in (0..).step_by(1_000).zip(FOREIGN) {
+        let db = BatchSql::builder(sink.clone()).config(config.clone()).start().unwrap();
+        let rows = (0..200).map(|id| row(&schema, first + id, if id == 117 { code } else { "good" }));
+        let receipts = receipts_of(&db, rows).await;
+        let flushed = tokio::spawn({
+            let db = db.clone();
+            async move { db.flush().await.unwrap() }
+        });
+        checks.push((code, receipts, db, flushed));
+    }
+    for (code, receipts, db, flushed) in checks {
+        let what = format!("{code} {conflict:?} {strategy:?} {constraint}");
+        for (id, outcome) in outcomes_of(receipts).await.into_iter().enumerate() {
+            if id != 117 {
+                assert!(outcome.is_written(), "{what}, row {id}: {outcome:?}");
+                continue;
+            }
+            assert!(matches!(outcome, Outcome::Expired(_) | Outcome::Rejected(_)), "{what}: {outcome:?}");
+            let failed = outcome.failure().unwrap();
+            assert_eq!(failed.code(), Some(code), "{what}: {outcome:?}");
+            let text = failed.error().unwrap().to_string();
+            assert!(!text.contains("secret") && !text.contains("prepared_statements"), "{text}");
+        }
+        assert!(db.health().parked.is_empty(), "{what}");
+        flushed.await.unwrap();
+        db.close(HOUR).await;
+    }
+    let (written, all) = (199 * FOREIGN.len(), read(&sink, "SELECT count(*) FROM t").await);
+    assert_eq!(all, [written.to_string()], "{conflict:?} {strategy:?} {constraint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_of_the_session_that_a_trigger_raises_takes_no_other_row() {
+    tokio::join!(
+        check_foreign(Conflict::none(), Strategy::Auto, ""),
+        check_foreign(Conflict::none(), Strategy::Staging, "CONSTRAINT"),
+        check_foreign(Conflict::update(["id"]), Strategy::Unnest, "CONSTRAINT"),
+        check_foreign(Conflict::update(["id"]), Strategy::MultiValues, ""),
+    );
 }
