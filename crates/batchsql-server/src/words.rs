@@ -56,7 +56,8 @@ pub(crate) fn of_program(message: &str) -> Cow<'_, str> {
     told
 }
 
-/// Standard error, for the log: the library writes to it too.
+/// Standard error, for the log: the library writes to it too. A write never fails: lines that cannot be written are lost, and rows
+/// do not depend on them.
 #[derive(Debug)]
 pub(crate) struct LogOutput;
 
@@ -64,15 +65,16 @@ impl Write for LogOutput {
     /// Each call has whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut out = io::stderr().lock();
-        match std::str::from_utf8(lines) {
-            Ok(text) => out.write_all(of_program(text).as_bytes())?,
-            Err(_) => out.write_all(lines)?,
-        }
+        // Standard error may be a pipe without a reader, or a file on a full disk.
+        let _ = match std::str::from_utf8(lines) {
+            Ok(text) => out.write_all(of_program(text).as_bytes()),
+            Err(_) => out.write_all(lines),
+        };
         Ok(lines.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

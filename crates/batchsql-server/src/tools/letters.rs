@@ -13,6 +13,7 @@ use crate::config::sections::Rule;
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::logging;
+use crate::output::Output;
 use crate::signals::Signals;
 use crate::table::target;
 use crate::tools::{foreign, in_use, marked};
@@ -45,7 +46,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
         }
     }
     let total: u64 = counts.values().sum();
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     let _ = writeln!(out, "{:>8}  {:24} {:12} code", "rows", "table", "outcome");
     for ((table, outcome, code), count) in &counts {
         let _ = writeln!(out, "{count:>8}  {table:24} {outcome:12} {code}");
@@ -64,16 +65,15 @@ pub(crate) fn show(path: &Path, limit: usize, values: bool) -> Result<Exit, Fail
     if foreign::is_in(path).map_err(unreadable(path))? {
         return foreign::show(path, limit, values).map_err(unreadable(path));
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     let mut letters = DeadLetterReader::open(path).map_err(unreadable(path))?;
     for entry in letters.by_ref().take(limit) {
         let (position, letter) = entry.map_err(unreadable(path))?;
-        let written = match &letter {
+        let _ = match &letter {
             Ok(letter) => writeln!(out, "byte {position}: {}", shown(letter)),
             Err(error) => writeln!(out, "byte {position}: it cannot be read: {error}"),
         };
-        // Whoever reads the output has seen enough.
-        if written.is_err() {
+        if Output::is_over() {
             return Ok(Exit::Done);
         }
         if values && letter.is_ok() {
