@@ -22,6 +22,9 @@ use crate::config::table_checks::{self, Catalogue};
 /// A group of rows is in half of a segment of the log, with what it takes beside the rows.
 const MOST_TOGETHER: u64 = 24 << 20;
 
+/// Those of a stream have the same limit. Each has tasks and memory of its own.
+const MOST_PARTITIONS: u32 = 4096;
+
 /// Four files of the log.
 const LEAST_DISK: u64 = 256 << 20;
 
@@ -60,6 +63,10 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
                 span.clone(),
                 "`partitions` is 0, and a table has at least one; raise it, or leave it out for 8",
             );
+        }
+        if let Some(partitions) = durable.partitions.filter(|partitions| *partitions > MOST_PARTITIONS) {
+            let text = format!("`partitions` is {partitions}, and a table has {MOST_PARTITIONS} at most; lower it");
+            checks.problem(span.clone(), text);
         }
         if durable.disk < LEAST_DISK {
             let (disk, least) = (ByteSize(durable.disk), ByteSize(LEAST_DISK));

@@ -4,10 +4,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::quantity::{bytes, duration, optional_bytes};
+use crate::config::quantity::{duration, duration_of, optional_bytes, some_bytes};
 use crate::config::secret::Secret;
 
 /// `[nats]`
@@ -97,7 +96,7 @@ pub(crate) struct JetStream {
     #[serde(default)]
     pub(crate) format: Messages,
     /// Bytes of a message after it was decompressed.
-    #[serde(default = "decompressed", deserialize_with = "bytes")]
+    #[serde(default = "decompressed", deserialize_with = "some_bytes")]
     pub(crate) decompressed: u64,
 }
 
@@ -153,8 +152,6 @@ impl<'de> Deserialize<'de> for KeepFor {
         if text == "forever" {
             return Ok(Self::Forever);
         }
-        let time = humantime::parse_duration(&text);
-        time.map(Self::Time)
-            .map_err(|error| D::Error::custom(format!("{error}; write for example \"1h\", or \"forever\"")))
+        duration_of(&text, "\"1h\", or \"forever\"").map(Self::Time)
     }
 }

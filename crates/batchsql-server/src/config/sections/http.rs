@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::quantity::{bytes, duration};
+use crate::config::quantity::{bytes, count, duration, some_time};
 use crate::config::secret::Secret;
 
 /// `[http]`
@@ -74,23 +74,25 @@ pub(crate) struct Limits {
     /// Bytes of one line, or of one element of an array.
     #[serde(deserialize_with = "bytes")]
     pub(crate) line: u64,
+    #[serde(deserialize_with = "count")]
     pub(crate) connections: usize,
     /// For a TLS handshake, the head of a request, and between requests.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) header_time: Duration,
     /// Between two parts of a body.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) body_pause: Duration,
     /// For a whole body.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) body_time: Duration,
     /// For a client to receive a response.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) answer_time: Duration,
     /// How long a request waits for capacity before it is answered with 429.
     #[serde(deserialize_with = "duration")]
     pub(crate) capacity_time: Duration,
     /// Lines whose reason a response has; more are only counted.
+    #[serde(deserialize_with = "count")]
     pub(crate) rejections: usize,
 }
 
@@ -117,8 +119,9 @@ impl Default for Limits {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Idempotency {
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) keep_for: Duration,
+    #[serde(deserialize_with = "count")]
     pub(crate) keys: usize,
 }
 
