@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Longer parts first. No replacement has a quote, which a log in JSON would show with an escape.
-const WORDS: [(&str, &str); 27] = [
+const WORDS: [(&str, &str); 42] = [
     (
         "DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
         "`exactly_once` in [durable], or use another rule",
@@ -43,6 +43,21 @@ const WORDS: [(&str, &str); 27] = [
     ("Isolation::AtomicBatch", "atomic_batch"),
     ("Isolation::Bisect", "bisect"),
     ("SyncPolicy::Always", "`sync = always`"),
+    ("the dead letter does not fit the schema", "the dead letter does not fit its table"),
+    ("the rule of the schema, ", "the rule of its table, "),
+    ("use a schema with Conflict::update_only", "give its table the rule `update_only`"),
+    ("use the schema of deletes, schema.deletion()", "give its table the rule `delete`, or one with a key"),
+    ("use the schema that the row was submitted with", "give its table the rule that it was submitted with"),
+    ("use a schema with the rule that it was submitted with", "give its table the rule that it was submitted with"),
+    ("Conflict::update, update_columns and update_only", "the rules `update` and `update_only`"),
+    ("use Conflict::replace", "use the rule `replace`"),
+    ("use Conflict::ignore or no conflict rule", "use the rule `ignore` or `insert`"),
+    ("so declare it with .column()", "so declare it without `nullable`"),
+    ("declare its columns with Schema::builder", "declare them: `columns` of the table"),
+    ("declare them with Schema::builder", "declare them: `columns` of the table"),
+    ("Expr::now() needs", "`now` in `set` needs"),
+    ("use PostgresOptions::password_provider", "remove it"),
+    ("(WhenFull::DropOldest)", "(`when_full` is drop_oldest)"),
 ];
 
 /// A message of the library in the words of the program.

@@ -17,6 +17,7 @@ use crate::output::Output;
 use crate::signals::Signals;
 use crate::table::target;
 use crate::tools::{foreign, in_use, marked};
+use crate::words::of_program;
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::unavailable(format!("{}: {error}", path.display()))
@@ -135,6 +136,10 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
             Some((_, rule)) if doubles(*rule) => {
                 Err("it may be in the table already, and its rule is insert; look it up, then use --unknown".into())
             }
+            Some((_, Rule::Insert)) if letter.action() == Action::Delete => {
+                Err("it deletes a row, and its table has no key; give it a `key` and the rule `delete` for this replay"
+                    .into())
+            }
             Some((schema, rule)) if letter.action() == Action::Delete && *rule != Rule::Delete => {
                 Ok(Some(letter.row(&schema.deletion()?)?))
             }
@@ -153,7 +158,7 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
         kinds.iter().map(|kind| format!("{} {}", report.counts.get(*kind), kind.name())).collect();
     println!("{}: {}, {} left", path.display(), counts.join(", "), report.failed.len());
     for failure in report.failed.iter().take(20) {
-        println!("  byte {}: {}", failure.position, failure.reason);
+        println!("  byte {}: {}", failure.position, of_program(&failure.reason.to_string()));
     }
     if !report.is_complete() {
         println!("those that are left are tried by the next replay of this file");

@@ -82,6 +82,25 @@ fn rows_that_are_not_in_the_file_of_dead_letters_are_said() {
     );
 }
 
+/// Rules of the configuration, not functions of the library.
+#[test]
+fn letters_that_do_not_fit_the_rule_say_which_one_does() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    for (action, rule, says) in [
+        ("delete", "insert", "give it a `key` and the rule `delete` for this replay"),
+        ("update_only", "update", "give its table the rule `update_only`"),
+        ("insert", "delete", "give its table the rule that it was submitted with"),
+    ] {
+        let letters = letter(1).replace("\"insert\"", &format!("\"{action}\""));
+        place.write(&format!("{action}.ndjson"), format!("{letters}\n"));
+        place.write("a.toml", format!("{}[[tables]]\nname = \"orders\"\nrule = \"{rule}\"\n", place.database()));
+        let left = place.run(&["dead-letters", "replay", &format!("{action}.ndjson"), "--config", "a.toml"]);
+        assert!(left.code() == 1 && left.out().contains(says), "{action}: {}", left.all());
+        assert!(!left.all().contains("Conflict::") && !left.all().contains("schema"), "{action}: {}", left.all());
+    }
+}
+
 fn letter(id: u32) -> String {
     format!(
         "{{\"version\":1,\"time\":\"2026-11-30T14:12:00.000000Z\",\"outcome\":\"rejected\",\"table\":\"orders\",\"action\":\
