@@ -174,12 +174,13 @@ pub(crate) enum DeadLetters {
         #[arg(long)]
         values: bool,
     },
-    /// Write the rows again. Those that are written are not tried by a later replay of the file
+    /// Write the rows again. Those that are written are not tried by a later replay of the file; after a kill the last 1,000 at most are
     #[command(after_help = "Example:
   mv letters.ndjson letters.1.ndjson      a service that runs makes a new file
   batchsql dead-letters replay letters.1.ndjson --config batchsql.toml --delete
 
-How far it is stands in FILE.mark. The mark of another file of this name is an error: delete it. A file with a line that is not
+How far it is stands in FILE.mark, at each 1,000 rows. A replay that was killed (kill -9, a crash) and is run again writes up to 1,000 rows
+twice: with the rule insert into a table without a key they are there twice, and `set` with add counts twice. The mark of another file of this name is an error: delete it. A file with a line that is not
 written again, also one that is cut off, is not deleted.
 
 A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.

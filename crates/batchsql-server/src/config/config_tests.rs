@@ -139,7 +139,11 @@ fn each_mistake_has_its_message() {
     );
     check(
         "[http]\nlisten = \"localhost\"",
-        "b.toml:7:1: `localhost` is not an address with a port; write for example \"127.0.0.1:8080\"",
+        "b.toml:8:10: `localhost` is not an address with a port; write for example \"127.0.0.1:8080\"",
+    );
+    check(
+        "[metrics]\nlisten = \"9090\"",
+        "b.toml:8:10: `9090` is not an address with a port; write for example \"127.0.0.1:8080\"",
     );
     check(
         "[metrics]\ntoken = \"m\"\n[http]\nlisten = \"0.0.0.0:8080\"",
@@ -169,7 +173,7 @@ fn each_mistake_has_its_message() {
     );
     check(
         "[[http.tokens]]\nname = \"x\"\ntoken_file = \"/no/such/file\"",
-        "b.toml:7:1: the file /no/such/file cannot be read: No such file or directory (os error 2)",
+        "b.toml:9:14: the file /no/such/file cannot be read: No such file or directory (os error 2)",
     );
     check(
         "[http.limits]\nline = \"big\"",
@@ -245,7 +249,11 @@ fn the_database_is_named_once_and_shown_without_its_password() {
     check("database = \"postgres://u:hunter2@h/x\"", "b.toml:1:12: invalid type: text, expected struct Database");
     check(
         &format!("[database]\ndsn = \"sqlite:a\"\ndsn_file = \"b\"\n{table}"),
-        "b.toml:1:1: `dsn` and `dsn_file` are both given; keep one of them",
+        "b.toml:3:12: `dsn` and `dsn_file` are both given; keep one of them",
+    );
+    check(
+        &format!("[database]\ndsn = \"postgres://u@h/x\"\npassword_file = \"/no/such\"\n{table}"),
+        "b.toml:3:17: the file /no/such cannot be read: No such file or directory (os error 2)",
     );
     check(
         &format!("[database]\ndsn = \"postgres://u:hunter2@h/x\"\npassword = \"other\"\n{table}"),

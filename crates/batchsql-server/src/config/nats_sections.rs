@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
 use crate::config::quantity::{duration, duration_of, optional_bytes, some_bytes};
 use crate::config::secret::Secret;
@@ -15,14 +16,14 @@ use crate::config::secret::Secret;
 pub(crate) struct Nats {
     /// One URL, or several with commas between. Hidden, as a URL with a password by mistake is.
     pub(crate) servers: Option<Secret>,
-    pub(crate) servers_file: Option<PathBuf>,
+    pub(crate) servers_file: Option<Spanned<PathBuf>>,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
-    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<Spanned<PathBuf>>,
     /// A file of credentials, with a token and a key, as `nsc` makes it.
-    pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) credentials_file: Option<Spanned<PathBuf>>,
     pub(crate) tls: Option<NatsTls>,
 }
 

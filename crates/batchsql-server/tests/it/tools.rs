@@ -426,12 +426,34 @@ fn help_has_examples_and_shells_have_completions() {
         let help = place.run(arguments);
         assert!(help.code() == 0 && help.out().contains("Example"), "{}", help.all());
     }
+    let replay = place.run(&["dead-letters", "replay", "--help"]).out();
+    let words = replay.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("A replay that was killed (kill -9, a crash) and is run again writes up to 1,000 rows twice"),
+        "{replay}"
+    );
     for shell in ["bash", "zsh", "fish"] {
         let script = place.run(&["completions", shell]);
         assert!(script.code() == 0 && script.out().contains("dead-letters"), "{shell}: {}", script.all());
     }
     let wrong = place.run(&["chekc"]);
     assert!(wrong.code() == 2 && wrong.err().contains("'check'"), "{}", wrong.all());
+}
+
+/// There is no file that has lines and keys.
+#[test]
+fn mistakes_of_options_are_told_without_places() {
+    let place = Place::new();
+    place.write("a.csv", "id\n1\n");
+    let load = |dsn: &str, more: &[&str]| {
+        let ran = place.run(&[&["load", "a.csv", "--database", dsn, "--table", "t"], more].concat());
+        assert_eq!(ran.code(), 2, "{}", ran.all());
+        ran.err()
+    };
+    let rule = load("sqlite:a.db", &["--rule", "upsert"]);
+    assert!(rule.contains("error: command line: `upsert` is not known"), "{rule}");
+    let redis = load("redis://localhost", &[]);
+    assert!(redis.contains("`columns` of the table, and --config FILE") && !redis.contains("columns = ["), "{redis}");
 }
 
 /// After the database was restored from a backup, for example.

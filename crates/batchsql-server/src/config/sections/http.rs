@@ -11,10 +11,11 @@ use crate::config::quantity::{bytes, count, duration, some_time};
 use crate::config::secret::Secret;
 
 /// `[http]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
-    pub(crate) listen: String,
+    /// Default: 127.0.0.1:8080.
+    pub(crate) listen: Option<Spanned<String>>,
     /// Whether everyone who can reach the address may write, beyond the loopback interface.
     pub(crate) anonymous: bool,
     pub(crate) tokens: Vec<Spanned<Token>>,
@@ -23,26 +24,13 @@ pub(crate) struct Http {
     pub(crate) idempotency: Idempotency,
 }
 
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".to_owned(),
-            anonymous: false,
-            tokens: Vec::new(),
-            tls: None,
-            limits: Limits::default(),
-            idempotency: Idempotency::default(),
-        }
-    }
-}
-
 /// `[[http.tokens]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Token {
     pub(crate) name: String,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     /// The tables that it may write; all if it is left out.
     pub(crate) tables: Option<Vec<String>>,
 }
@@ -136,9 +124,9 @@ impl Default for Idempotency {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Metrics {
     /// A port of its own; without it the endpoint is in the server of `[http]`.
-    pub(crate) listen: Option<String>,
+    pub(crate) listen: Option<Spanned<String>>,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     /// Whether everyone who can reach the address may read them, beyond the loopback interface.
     pub(crate) anonymous: bool,
     pub(crate) live_page: bool,
