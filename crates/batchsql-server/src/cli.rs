@@ -16,7 +16,8 @@ use crate::config::sections::Format;
   0  everything is as it should be
   1  a check has found something, rows were not written, or a log is damaged or rows of it may be missing
   2  the command line or the configuration is wrong; nothing was done
-  3  a database, a file, a folder or a port could not be used
+  3  a database, a file, a folder or a port could not be used, or output that was asked for could not be written (a pipe
+     that its reader closes is no error)
   4  rows wait in the durable intake for the next start
 
 Examples:
@@ -63,7 +64,7 @@ Exit codes: 0 all rows that were accepted were written, 1 some were not, or line
   batchsql check batchsql.toml --offline   without the database, NATS and ports: for a pipeline of CI
   batchsql check batchsql.toml --json      for a script
 
-Exit codes: 0 ready, 1 something is wrong, 2 the file is wrong, 3 something cannot be reached.
+Exit codes: 0 ready, 1 something is wrong, 2 the file is wrong, 3 something cannot be reached, or what was found cannot be printed.
 With exactly once, the table batchsql_positions is made if it is missing.")]
     Check {
         /// The configuration, a TOML file
@@ -90,7 +91,8 @@ are written again after a kill. Records that are not written are in FILE.rejects
 Parquet and Arrow files (also Feather) need a program that is built with the feature `arrow`.
 
 Exit codes: 0 everything is loaded, 1 records were rejected or the load stopped, 2 the command line, the configuration, or
-the name or header of a file is wrong: nothing was loaded, 3 something cannot be reached: run it again.")]
+the name or header of a file is wrong: nothing was loaded, 3 something cannot be reached: run it again, or standard output cannot be
+written: the other files are loaded.")]
     Load(Load),
     /// Look into a file of dead letters, and write its rows again; also into the file `.foreign` of a stream
     #[command(subcommand)]
@@ -172,12 +174,13 @@ pub(crate) enum DeadLetters {
         #[arg(long)]
         values: bool,
     },
-    /// Write the rows again. Those that are written are not tried by a later replay of the file
+    /// Write the rows again. Those that are written are not tried by a later replay of the file; after a kill the last 1,000 at most are
     #[command(after_help = "Example:
   mv letters.ndjson letters.1.ndjson      a service that runs makes a new file
   batchsql dead-letters replay letters.1.ndjson --config batchsql.toml --delete
 
-How far it is stands in FILE.mark. The mark of another file of this name is an error: delete it. A file with a line that is not
+How far it is stands in FILE.mark, at each 1,000 rows. A replay that was killed (kill -9, a crash) and is run again writes up to 1,000 rows
+twice: with the rule insert into a table without a key they are there twice, and `set` with add counts twice. The mark of another file of this name is an error: delete it. A file with a line that is not
 written again, also one that is cut off, is not deleted.
 
 A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.

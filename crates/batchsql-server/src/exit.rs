@@ -12,7 +12,7 @@ pub(crate) enum Exit {
     Failed,
     /// The command line or the configuration is wrong. Nothing was done.
     Mistake,
-    /// A database, a file, a folder or a port could not be used.
+    /// A database, a file, a folder, a port or standard output could not be used.
     Unavailable,
     /// Rows wait in the durable intake for the next start.
     Waiting,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use batchsql::durable::{DurableBatchSql, DurableExt, DurableOptions, SyncPolicy};
 use batchsql::prometheus::PrometheusMetrics;
-use batchsql::{BatchSql, DeadLetters, DynRow, DynSink, Receipt, Schema, Sink, SubmitError, WhenFull};
+use batchsql::{Balance, BatchSql, DeadLetters, DynRow, DynSink, Receipt, Schema, Sink, SubmitError, WhenFull};
 use tokio::time::timeout;
 
 use crate::config::sections::{Durable, Sync};
@@ -188,9 +188,9 @@ impl Intake {
             Self::Durable(_, failed) => failed.end(Kept::All),
         }
         let balance = self.pipeline().balance();
-        let (exit, what) = match self {
-            Self::Memory(..) => (Exit::Failed, "rows that were accepted are not written"),
-            Self::Durable(..) => (Exit::Waiting, "rows wait in the log for the next start"),
+        let (exit, balance, what) = match self {
+            Self::Memory(..) => (Exit::Failed, balance.to_string(), "rows that were accepted are not written"),
+            Self::Durable(..) => (Exit::Waiting, behind_log(&balance), "rows wait in the log for the next start"),
         };
         Ended { exit, text: format!("{balance}; {what}: their end was not waited for") }
     }
@@ -225,10 +225,15 @@ impl Intake {
                         (Exit::Waiting, format!("; {left} rows wait in the log for the next start{among}"))
                     }
                 };
-                Ended { exit, text: format!("{balance}{what}") }
+                Ended { exit, text: format!("{}{what}", behind_log(balance)) }
             }
         }
     }
+}
+
+/// The counts of the pipeline behind a log, which has accepted the rows before.
+fn behind_log(balance: &Balance) -> String {
+    balance.to_string().replacen(" accepted", " passed on to the database", 1)
 }
 
 /// The numbers are those of the whole call.

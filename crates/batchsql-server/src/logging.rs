@@ -30,6 +30,8 @@ fn start_at(log: &Log, default: &str) -> Result<(), String> {
     let level = level.or_else(|| log.level.as_ref().map(|level| level.get_ref().clone()));
     let filter = level::filter(level.as_deref().unwrap_or(default))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogOutput);
+    // It says them with `eprintln!`, which panics in the task that logs if standard error cannot be written.
+    let builder = builder.log_internal_errors(false);
     // A second start, in a test, keeps the first one.
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -9,6 +9,10 @@
     allow(dead_code, reason = "a program without NATS reads settings of streams too, to say what is wrong with them")
 )]
 
+// First: its macros are those of every module below.
+#[macro_use]
+mod output;
+
 mod check;
 mod cli;
 mod coding;
@@ -38,10 +42,14 @@ use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command, DeadLetters, LogCommand};
 use crate::exit::{Exit, Failure};
+use crate::output::Output;
 use crate::tools::log::Which;
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(said) => return output::exit(not_parsed(&said)).into(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -52,7 +60,17 @@ fn main() -> ExitCode {
     let exit = runtime.block_on(run(command));
     // A thread that reads standard input cannot be ended.
     runtime.shutdown_background();
-    exit.into()
+    output::exit(exit).into()
+}
+
+/// Says what is wrong with the command line, or prints the help or the version that it asks for.
+fn not_parsed(said: &clap::Error) -> Exit {
+    let printed = said.print();
+    if said.use_stderr() {
+        return Exit::Mistake;
+    }
+    output::note(printed);
+    Exit::Done
 }
 
 async fn run(command: Command) -> Exit {
@@ -74,7 +92,7 @@ async fn run(command: Command) -> Exit {
             tools::log::export((&folder, which), output.as_deref(), partial, in_use)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut Cli::command(), "batchsql", &mut Output::lock());
             Ok(Exit::Done)
         }
     };

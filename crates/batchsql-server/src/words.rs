@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Longer parts first. No replacement has a quote, which a log in JSON would show with an escape.
-const WORDS: [(&str, &str); 30] = [
+const WORDS: [(&str, &str); 45] = [
     (
         "DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
         "`exactly_once` in [durable], or use another rule",
@@ -46,6 +46,21 @@ const WORDS: [(&str, &str); 30] = [
     ("Isolation::AtomicBatch", "atomic_batch"),
     ("Isolation::Bisect", "bisect"),
     ("SyncPolicy::Always", "`sync = always`"),
+    ("the dead letter does not fit the schema", "the dead letter does not fit its table"),
+    ("the rule of the schema, ", "the rule of its table, "),
+    ("use a schema with Conflict::update_only", "give its table the rule `update_only`"),
+    ("use the schema of deletes, schema.deletion()", "give its table the rule `delete`, or one with a key"),
+    ("use the schema that the row was submitted with", "give its table the rule that it was submitted with"),
+    ("use a schema with the rule that it was submitted with", "give its table the rule that it was submitted with"),
+    ("Conflict::update, update_columns and update_only", "the rules `update` and `update_only`"),
+    ("use Conflict::replace", "use the rule `replace`"),
+    ("use Conflict::ignore or no conflict rule", "use the rule `ignore` or `insert`"),
+    ("so declare it with .column()", "so declare it without `nullable`"),
+    ("declare its columns with Schema::builder", "declare them: `columns` of the table"),
+    ("declare them with Schema::builder", "declare them: `columns` of the table"),
+    ("Expr::now() needs", "`now` in `set` needs"),
+    ("use PostgresOptions::password_provider", "remove it"),
+    ("(WhenFull::DropOldest)", "(`when_full` is drop_oldest)"),
 ];
 
 /// A message of the library in the words of the program.
@@ -59,7 +74,8 @@ pub(crate) fn of_program(message: &str) -> Cow<'_, str> {
     told
 }
 
-/// Standard error, for the log: the library writes to it too.
+/// Standard error, for the log: the library writes to it too. A write never fails: lines that cannot be written are lost, and rows
+/// do not depend on them.
 #[derive(Debug)]
 pub(crate) struct LogOutput;
 
@@ -67,15 +83,16 @@ impl Write for LogOutput {
     /// Each call has whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let mut out = io::stderr().lock();
-        match std::str::from_utf8(lines) {
-            Ok(text) => out.write_all(of_program(text).as_bytes())?,
-            Err(_) => out.write_all(lines)?,
-        }
+        // Standard error may be a pipe without a reader, or a file on a full disk.
+        let _ = match std::str::from_utf8(lines) {
+            Ok(text) => out.write_all(of_program(text).as_bytes()),
+            Err(_) => out.write_all(lines),
+        };
         Ok(lines.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
     }
 }
 

@@ -2,7 +2,10 @@
 //! Must not know sections.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use toml::Spanned;
 
 use crate::config::secret::Secret;
 
@@ -13,7 +16,7 @@ use crate::config::secret::Secret;
 pub(crate) fn one_secret(
     name: &str,
     text: Option<Secret>,
-    file: Option<PathBuf>,
+    file: Option<Spanned<PathBuf>>,
     folder: &Path,
 ) -> Result<Option<Secret>, String> {
     match (text, file) {
@@ -22,9 +25,14 @@ pub(crate) fn one_secret(
             Err(format!("`{name}` is empty; give it a value or remove it"))
         }
         (Some(text), None) => Ok(Some(text)),
-        (None, Some(file)) => Secret::read(&folder.join(file)).map(Some),
+        (None, Some(file)) => Secret::read(&folder.join(file.get_ref())).map(Some),
         (None, None) => Ok(None),
     }
+}
+
+/// Where the name of a file is, if there is one; else the section.
+pub(crate) fn place(file: Option<&Spanned<PathBuf>>, section: &Range<usize>) -> Range<usize> {
+    file.map_or_else(|| section.clone(), Spanned::span)
 }
 
 /// A bearer token is sent in a header.

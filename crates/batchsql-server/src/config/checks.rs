@@ -2,13 +2,13 @@
 //! Must not know databases.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use bytesize::ByteSize;
 use toml::Spanned;
 
-use crate::config::access::{address, check_open, check_token, one_secret};
+use crate::config::access::{address, check_open, check_token, one_secret, place};
 use crate::config::level;
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_checks;
@@ -19,8 +19,14 @@ use crate::config::settings::{Database, Destination, Http, Metrics, Settings, To
 use crate::config::source_checks::{self, Around};
 use crate::config::table_checks::{self, Catalogue};
 
+/// Of `[http]`, if it names none.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 /// A group of rows is in half of a segment of the log, with what it takes beside the rows.
 const MOST_TOGETHER: u64 = 24 << 20;
+
+/// Those of a stream have the same limit. Each has tasks and memory of its own.
+const MOST_PARTITIONS: u32 = 4096;
 
 /// Four files of the log.
 const LEAST_DISK: u64 = 256 << 20;
@@ -60,6 +66,10 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
                 span.clone(),
                 "`partitions` is 0, and a table has at least one; raise it, or leave it out for 8",
             );
+        }
+        if let Some(partitions) = durable.partitions.filter(|partitions| *partitions > MOST_PARTITIONS) {
+            let text = format!("`partitions` is {partitions}, and a table has {MOST_PARTITIONS} at most; lower it");
+            checks.problem(span.clone(), text);
         }
         if durable.disk < LEAST_DISK {
             let (disk, least) = (ByteSize(durable.disk), ByteSize(LEAST_DISK));
@@ -133,9 +143,10 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
 fn database(checks: &mut Mistakes<'_>, section: Spanned<sections::Database>, folder: &Path) -> Option<Database> {
     let span = section.span();
     let section = section.into_inner();
-    let dsn = checks.ok(span.clone(), one_secret("dsn", section.dsn, section.dsn_file, folder))?;
-    let password = one_secret("password", section.password, section.password_file, folder);
-    let password = checks.ok(span.clone(), password)?;
+    let at = place(section.dsn_file.as_ref(), &span);
+    let dsn = checks.ok(at, one_secret("dsn", section.dsn, section.dsn_file, folder))?;
+    let at = place(section.password_file.as_ref(), &span);
+    let password = checks.ok(at, one_secret("password", section.password, section.password_file, folder))?;
     let Some(dsn) = dsn else {
         checks.problem(span, "the database has no `dsn`; add dsn = \"postgres://user@host/database\", or `dsn_file`");
         return None;
@@ -170,12 +181,13 @@ fn http_settings(
         for table in token.tables.iter().flatten() {
             checks.known_table(span.clone(), table, tables);
         }
+        let at = place(token.token_file.as_ref(), &span);
         let secret = one_secret("token", token.token, token.token_file, folder).and_then(|secret| {
             let secret =
                 secret.ok_or_else(|| format!("the token `{}` has no `token` and no `token_file`", token.name))?;
             check_token(&secret).map(|()| secret)
         });
-        if let Some(secret) = checks.ok(span, secret) {
+        if let Some(secret) = checks.ok(at, secret) {
             tokens.push(Token { name: token.name, secret, tables: token.tables });
         }
     }
@@ -209,7 +221,10 @@ fn http_settings(
         let tls = tls.into_inner();
         sections::Tls { certificates: folder.join(tls.certificates), key: folder.join(tls.key) }
     });
-    let listen = checks.ok(span.clone(), address(&section.listen))?;
+    let listen = match &section.listen {
+        Some(listen) => checks.ok(listen.span(), address(listen.get_ref()))?,
+        None => LISTEN,
+    };
     checks.ok(span, check_open(listen, has_token, section.anonymous, "write rows"));
     Some(Http { listen, tokens, tls, limits, idempotency: section.idempotency })
 }
@@ -223,12 +238,13 @@ fn metrics(
     let is_given = section.is_some();
     let (span, section) =
         section.map_or((0..0, sections::Metrics::default()), |section| (section.span(), section.into_inner()));
-    let token = checks.ok(span.clone(), one_secret("token", section.token, section.token_file, folder))?;
+    let at = place(section.token_file.as_ref(), &span);
+    let token = checks.ok(at, one_secret("token", section.token, section.token_file, folder))?;
     if let Some(token) = &token {
         checks.ok(span.clone(), check_token(token));
     }
     let listen = match &section.listen {
-        Some(listen) => Some(checks.ok(span.clone(), address(listen))?),
+        Some(listen) => Some(checks.ok(listen.span(), address(listen.get_ref()))?),
         None => None,
     };
     let reached = listen.or_else(|| http.map(|http| http.listen));

@@ -51,6 +51,10 @@ fn each_mistake_has_its_message() {
         "b.toml:7:1: `partitions` is 0, and a table has at least one; raise it, or leave it out for 8",
     );
     check(
+        "[durable]\nfolder = \"x\"\npartitions = 4294967295",
+        "b.toml:7:1: `partitions` is 4294967295, and a table has 4096 at most; lower it",
+    );
+    check(
         "[durable]\nfolder = \"x\"\ndisk = \"1KiB\"",
         "b.toml:7:1: `disk` is 1.0 KiB, and the log needs at least 256.0 MiB; raise it",
     );
@@ -135,7 +139,11 @@ fn each_mistake_has_its_message() {
     );
     check(
         "[http]\nlisten = \"localhost\"",
-        "b.toml:7:1: `localhost` is not an address with a port; write for example \"127.0.0.1:8080\"",
+        "b.toml:8:10: `localhost` is not an address with a port; write for example \"127.0.0.1:8080\"",
+    );
+    check(
+        "[metrics]\nlisten = \"9090\"",
+        "b.toml:8:10: `9090` is not an address with a port; write for example \"127.0.0.1:8080\"",
     );
     check(
         "[metrics]\ntoken = \"m\"\n[http]\nlisten = \"0.0.0.0:8080\"",
@@ -165,7 +173,7 @@ fn each_mistake_has_its_message() {
     );
     check(
         "[[http.tokens]]\nname = \"x\"\ntoken_file = \"/no/such/file\"",
-        "b.toml:7:1: the file /no/such/file cannot be read: No such file or directory (os error 2)",
+        "b.toml:9:14: the file /no/such/file cannot be read: No such file or directory (os error 2)",
     );
     check(
         "[http.limits]\nline = \"big\"",
@@ -176,6 +184,56 @@ fn each_mistake_has_its_message() {
         "b.toml:7:1: `exactly_once` needs `sync = \"always\"`; remove one of them",
     );
     check("[run]\ndrain_for = \"soon\"", "b.toml:8:13: expected number at 0; write for example \"5s\"");
+    check(
+        "[run]\ndrain_for = 30",
+        "b.toml:8:13: invalid type: integer, expected a duration with its unit, such as \"100ms\" or \"5s\"",
+    );
+    let source = "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n";
+    let longer = "it must be longer than 0; write for example \"5s\"";
+    check(&format!("{source}every = \"0s\""), &format!("b.toml:11:9: {longer}"));
+    for key in ["header_time", "body_pause", "body_time", "answer_time"] {
+        check(&format!("[http.limits]\n{key} = \"0s\""), &format!("b.toml:8:{}: {longer}", key.len() + 4));
+    }
+    check("[http.idempotency]\nkeep_for = \"0s\"", &format!("b.toml:8:12: {longer}"));
+    check("[http.limits]\nline = 0", "b.toml:7:2: `limits.line` is 0, so nothing could be sent; raise it");
+    check("[http.limits]\nline = -1", "b.toml:8:8: it is below 0; write for example \"32MiB\"");
+    check(
+        "[http.limits]\nline = true",
+        "b.toml:8:8: invalid type: boolean, expected a number of bytes, or a size such as \"32MiB\"",
+    );
+}
+
+/// What is too large for a clock, a sum or a semaphore is what is without a limit.
+#[test]
+fn values_without_a_limit_have_bounds() {
+    let large = "18446744073709551615s";
+    let text = format!(
+        "{GOOD}[run]\ndrain_for = \"{large}\"\n[durable]\nfolder = \"d\"\nkeep_for = \"{large}\"\ndisk = \"99999999EiB\"\n\
+         min_free = 9223372036854775807\n[http.idempotency]\nkeep_for = \"{large}\"\nkeys = 9223372036854775807\n[http.limits]\n\
+         connections = 9223372036854775807\nrejections = 9223372036854775807\nheader_time = \"{large}\"\nheld = \"16000PiB\"\n\
+         [[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\nevery = \"{large}\"\nunchanged_for = \"{large}\"\n"
+    );
+    let settings = read(&text).unwrap();
+    let (durable, http) = (settings.durable.unwrap(), settings.http.unwrap());
+    let SourceKind::Files(files) = &settings.sources[0].kind else { panic!("{:?}", settings.sources) };
+    let now = std::time::Instant::now();
+    let times = [
+        settings.drain_for,
+        durable.keep_for,
+        http.idempotency.keep_for,
+        http.limits.header_time,
+        files.every,
+        files.unchanged_for,
+    ];
+    for time in times {
+        assert!(now.checked_add(time).is_some(), "{time:?}");
+    }
+    for bytes in [durable.disk, durable.min_free, http.limits.held] {
+        assert!(bytes.checked_mul(8).is_some(), "{bytes}");
+    }
+    for count in [http.limits.connections, http.limits.rejections, http.idempotency.keys] {
+        assert!(count < tokio::sync::Semaphore::MAX_PERMITS, "{count}");
+    }
 }
 
 #[test]
@@ -191,7 +249,11 @@ fn the_database_is_named_once_and_shown_without_its_password() {
     check("database = \"postgres://u:hunter2@h/x\"", "b.toml:1:12: invalid type: text, expected struct Database");
     check(
         &format!("[database]\ndsn = \"sqlite:a\"\ndsn_file = \"b\"\n{table}"),
-        "b.toml:1:1: `dsn` and `dsn_file` are both given; keep one of them",
+        "b.toml:3:12: `dsn` and `dsn_file` are both given; keep one of them",
+    );
+    check(
+        &format!("[database]\ndsn = \"postgres://u@h/x\"\npassword_file = \"/no/such\"\n{table}"),
+        "b.toml:3:17: the file /no/such cannot be read: No such file or directory (os error 2)",
     );
     check(
         &format!("[database]\ndsn = \"postgres://u:hunter2@h/x\"\npassword = \"other\"\n{table}"),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use crate::config::access::one_secret;
+use crate::config::access::{one_secret, place};
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_sections::{self, NatsTls, Stream};
 use crate::config::secret::Secret;
@@ -18,13 +18,15 @@ const NO_SERVERS: &str = "NATS has no `servers`; add servers = \"nats://host-1,n
 pub(super) fn nats(checks: &mut Mistakes<'_>, section: Spanned<nats_sections::Nats>, folder: &Path) -> Option<Nats> {
     let span = section.span();
     let section = section.into_inner();
-    let servers = one_secret("servers", section.servers, section.servers_file, folder);
-    let servers = checks.ok(span.clone(), servers)?;
-    let token = checks.ok(span.clone(), one_secret("token", section.token, section.token_file, folder))?;
-    let password = one_secret("password", section.password, section.password_file, folder);
-    let password = checks.ok(span.clone(), password)?;
-    let credentials = section.credentials_file.map(|file| Secret::read(&folder.join(file))).transpose();
-    let credentials = checks.ok(span.clone(), credentials)?;
+    let at = place(section.servers_file.as_ref(), &span);
+    let servers = checks.ok(at, one_secret("servers", section.servers, section.servers_file, folder))?;
+    let at = place(section.token_file.as_ref(), &span);
+    let token = checks.ok(at, one_secret("token", section.token, section.token_file, folder))?;
+    let at = place(section.password_file.as_ref(), &span);
+    let password = checks.ok(at, one_secret("password", section.password, section.password_file, folder))?;
+    let at = place(section.credentials_file.as_ref(), &span);
+    let credentials = section.credentials_file.map(|file| Secret::read(&folder.join(file.get_ref()))).transpose();
+    let credentials = checks.ok(at, credentials)?;
     let login = match (token, section.user, password, credentials) {
         (None, None, None, None) => Login::Open,
         (Some(token), None, None, None) => Login::Token(token),

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
 
-use crate::config::quantity::{bytes, duration, optional_bytes};
+use crate::config::quantity::{duration, duration_of, optional_bytes, some_bytes};
 use crate::config::secret::Secret;
 
 /// `[nats]`
@@ -16,14 +16,14 @@ use crate::config::secret::Secret;
 pub(crate) struct Nats {
     /// One URL, or several with commas between. Hidden, as a URL with a password by mistake is.
     pub(crate) servers: Option<Secret>,
-    pub(crate) servers_file: Option<PathBuf>,
+    pub(crate) servers_file: Option<Spanned<PathBuf>>,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
-    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<Spanned<PathBuf>>,
     /// A file of credentials, with a token and a key, as `nsc` makes it.
-    pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) credentials_file: Option<Spanned<PathBuf>>,
     pub(crate) tls: Option<NatsTls>,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct JetStream {
     #[serde(default)]
     pub(crate) format: Messages,
     /// Bytes of a message after it was decompressed.
-    #[serde(default = "decompressed", deserialize_with = "bytes")]
+    #[serde(default = "decompressed", deserialize_with = "some_bytes")]
     pub(crate) decompressed: u64,
 }
 
@@ -153,8 +153,6 @@ impl<'de> Deserialize<'de> for KeepFor {
         if text == "forever" {
             return Ok(Self::Forever);
         }
-        let time = humantime::parse_duration(&text);
-        time.map(Self::Time)
-            .map_err(|error| D::Error::custom(format!("{error}; write for example \"1h\", or \"forever\"")))
+        duration_of(&text, "\"1h\", or \"forever\"").map(Self::Time)
     }
 }

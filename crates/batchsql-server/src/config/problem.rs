@@ -10,11 +10,25 @@ use std::path::{Path, PathBuf};
 pub(crate) struct SourceText {
     path: PathBuf,
     text: String,
+    origin: Origin,
+}
+
+/// Who has written the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    File,
+    /// The program, from options: places in it mean nothing to a person.
+    Options,
 }
 
 impl SourceText {
     pub(crate) fn new(path: &Path, text: String) -> Self {
-        Self { path: path.to_owned(), text }
+        Self { path: path.to_owned(), text, origin: Origin::File }
+    }
+
+    /// A text that the program has made of options of the command line.
+    pub(crate) fn of_options(text: String) -> Self {
+        Self { path: PathBuf::from("command line"), text, origin: Origin::Options }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -28,7 +42,7 @@ impl SourceText {
 
     /// A problem at these bytes of the file, or with the file as a whole.
     pub(crate) fn problem(&self, span: Option<Range<usize>>, text: impl Into<String>) -> Problem {
-        let place = span.map(|span| {
+        let place = span.filter(|_| self.origin == Origin::File).map(|span| {
             let before = self.text.get(..span.start).unwrap_or(&self.text);
             let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
             (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
@@ -171,5 +185,7 @@ mod tests {
         assert_eq!(source.problem(at("bcd"), "x").to_string(), "a.toml:2:3: x");
         assert_eq!(source.problem(at("= 1"), "x").to_string(), "a.toml:1:3: x");
         assert_eq!(source.problem(None, "x").to_string(), "a.toml: x");
+        let options = SourceText::of_options(source.text().to_owned());
+        assert_eq!(options.problem(at("bcd"), "x").to_string(), "command line: x");
     }
 }

@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cli::Load;
 use crate::config::problem::SourceText;
 use crate::config::read;
-use crate::config::settings::Settings;
+use crate::config::secret::Secret;
+use crate::config::settings::{Database, Settings};
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
@@ -92,6 +93,11 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
     let (Some(dsn), Some(table)) = (&load.database, &load.table) else {
         return Err(Failure::mistake("say where to: --config FILE, or --database DSN --table NAME"));
     };
+    let database = Database { dsn: Secret::new(dsn), connect_for: Duration::ZERO };
+    if database.is_redis() {
+        let text = "Redis has no catalogue of columns; declare them in a configuration: `columns` of the table, and --config FILE";
+        return Err(Failure::mistake(text));
+    }
     // A configuration of the arguments, so that both are checked alike. A text of JSON is a text of TOML.
     let text = |value: &str| serde_json::Value::from(value).to_string();
     let mut toml = format!("[database]\ndsn = {}\n[[tables]]\nname = {}\n", text(dsn), text(&name_of(table)));
@@ -106,7 +112,7 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
     if load.ignore_unknown {
         toml.push_str("unknown_fields = \"ignore\"\n");
     }
-    let source = SourceText::new(Path::new("command line"), toml);
+    let source = SourceText::of_options(toml);
     read::parse(&source, &|_| None).map_err(|problems| Failure::mistake(format!("{problems}")))
 }
 

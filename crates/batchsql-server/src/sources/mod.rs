@@ -5,5 +5,6 @@ pub(crate) mod all;
 mod files;
 #[cfg(feature = "nats")]
 mod jetstream;
+mod refused_lines;
 pub(crate) mod state;
 mod stdin;

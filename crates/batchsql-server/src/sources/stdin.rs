@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchsql::DynRow;
 use tokio::io::AsyncReadExt;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::coding::items::{Form, Items, Unsplit};
 use crate::exit::Exit;
 use crate::intake::{Intake, Refusal};
+use crate::sources::refused_lines::RefusedLines;
 use crate::table::target::Target;
 
 const LONGEST_LINE: usize = 1 << 20;
@@ -21,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A line waits this long for capacity before it is tried again; it is never given up.
 const CAPACITY_TIME: Duration = Duration::from_secs(60);
 
-/// Reads until the end. A line that is no row is logged and left out. It has failed when there was such a line, or when input is left
+/// Reads until the end. A line that is no row is left out; the log has the first of them and the number of the others. It has failed when there was such a line, or when input is left
 /// that is not read: who has sent it gets no other answer.
 ///
 /// # Cancel safety
@@ -30,6 +31,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
     let mut input = tokio::io::stdin();
     let mut items = Items::new(Form::Lines, LONGEST_LINE);
     let (mut part, mut accepted, mut refused) = (vec![0; PART], 0_u64, 0_u64);
+    let mut log = RefusedLines::new(id);
     loop {
         let length = match input.read(&mut part).await {
             Ok(length) => length,
@@ -46,7 +48,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
                     Ok(row) => rows.rows.push_back(row),
                     Err(reason) => {
                         refused += 1;
-                        tracing::warn!(source = id, line, reason, "a line is not a valid row; it is left out");
+                        log.add(Some(line), &reason, Instant::now());
                     }
                 },
                 Ok(None) => break (length == 0).then_some(Exit::Done),
@@ -59,11 +61,12 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
         };
         let count = rows.rows.len() as u64;
         has_refused.fetch_or(refused > 0, Ordering::Relaxed);
-        let Some(not_accepted) = rows.submit(intake).await else { return Exit::Done };
+        let Some(not_accepted) = rows.submit(intake, &mut log).await else { return Exit::Done };
         accepted += count - not_accepted;
         refused += not_accepted;
         has_refused.fetch_or(refused > 0, Ordering::Relaxed);
         if let Some(exit) = over {
+            log.end();
             tracing::info!(source = id, accepted, refused, "standard input has ended");
             return if refused > 0 { Exit::Failed } else { exit };
         }
@@ -78,7 +81,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Submits all rows, and returns how many of them are left out. `None`: the service ends.
-    async fn submit(&mut self, intake: &Intake) -> Option<u64> {
+    async fn submit(&mut self, intake: &Intake, log: &mut RefusedLines<'_>) -> Option<u64> {
         let mut refused = 0;
         loop {
             match intake.submit(&mut self.rows, CAPACITY_TIME).await {
@@ -86,7 +89,7 @@ impl Rows<'_> {
                 Err(Refusal::Row(reason)) => {
                     self.rows.pop_front();
                     refused += 1;
-                    tracing::warn!(source = self.id, reason, "a line is not a valid row; it is left out");
+                    log.add(None, &reason, Instant::now());
                 }
                 Err(Refusal::Full) => sleep(PAUSE).await,
                 Err(Refusal::FullBefore(stored)) => {

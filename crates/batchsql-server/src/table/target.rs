@@ -55,6 +55,9 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
     let (schema, columns, left_out, has_no_key) = if table.columns.is_empty() {
         let catalogue = catalogue.ok_or_else(|| "there is no database to read its columns from".to_owned())?;
         let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
+        if found.builder(Conflict::none()).build().is_err() {
+            return Err(none_can_be_written(found.left_out()));
+        }
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
         if key.is_empty() && table.rule != Rule::Insert {
             let left_out: Vec<String> = found.left_out().map(|(column, why)| format!("{column}: {why}")).collect();
@@ -118,6 +121,17 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
     };
     target.check_defaults()?;
     Ok(target)
+}
+
+/// Why rows can carry no column of a table: the reasons, each with its columns.
+fn none_can_be_written<'a>(left_out: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (column, why) in left_out {
+        reasons.entry(why).or_default().push(column);
+    }
+    let reasons: Vec<String> = reasons.iter().map(|(why, columns)| format!("{} ({why})", columns.join(", "))).collect();
+    let reasons = if reasons.is_empty() { "it has none".to_owned() } else { reasons.join("; ") };
+    format!("rows can write none of its columns: {reasons}; grant the right that is missing, or name another table")
 }
 
 fn conflict(table: &Table, key: &[String]) -> Conflict {

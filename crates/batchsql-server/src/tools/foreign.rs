@@ -11,6 +11,7 @@ use batchsql::LetterLines;
 use serde::Deserialize;
 
 use crate::exit::Exit;
+use crate::output::Output;
 use crate::tools::marked;
 
 /// A line of such a file: a message, or a line or an element of one.
@@ -130,7 +131,7 @@ pub(super) fn list(path: &Path) -> io::Result<Exit> {
         }
     }
     let total: u64 = counts.values().sum();
-    let mut out = io::stdout().lock();
+    let mut out = Output::lock();
     let _ = writeln!(out, "{:>8}  {:32} reason", "letters", "subject");
     for ((subject, reason), count) in &counts {
         let _ = writeln!(out, "{count:>8}  {subject:32} {reason}");
@@ -146,11 +147,11 @@ pub(super) fn list(path: &Path) -> io::Result<Exit> {
 /// # Errors
 /// The file cannot be read.
 pub(super) fn show(path: &Path, limit: usize, values: bool) -> io::Result<Exit> {
-    let mut out = io::stdout().lock();
+    let mut out = Output::lock();
     let mut letters = Letters::open(path)?;
     for letter in letters.by_ref().take(limit) {
         let (position, letter) = letter?;
-        let written = match &letter {
+        let _ = match &letter {
             Ok(Letter { subject, sequence, line, reason, encoded, .. }) => {
                 let line = line.map_or_else(String::new, |line| format!(", line {line}"));
                 let bytes = encoded.len() / 4 * 3;
@@ -158,8 +159,7 @@ pub(super) fn show(path: &Path, limit: usize, values: bool) -> io::Result<Exit> 
             }
             Err(reason) => writeln!(out, "byte {position}: {reason}"),
         };
-        // Whoever reads the output has seen enough.
-        if written.is_err() {
+        if Output::is_over() {
             return Ok(Exit::Done);
         }
         if values && let Ok(letter) = letter {

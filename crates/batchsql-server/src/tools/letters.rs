@@ -13,9 +13,11 @@ use crate::config::sections::Rule;
 use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::logging;
+use crate::output::Output;
 use crate::signals::Signals;
 use crate::table::target;
 use crate::tools::{foreign, in_use, marked};
+use crate::words::of_program;
 
 fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Failure + '_ {
     move |error| Failure::unavailable(format!("{}: {error}", path.display()))
@@ -45,7 +47,7 @@ pub(crate) fn list(path: &Path) -> Result<Exit, Failure> {
         }
     }
     let total: u64 = counts.values().sum();
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     let _ = writeln!(out, "{:>8}  {:24} {:12} code", "rows", "table", "outcome");
     for ((table, outcome, code), count) in &counts {
         let _ = writeln!(out, "{count:>8}  {table:24} {outcome:12} {code}");
@@ -64,16 +66,15 @@ pub(crate) fn show(path: &Path, limit: usize, values: bool) -> Result<Exit, Fail
     if foreign::is_in(path).map_err(unreadable(path))? {
         return foreign::show(path, limit, values).map_err(unreadable(path));
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     let mut letters = DeadLetterReader::open(path).map_err(unreadable(path))?;
     for entry in letters.by_ref().take(limit) {
         let (position, letter) = entry.map_err(unreadable(path))?;
-        let written = match &letter {
+        let _ = match &letter {
             Ok(letter) => writeln!(out, "byte {position}: {}", shown(letter)),
             Err(error) => writeln!(out, "byte {position}: it cannot be read: {error}"),
         };
-        // Whoever reads the output has seen enough.
-        if written.is_err() {
+        if Output::is_over() {
             return Ok(Exit::Done);
         }
         if values && letter.is_ok() {
@@ -135,6 +136,10 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
             Some((_, rule)) if doubles(*rule) => {
                 Err("it may be in the table already, and its rule is insert; look it up, then use --unknown".into())
             }
+            Some((_, Rule::Insert)) if letter.action() == Action::Delete => {
+                Err("it deletes a row, and its table has no key; give it a `key` and the rule `delete` for this replay"
+                    .into())
+            }
             Some((schema, rule)) if letter.action() == Action::Delete && *rule != Rule::Delete => {
                 Ok(Some(letter.row(&schema.deletion()?)?))
             }
@@ -153,7 +158,7 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
         kinds.iter().map(|kind| format!("{} {}", report.counts.get(*kind), kind.name())).collect();
     println!("{}: {}, {} left", path.display(), counts.join(", "), report.failed.len());
     for failure in report.failed.iter().take(20) {
-        println!("  byte {}: {}", failure.position, failure.reason);
+        println!("  byte {}: {}", failure.position, of_program(&failure.reason.to_string()));
     }
     if !report.is_complete() {
         println!("those that are left are tried by the next replay of this file");

@@ -9,6 +9,7 @@ use batchsql::durable::tools::{Export, IntakeFolder, Recovery, UnfinishedSegment
 
 use crate::draft_file::DraftFile;
 use crate::exit::{Exit, Failure};
+use crate::output::Output;
 
 fn open(folder: &Path, in_use: bool) -> Result<IntakeFolder, Failure> {
     if in_use { Ok(IntakeFolder::in_use(folder)) } else { IntakeFolder::lock(folder).map_err(Failure::unavailable) }
@@ -20,7 +21,7 @@ fn open(folder: &Path, in_use: bool) -> Result<IntakeFolder, Failure> {
 /// There is no log in the folder, or a program uses it.
 pub(crate) fn inspect(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
     let inspection = open(folder, in_use)?.inspect().map_err(Failure::unavailable)?;
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     for file in &inspection.files {
         let settled = if file.is_settled { ", done" } else { "" };
         let _ = writeln!(out, "{}: {} bytes, {} blocks{settled}", file.name, file.bytes, file.blocks);
@@ -39,7 +40,7 @@ pub(crate) fn inspect(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
 /// As [`inspect`].
 pub(crate) fn verify(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
     let recovery = open(folder, in_use)?.verify().map_err(Failure::unavailable)?;
-    Ok(report(&mut io::stdout().lock(), &recovery))
+    Ok(report(&mut Output::lock(), &recovery))
 }
 
 /// Which rows are exported.

@@ -136,6 +136,32 @@ sql_server!(
     "IDENTIFIED BY"
 );
 
+/// The right that is missing, not columns that a program would have to declare.
+#[test]
+fn a_right_that_is_missing_is_named() {
+    use sqlx::Connection;
+    let (dsn, runtime, place) = (dsn(Kind::Postgres), runtime(), Place::new());
+    let (table, reader) = (unique("rights"), unique("reader"));
+    let mut connection = runtime.block_on(sqlx::PgConnection::connect(&dsn)).unwrap();
+    let mut execute = |sql: String| {
+        runtime.block_on(sqlx::query(&sql).execute(&mut connection)).unwrap();
+    };
+    execute(format!("CREATE TABLE {table} (id BIGINT, note TEXT)"));
+    execute(format!("CREATE USER {reader} PASSWORD 'x'"));
+    execute(format!("GRANT SELECT ON {table} TO {reader}"));
+    let config = format!("[database]\ndsn = \"{}\"\n[[tables]]\nname = \"{table}\"\n", as_user(&dsn, &reader));
+    place.write("b.toml", config);
+    place.write("a.csv", "id\n1\n");
+    for arguments in [&["check", "b.toml"][..], &["load", "a.csv", "--config", "b.toml"]] {
+        let ran = place.run(arguments);
+        let says = "rows can write none of its columns: id, note (this user may not insert into it); grant the right";
+        assert!(ran.code() == 1 && ran.all().contains(says), "{}", ran.all());
+        assert!(!ran.all().contains(".column("), "{}", ran.all());
+    }
+    execute(format!("DROP TABLE {table}"));
+    execute(format!("DROP USER {reader}"));
+}
+
 /// A server that is killed takes replies with it: the position says whether their rows were committed.
 #[test]
 fn a_load_goes_on_when_the_database_was_killed() {

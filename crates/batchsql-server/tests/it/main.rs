@@ -20,6 +20,7 @@ mod load;
 mod load_batches;
 #[cfg(feature = "arrow")]
 mod load_batches_sql;
+mod output;
 mod program;
 mod sources;
 #[cfg(feature = "nats")]

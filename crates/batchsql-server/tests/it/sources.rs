@@ -125,6 +125,28 @@ fn input_that_is_not_read_is_a_failure() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }
 
+/// A whole input of another form would fill the disk of the log.
+#[test]
+fn refused_lines_of_standard_input_are_counted_in_the_log() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"pipe\"\ntable = \"orders\"\nstdin = true\n",
+        place.database()
+    );
+    place.write("b.toml", &config);
+    let input = std::fs::File::open(place.write("input", "nonsense\n".repeat(20_000))).unwrap();
+    let ran = crate::program::Ran(place.command(&["run", "b.toml"]).stdin(input).output().unwrap());
+    let log = ran.err();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    assert!(lines[0].contains("line=1 ") && lines[0].contains("is not a valid row"), "the reason: {log}");
+    assert!(lines.len() < 1000, "{} lines", lines.len());
+    let mores = lines.iter().filter_map(|line| line.split("more lines were not valid rows").nth(1));
+    let more: usize = mores.map(|more| more.split("lines=").nth(1).unwrap().trim().parse::<usize>().unwrap()).sum();
+    let said = lines.iter().filter(|line| line.contains("is not a valid row")).count();
+    assert_eq!((ran.code(), said + more), (1, 20_000), "{log}");
+    assert!(log.contains("accepted=0 refused=20000"), "{log}");
+}
+
 /// The database does not answer, and rows may wait for an hour. Those that were accepted are in the table, the dead letters or the
 /// log.
 #[test]
@@ -168,6 +190,7 @@ fn a_second_signal_shortens_the_wait() {
         }
         if more == durable {
             assert!(line.contains(&format!("{} rows wait in the log", ROWS - WRITTEN)), "{line}");
+            assert!(line.contains(" passed on to the database") && !line.contains(" accepted"), "{line}");
             let (ended, log) = place.start(&config).stop();
             assert_eq!(ended, 0, "{log}");
             assert_eq!(place.number("SELECT count(*) FROM orders"), ROWS);

@@ -82,6 +82,25 @@ fn rows_that_are_not_in_the_file_of_dead_letters_are_said() {
     );
 }
 
+/// Rules of the configuration, not functions of the library.
+#[test]
+fn letters_that_do_not_fit_the_rule_say_which_one_does() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    for (action, rule, says) in [
+        ("delete", "insert", "give it a `key` and the rule `delete` for this replay"),
+        ("update_only", "update", "give its table the rule `update_only`"),
+        ("insert", "delete", "give its table the rule that it was submitted with"),
+    ] {
+        let letters = letter(1).replace("\"insert\"", &format!("\"{action}\""));
+        place.write(&format!("{action}.ndjson"), format!("{letters}\n"));
+        place.write("a.toml", format!("{}[[tables]]\nname = \"orders\"\nrule = \"{rule}\"\n", place.database()));
+        let left = place.run(&["dead-letters", "replay", &format!("{action}.ndjson"), "--config", "a.toml"]);
+        assert!(left.code() == 1 && left.out().contains(says), "{action}: {}", left.all());
+        assert!(!left.all().contains("Conflict::") && !left.all().contains("schema"), "{action}: {}", left.all());
+    }
+}
+
 fn letter(id: u32) -> String {
     format!(
         "{{\"version\":1,\"time\":\"2026-11-30T14:12:00.000000Z\",\"outcome\":\"rejected\",\"table\":\"orders\",\"action\":\
@@ -467,12 +486,34 @@ fn help_has_examples_and_shells_have_completions() {
         let help = place.run(arguments);
         assert!(help.code() == 0 && help.out().contains("Example"), "{}", help.all());
     }
+    let replay = place.run(&["dead-letters", "replay", "--help"]).out();
+    let words = replay.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("A replay that was killed (kill -9, a crash) and is run again writes up to 1,000 rows twice"),
+        "{replay}"
+    );
     for shell in ["bash", "zsh", "fish"] {
         let script = place.run(&["completions", shell]);
         assert!(script.code() == 0 && script.out().contains("dead-letters"), "{shell}: {}", script.all());
     }
     let wrong = place.run(&["chekc"]);
     assert!(wrong.code() == 2 && wrong.err().contains("'check'"), "{}", wrong.all());
+}
+
+/// There is no file that has lines and keys.
+#[test]
+fn mistakes_of_options_are_told_without_places() {
+    let place = Place::new();
+    place.write("a.csv", "id\n1\n");
+    let load = |dsn: &str, more: &[&str]| {
+        let ran = place.run(&[&["load", "a.csv", "--database", dsn, "--table", "t"], more].concat());
+        assert_eq!(ran.code(), 2, "{}", ran.all());
+        ran.err()
+    };
+    let rule = load("sqlite:a.db", &["--rule", "upsert"]);
+    assert!(rule.contains("error: command line: `upsert` is not known"), "{rule}");
+    let redis = load("redis://localhost", &[]);
+    assert!(redis.contains("`columns` of the table, and --config FILE") && !redis.contains("columns = ["), "{redis}");
 }
 
 /// After the database was restored from a backup, for example.

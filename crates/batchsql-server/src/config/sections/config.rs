@@ -75,9 +75,9 @@ impl Default for Run {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Database {
     pub(crate) dsn: Option<Secret>,
-    pub(crate) dsn_file: Option<PathBuf>,
+    pub(crate) dsn_file: Option<Spanned<PathBuf>>,
     pub(crate) password: Option<Secret>,
-    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<Spanned<PathBuf>>,
     /// How long the start waits for a database that cannot be reached.
     #[serde(deserialize_with = "duration")]
     pub(crate) connect_for: Duration,

@@ -7,14 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::quantity::{bytes, duration};
+use crate::config::quantity::{bytes, count, duration, some_time};
 use crate::config::secret::Secret;
 
 /// `[http]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Http {
-    pub(crate) listen: String,
+    /// Default: 127.0.0.1:8080.
+    pub(crate) listen: Option<Spanned<String>>,
     /// Whether everyone who can reach the address may write, beyond the loopback interface.
     pub(crate) anonymous: bool,
     pub(crate) tokens: Vec<Spanned<Token>>,
@@ -23,26 +24,13 @@ pub(crate) struct Http {
     pub(crate) idempotency: Idempotency,
 }
 
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8080".to_owned(),
-            anonymous: false,
-            tokens: Vec::new(),
-            tls: None,
-            limits: Limits::default(),
-            idempotency: Idempotency::default(),
-        }
-    }
-}
-
 /// `[[http.tokens]]`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Token {
     pub(crate) name: String,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     /// The tables that it may write; all if it is left out.
     pub(crate) tables: Option<Vec<String>>,
 }
@@ -74,23 +62,25 @@ pub(crate) struct Limits {
     /// Bytes of one line, or of one element of an array.
     #[serde(deserialize_with = "bytes")]
     pub(crate) line: u64,
+    #[serde(deserialize_with = "count")]
     pub(crate) connections: usize,
     /// For a TLS handshake, the head of a request, and between requests.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) header_time: Duration,
     /// Between two parts of a body.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) body_pause: Duration,
     /// For a whole body.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) body_time: Duration,
     /// For a client to receive a response.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) answer_time: Duration,
     /// How long a request waits for capacity before it is answered with 429.
     #[serde(deserialize_with = "duration")]
     pub(crate) capacity_time: Duration,
     /// Lines whose reason a response has; more are only counted.
+    #[serde(deserialize_with = "count")]
     pub(crate) rejections: usize,
 }
 
@@ -117,8 +107,9 @@ impl Default for Limits {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Idempotency {
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "some_time")]
     pub(crate) keep_for: Duration,
+    #[serde(deserialize_with = "count")]
     pub(crate) keys: usize,
 }
 
@@ -133,9 +124,9 @@ impl Default for Idempotency {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Metrics {
     /// A port of its own; without it the endpoint is in the server of `[http]`.
-    pub(crate) listen: Option<String>,
+    pub(crate) listen: Option<Spanned<String>>,
     pub(crate) token: Option<Secret>,
-    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<Spanned<PathBuf>>,
     /// Whether everyone who can reach the address may read them, beyond the loopback interface.
     pub(crate) anonymous: bool,
     pub(crate) live_page: bool,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::nats_sections::JetStream;
-use crate::config::quantity::duration;
+use crate::config::quantity::{duration, some_time};
 
 /// `[[sources]]`: exactly one of `files`, `stdin` and `jetstream`.
 #[derive(Debug, Deserialize)]
@@ -25,7 +25,7 @@ pub(crate) struct Source {
     pub(crate) stdin: bool,
     pub(crate) format: Option<Format>,
     /// How often the folder is searched.
-    #[serde(default = "every", deserialize_with = "duration")]
+    #[serde(default = "every", deserialize_with = "some_time")]
     pub(crate) every: Duration,
     /// Store how far a file is written in a file beside it, not in the database.
     #[serde(default)]
