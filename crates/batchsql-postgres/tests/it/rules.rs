@@ -9,7 +9,9 @@ use batchsql_core::{
 };
 use batchsql_testkit::check_versions;
 
-use crate::support::{FOR_EVERY_RULE, execute, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
+use crate::support::{
+    FOR_EVERY_RULE, coalescing, execute, fresh, fresh_dsn, pipeline, read, values, with_strategy, write,
+};
 
 fn columns(names: &[&str]) -> SchemaBuilder {
     names.iter().fold(Schema::builder("t"), |schema, name| schema.column(*name, ColumnType::I64))
@@ -160,7 +162,7 @@ async fn generated_values_are_returned_to_the_receipts() {
     let sink = fresh(table).await;
     let check = async |rule: Conflict, expected: &[(&str, &str, bool)]| {
         let schema = schema_of(rule);
-        let db = pipeline(&sink);
+        let db = coalescing(&sink);
         let mut receipts = Vec::new();
         for (name, ..) in expected {
             receipts.push(db.submit_tracked(&values(&schema, [(*name).into(), 2_i64.into()])).await.unwrap());

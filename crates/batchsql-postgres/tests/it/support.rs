@@ -132,6 +132,12 @@ pub(crate) fn pipeline(sink: &PostgresSink) -> BatchSql {
     BatchSql::builder(sink.clone()).config(config).start().unwrap()
 }
 
+/// A pipeline that sends one row of each key of a batch, if the rule allows it, and one batch at a time.
+pub(crate) fn coalescing(sink: &PostgresSink) -> BatchSql {
+    let config = PipelineConfig::default().flush_interval(HOUR).max_concurrency(1);
+    BatchSql::builder(sink.clone()).config(config).start().unwrap()
+}
+
 /// `id` and `note` of table `t`.
 pub(crate) fn schema(conflict: Conflict) -> Schema {
     Schema::builder("t")

@@ -3,7 +3,7 @@
 use batchsql_core::{ColumnType, Conflict, Date, Expr, Schema, Timestamp, TimestampTz, Value};
 use batchsql_testkit::check_versions;
 
-use crate::support::{memory, pipeline, read, write};
+use crate::support::{coalescing, memory, pipeline, read, write};
 
 fn schema(conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
@@ -104,7 +104,7 @@ async fn generated_values_are_returned_to_the_receipts() {
     };
     let check = async |rule: Conflict, expected: &[(&str, &str, Option<i64>)]| {
         let schema = table(rule).build().unwrap();
-        let db = pipeline(&sink);
+        let db = coalescing(&sink);
         let mut receipts = Vec::new();
         for (name, ..) in expected {
             receipts.push(db.submit_tracked(&row(&schema, name, 2)).await.unwrap());
