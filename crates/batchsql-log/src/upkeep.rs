@@ -69,7 +69,9 @@ impl Upkeep {
         if asks {
             self.asked_at = Some(Instant::now());
         }
-        let gives_way = || asks && lacks_space(engine) && !removable(engine, true, Kept::GiveWay).is_empty();
+        // The segment that is being written, too: all rows may be in it.
+        let has_settled = || active_is_settled(engine) || !removable(engine, true, Kept::GiveWay).is_empty();
+        let gives_way = || asks && lacks_space(engine) && has_settled();
         if is_urgent || aged || (self.settled_since_trim && waited) || gives_way() {
             self.settled_since_trim = false;
             self.trimmed_at = Some(Instant::now());
@@ -148,7 +150,7 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         return 0;
     }
     move_aside(engine);
-    if is_tight(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
+    if lacks_space(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
         return 0;
     }
     let mut kept: BTreeSet<FileKey> = match kept {
