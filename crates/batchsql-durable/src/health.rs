@@ -67,7 +67,8 @@ pub struct Recovered {
     pub rows: u64,
     /// The last process closed the log; otherwise all files were read.
     pub is_clean: bool,
-    /// Bytes of a record that was being written when the process ended. None of its rows was acknowledged.
+    /// Bytes of a record that was being written when the process ended. None of its rows was acknowledged, unless something has cut
+    /// the file since then. Below what the last close had, such a cut counts in `damaged_parts` and `missing`.
     pub torn_bytes: u64,
     /// Damaged parts of files, which are kept in `log/quarantine`. With [`SyncPolicy`](batchsql_log::SyncPolicy)
     /// `Always` none of them may be there.

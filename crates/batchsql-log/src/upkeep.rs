@@ -10,6 +10,7 @@ use std::{
 use crate::{
     aside::move_aside,
     catalog::FileView,
+    end,
     engine::Engine,
     error::LogError,
     format::{
@@ -324,7 +325,10 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
         .file
         .write_at(&bytes, active.length)
         .and_then(|()| active.file.sync_data())
-        .map_err(|error| LogError::io("write the clean close to", &folder, error))
+        .map_err(|error| LogError::io("write the clean close to", &folder, error))?;
+    // Without it a later start finds less; the one of an earlier close stays true.
+    let _ = end::write(engine, active.key.number);
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -219,6 +219,17 @@ impl Source for LogSource {
             );
             return Err(Refusal::Stop(StopReason::OtherSource, text));
         }
+        if reached > recovered {
+            // No crash does it where rows are acknowledged after their sync.
+            let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
+            tracing::error!(
+                table,
+                partition,
+                position = reached,
+                log_ended_at = recovered,
+                "the log has lost its end: the database has rows that it has not; rows that were stored behind them are missing"
+            );
+        }
         self.note(|claims, table, partition| claims.claimed.has(table, partition, &claims.owner)).await?;
         Ok(if missing > 0 { Begin::behind(settled, missing) } else { Begin::default() })
     }
