@@ -242,6 +242,20 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// Whether something was behind the last line that was read, before the file was replaced or truncated.
+    async fn has_open_end(&self) -> bool {
+        let Some(lines) = &self.lines else { return false };
+        let (path, read) = (self.of.options.path.clone(), lines.at().offset);
+        let named = run(move || std::fs::metadata(path)).await.and_then(|found| found);
+        match lines.file.metadata() {
+            // It was moved away, and is as it was.
+            Ok(open) if named.map_or(true, |named| identity(&named) != identity(&open)) => open.len() > read,
+            _ => self.length > read,
+        }
+    }
+}
+
 impl Source for FileSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
         let path = self.of.options.path.clone();
@@ -273,11 +287,13 @@ impl Source for FileSource {
             is_same = false;
         }
         if !is_same {
+            let end =
+                if self.has_open_end().await { ", and its last line without a line feed was not read" } else { "" };
             return Err(SourceError::stop(
                 StopReason::OtherSource,
                 format!(
-                    "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
-                 feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
+                    "{} was replaced or truncated after line {} was read{end}; end the feed when all lines are written, and start it \
+                     with WhenReplaced::BeginAnew for the new file",
                     path.display(),
                     self.lines.as_ref().map_or(0, |lines| lines.at().line)
                 ),
