@@ -23,9 +23,12 @@ pub(crate) struct Disk {
     state: Arc<AtomicU8>,
     /// Milliseconds.
     passed: Arc<AtomicU64>,
-    /// Files that are being read have a clone of it.
-    reads: Arc<Arc<()>>,
+    reads: Arc<Reads>,
 }
+
+/// Each file that is being read has a clone of what is in it.
+#[derive(Debug, Default)]
+struct Reads(Arc<()>);
 
 impl Disk {
     fn set(&self, state: u8) {
@@ -39,7 +42,7 @@ impl Disk {
 
     /// Files that are open to be read.
     fn open_reads(&self) -> usize {
-        Arc::strong_count(&*self.reads) - 1
+        Arc::strong_count(&self.reads.0) - 1
     }
 
     fn check(&self, fails: u8, kind: ErrorKind) -> Result<()> {
@@ -70,7 +73,7 @@ impl FileSystem for Disk {
 
     fn open(&self, path: &Path, access: Access) -> Result<Box<dyn File>> {
         let (file, disk) = (RealFileSystem.open(path, access)?, self.clone());
-        let _read = (access == Access::Read).then(|| Arc::clone(&*self.reads));
+        let _read = (access == Access::Read).then(|| Arc::clone(&self.reads.0));
         Ok(Box::new(OnDisk { file, disk, _read }))
     }
 
