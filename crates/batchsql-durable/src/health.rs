@@ -16,8 +16,8 @@ pub struct DurableHealth {
     pub pipeline: Health,
     /// Partitions that do not go on without a person.
     pub stopped: Vec<StoppedPartition>,
-    /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows.
-    /// They try again by themselves.
+    /// Partitions that cannot be written now, and try again by themselves: their dead-letter file cannot be written, or the log
+    /// not be read; exactly once, also because their table refuses all rows, or their rows were tried several times.
     pub waiting: Vec<StoppedPartition>,
     /// The setting of the database with which its crash may lose written rows, and what to do; such rows are no longer in the
     /// log. `None`: there is none, it is not known yet, or rows are written exactly once, which such a setting stops.
@@ -67,7 +67,8 @@ pub struct Recovered {
     pub rows: u64,
     /// The last process closed the log; otherwise all files were read.
     pub is_clean: bool,
-    /// Bytes of a record that was being written when the process ended. None of its rows was acknowledged.
+    /// Bytes of a record that was being written when the process ended. None of its rows was acknowledged, unless something has cut
+    /// the file since then. Below what the last close had, such a cut counts in `damaged_parts` and `missing`.
     pub torn_bytes: u64,
     /// Damaged parts of files, which are kept in `log/quarantine`. With [`SyncPolicy`](batchsql_log::SyncPolicy)
     /// `Always` none of them may be there.

@@ -108,7 +108,8 @@ impl DurableOptions {
         self
     }
 
-    /// The free space of the disk below which no row is accepted, in bytes; default 256 MiB, 0 switches it off.
+    /// The free space of the disk below which no row is accepted, in bytes; default 256 MiB, 0 switches it off: then a disk without
+    /// any space refuses a start after a crash, and no space is given back, until some is free. 64 MiB are enough for both.
     pub fn min_free_bytes(mut self, bytes: u64) -> Self {
         self.log = self.log.min_free_bytes(bytes);
         self

@@ -31,6 +31,8 @@ use crate::search::Search;
 use crate::source::{Begin, NotClaimed, Refusal, Source};
 use crate::state::PartitionState;
 
+/// So many repeats without a row that was written are shown.
+const SHOWN_REPEATS: u32 = 3;
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -251,7 +253,11 @@ impl<S: Source> Feed<S> {
                 Tried::Refused(error) => search.refused(next, error),
                 Tried::Table(error) => return self.wait_for_table(&error.to_string()).await,
                 Tried::Again(error, may_be_slow) => {
-                    tracing::warn!(%error, partition = %self.key, "rows were not written; trying again");
+                    if self.at.repeats() >= SHOWN_REPEATS {
+                        self.at.waits(format!("its rows were not written: {error}; trying again"));
+                    } else {
+                        tracing::warn!(%error, partition = %self.key, "rows were not written; trying again");
+                    }
                     failures += usize::from(may_be_slow);
                     // Once may be chance.
                     search.put_back(next.rows, may_be_slow && failures > 1);
@@ -430,8 +436,13 @@ impl<S: Source> Feed<S> {
         match advanced {
             Ok(()) => self.has_reached(self.passed).await,
             Err(error) => {
-                tracing::warn!(%error, partition = %self.key, "a position was not moved; trying again");
                 if self.resolve(self.passed).await == Some(false) {
+                    let error = unmoved(error);
+                    if self.at.repeats() >= SHOWN_REPEATS {
+                        self.at.waits(format!("its position was not moved: {error}; trying again"));
+                    } else {
+                        tracing::warn!(%error, partition = %self.key, "a position was not moved; trying again");
+                    }
                     self.at.pause().await;
                 }
             }
@@ -486,7 +497,7 @@ impl<S: Source> Feed<S> {
             }
             Some(_) => {
                 self.at.counts.written_again.add(rows.len() as u64);
-                Tried::Again(error, true)
+                Tried::Again(unmoved(error), true)
             }
             None => Tried::Over,
         }
@@ -566,6 +577,16 @@ impl<S: Source> Feed<S> {
         // A row that came meanwhile may be accepted.
         self.at.look_for_more();
     }
+}
+
+/// The error of a step, when the partition was claimed again and the position is as before: it is not fenced.
+fn unmoved(error: SinkError) -> SinkError {
+    if !error.is_fenced() {
+        return error;
+    }
+    let text = "the statement that moves the position changes nothing, although no other process has the partition; a trigger or a \
+                rule of batchsql_positions may keep it from that";
+    SinkError::new(error.class(), text)
 }
 
 /// The row is refused before it is sent.

@@ -72,6 +72,8 @@ pub(crate) struct Partition<S> {
     waits: u32,
     /// Why it waits, as the log has it.
     said: Said,
+    /// It waits for a file.
+    waits_for_file: bool,
     is_aside: bool,
     rejections: Rejections,
 }
@@ -94,6 +96,7 @@ impl<S: Source> Partition<S> {
             times: Queue::new(),
             waits: 0,
             said: Said::default(),
+            waits_for_file: false,
             is_aside: false,
             rejections: Rejections::default(),
         }
@@ -155,7 +158,11 @@ impl<S: Source> Partition<S> {
 
     /// The next rows, or why there are none now.
     pub(crate) async fn read(&mut self) -> Found {
-        match self.source.next().await {
+        let next = self.source.next().await;
+        if next.is_ok() {
+            self.has_file();
+        }
+        match next {
             Ok(Next::Block(block)) => {
                 self.times.push_back((block.last(), block.time));
                 if self.times.len() == 1 {
@@ -182,10 +189,8 @@ impl<S: Source> Partition<S> {
             Err(error) => match error.stop {
                 Some(kind) => self.stop(kind, error.to_string()),
                 None => {
-                    let (table, place) = (self.state.table(), self.context.options.place);
-                    if self.said.is_due(&error.to_string(), Instant::now()) {
-                        tracing::error!(%error, table, "{place} cannot be read; trying again");
-                    }
+                    let place = self.context.options.place;
+                    self.waits_for_file(format!("{place} cannot be read: {error}; trying again"));
                     self.pause().await;
                 }
             },
@@ -309,14 +314,15 @@ impl<S: Source> Partition<S> {
             let (letters, text) = (Arc::clone(&self.context.options.letters), Arc::clone(&lines));
             match tokio::task::spawn_blocking(move || letters.append(&text)).await {
                 Ok(Ok(())) => {
+                    self.has_file();
                     self.counts.dead_letters.add(rows as u64);
                     return true;
                 }
                 Ok(Err(error)) => {
                     let path = self.context.options.letters.path().display();
-                    if self.said.is_due(&error.to_string(), Instant::now()) {
-                        tracing::error!(%path, %error, "the dead-letter file cannot be written; its partition waits");
-                    }
+                    self.waits_for_file(format!(
+                        "the dead-letter file {path} cannot be written: {error}; free some space or correct its folder; trying again"
+                    ));
                 }
                 // The runtime ends.
                 Err(_) => return false,
@@ -369,6 +375,24 @@ impl<S: Source> Partition<S> {
             tracing::error!(table, partition, reason, "a partition waits");
         }
         self.state.wait(Some(reason));
+    }
+
+    /// The same for a file that cannot be read or written.
+    fn waits_for_file(&mut self, reason: String) {
+        self.waits_for_file = true;
+        self.waits(reason);
+    }
+
+    /// The file can be read or written again.
+    fn has_file(&mut self) {
+        if std::mem::take(&mut self.waits_for_file) {
+            self.goes_on();
+        }
+    }
+
+    /// Repeats since the last row was settled.
+    pub(crate) fn repeats(&self) -> u32 {
+        self.waits
     }
 
     /// It does no longer wait.

@@ -69,7 +69,8 @@ impl LogError {
         let is_full = self.source.as_deref().is_some_and(is_no_space);
         let kind = if is_full || self.is_full() { LogErrorKind::Full } else { LogErrorKind::Io };
         let message = format!(
-            "the log in {} cannot write; free some space or repair the disk, and start again, nothing of the log is lost",
+            "the log in {} cannot write; free some space, move the folder to a larger disk, or repair the disk, and start again; nothing of \
+             the log is lost",
             folder.display()
         );
         LogError { source: self.source, ..LogError::new(kind, message) }

@@ -26,6 +26,7 @@ mod aside;
 mod beginning;
 mod catalog;
 mod completion;
+mod end;
 mod engine;
 mod error;
 mod failure;

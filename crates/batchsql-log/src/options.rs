@@ -131,6 +131,11 @@ impl Options {
 
     /// The free space of the disk below which no block is accepted, in bytes. Default: 256 MiB; 0 switches it off. It is not
     /// known on Windows, where only [`disk_bytes`](Self::disk_bytes) counts.
+    ///
+    /// It is also the space for what the log writes about itself. On a disk without it, with 0 or because others have taken it, a
+    /// start after a crash is refused (what the crash may not have left on disk is written again before anything is read), and
+    /// the segment that is being written is not given back, although its rows are settled, until some space is free. 64 MiB are
+    /// enough with the default `segment_bytes`.
     pub fn min_free_bytes(mut self, bytes: u64) -> Self {
         self.min_free_bytes = bytes;
         self

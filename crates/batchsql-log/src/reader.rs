@@ -180,6 +180,12 @@ impl Reader {
         true
     }
 
+    /// Closes the file and frees what was read ahead. A file that is removed needs its space for as long as it is open: call this
+    /// after a block if [`next`](Self::next) is not called again soon. It keeps its place; the next call opens the file again.
+    pub fn release(&mut self) {
+        self.go_idle();
+    }
+
     /// Keeps the place in the file, and nothing that was read ahead: there are as many readers as partitions.
     fn go_idle(&mut self) {
         self.close_file();

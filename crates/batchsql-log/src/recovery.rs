@@ -20,10 +20,11 @@ pub struct Recovery {
     pub segments: u64,
     /// Blocks in them.
     pub blocks: u64,
-    /// Bytes behind the last sync that were cut: what was being written when the process or the machine stopped.
+    /// Bytes behind the last sync that were cut: what was being written when the process or the machine stopped. What something
+    /// else has cut since looks the same, except below what the last clean close had: that counts as damage.
     pub torn_bytes: u64,
     /// The newest segments, if they are empty or have no more than a part of a header. They had no rows when the process or the
-    /// machine stopped, unless something has cut or emptied them since.
+    /// machine stopped, unless something has cut or emptied them since the last clean close.
     pub unfinished_segments: Vec<UnfinishedSegment>,
     /// Damaged parts that had been synced. They are in the folder `quarantine`.
     pub damages: Vec<Damage>,
@@ -51,7 +52,7 @@ pub struct Damage {
     pub file: String,
     /// Where the part starts, in bytes.
     pub offset: u64,
-    /// Its length, in bytes. 0 if the file is missing.
+    /// Its length, in bytes. 0 if the file is missing, or was cut at `offset` since the last clean close.
     pub length: u64,
     /// The copy; `None` if it could not be written.
     pub kept_in: Option<PathBuf>,

@@ -2,7 +2,7 @@
 //! Must not know what is written to them, and when.
 
 use std::{
-    io,
+    io, mem,
     sync::{Arc, atomic::Ordering},
 };
 
@@ -22,10 +22,19 @@ impl Engine {
     /// A synced segment that starts with a snapshot of now, so that older ones are not needed for what is settled.
     pub(crate) fn start_segment(&mut self) -> Result<(), LogError> {
         self.flush(true)?;
-        self.active = None;
-        let started = self.create_segment().and_then(|()| self.write_group(0));
-        if let Err(Failure::Refused(error) | Failure::Unknown(error)) = started {
-            self.give_up_segment();
+        let before = (self.active.take(), mem::take(&mut self.restore));
+        if let Err(failure) = self.create_segment().and_then(|()| self.write_group(0)) {
+            let error = match failure {
+                // Nothing of it is there: the segment before goes on.
+                Failure::Refused(error) => {
+                    (self.active, self.restore) = before;
+                    error
+                }
+                Failure::Unknown(error) => {
+                    self.give_up_segment();
+                    error
+                }
+            };
             return Err(LogError::io("start a segment in", &self.shared.options.folder, error));
         }
         self.flush(true)?;

@@ -10,6 +10,7 @@ use std::{
 use crate::{
     aside::move_aside,
     catalog::FileView,
+    end,
     engine::Engine,
     error::LogError,
     format::{
@@ -69,7 +70,9 @@ impl Upkeep {
         if asks {
             self.asked_at = Some(Instant::now());
         }
-        let gives_way = || asks && lacks_space(engine) && !removable(engine, true, Kept::GiveWay).is_empty();
+        // The segment that is being written, too: all rows may be in it.
+        let has_settled = || active_is_settled(engine) || !removable(engine, true, Kept::GiveWay).is_empty();
+        let gives_way = || asks && lacks_space(engine) && has_settled();
         if is_urgent || aged || (self.settled_since_trim && waited) || gives_way() {
             self.settled_since_trim = false;
             self.trimmed_at = Some(Instant::now());
@@ -148,7 +151,7 @@ fn trim(engine: &mut Engine, is_urgent: bool) -> usize {
         return 0;
     }
     move_aside(engine);
-    if is_tight(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
+    if lacks_space(engine) && active_is_settled(engine) && engine.start_segment().is_err() {
         return 0;
     }
     let mut kept: BTreeSet<FileKey> = match kept {
@@ -322,7 +325,10 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
         .file
         .write_at(&bytes, active.length)
         .and_then(|()| active.file.sync_data())
-        .map_err(|error| LogError::io("write the clean close to", &folder, error))
+        .map_err(|error| LogError::io("write the clean close to", &folder, error))?;
+    // Without it a later start finds less; the one of an earlier close stays true.
+    let _ = end::write(engine, active.key.number);
+    Ok(())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -33,12 +33,14 @@ pub(crate) struct LogSource {
     reader: Option<Reader>,
     /// The row behind the last one that was read.
     next: u64,
+    /// Its rows move to other files, and those that it reads are removed.
+    is_aside: bool,
 }
 
 impl LogSource {
     pub(crate) fn new(from: Arc<FromLog>, stream: Arc<Stream>) -> Self {
         let (appended, next) = (stream.appended.subscribe(), stream.state.settled() + 1);
-        Self { from, stream, appended, reader: None, next }
+        Self { from, stream, appended, reader: None, next, is_aside: false }
     }
 
     fn reader(&mut self) -> Result<Reader, SourceError> {
@@ -61,12 +63,23 @@ impl LogSource {
         Ok(block)
     }
 
+    /// Its file may be removed before it reads again.
+    fn release(&mut self) {
+        if let Some(reader) = &mut self.reader {
+            reader.release();
+        }
+    }
+
     /// Reads on a thread that may block. `None`: the runtime ends.
     async fn read(&mut self) -> Result<Option<batchsql_log::Next>, SourceError> {
         let failed = |error: LogError| SourceError::again(error.to_string());
         let mut reader = self.reader()?;
+        let is_aside = self.is_aside;
         let read = tokio::task::spawn_blocking(move || {
             let next = reader.next();
+            if is_aside {
+                reader.release();
+            }
             (reader, next)
         });
         match read.await {
@@ -109,6 +122,7 @@ impl Source for LogSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
         if self.next > *self.stream.appended.borrow() {
             // The log may have rows that were not reported yet: they are about to come from memory.
+            self.release();
             return Ok(Next::Nothing);
         }
         if let Some(block) = self.take_recent()? {
@@ -142,6 +156,10 @@ impl Source for LogSource {
 
     /// The rows of a table that cannot be written leave the segments that they share with other tables.
     fn set_aside(&mut self, is_aside: bool) {
+        self.is_aside = is_aside;
+        if is_aside {
+            self.release();
+        }
         self.from.log.set_aside(self.stream.table, self.stream.state.partition(), is_aside);
     }
 
@@ -200,6 +218,17 @@ impl Source for LogSource {
                  `durable_log export`, and begin with an empty folder"
             );
             return Err(Refusal::Stop(StopReason::OtherSource, text));
+        }
+        if reached > recovered {
+            // No crash does it where rows are acknowledged after their sync.
+            let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
+            tracing::error!(
+                table,
+                partition,
+                position = reached,
+                log_ended_at = recovered,
+                "the log has lost its end: the database has rows that it has not; rows that were stored behind them are missing"
+            );
         }
         self.note(|claims, table, partition| claims.claimed.has(table, partition, &claims.owner)).await?;
         Ok(if missing > 0 { Begin::behind(settled, missing) } else { Begin::default() })

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::ErrorClass;
-use batchsql_durable::DurableOptions;
+use batchsql_core::{BatchSql, ErrorClass};
+use batchsql_durable::{DurableExt, DurableOptions};
 use batchsql_log::{Access, File, FileSystem, Lock, LogError, LogErrorKind, RealFileSystem};
 use batchsql_testkit::{ScriptedSink, Step};
 
-use crate::support::{LONG, in_table, options, plain, row, start, until};
+use crate::support::{LONG, config, in_table, options, plain, row, start, until};
 
 const WELL: u8 = 0;
 const FULL: u8 = 1;
@@ -23,7 +23,12 @@ pub(crate) struct Disk {
     state: Arc<AtomicU8>,
     /// Milliseconds.
     passed: Arc<AtomicU64>,
+    reads: Arc<Reads>,
 }
+
+/// Each file that is being read has a clone of what is in it.
+#[derive(Debug, Default)]
+struct Reads(Arc<()>);
 
 impl Disk {
     fn set(&self, state: u8) {
@@ -35,12 +40,17 @@ impl Disk {
         self.passed.fetch_add(time.as_millis() as u64, Ordering::SeqCst);
     }
 
+    /// Files that are open to be read.
+    fn open_reads(&self) -> usize {
+        Arc::strong_count(&self.reads.0) - 1
+    }
+
     fn check(&self, fails: u8, kind: ErrorKind) -> Result<()> {
         if self.state.load(Ordering::SeqCst) == fails { Err(Error::from(kind)) } else { Ok(()) }
     }
 
     fn file(&self, file: Box<dyn File>) -> Box<dyn File> {
-        Box::new(OnDisk { file, disk: self.clone() })
+        Box::new(OnDisk { file, disk: self.clone(), _read: None })
     }
 }
 
@@ -62,7 +72,9 @@ impl FileSystem for Disk {
     }
 
     fn open(&self, path: &Path, access: Access) -> Result<Box<dyn File>> {
-        Ok(self.file(RealFileSystem.open(path, access)?))
+        let (file, disk) = (RealFileSystem.open(path, access)?, self.clone());
+        let _read = (access == Access::Read).then(|| Arc::clone(&self.reads.0));
+        Ok(Box::new(OnDisk { file, disk, _read }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -90,6 +102,7 @@ impl FileSystem for Disk {
 struct OnDisk {
     file: Box<dyn File>,
     disk: Disk,
+    _read: Option<Arc<()>>,
 }
 
 impl File for OnDisk {
@@ -201,7 +214,7 @@ async fn rows_that_are_stored_together_are_undetermined_when_their_sync_fails() 
 
 /// What is logged on this thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
@@ -215,7 +228,7 @@ impl Write for Lines {
 
 impl Lines {
     /// Those with a text.
-    fn with(&self, text: &str) -> Vec<String> {
+    pub(crate) fn with(&self, text: &str) -> Vec<String> {
         let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
@@ -255,5 +268,43 @@ async fn a_wait_for_space_and_its_end_are_logged() {
     assert!(said.len() == 1 && said[0].contains("INFO") && said[0].contains("after="), "{said:?}");
     db.submit(&row(&plain(), 1, 4)).await.unwrap();
     assert_eq!(lines.with(goes_on).len(), 1);
+    db.close(LONG).await;
+}
+
+/// A removed file needs its space for as long as it is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_is_open_when_all_rows_are_written_or_wait_for_their_table() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let unreachable = ScriptedSink::new();
+    unreachable.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
+    let exact = || on(&disk, &dir.path().join("exact")).exactly_once("test");
+    let plainly = || on(&disk, &dir.path().join("plain"));
+    let exactly = ScriptedSink::new();
+    exactly.keep_positions();
+    exactly.poison_as(ErrorClass::Permission, |_| true);
+    for (options, sink) in [(plainly(), unreachable.clone()), (exact(), exactly.clone())] {
+        let db = start(&sink, options).await.unwrap();
+        for block in 0..20 {
+            let rows: Vec<_> = (0..40).map(|number| row(&plain(), 1, 40 * block + number)).collect();
+            db.submit_all(&rows).await.unwrap();
+        }
+        db.close(Duration::ZERO).await;
+    }
+    // More rows wait than a transaction takes, and they are read from the log.
+    let builder = BatchSql::builder(exactly.clone()).config(config().max_batch_rows(100));
+    let db = builder.durable(exact()).start().await.unwrap();
+    until("it waits for its table", || !db.health().waiting.is_empty()).await;
+    until("no file is open", || disk.open_reads() == 0).await;
+    exactly.poison(|_| false);
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&exactly, "plain").len(), 800);
+    until("no file is open", || disk.open_reads() == 0).await;
+    db.close(LONG).await;
+
+    let sink = ScriptedSink::new();
+    let db = start(&sink, plainly()).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(in_table(&sink, "plain").len(), 800);
+    until("no file is open", || disk.open_reads() == 0).await;
     db.close(LONG).await;
 }

@@ -6,6 +6,7 @@ use batchsql_core::{BatchSql, BeyondBudget, Conflict, ErrorClass, Expr, Isolatio
 use batchsql_durable::{DurableBatchSql, DurableExt, DurableOptions, DurableStartError};
 use batchsql_testkit::{ScriptedSink, Step};
 
+use crate::disk::Lines;
 use crate::support::{LONG, applied, config, in_table, keyed, numbers, options, plain, row, start, table, until};
 
 fn exact(folder: &Path) -> DurableOptions {
@@ -133,8 +134,12 @@ async fn rows_that_the_process_before_has_written_are_skipped() {
     assert!(db.close(LONG).await.is_drained());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_log_that_has_lost_its_end_goes_on_behind_the_position() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = batchsql_testserver::subscribe(subscriber);
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
     make_unreachable(&sink);
@@ -145,10 +150,14 @@ async fn a_log_that_has_lost_its_end_goes_on_behind_the_position() {
     submit(&db, 3..8).await;
     db.flush().await.unwrap();
     db.close(LONG).await;
+    let lost = "the log has lost its end";
+    assert_eq!(lines.with(lost), Vec::<String>::new());
 
     std::fs::copy(folder.join("POSITIONS"), older.join("POSITIONS")).unwrap();
     let db = start(&sink, exact(&older)).await.unwrap();
     db.flush().await.unwrap();
+    let said = lines.with(lost);
+    assert!(said.len() == 1 && said[0].contains("ERROR") && said[0].contains("position=8 log_ended_at=3"), "{said:?}");
     assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
     submit(&db, 20..22).await;
     db.flush().await.unwrap();

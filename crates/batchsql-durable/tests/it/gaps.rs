@@ -197,3 +197,27 @@ async fn the_ordering_changes_only_when_no_row_waits() {
     ordered(Ordering::PerTable).await.unwrap().close(LONG).await;
     ordered(Ordering::PerKey).await.unwrap();
 }
+
+/// A kill cannot be told from a cut, but a clean close says what there was.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_cut_off_after_a_close_are_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let unreachable = ScriptedSink::new();
+    unreachable.script_acquire(std::iter::repeat_n(Step::Fail(ErrorClass::Transient), 10_000));
+    let db = start(&unreachable, options(dir.path()).partitions(1)).await.unwrap();
+    for version in 0..20 {
+        db.submit(&row(&plain(), 1, version)).await.unwrap();
+    }
+    db.close(Duration::ZERO).await;
+    drop(db);
+    let segments = || std::fs::read_dir(dir.path().join("log")).unwrap().map(|file| file.unwrap().path());
+    let newest = segments().filter(|path| path.extension().is_some_and(|kind| kind == "seg")).max().unwrap();
+    std::fs::write(&newest, b"").unwrap();
+    let sink = ScriptedSink::new();
+    let db = start(&sink, options(dir.path()).partitions(1)).await.unwrap();
+    let recovered = db.recovered();
+    assert_eq!((recovered.missing, recovered.damaged_parts), (20, 1), "{recovered:?}");
+    until("the partition stops", || !db.health().stopped.is_empty()).await;
+    assert!(db.health().stopped[0].reason.contains("20 rows are missing in the log"), "{:?}", db.health().stopped);
+    db.close(Duration::ZERO).await;
+}

@@ -43,9 +43,13 @@ pub enum TakeOver {
     /// From the processes that the mark names: those before on this file, on this machine.
     #[default]
     Known,
-    /// From whoever has it, for one start: after the mark was lost, or the file was moved to another machine without it.
-    /// Whoever reads the file elsewhere stops.
+    /// From whoever has it, for one start, for example a process with a copy of the file. Whoever reads the file elsewhere stops.
+    /// The mark must show that the file has the lines that were written: without it, another file with the same beginning would be
+    /// taken for it. Give such a file another name with [`FileOptions::exactly_once`].
     Anyone,
+    /// The same without a mark: after it was lost, or the file was moved to another machine without it. Only the first line is
+    /// compared. If it is another file with the same first line, as many of its lines as the other one had are lost.
+    AnyoneUnchecked,
 }
 
 impl FileOptions {

@@ -242,6 +242,20 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// Whether something was behind the last line that was read, before the file was replaced or truncated.
+    async fn has_open_end(&self) -> bool {
+        let Some(lines) = &self.lines else { return false };
+        let (path, read) = (self.of.options.path.clone(), lines.at().offset);
+        let named = run(move || std::fs::metadata(path)).await.and_then(|found| found);
+        match lines.file.metadata() {
+            // It was moved away, and is as it was.
+            Ok(open) if named.map_or(true, |named| identity(&named) != identity(&open)) => open.len() > read,
+            _ => self.length > read,
+        }
+    }
+}
+
 impl Source for FileSource {
     async fn next(&mut self) -> Result<Next, SourceError> {
         let path = self.of.options.path.clone();
@@ -273,11 +287,13 @@ impl Source for FileSource {
             is_same = false;
         }
         if !is_same {
+            let end =
+                if self.has_open_end().await { ", and its last line without a line feed was not read" } else { "" };
             return Err(SourceError::stop(
                 StopReason::OtherSource,
                 format!(
-                    "{} was replaced or truncated after line {} was read, and a last line without a line feed was not read; end the \
-                 feed when all lines are written, and start it with WhenReplaced::BeginAnew for the new file",
+                    "{} was replaced or truncated after line {} was read{end}; end the feed when all lines are written, and start it \
+                     with WhenReplaced::BeginAnew for the new file",
                     path.display(),
                     self.lines.as_ref().map_or(0, |lines| lines.at().line)
                 ),
@@ -340,7 +356,7 @@ impl Source for FileSource {
     async fn claim(&mut self) -> Result<Claim, Refusal> {
         let from = match self.of.options.take_over {
             TakeOver::Known => ClaimFrom::Owners(self.mark.owners.clone()),
-            TakeOver::Anyone => ClaimFrom::Anyone,
+            TakeOver::Anyone | TakeOver::AnyoneUnchecked => ClaimFrom::Anyone,
         };
         let mut claim = Claim::of(&*self.owner).from(from);
         if !self.mark.has_position {
@@ -357,6 +373,7 @@ impl Source for FileSource {
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
         let (file, mark) = (self.of.options.path.display(), self.of.mark_file.path().display());
+        let way = if self.is_known() { "Anyone" } else { "AnyoneUnchecked" };
         let (kind, text) = match why {
             NotClaimed::Missing => (
                 StopReason::Position,
@@ -368,8 +385,9 @@ impl Source for FileSource {
             _ => (
                 StopReason::Fenced,
                 format!(
-                    "another process has claimed the position of {file}: it reads a copy of the file, or the mark {mark} was lost; end \
-                 the other one, and start once with TakeOver::Anyone"
+                    "another process has claimed the position of {file}, or it is that of another file with the same first line: give \
+                     such a file another name with FileOptions::exactly_once; if the other process reads a copy of this file, or \
+                     the mark {mark} was lost, end the other one, and start once with TakeOver::{way}"
                 ),
             ),
         };
@@ -387,7 +405,7 @@ impl Source for FileSource {
                         "the position in the database is line {position}, but it was line {apart} or a later one, and then lines up \
                          to {before} were written at least once, without it: the database was restored from a backup, and which of \
                          them it has is not known; restore a newer one, or remove the mark {} and start once with \
-                         TakeOver::Anyone to write all lines behind {position} again",
+                         TakeOver::AnyoneUnchecked to write all lines behind {position} again",
                         self.of.mark_file.path().display()
                     ),
                 ));
@@ -396,6 +414,19 @@ impl Source for FileSource {
             Some(_) if position < before => Begin::behind(before, 0),
             _ => Begin::default(),
         };
+        if position > 0 && !self.is_known() {
+            if self.of.options.take_over != TakeOver::AnyoneUnchecked {
+                return Err(Refusal::Stop(
+                    StopReason::OtherSource,
+                    format!(
+                        "the position in the database is line {position}, and without the mark of that file only the first line \
+                         shows that it is {path}: if it is another file with the same first line, give it another name with \
+                         FileOptions::exactly_once; if it is the same one, start once with TakeOver::AnyoneUnchecked"
+                    ),
+                ));
+            }
+            tracing::warn!(file = path, lines = position, "lines are passed of which only the first one was compared");
+        }
         let placed = self.place_behind(position.max(begin.passed)).await;
         let placed = placed.map_err(|error| Refusal::Wait(format!("{path}: {error}; trying again")))?;
         if !placed {
@@ -422,6 +453,11 @@ impl FileSource {
     /// No more lines are read until some are settled.
     fn is_full(&self) -> bool {
         !self.window.is_empty() && self.window_bytes >= self.of.options.window_bytes
+    }
+
+    /// Whether the mark has had the position, or bytes of lines that were written: otherwise only the first line of the file is known.
+    fn is_known(&self) -> bool {
+        self.mark.has_position || self.mark.place.offset > 0
     }
 
     async fn store_claim(&mut self) -> Result<(), Refusal> {

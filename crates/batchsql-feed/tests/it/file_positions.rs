@@ -87,7 +87,7 @@ async fn a_database_from_before_lines_without_a_position_stops_the_feed() {
     assert_eq!(made.written(), (0..7).collect::<Vec<_>>());
     // As the error advises.
     fs::remove_file(made.folder.path().join("rows.ndjson.batchsql-mark")).unwrap();
-    assert_eq!(made.drain(made.exactly().take_over(TakeOver::Anyone)).await, 7);
+    assert_eq!(made.drain(made.exactly().take_over(TakeOver::AnyoneUnchecked)).await, 7);
     assert_eq!(made.written(), (0..7).chain(4..7).collect::<Vec<_>>());
 }
 
@@ -100,10 +100,47 @@ async fn a_file_without_its_mark_is_taken_over_only_on_request() {
     made.append(&lines(5..8));
     let feed = made.start(made.exactly()).await.unwrap();
     let error = feed.flush().await.unwrap_err();
-    assert!(error.is_stopped() && error.to_string().contains("TakeOver::Anyone"), "{error}");
+    assert!(error.is_stopped() && error.to_string().contains("TakeOver::AnyoneUnchecked"), "{error}");
+    feed.close(LONG).await;
+    assert_eq!(made.drain(made.exactly().take_over(TakeOver::AnyoneUnchecked)).await, 8);
+    assert_eq!(made.drain(made.exactly()).await, 8);
+    assert_eq!(made.written(), (0..8).collect::<Vec<_>>());
+}
+
+/// It has the same name in the database, so its first lines would be passed as if they were written.
+#[tokio::test]
+async fn another_file_with_the_same_first_line_is_not_taken_over_without_a_check() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.exactly()).await;
+    let path = made.folder.path().join("other");
+    fs::write(&path, lines([0].into_iter().chain(10..20))).unwrap();
+    let other = || FileOptions::new(&path, &schema()).exactly_once("file");
+    for take_over in [TakeOver::Known, TakeOver::Anyone] {
+        let feed = made.start(other().take_over(take_over)).await.unwrap();
+        let error = feed.flush().await.unwrap_err().to_string();
+        assert!(error.contains("another name with FileOptions::exactly_once"), "{take_over:?}: {error}");
+        assert!(error.contains("same first line") && error.contains("TakeOver::AnyoneUnchecked"), "{error}");
+        feed.close(LONG).await;
+    }
+    assert_eq!(made.written(), [0, 1, 2, 3, 4], "nothing of it");
+    assert_eq!(made.drain(other().exactly_once("other file")).await, 11);
+    assert_eq!(made.written().len(), 16);
+}
+
+/// The mark shows that the file has the lines that were written.
+#[tokio::test]
+async fn a_file_with_its_mark_is_taken_over_with_a_check() {
+    let made = Made::new(&lines(0..5));
+    made.drain(made.exactly()).await;
+    let copy = made.folder.path().join("copy");
+    fs::copy(made.path(), &copy).unwrap();
+    made.drain(FileOptions::new(&copy, &schema()).exactly_once("file").take_over(TakeOver::AnyoneUnchecked)).await;
+    made.append(&lines(5..8));
+    let feed = made.start(made.exactly()).await.unwrap();
+    let error = feed.flush().await.unwrap_err().to_string();
+    assert!(error.ends_with("TakeOver::Anyone"), "{error}");
     feed.close(LONG).await;
     assert_eq!(made.drain(made.exactly().take_over(TakeOver::Anyone)).await, 8);
-    assert_eq!(made.drain(made.exactly()).await, 8);
     assert_eq!(made.written(), (0..8).collect::<Vec<_>>());
 }
 
@@ -115,7 +152,7 @@ async fn a_copy_takes_the_position_away() {
     feed.flush().await.unwrap();
     let copy = FileOptions::new(made.folder.path().join("copy"), &schema()).exactly_once("file");
     fs::copy(made.path(), made.folder.path().join("copy")).unwrap();
-    made.drain(copy.take_over(TakeOver::Anyone)).await;
+    made.drain(copy.take_over(TakeOver::AnyoneUnchecked)).await;
     made.append(&lines(5..6));
     let error = feed.flush().await.unwrap_err();
     assert!(error.is_stopped() && error.to_string().contains("another process has claimed"), "{error}");

@@ -41,15 +41,18 @@ async fn a_file_that_was_replaced_or_truncated_is_found() {
 #[tokio::test]
 async fn a_file_that_is_replaced_while_it_is_read_stops_after_its_last_line() {
     for guarantee in 0..2 {
-        for is_moved in [true, false] {
+        for (is_moved, has_open_end) in [(true, false), (true, true), (false, false), (false, true)] {
             let made = Made::new(&lines(0..10));
             let feed = made.start(both(&made)[guarantee].clone()).await.unwrap();
             feed.flush().await.unwrap();
+            let open_end = if has_open_end { "{\"id\":" } else { "" };
             if is_moved {
-                made.append(&lines([10]));
+                made.append(&format!("{}{open_end}", lines([10])));
                 fs::rename(made.path(), made.folder.path().join("old")).unwrap();
                 fs::write(made.path(), lines(20..31)).unwrap();
             } else {
+                made.append(open_end);
+                feed.flush().await.unwrap();
                 fs::write(made.path(), lines([20])).unwrap();
             }
             let stopped = loop {
@@ -59,6 +62,7 @@ async fn a_file_that_is_replaced_while_it_is_read_stops_after_its_last_line() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             };
             assert!(stopped.reason.contains("was replaced or truncated"), "{stopped}");
+            assert_eq!(stopped.reason.contains("without a line feed"), has_open_end, "{stopped}");
             assert!(feed.flush().await.unwrap_err().is_stopped());
             let report = feed.close(LONG).await;
             let old = 10 + i64::from(is_moved);

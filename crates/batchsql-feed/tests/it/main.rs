@@ -17,3 +17,4 @@ mod holes;
 mod misfits;
 mod moments;
 mod source;
+mod waits;

@@ -7,6 +7,8 @@ use crate::model::{FileKey, Stream};
 pub(crate) const LOCK: &str = "LOCK";
 /// The identity of the folder.
 pub(crate) const IDENTITY: &str = "IDENTITY";
+/// What the last clean close had.
+pub(crate) const END: &str = "END";
 /// The folder of damaged bytes.
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// The end of the names of files that are not complete.

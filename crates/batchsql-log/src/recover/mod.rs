@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use crate::{
     active::Entry,
     catalog::Catalog,
+    end::{self, End},
     engine::{Start, StreamState},
     error::{LogError, LogErrorKind},
     format::{
@@ -77,6 +78,7 @@ pub(crate) fn recover(options: &Options, incarnation: [u8; 16], mode: Mode) -> R
         tails: Vec::new(),
         newest_synced: None,
         next_serial: 1,
+        seen_serial: 0,
         read_bytes: 0,
         reported_bytes: 0,
         total_bytes: 0,
@@ -124,6 +126,8 @@ struct Recoverer<'a> {
     /// See [`Engine::newest_synced`](crate::engine::Engine::newest_synced).
     newest_synced: Option<FileKey>,
     next_serial: u64,
+    /// The highest one of a record that was read.
+    seen_serial: u64,
     read_bytes: u64,
     reported_bytes: u64,
     total_bytes: u64,
@@ -145,10 +149,13 @@ impl Recoverer<'_> {
             // that this process makes without knowing it.
             self.file_system.sync_folder(self.folder)?;
         }
-        let next_number = keys.keys().map(|key| key.number.saturating_add(1)).max().unwrap_or(1);
+        let end = end::read(self.options, self.incarnation)?;
+        let after_end = end.as_ref().map_or(1, |end| end.number.saturating_add(1));
+        let next_number = keys.keys().map(|key| key.number.saturating_add(1)).max().unwrap_or(1).max(after_end);
         self.recovery.segments = keys.keys().filter(|key| key.side.is_none()).count() as u64;
         // A look reads everything: that is what it is for.
-        if keys.is_empty() || (self.mode == Mode::Repair && self.read_clean_close(&keys)?) {
+        let is_new = keys.is_empty() && end.is_none();
+        if is_new || (!keys.is_empty() && self.mode == Mode::Repair && self.read_clean_close(&keys)?) {
             self.recovery.is_clean = true;
             self.lengths = keys;
             return Ok(next_number);
@@ -167,8 +174,24 @@ impl Recoverer<'_> {
             segments.push(self.look_at(key, length)?);
         }
         self.drop_unborn(&mut segments)?;
-        self.read_segments(&segments)?;
+        self.read_segments(&segments, end.as_ref().map_or(0, |end| end.synced))?;
+        if let Some(end) = end {
+            self.compare_with(end);
+        }
         Ok(next_number)
+    }
+
+    /// What the last clean close had is there, or something has cut or removed files since: no crash does that.
+    fn compare_with(&mut self, end: End) {
+        if self.seen_serial < end.synced {
+            let file = names::segment(FileKey::main(end.number));
+            if !self.recovery.damages.iter().any(|damage| damage.file == file) {
+                let offset = self.lengths.get(&FileKey::main(end.number)).copied().unwrap_or_default();
+                let (length, kept_in, was_known, rows) = (0, None, false, None);
+                self.recovery.damages.push(Damage { file, offset, length, kept_in, was_known, rows });
+            }
+        }
+        self.apply_snapshot(end.snapshot);
     }
 
     /// If the newest segment ends with a clean close that describes exactly these files, takes over its state.

@@ -21,7 +21,8 @@ const FIRST: u64 = segment::HEADER as u64;
 const FIRST_ENDS: u64 = FIRST + record::HEADER as u64;
 
 impl Recoverer<'_> {
-    pub(super) fn read_segments(&mut self, segments: &[Segment]) -> Result<(), Problem> {
+    /// `ended`: all up to this serial was synced at the last clean close.
+    pub(super) fn read_segments(&mut self, segments: &[Segment], ended: u64) -> Result<(), Problem> {
         let newest = segments.iter().rposition(|segment| segment.key.side.is_none());
         // What the newest segment says was synced: damage below it is loss, damage above it a torn tail. Its own start says
         // that all before it was synced; only its later records say that the start itself was.
@@ -29,6 +30,7 @@ impl Recoverer<'_> {
             Some(newest) => self.max_synced(&segments[newest])?,
             None => 0,
         };
+        let synced = synced.max(ended);
         for index in 0..segments.len() {
             let later = segments[index + 1..].iter().filter(|segment| segment.key.side.is_none());
             let superseded_from = later.filter_map(|segment| segment.base).filter(|&base| base <= synced).min();
@@ -90,6 +92,9 @@ impl Recoverer<'_> {
             match found {
                 Found::End => break,
                 Found::Record { header, offset } => {
+                    if !is_side && header.serial < u64::MAX {
+                        self.seen_serial = self.seen_serial.max(header.serial);
+                    }
                     if !is_side && limits.superseded_from.is_some_and(|from| header.serial >= from) {
                         self.count_to(segment, offset, expected);
                         return Ok(());

@@ -314,3 +314,61 @@ fn nobody_waits_for_the_answer_how_much_space_is_free() {
     });
     assert_eq!(answers, [Ok(Err(true)), Ok(Err(true))]);
 }
+
+/// All rows are in the segment that is being written: it is given back too, also if that fails once.
+#[test]
+fn a_log_of_one_segment_gives_it_back_when_all_its_rows_are_settled() {
+    for fails in [false, true] {
+        let sim = Sim::new(1);
+        sim.set_free(Some(1 << 30));
+        let options = options(&sim).segment_bytes(64 << 20).disk_bytes(1 << 30).min_free_bytes(1 << 20);
+        let opened = open(options.settle_delay(Duration::ZERO));
+        opened.append(1, 100_000);
+        sim.set_free(Some(1));
+        // The free space is looked at after some bytes.
+        let mut last = 1;
+        while let Ok(ticket) = opened.log.append(opened.block(1, 100_000)) {
+            last = ticket.wait().expect("stored").last;
+        }
+        let full = sim.bytes();
+        assert_eq!((opened.log.stats().segments, opened.log.stats().trimmed), (1, 0));
+        if fails {
+            // Write, sync, then the new segment. Nobody waits for space.
+            sim.fail_after(2, Fault::NoSpace);
+        }
+        opened.settle(1, last);
+        let begin = Instant::now();
+        while opened.log.stats().trimmed == 0 {
+            assert!(begin.elapsed() < LIMIT, "nothing is given back: {:?}", opened.log.stats());
+            thread::yield_now();
+        }
+        assert_eq!(sim.hits(), usize::from(fails));
+        assert!(sim.bytes() < full / 100, "{} of {full} bytes", sim.bytes());
+        sim.set_free(Some(1 << 30));
+        assert_eq!(store(&opened, 99), last + 1);
+    }
+}
+
+/// The same without a limit, as soon as there is space for the start of another segment.
+#[test]
+fn a_settled_segment_is_given_back_when_there_is_space_for_another_one() {
+    for policy in [SyncPolicy::Always, SyncPolicy::Os] {
+        let sim = Sim::new(1);
+        let opened = open(options(&sim).segment_bytes(64 << 20).disk_bytes(1 << 30).sync_policy(policy));
+        opened.append_many(1..=20, 10_000);
+        opened.log.sync().wait().expect("synced");
+        let failures = opened.log.stats().failures;
+        opened.settle(1, 20);
+        opened.log.sync().wait().expect("there is space");
+        sim.set_capacity(Some(sim.bytes() + 50));
+        let refused =
+            || opened.log.append(opened.block(21, 10_000)).map(|ticket| ticket.wait().is_err()).unwrap_or(true);
+        assert!(refused() && refused());
+        assert_eq!((opened.log.stats().trimmed, opened.log.stats().segments), (0, 1));
+        sim.set_capacity(Some(sim.bytes() + 1_000));
+        assert_eq!(store(&opened, 21), 21);
+        let stats = opened.log.stats();
+        assert_eq!((stats.trimmed, stats.segments, stats.failures), (1, 1, failures));
+        assert_eq!(opened.unsettled(), [21]);
+    }
+}

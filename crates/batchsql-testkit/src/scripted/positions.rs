@@ -13,6 +13,8 @@ pub(crate) struct Positions {
     next_id: i64,
     /// A defect on purpose: steps of an earlier epoch are accepted.
     pub(crate) is_without_epochs: bool,
+    /// The same: no step moves a position.
+    pub(crate) stands: bool,
 }
 
 #[derive(Debug)]
@@ -98,7 +100,7 @@ impl Positions {
             position.id == step.id && position.sequence == step.from && is_of_epoch
         };
         let is_there = self.entries.iter().any(|entry| is_before(&entry.position));
-        if is_there { Ok(()) } else { Err(SinkError::fenced()) }
+        if is_there && !self.stands { Ok(()) } else { Err(SinkError::fenced()) }
     }
 
     pub(crate) fn advance(&mut self, step: &Step) -> Result<(), SinkError> {

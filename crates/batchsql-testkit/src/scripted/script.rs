@@ -162,6 +162,7 @@ impl ScriptedSink {
         match sabotage {
             Sabotage::NoEpochTest => self.lock().positions.is_without_epochs = true,
             Sabotage::PositionAlone => self.lock().moves_positions_alone = true,
+            Sabotage::PositionStands => self.lock().positions.stands = true,
         }
     }
 }

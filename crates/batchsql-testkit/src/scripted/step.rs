@@ -14,6 +14,8 @@ pub enum Sabotage {
     NoEpochTest,
     /// A position moves in a transaction of its own, before that of its rows.
     PositionAlone,
+    /// The statement that moves a position changes nothing.
+    PositionStands,
 }
 
 /// What the sink does with one call.
