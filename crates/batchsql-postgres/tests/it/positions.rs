@@ -12,7 +12,9 @@ use batchsql_testkit::check_positions;
 use batchsql_testserver::process::{self, Process};
 use batchsql_testserver::{Frozen, unique};
 
-use crate::support::{execute, fresh, fresh_dsn, pipeline, read, user_until_end, with_parameter, with_strategy};
+use crate::support::{
+    coalescing, execute, fresh, fresh_dsn, pipeline, read, user_until_end, with_parameter, with_strategy,
+};
 
 pub(crate) async fn numbers(sink: &PostgresSink, sql: &str) -> Vec<i64> {
     read(sink, sql).await.iter().map(|id| id.parse().unwrap()).collect()
@@ -107,7 +109,7 @@ async fn every_rule_moves_its_position() {
     for (rule, expected, counts) in cases {
         let sink = fresh(sql).await;
         execute(sink.pg_pool(), "INSERT INTO t VALUES (2, 5)").await;
-        let db = pipeline(&sink);
+        let db = coalescing(&sink);
         let position = claim(&db).await;
         let schema = match rule.action() {
             batchsql_core::Action::Delete => one_column(rule.clone()),
