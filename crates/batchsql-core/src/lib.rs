@@ -44,6 +44,7 @@ mod reporter;
 mod row;
 #[doc(hidden)]
 pub mod small_file;
+mod warning_counts;
 mod write;
 
 #[doc(hidden)]
@@ -122,6 +123,8 @@ pub use row::key::KeyHasher;
 pub use row::row_buffer::RowBuffer;
 pub use row::traits::{Row, TypedRow};
 pub use row::writer::{RowWriter, ValueRules};
+#[doc(hidden)]
+pub use warning_counts::{Counted, WarningCounts};
 pub use write::abandoned::AbandonedWrites;
 pub use write::attempt::Attempt;
 pub use write::dyn_sink::DynSink;

@@ -2,6 +2,7 @@
 //! Must not know how rows are stored or written.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,7 +219,11 @@ async fn open(
     let ordered = ordered.to_string();
     let opening = move || {
         RealFileSystem.create_folder(&folder).map_err(|error| {
-            DurableStartError::io(format!("cannot create the folder {}; check its parent", folder.display()), error)
+            let advice = match error.kind() {
+                ErrorKind::AlreadyExists => "it is the name of a file; choose another one",
+                _ => "check its parent",
+            };
+            DurableStartError::io(format!("cannot create the folder {}; {advice}", folder.display()), error)
         })?;
         let (log, recovery) = Log::open(log)?;
         keep_ordering(&folder, &ordered, &recovery)?;

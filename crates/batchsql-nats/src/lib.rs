@@ -33,11 +33,13 @@
 //! of a stream. Publishing: `chain` stores a message behind the last one, `sink` makes messages of rows. Reading: `link` makes
 //! consumers, `source` is one partition for `batchsql-feed` (`held` is what it has read; `blocks` reads messages of
 //! publishers, and `others`, `items` and `format` those of others), `partitions` has those of a worker, and `leases` decides which ones
-//! they are; `worker` looks after them, and `closing` says when it has to end. `lag` and `monitor` say how far they are. `letters` has messages of another format.
+//! they are; `worker` looks after them, and `closing` says when it has to end. `lag` and `monitor` say how far they are. `letters` has messages of another format, and
+//! `bad_log` says which they are.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acks;
+mod bad_log;
 mod blocks;
 mod chain;
 mod closing;

@@ -11,6 +11,7 @@ use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use batchsql_core::{BatchSql, StopReason};
 use batchsql_feed::{Refusal, Schemas, SourceError};
 
+use crate::bad_log::BadLog;
 use crate::format::MessageFormat;
 use crate::letters::ForeignLetters;
 use crate::subject::consumer_name;
@@ -32,6 +33,7 @@ pub(crate) struct Link {
     /// As of the start.
     pub(crate) incarnation: String,
     pub(crate) foreign: ForeignLetters,
+    pub(crate) bad_log: BadLog,
     pub(crate) schemas: Arc<Schemas>,
     /// Reads messages of other publishers; `None`: they are foreign.
     pub(crate) format: Option<Arc<dyn MessageFormat>>,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use batchsql_core::{BatchSql, ColumnType, Schema, StopReason, TableName};
 use batchsql_feed::SourceError;
 
+use crate::bad_log::Place;
 use crate::blocks::Blocks;
 use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
 use crate::items::{BadItems, Items, OpenMessage, Part, Unmapped};
@@ -93,7 +94,6 @@ pub(crate) async fn next(
         .await?;
     }
     let (message, time, last, unmapped) = (open.sequence, open.time, open.last, open.unmapped);
-    let subject = open.subject.clone();
     if open.parts.is_empty()
         && let Some((item, reason)) = &open.misfit
     {
@@ -120,17 +120,10 @@ pub(crate) async fn next(
                 return Err(error);
             }
             // As people count, and as the letters do.
-            let (count, line) = (part.last - part.first + 1, u64::from(part.first) + 1);
-            let (subject, path) = (&subject, link.foreign.path().display().to_string());
-            tracing::warn!(
-                subject,
-                sequence = message,
-                line,
-                count,
-                reason,
-                path,
-                "items of a message are no rows, the first one for this reason; they are kept in a file"
-            );
+            let (count, line) = (u64::from(part.last - part.first) + 1, u64::from(part.first) + 1);
+            let (table, path) = (open.message.table.to_string(), link.foreign.path().display().to_string());
+            let place = Place { table: &table, subject: &open.subject, sequence: message, path: &path };
+            link.bad_log.items(place, (line, count), reason);
         }
     }
     let is_end = part.last >= last;

@@ -19,6 +19,7 @@ use batchsql_feed::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, Sourc
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use crate::acks::Acks;
+use crate::bad_log::Place;
 use crate::blocks::Blocks;
 use crate::format::{MOST_ITEMS, MessageFormat, OtherMessage};
 use crate::held::{Held, HeldPart};
@@ -419,14 +420,7 @@ impl NatsSource {
         (sequence, time): (u64, SystemTime),
         why: &str,
     ) -> Result<Option<Next>, SourceError> {
-        let (subject, path) = (&self.subject, self.link.foreign.path().display().to_string());
-        tracing::error!(
-            subject,
-            sequence,
-            reason = why,
-            path,
-            "a message is not of this format; it is not written, and kept in a file"
-        );
+        let subject = &self.subject;
         let source = format!("{}:{}", self.link.name, self.link.incarnation);
         let letter = ForeignLetter {
             source: &source,
@@ -445,6 +439,8 @@ impl NatsSource {
             self.reader = None;
             return Err(error);
         }
+        let (table, path) = (self.table.to_string(), self.link.foreign.path().display().to_string());
+        self.link.bad_log.message(Place { table: &table, subject: &self.subject, sequence, path: &path }, why);
         self.reached.tallies().foreign.add_one();
         Ok(self.is_read(message, (sequence, time), Next::Skip(first_of(sequence)..=end_of(sequence))))
     }

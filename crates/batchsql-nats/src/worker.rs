@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::bad_log::BadLog;
 use crate::closing::Closing;
 use crate::contact::Contact;
 use crate::error::NatsError;
@@ -130,6 +131,7 @@ impl Worker {
             name,
             incarnation: incarnation.clone(),
             foreign: ForeignLetters::new(options.foreign_path()),
+            bad_log: BadLog::new(),
             schemas: Arc::clone(&schemas),
             format: options.format.clone(),
             pipeline: pipeline.clone(),
@@ -238,6 +240,8 @@ impl Worker {
             report = cut_off => report,
         };
         partitions.feeds.end().await;
+        let link = &partitions.link;
+        link.bad_log.end(&link.foreign.path().display().to_string());
         self.inner.report();
         report
     }

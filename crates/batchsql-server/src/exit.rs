@@ -52,6 +52,10 @@ impl Failure {
         Self { exit: Exit::Unavailable, text: text.to_string() }
     }
 
+    pub(crate) fn waiting(text: impl std::fmt::Display) -> Self {
+        Self { exit: Exit::Waiting, text: text.to_string() }
+    }
+
     pub(crate) fn failed(text: impl std::fmt::Display) -> Self {
         Self { exit: Exit::Failed, text: text.to_string() }
     }

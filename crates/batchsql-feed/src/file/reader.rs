@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use batchsql_core::BatchSql;
+use batchsql_core::{BatchSql, Counted, WarningCounts};
 
 use super::bad_lines::{BadLines, letter};
 use super::identity::of_bytes_before;
@@ -17,6 +17,8 @@ use super::rows::{Part, parts};
 /// Lines and bytes that are read at once.
 const MOST_LINES: usize = 1_000;
 const MOST_BYTES: usize = 256 << 10;
+/// The most characters of a reason by which it is told from others.
+const LONGEST_REASON: usize = 200;
 
 /// What does not change.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Opened {
     pub(super) mark_file: MarkFile,
     pub(super) bad_lines: BadLines,
     pub(super) bad_count: Arc<AtomicU64>,
+    /// By their reasons.
+    pub(super) bad_log: WarningCounts<String>,
     pub(super) incarnation: String,
     /// Quoted.
     pub(super) table: String,
@@ -62,7 +66,7 @@ impl Opened {
         let name = (&*self.incarnation, &*self.table);
         let empty = |schema: &batchsql_core::Schema| self.pipeline.row_buffer(schema);
         let mut parts = parts(&read, &self.options.schema, self.options.fields, &empty, |line, reason| {
-            tracing::warn!(file = %self.options.path.display(), line = line.number, reason, "a line is not a valid row");
+            self.say_bad(line.number, reason);
             letters.push_str(&letter(line, reason, name));
             bad += 1;
         });
@@ -74,6 +78,27 @@ impl Opened {
             last.before = before;
         }
         Ok(Read::Parts(parts))
+    }
+
+    /// Says the first line for each reason, then how many more there were.
+    fn say_bad(&self, line: u64, reason: &str) {
+        match self.bad_log.add(reason.chars().take(LONGEST_REASON).collect(), 1) {
+            Counted::First => {
+                let file = self.options.path.display();
+                tracing::warn!(%file, line, reason, "a line is not a valid row; more for this reason are counted");
+            }
+            Counted::Later => {}
+            Counted::Due(reason, lines) => self.say_more(&reason, lines),
+        }
+    }
+
+    /// Says what no line of the log has told.
+    pub(super) fn say_rest(&self) {
+        self.bad_log.take().iter().for_each(|(reason, lines)| self.say_more(reason, *lines));
+    }
+
+    fn say_more(&self, reason: &str, lines: u64) {
+        tracing::warn!(file = %self.options.path.display(), lines, reason, "more lines are no valid rows");
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use batchsql_core::{BatchSql, Claim, ClaimFrom, StopReason};
+use batchsql_core::{BatchSql, Claim, ClaimFrom, StopReason, WarningCounts};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -97,6 +97,7 @@ impl FileSource {
             table: quoted_table(options.schema.table()),
             bad_lines: BadLines::new(options.bad_lines_path()),
             bad_count: Arc::default(),
+            bad_log: WarningCounts::new("other reasons".to_owned()),
             mark_file,
             options,
             pipeline,
@@ -139,6 +140,7 @@ impl FileSource {
     /// # Cancel safety
     /// The mark is stored or not.
     pub async fn close(mut self) -> Result<(), FileError> {
+        self.of.say_rest();
         let stored = self.store().await;
         let path = self.of.mark_file.path().display().to_string();
         stored.map_err(|error| FileError::io(&format!("cannot write the mark {path}"), error))
@@ -474,4 +476,36 @@ fn owner() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql_core::{ColumnType, Schema};
+    use batchsql_testkit::ScriptedSink;
+    use batchsql_testserver::{Warnings, subscribe};
+
+    use super::*;
+    use crate::file::identity::of_bytes_before;
+
+    #[tokio::test]
+    async fn lines_that_are_no_rows_for_one_reason_are_counted_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.ndjson");
+        std::fs::write(&path, "{\"id\":\"x\"}\n".repeat(900)).unwrap();
+        let schema = Schema::builder("t").column("id", ColumnType::I64).build().unwrap();
+        let pipeline = BatchSql::builder(ScriptedSink::new()).start().unwrap();
+        let mut source = FileSource::open(FileOptions::new(&path, &schema), pipeline.clone()).await.unwrap();
+        let warnings = Warnings::of("batchsql_feed");
+        let _guard = subscribe(warnings.clone());
+        let mut lines = source.lines.take().unwrap();
+        let before = of_bytes_before(&mut lines.file, 0).unwrap();
+        assert!(matches!(source.of.read(&mut lines, before), Ok(Read::Parts(_))));
+        source.close().await.unwrap();
+        let said = warnings.taken();
+        assert!(said[0].contains("line=1 ") && said[0].contains("a line is not a valid row"), "{said:?}");
+        let count = |line: &String| line.split("lines=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+        let rest = said[1..].iter().map(count).collect::<Option<Vec<_>>>();
+        assert_eq!(rest.map(|rest| rest.iter().sum()), Some(899), "{said:?}");
+        pipeline.close(std::time::Duration::ZERO).await;
+    }
 }

@@ -9,7 +9,7 @@ pub(crate) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 pub(crate) enum Form {
     /// A JSON document per line.
     Lines,
-    /// One array of objects, or one object.
+    /// One array, or one object. Elements that are no objects are items too.
     Array,
 }
 
@@ -37,8 +37,10 @@ enum Array {
     Before,
     /// After a bracket or a comma; `first`: the array may end here.
     Between { first: bool },
-    /// In an element.
+    /// In an object or an array.
     Element { depth: usize, text: Text, alone: bool },
+    /// In a text, a number, `true`, `false` or `null`.
+    Scalar(Text),
     /// After an element.
     AfterElement,
     /// After the end of the array.
@@ -59,7 +61,7 @@ enum Text {
 pub(crate) enum Unsplit {
     /// The item with this number is above the limit.
     TooLong(u64),
-    /// It is not an array of objects.
+    /// It is not an array.
     NoArray(String),
 }
 
@@ -150,11 +152,33 @@ impl Items {
                     self.array = if alone { Array::Ended } else { Array::AfterElement };
                     return Ok(Some((from, self.taken)));
                 }
+                Array::Scalar(text) => {
+                    self.array = Array::Scalar(step(1, text, byte).1);
+                    match (text, byte) {
+                        (Text::Inside, b'"') => {}
+                        // It has ended before.
+                        (Text::Outside, b',' | b']') => self.searched = at,
+                        (Text::Outside, _) if byte.is_ascii_whitespace() => self.searched = at,
+                        (Text::Outside, _) if !is_of_word(byte) => return Err(Unsplit::NoArray(self.expected())),
+                        _ => continue,
+                    }
+                    let from = self.taken;
+                    self.taken = self.searched;
+                    self.array = Array::AfterElement;
+                    return Ok(Some((from, self.taken)));
+                }
                 _ if byte.is_ascii_whitespace() => {}
                 Array::Before if byte == b'[' => self.array = Array::Between { first: true },
-                Array::Before | Array::Between { .. } if byte == b'{' => {
-                    let alone = self.array == Array::Before;
-                    self.array = Array::Element { depth: 1, text: Text::Outside, alone };
+                Array::Before if byte == b'{' => {
+                    self.array = Array::Element { depth: 1, text: Text::Outside, alone: true };
+                    self.taken = at;
+                    continue;
+                }
+                Array::Between { .. } if matches!(byte, b'{' | b'[' | b'"') || is_of_word(byte) => {
+                    self.array = match byte {
+                        b'{' | b'[' => Array::Element { depth: 1, text: Text::Outside, alone: false },
+                        _ => Array::Scalar(step(1, Text::Outside, byte).1),
+                    };
                     self.taken = at;
                     continue;
                 }
@@ -174,11 +198,16 @@ impl Items {
         let next = self.number + 1;
         match self.array {
             Array::Before => "the body is neither a JSON array of objects nor an object".to_owned(),
-            Array::Between { .. } => format!("element {next} of the array is not an object"),
+            Array::Between { .. } | Array::Scalar(_) => format!("element {next} of the array is not JSON"),
             Array::AfterElement => format!("there is no comma after element {}", self.number),
             Array::Ended | Array::Element { .. } => "there is something after the end of the array".to_owned(),
         }
     }
+}
+
+/// Whether a number, `true`, `false` or `null` may have it. Whether it is one is not asked here.
+fn is_of_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
 fn step(depth: usize, text: Text, byte: u8) -> (usize, Text) {
@@ -243,6 +272,12 @@ mod tests {
             &[(1, r#"{"a": "}]\"{"}"#), (2, r#"{"b":[{}]}"#)],
             None,
         );
+        check(
+            Form::Array,
+            r#"[null,{}, -1.5e+3 ,"],\"{" ,[{"a":[]},1],true]"#,
+            &[(1, "null"), (2, "{}"), (3, "-1.5e+3"), (4, r#""],\"{""#), (5, r#"[{"a":[]},1]"#), (6, "true")],
+            None,
+        );
         check(Form::Array, "[]", &[], None);
         check(Form::Array, "\u{feff} [{}]", &[(1, "{}")], None);
         check(Form::Array, r#"{"a":1}"#, &[(1, r#"{"a":1}"#)], None);
@@ -251,8 +286,13 @@ mod tests {
         };
         refused("", &[], "the body ends too early, in or after element 0");
         refused("7", &[], "the body is neither a JSON array of objects nor an object");
-        refused("[7]", &[], "element 1 of the array is not an object");
-        refused("[{},]", &[(1, "{}")], "element 2 of the array is not an object");
+        refused("[{},]", &[(1, "{}")], "element 2 of the array is not JSON");
+        refused("[,]", &[], "element 1 of the array is not JSON");
+        refused("[nu:l]", &[], "element 1 of the array is not JSON");
+        refused("[7", &[], "the body ends too early, in or after element 0");
+        refused("[\"7]", &[], "the body ends too early, in or after element 0");
+        refused("[7 8]", &[(1, "7")], "there is no comma after element 1");
+        refused("[\"7\"8]", &[(1, "\"7\"")], "there is no comma after element 1");
         refused("[{} {}]", &[(1, "{}")], "there is no comma after element 1");
         refused("[{}] x", &[(1, "{}")], "there is something after the end of the array");
         refused("[{}, {\"a\"", &[(1, "{}")], "the body ends too early, in or after element 1");

@@ -1,20 +1,15 @@
 //! Owns how a body is decompressed part by part, so that a small body cannot become a large buffer.
 //! Must not know HTTP or rows.
 
-use std::io::Write;
-
-use flate2::write::MultiGzDecoder;
-
+use crate::coding::gzip_members::GzipMembers;
 use crate::coding::zstd_frames::ZstdFrames;
 
-/// Deflate makes at most 1032 bytes of one, so a part of this size becomes at most 264 KiB.
-const GZIP_PART: usize = 256;
 const PLAIN_PART: usize = 64 << 10;
 
 /// The compression of a body.
 pub(crate) enum Coding {
     Plain,
-    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+    Gzip(Box<GzipMembers>),
     Zstd(Box<ZstdFrames>),
 }
 
@@ -23,7 +18,7 @@ impl Coding {
     pub(crate) fn of(name: &str) -> Option<Self> {
         match name.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Some(Self::Plain),
-            "gzip" | "x-gzip" => Some(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
+            "gzip" | "x-gzip" => Some(Self::Gzip(Box::default())),
             "zstd" => Some(Self::Zstd(Box::default())),
             _ => None,
         }
@@ -42,13 +37,7 @@ impl Coding {
                 *input = rest;
                 Ok(())
             }
-            Self::Gzip(decoder) => {
-                let (part, rest) = input.split_at(input.len().min(GZIP_PART));
-                decoder.write_all(part).map_err(|error| format!("the body is not gzip: {error}"))?;
-                *input = rest;
-                plain.append(decoder.get_mut());
-                Ok(())
-            }
+            Self::Gzip(members) => members.next(input, plain),
             Self::Zstd(frames) => frames.next(input, plain),
         }
     }
@@ -60,11 +49,7 @@ impl Coding {
     pub(crate) fn end(&mut self, plain: &mut Vec<u8>) -> Result<(), String> {
         match self {
             Self::Plain => Ok(()),
-            Self::Gzip(decoder) => {
-                decoder.try_finish().map_err(|error| format!("the body is not complete gzip: {error}"))?;
-                plain.append(decoder.get_mut());
-                Ok(())
-            }
+            Self::Gzip(members) => members.end(plain),
             Self::Zstd(frames) => frames.end(),
         }
     }
@@ -138,7 +123,27 @@ mod tests {
         };
         let text = lines();
         check("gzip", b"{\"id\": 1}\n{\"id\": 2}\n", "not gzip");
-        check("gzip", &gzip(&text)[..500], "not complete gzip");
+        check("gzip", b"short", "the body is not gzip: it begins with other bytes");
+        check("gzip", b"\x1f\x8c", "not gzip");
+        check("gzip", b"\x1f\x8b\x07 and no method", "not gzip");
+        let (whole, missing) = (gzip(&text), "the body is not complete gzip: its end is missing");
+        for end in [0, 1, 2, 9, 10, 11, 500, whole.len() - 9, whole.len() - 8, whole.len() - 7, whole.len() - 1] {
+            check("gzip", &whole[..end], missing);
+            if end > 0 {
+                check("gzip", &[&whole[..], &whole[..end]].concat(), missing);
+            }
+        }
+        for last in [1, 8] {
+            let mut damaged = whole.clone();
+            let place = damaged.len() - last;
+            damaged[place] ^= 1;
+            check("gzip", &damaged, "damaged gzip: its checksum or its length");
+            check("gzip", &[&damaged[..], &whole].concat(), "damaged gzip: its checksum or its length");
+        }
+        let mut damaged = whole.clone();
+        damaged[10] = 0xff;
+        check("gzip", &damaged, "damaged gzip");
+        check("gzip", &[&whole[..], b"{}"].concat(), "something else behind its gzip");
         check("zstd", b"{\"id\": 1}\n{\"id\": 2}\n", "not zstd");
         check("zstd", &zstd(&text)[..500], "not complete zstd");
         let mut damaged = zstd(&text);

@@ -169,11 +169,12 @@ fn http_settings(
 ) -> Option<Http> {
     let span = section.span();
     let section = section.into_inner();
-    let mut tokens = Vec::new();
+    let mut tokens: Vec<Token> = Vec::new();
     let mut names = BTreeSet::new();
     let has_token = !section.tokens.is_empty();
     for token in section.tokens {
         let span = token.span();
+        let (at_token, known) = (span.clone(), tokens.len());
         let token = token.into_inner();
         if !names.insert(token.name.clone()) {
             checks.problem(span.clone(), format!("two tokens have the name `{}`; rename one of them", token.name));
@@ -189,6 +190,18 @@ fn http_settings(
         });
         if let Some(secret) = checks.ok(at, secret) {
             tokens.push(Token { name: token.name, secret, tables: token.tables });
+        }
+        // A request has only the value, so it would not be known which of the names and tables count.
+        if let [before @ .., new] = &tokens[..]
+            && before.len() == known
+            && let Some(same) = before.iter().find(|token| token.secret == new.secret)
+        {
+            let (one, other) = (&same.name, &new.name);
+            let text = format!(
+                "the tokens `{one}` and `{other}` have the same value; make another one for one of them, or write one token with \
+                 the tables of both"
+            );
+            checks.problem(at_token, text);
         }
     }
     let limits = section.limits;

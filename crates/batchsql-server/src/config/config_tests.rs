@@ -172,6 +172,11 @@ fn each_mistake_has_its_message() {
         "b.toml:9:9: the variable NOPE is not set; set it, or write ${NOPE:-default}",
     );
     check(
+        "[[http.tokens]]\nname = \"x\"\ntoken = \"s3cret\"\n[[http.tokens]]\nname = \"y\"\ntoken = \"s3cret\"\ntables = [\"orders\"]",
+        "b.toml:10:1: the tokens `x` and `y` have the same value; make another one for one of them, or write one token with the \
+         tables of both",
+    );
+    check(
         "[[http.tokens]]\nname = \"x\"\ntoken_file = \"/no/such/file\"",
         "b.toml:9:14: the file /no/such/file cannot be read: No such file or directory (os error 2)",
     );

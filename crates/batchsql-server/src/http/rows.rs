@@ -317,7 +317,10 @@ async fn take(reading: &mut Reading<'_>, items: &mut Items, limit: u64, is_end: 
                         );
                         (StatusCode::PAYLOAD_TOO_LARGE, text)
                     }
-                    Unsplit::NoArray(text) => (StatusCode::BAD_REQUEST, text),
+                    Unsplit::NoArray(text) => {
+                        let text = format!("{text}; correct the body, then send the rest of it, from `next_line` on");
+                        (StatusCode::BAD_REQUEST, text)
+                    }
                 });
             }
         }

@@ -92,6 +92,7 @@ fn form(message: &OtherMessage, limit: u64) -> Result<(Form, Option<u32>), Strin
     let mut array = Split::new(message, Form::Array, limit)?;
     let as_array = last_of(&mut array);
     match (as_array, array.first) {
+        (Ok((Some(_), false)), _) => return Err("it is no row: none of its elements is an object".to_owned()),
         (Ok((last, _)), _) => return Ok((Form::Array, last)),
         (Err(reason), Some(b'[')) => return Err(reason),
         (Err(_), None) if array.is_end => return Err("it is empty".to_owned()),
@@ -255,6 +256,10 @@ mod tests {
         assert!(found.iter().flat_map(|(_, reason)| reason).all(|reason| !reason.contains("secret")), "{found:?}");
         let (found, last) = read(&b"{\"id\":1,\"region\":\"\xff\"}\n{\"id\":2}\n"[..], None, 0).unwrap();
         assert_eq!((found[0].1.as_deref(), found[1].1.as_deref(), last), (Some("it is not UTF-8"), None, Some(1)));
+        let (found, last) = read("[null, {\"id\":1}, \"secret\"]", None, 0).unwrap();
+        let reasons: Vec<bool> = found.iter().map(|(_, reason)| reason.is_some()).collect();
+        assert_eq!((reasons, last), (vec![true, false, true], Some(2)));
+        assert!(found.iter().flat_map(|(_, reason)| reason).all(|reason| !reason.contains("secret")), "{found:?}");
         // After a restart.
         let (found, last) = read(lines, None, 2).unwrap();
         assert_eq!((found.iter().map(|(number, _)| *number).collect(), last), (vec![2, 3], Some(3)));
@@ -271,7 +276,8 @@ mod tests {
         check(b"PING", "it is no JSON");
         check(b"7\n8\n", "it is no JSON");
         check(b"\x00\xff\xfe\n\x01", "it is no JSON");
-        check(b"[7]", "element 1 of the array is not an object");
+        check(b"[7, null, [{}]]", "none of its elements is an object");
+        check(b"[{\"id\":1}, nu:l]", "element 2 of the array is not JSON");
         check(b"[{\"id\":1}", "the message ends too early");
         check(&b"{}\n".repeat((1 << 20) + 1), "more than 1048576 lines");
         let long = [b"{\"id\":1}\n{\"id\":2,\"region\":\"", &b"x".repeat(3)[..]].concat();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use batchsql::DynSink;
+use batchsql::durable::tools::{IntakeFolder, ToolError};
 use batchsql::prometheus::{EndpointOptions, PrometheusMetrics, ServerOptions};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -31,6 +32,9 @@ use crate::run::readiness::Watched;
 use crate::signals::Signals;
 use crate::sources::all::{Sources, Supply};
 use crate::table::target::{self, Target};
+
+/// How long the log is read for the rows that wait, when the start was ended by a signal.
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// Requests that are open when the rows are written get this long to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -61,7 +65,7 @@ pub(crate) async fn run(path: &Path, accept_gaps: &[String], accept_log_gap: boo
     open_files::raise(settings.http.as_ref().map_or(0, |http| http.limits.connections));
     let mut service = tokio::select! {
         started = Service::start(&settings, accept_gaps, accept_log_gap) => started?,
-        signal = signals.next() => return Err(Failure::unavailable(format!("{signal} came before the start had ended"))),
+        signal = signals.next() => return Err(ended_early(signal, &settings, &mut signals).await),
     };
     let mut states = service.sources.states();
     let mut is_started = false;
@@ -118,7 +122,7 @@ impl Service {
             tables.insert(name.clone(), Arc::new(target));
         }
         drop(catalogue);
-        // The port before the log: a second start by mistake should fail without touching it.
+        // The port before the log: a second start by mistake should fail without touching it. It is said when requests are taken.
         let listener = match &settings.http {
             Some(http) => Some((http, listen(http).await?)),
             None => None,
@@ -130,7 +134,11 @@ impl Service {
             (Some((http, listener)), Some(intake)) => {
                 let shared = Shared::new(intake.clone(), tables.clone(), http);
                 let routes = routes::router(shared.clone(), exporter);
-                Some((shared, Server::start(listener, acceptor, routes, &http.limits)))
+                let address = listener.local_addr().map_err(Failure::unavailable)?;
+                let server = Server::start(listener, acceptor, routes, &http.limits);
+                let scheme = if http.tls.is_some() { "https" } else { "http" };
+                tracing::info!(%address, "listening on {scheme}://{address}");
+                Some((shared, server))
             }
             _ => None,
         };
@@ -218,6 +226,29 @@ impl Service {
     }
 }
 
+/// A signal came before the start had ended, which may wait for a database for hours. No row was accepted; those of an earlier run
+/// may wait.
+async fn ended_early(signal: &str, settings: &Settings, signals: &mut Signals) -> Failure {
+    let text = format!("{signal} came before the start had ended");
+    let Some(durable) = &settings.durable else { return Failure::unavailable(text) };
+    let folder = IntakeFolder::in_use(&durable.folder);
+    // It only reads: what is left of the start may have the lock for a moment.
+    let looking = tokio::task::spawn_blocking(move || {
+        let found = folder.inspect()?.recovery.partitions;
+        Ok::<u64, ToolError>(found.iter().map(|partition| partition.next - 1 - partition.settled_up_to).sum())
+    });
+    let looked = tokio::select! {
+        looked = timeout(LOOKING, looking) => looked.ok(),
+        _ = signals.next() => None,
+    };
+    match looked {
+        Some(Ok(Ok(0) | Err(_))) => Failure::unavailable(text),
+        Some(Ok(Ok(rows))) => Failure::waiting(format!("{text}; {rows} rows wait in the log for the next start")),
+        // Its length is not known, and rows that wait must not be taken for none.
+        Some(Err(_)) | None => Failure::waiting(format!("{text}; rows may wait in the log for the next start")),
+    }
+}
+
 /// Starts the pipeline of requests and files, and checks that its tables can be written.
 async fn intake(
     settings: &Settings,
@@ -256,14 +287,9 @@ fn can_have_gaps(settings: &Settings, accept_gaps: &[String]) -> Result<(), Stri
 }
 
 async fn listen(http: &Http) -> Result<TcpListener, Failure> {
-    let listener = TcpListener::bind(http.listen).await;
-    let listener = listener.map_err(|error| {
+    TcpListener::bind(http.listen).await.map_err(|error| {
         Failure::unavailable(format!("[http] cannot listen on {}: {error}; choose another port", http.listen))
-    })?;
-    let address = listener.local_addr().map_err(Failure::unavailable)?;
-    let scheme = if http.tls.is_some() { "https" } else { "http" };
-    tracing::info!(%address, "listening on {scheme}://{address}");
-    Ok(listener)
+    })
 }
 
 /// The endpoint of the metrics: its routes, if it is part of the server of `[http]`.

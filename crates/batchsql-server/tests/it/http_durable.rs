@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::client::{JSON, NDJSON, Response, begin, post, read};
-use crate::program::{Place, until};
+use crate::program::{Place, Running, until};
 
 /// Without a key: a row that is doubled shows.
 fn place() -> Place {
@@ -97,6 +97,50 @@ fn a_request_with_a_key_is_stored_once() {
     assert_eq!(send(program.address(), "k2", &rest).header("idempotency-replayed"), Some("true"));
     assert_eq!(program.stop().0, 0);
     check_rows(&place, 300);
+}
+
+/// The exit codes are those of the guide: 4 if rows wait in the log, otherwise 3, as the database could not be used.
+#[test]
+fn a_signal_that_ends_the_start_has_the_exit_code_of_what_is_in_the_log() {
+    let place = place();
+    let usual = config(&place, "", "");
+    let database = "[database]\ndsn = \"postgres://nobody@127.0.0.1:1/none\"\nconnect_for = \"1h\"\n";
+    let without_database = usual.replacen(&place.database(), database, 1);
+    let end_start = || {
+        place.write("b.toml", &without_database);
+        let mut program = Running::spawn(place.command(&["run", "b.toml"]));
+        program.wait_for("the database cannot be opened; trying again");
+        program.stop()
+    };
+    let (code, log) = end_start();
+    assert_eq!(code, 3, "there is no log: {log}");
+    let locked = place.sql("BEGIN IMMEDIATE");
+    let program = place.start(&usual);
+    assert_eq!(post(program.address(), "orders/rows", &[NDJSON], lines(0..7)).status, 200);
+    program.kill();
+    let (code, log) = end_start();
+    assert!(code == 4 && log.contains("SIGTERM") && log.contains("7 rows wait in the log"), "{code}: {log}");
+    drop(locked);
+    assert_eq!(place.start(&usual).stop().0, 0);
+    check_rows(&place, 7);
+    let (code, log) = end_start();
+    assert_eq!(code, 3, "no row waits: {log}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_ends_the_start_before_it_listens() {
+    let place = place();
+    let config = config(&place, "", "");
+    let program = place.start(&config);
+    let ran = place.run(&["run", "b.toml"]);
+    assert!(ran.code() == 3 && ran.err().contains("used by another process"), "{}", ran.all());
+    assert!(!ran.all().contains("listening"), "{}", ran.all());
+    assert_eq!(program.stop().0, 0);
+    // A file.
+    place.write("b.toml", config.replace("\"intake\"", "\"b.toml\""));
+    let ran = place.run(&["run", "b.toml"]);
+    let text = "cannot create the folder b.toml; it is the name of a file";
+    assert!(ran.code() == 3 && ran.err().contains(text) && !ran.err().contains("parent"), "{}", ran.all());
 }
 
 #[test]

@@ -54,6 +54,12 @@ fn rows_of_every_form_are_written() {
     check(&[NDJSON, ("Content-Encoding", "zstd")], &zstd(lines(2000..3000).as_bytes()), 1000);
     check(&[JSON], br#"[{"orderId": 3000, "note": "a"}, {"orderId": 3001, "note": "b"}]"#, 2);
     check(&[("Content-Type", "application/json; charset=utf-8")], br#"{"id": 3002, "note": "c"}"#, 1);
+    // As with lines, what is no object is refused, and the others are rows.
+    let others = br#"[{"id":3003,"note":"a"}, null, 7, "x", [1], {"id":3009,"note":"b"}]"#;
+    let response = post(at, "orders/rows", &[JSON], others);
+    assert_eq!((response.status, response.number("accepted"), response.number("refused")), (200, 2, 4), "{response:?}");
+    let refused: Vec<_> = (0..4).map(|of| response.json()["rejections"][of]["line"].as_u64()).collect();
+    assert_eq!(refused, [2, 3, 4, 5].map(Some), "{response:?}");
     check(&[NDJSON], b"", 0);
     let mut stream = begin(at, "POST", "/v1/tables/orders/rows", &[NDJSON], None);
     for id in 3003..3010 {
@@ -246,7 +252,12 @@ fn the_description_is_what_the_server_does() {
     check(post(at, "orders/rows?wait=never", &[NDJSON], row), 400, "accepted, logged or written");
     check(post(at, "orders/rows?wiat=written", &[NDJSON], row), 400, "`wiat` is not known");
     check(post(at, "orders/rows?wait=logged", &[NDJSON], row), 400, "needs a durable intake");
-    check(post(at, "orders/rows", &[JSON], "[1]"), 400, "element 1 of the array is not an object");
+    check(post(at, "orders/rows", &[JSON], "[1]"), 200, "\"refused\":1");
+    check(
+        post(at, "orders/rows", &[JSON], "[{\"id\":8,\"note\":\"a\"} 1]"),
+        400,
+        "correct the body, then send the rest of it",
+    );
     check(post(at, "orders/rows", &[JSON], "[{\"id\":7,\"note\":\"a\"},"), 400, "\"next_line\":2");
     check(post(at, "orders/rows", &[NDJSON, ("Content-Encoding", "gzip")], row), 400, "not gzip");
     check(post(at, "ordes/rows", &[NDJSON], row), 404, "did you mean `orders`?");

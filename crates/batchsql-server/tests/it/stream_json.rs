@@ -120,9 +120,11 @@ fn messages_of_others_are_kept_aside_by_default() {
     let front = cluster.start("front.toml", &cluster.front(""));
     put_and_wait(front.address(), "written", 0..10);
     let context = runtime.block_on(cluster.context());
-    runtime.block_on(send(&context, &cluster, "orders", None, "{\"id\": 10}"));
+    for _ in 0..3 {
+        runtime.block_on(send(&context, &cluster, "orders", None, "{\"id\": 10}"));
+    }
     let program = cluster.start("a.toml", &cluster.worker(""));
-    until(|| letters(&cluster).len() == 1, || "it is not kept".to_owned());
+    until(|| letters(&cluster).len() == 3, || "they are not kept".to_owned());
     put_and_wait(front.address(), "written", 11..20);
     until(|| cluster.ids().len() == 19, || format!("{} rows", cluster.ids().len()));
     let (front, (code, log)) = (front.stop().0, program.stop());
@@ -130,6 +132,9 @@ fn messages_of_others_are_kept_aside_by_default() {
     let line = log.lines().find(|line| line.contains("a message is not of this format")).unwrap_or_default();
     let subject = format!("{}.orders.1", cluster.stream_name());
     assert!([&*subject, "it has no header", "letters.foreign"].iter().all(|part| line.contains(part)), "{log}");
+    assert_eq!(log.matches("a message is not of this format").count(), 1, "{log}");
+    let more = log.lines().find(|line| line.contains("more messages are not of this format")).unwrap_or_default();
+    assert!(more.contains("count=2") && more.contains("table=\"orders\""), "{log}");
     let reason = letters(&cluster)[0]["reason"].to_string();
     assert!(reason.contains("format = ") && reason.contains("json"), "{reason}");
 }

@@ -82,9 +82,20 @@ fn what_a_worker_does_not_write_is_in_its_log() {
     }
     let kept = || std::fs::read_to_string(cluster.place.path("letters")).unwrap().lines().count();
     until(|| kept() == 20, || format!("{} rows", kept()));
+    runtime.block_on(async {
+        for _ in 0..5 {
+            publish(&context, &cluster, "orders.1", "{\"orderId\": \"secret\"}\n{\"orderId\": \"secret\"}").await;
+        }
+    });
+    let items = || std::fs::read_to_string(cluster.place.path("letters.foreign")).unwrap().lines().count();
+    until(|| items() == 11, || format!("{} items", items()));
     let (code, log) = program.stop();
     assert_eq!(code, 1, "{log}");
     assert!(!log.contains("secret"), "no values: {log}");
+    assert_eq!(log.matches("items of a message are no rows").count(), 1, "{log}");
+    let more = log.lines().filter(|line| line.contains("more items are no rows"));
+    let count = |line: &str| line.split("count=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    assert_eq!(more.filter_map(count).sum::<u64>(), 10, "{log}");
     let more = log.lines().find(|line| line.contains("more rows were not written")).unwrap_or_default();
     assert!(more.contains("rows=19") && more.contains("dead-letters replay"), "{log}");
 }
