@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError, Value,
+};
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use batchsql_testserver::Warnings;
 
-use crate::support::{Database, pipeline, row, schema, submitted, write, written};
+use crate::support::{Database, outcomes, pipeline, row, schema, submitted, write, written};
 
 async fn refusal(sink: &MySqlSink, builder: SchemaBuilder) -> SinkError {
     pipeline(sink).prepare(&builder.build().unwrap()).await.unwrap_err()
@@ -139,7 +141,13 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     let elsewhere = "SET sql_mode = 'STRICT_TRANS_TABLES', time_zone = '+02:00'";
     check(elsewhere, builder("zoned", "at", ColumnType::TimestampTz), "set time_zone = '+00:00'").await;
     let stamps = "SET sql_mode = 'STRICT_ALL_TABLES', explicit_defaults_for_timestamp = 0";
-    check(stamps, builder("stamped", "at", ColumnType::TimestampTz), "replace NULL by the current time").await;
+    let stamped = builder("stamped", "at", ColumnType::TimestampTz).column("id", ColumnType::I64).build().unwrap();
+    let sink = MySqlSink::new(foreign_pool(&db.dsn, stamps).await);
+    let null = stamped.row().set("id", 1_i64).unwrap().set("at", Value::Null).unwrap().finish().unwrap();
+    let ended = outcomes(&sink, [null]).await;
+    let failed = ended[0].failure().unwrap();
+    assert!(failed.to_string().contains("replace by the current time"), "{failed}");
+    assert_eq!(db.read("SELECT COUNT(*) FROM stamped").await, ["0"]);
 
     // The server says so only when rows are written.
     let safe = "SET sql_mode = 'STRICT_ALL_TABLES', sql_safe_updates = 1";
