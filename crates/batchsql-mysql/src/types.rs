@@ -96,7 +96,7 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
             ("time", _) => plain(Guard::Duration(column.fraction.min(6) as usize)),
             (geometry, _) if is_geometry(geometry) => {
                 let form = if session.is_mariadb { Form::GeometryOrText } else { Form::Geometry };
-                Ok(Storage { form, guard: Guard::Doubles, null: Null::Unchanged })
+                Ok(Storage { form, guard: Guard::Geometry, null: Null::Unchanged })
             }
             (_, Some(guard)) => plain(guard),
             _ => Err(

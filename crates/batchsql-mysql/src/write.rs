@@ -90,7 +90,7 @@ fn unfit(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
         if storage.null == Null::Now {
             (0..rows.len()).filter(|row| view.is_null(*row)).for_each(|row| reject(row, NULL_BECOMES_NOW));
         }
-        storage.guard.refused(&view, rows.len()).for_each(|row| reject(row, &storage.guard.reason()));
+        storage.guard.refused(&view, rows.len()).for_each(|row| reject(row, &storage.guard.reason(view.get(row))));
     }
     unfit.sort_by_key(|(row, _)| *row);
     unfit.dedup_by_key(|(row, _)| *row);
