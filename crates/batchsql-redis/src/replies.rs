@@ -68,9 +68,7 @@ impl RowResults {
             && self.failed.len() == rows as usize
             && self.failed.iter().all(|(_, error)| is_same_kind(error, first))
         {
-            // The wait for memory is longer than for other errors.
-            let slow = self.failed.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
-            return Err(slow.map_or(first, |(_, error)| error).clone());
+            return Err(first.clone());
         }
         let undone = self.undone(&[], plan, rows, overwrite_key);
         for (row, error) in self.failed {
@@ -181,7 +179,8 @@ fn in_part() -> SinkError {
     SinkError::new(ErrorClass::Unknown, text)
 }
 
-/// Whether two errors of a batch need the same action: a retry, or a check of the server.
+/// Whether two errors of a batch need the same action: a retry, or a check of the server. Rows with different errors have
+/// each its own.
 fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
     let kind = |error: &SinkError| match error.class() {
         ErrorClass::Transient | ErrorClass::Resource => 1,
@@ -189,7 +188,8 @@ fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
         ErrorClass::Unknown => 3,
         _ => 4,
     };
-    kind(a) == kind(b) && kind(a) != 4
+    // Transient errors tell what each row waits for.
+    kind(a) == kind(b) && kind(a) != 4 && (kind(a) != 1 || a.code() == b.code())
 }
 
 fn too_late(error: &SinkError) -> SinkError {
@@ -255,12 +255,13 @@ mod tests {
             assert_eq!(outcomes(&set, &replies, "abc"), expected, "{lines:?}");
         };
         check(&["LOADING x", "LOADING x"], Err(ErrorClass::Transient));
-        check(&["LOADING x", "OOM x"], Err(ErrorClass::Resource));
+        check(&["OOM x", "OOM x"], Err(ErrorClass::Resource));
+        // Each keeps its own error, and both are retried.
+        check(&["LOADING x", "OOM x"], Ok([vec![], vec![], vec![0, 1]]));
         check(&["NOPERM x", "NOPERM x"], Err(ErrorClass::Permission));
         check(&["NOPERM x", "OOM x"], Ok([vec![], vec![0], vec![1]]));
         check(&["ERR syntax error", "OOM x"], Ok([vec![], vec![0], vec![1]]));
-        // Both are retried.
-        check(&["ERR nobody knows", "OOM x"], Err(ErrorClass::Resource));
+        check(&["ERR nobody knows", "OOM x"], Ok([vec![], vec![], vec![0, 1]]));
     }
 
     #[test]
