@@ -39,6 +39,7 @@ impl RowResults {
         match row_result(replies) {
             RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
             RowResult::Refused(error) => self.failed.push((row, reply_error(error, is_script))),
+            RowResult::NoDelete => self.failed.push((row, no_delete())),
             RowResult::InPart => self.failed.push((row, in_part())),
             RowResult::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
@@ -128,6 +129,8 @@ enum RowResult<'v> {
     Done,
     /// Nothing of it was executed.
     Refused(&'v ServerError),
+    /// Nothing of it was executed: the user may run its first command, but not the `HDEL` for its NULLs.
+    NoDelete,
     /// One of its commands was executed, or that is unknown.
     InPart,
 }
@@ -143,6 +146,7 @@ fn row_result(replies: &[Value]) -> RowResult<'_> {
             ([first, second], None) => both(first, second),
             _ => RowResult::InPart,
         },
+        (None, Value::ServerError(_)) if error_of(first).is_none() && is_without_right(second) => RowResult::NoDelete,
         // The transaction was not executed; the error of the command that was not queued gives the reason.
         (None, Value::ServerError(error)) => RowResult::Refused(queued.unwrap_or(error)),
         _ => RowResult::InPart,
@@ -171,6 +175,17 @@ fn error_of(reply: &Value) -> Option<&ServerError> {
         Value::ServerError(error) => Some(error),
         _ => None,
     }
+}
+
+fn is_without_right(reply: &Value) -> bool {
+    error_of(reply).is_some_and(|error| error.code() == "NOPERM")
+}
+
+/// An error of the row: those without NULL can be written.
+fn no_delete() -> SinkError {
+    let text = "the user may not run HDEL, which deletes the fields that are NULL in a row of a hash; allow it (ACL \
+                SETUSER), or declare columns that are not nullable";
+    SinkError::with_code(ErrorClass::Row, "NOPERM", text)
 }
 
 fn in_part() -> SinkError {
@@ -300,6 +315,11 @@ mod tests {
         check(aborted("EXECABORT Transaction discarded because of: OOM x"), Some(ErrorClass::Resource));
         check(aborted("EXECABORT Transaction discarded because of: NOPERM x"), Some(ErrorClass::Permission));
         check(aborted("NOPERM x"), Some(ErrorClass::Permission));
+        // `HDEL` alone is not allowed, or both.
+        let abort = || error("EXECABORT Transaction discarded because of previous errors.");
+        check([Value::Okay, queued(), error("NOPERM x"), abort()], Some(ErrorClass::Row));
+        check([Value::Okay, error("NOPERM x"), error("NOPERM x"), abort()], Some(ErrorClass::Permission));
+        check([Value::Okay, queued(), error("OOM x"), abort()], Some(ErrorClass::Resource));
     }
 
     #[test]

@@ -282,6 +282,24 @@ async fn the_text_of_a_script_is_not_its_key() {
 }
 
 #[tokio::test]
+async fn without_the_right_to_delete_fields_only_rows_with_null_are_refused() {
+    let t = unique("nohdel");
+    let dsn = dsn(Kind::Redis).replace("redis://", &format!("redis://{t}:pw@"));
+    ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all", "-hdel"]).await;
+    let (sink, schema) = (sink_at(&dsn, &t, Command::hash()).await, with_null(&t));
+    let line = |k: &str, b: batchsql_core::Value| row(&schema, [k.into(), "1".into(), b]);
+    let null = || line("y", batchsql_core::Value::Null);
+    let ends = write(&sink, [line("x", "1".into()), null(), line("z", "1".into())]).await;
+    assert_eq!(ends, ["written", "rejected NOPERM", "written"]);
+    // Also alone: the table is not at fault.
+    let end = outcomes(&sink, [null()]).await.remove(0);
+    let failed = end.failure().unwrap();
+    assert_eq!((failed.class(), failed.attempts()), (Some(ErrorClass::Row), 1), "{failed}");
+    assert!(failed.to_string().contains("may not run HDEL"), "{failed}");
+    assert_eq!(ask::<i64>(&["EXISTS", &format!("{t}:y")]).await, 0);
+}
+
+#[tokio::test]
 async fn rows_of_one_batch_keep_their_own_errors() {
     let t = unique("errors");
     let sink = sink(&t, Command::raw("EVAL")).await;
