@@ -166,6 +166,38 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
 }
 
 #[tokio::test]
+async fn a_rule_that_the_server_lacks_for_an_index_without_overlaps_is_refused_with_advice() {
+    let db = Database::new("").await;
+    if !db.read("SELECT VERSION()").await[0].contains("MariaDB") {
+        return;
+    }
+    db.run(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, note BIGINT NOT NULL, s DATE NOT NULL DEFAULT '2000-01-01',
+                         e DATE NOT NULL DEFAULT '2001-01-01', PERIOD FOR p (s, e), UNIQUE (note, p WITHOUT OVERLAPS))",
+    )
+    .await;
+    let of = |conflict| {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("note", ColumnType::I64);
+        schema.on_conflict(conflict).build().unwrap()
+    };
+    let newer = Conflict::update(["id"]).only_if_newer("note");
+    for conflict in [Conflict::update(["id"]), Conflict::replace(["id"]), newer] {
+        let error = pipeline(&db.sink).prepare(&of(conflict)).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("1235")), "{error}");
+        assert!(error.to_string().contains("WITHOUT OVERLAPS"), "{error}");
+    }
+    // The advice is right.
+    let row = |schema: &Schema, note: i64| {
+        schema.row().set("id", 1_i64).unwrap().set("note", note).unwrap().finish().unwrap()
+    };
+    let (ignore, only) = (of(Conflict::ignore(["id"])), of(Conflict::update_only(["id"])));
+    assert_eq!(write(&db.sink, [row(&ignore, 1)]).await, ["written"]);
+    assert_eq!(write(&db.sink, [row(&ignore, 2)]).await, ["ignored"]);
+    assert_eq!(write(&db.sink, [row(&only, 3)]).await, ["written"]);
+    assert_eq!(db.read("SELECT id, note FROM t").await, ["1|3"]);
+}
+
+#[tokio::test]
 async fn rights_that_are_missing_are_found_before_the_first_row() {
     let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
     let user = db.user("secret", "").await;
