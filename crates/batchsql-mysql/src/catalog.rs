@@ -20,7 +20,7 @@ pub(crate) struct Session {
     pub(crate) autocommit: bool,
     /// Size of the largest packet that the server accepts, in bytes.
     pub(crate) max_allowed_packet: usize,
-    /// If false, NULL in a NOT NULL TIMESTAMP column becomes the current time.
+    /// If false, NULL in a NOT NULL TIMESTAMP column becomes the current time. On MariaDB it always does.
     pub(crate) explicit_timestamps: bool,
     /// Whether the isolation level is READ UNCOMMITTED.
     pub(crate) reads_uncommitted: bool,

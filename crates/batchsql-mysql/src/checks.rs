@@ -143,11 +143,6 @@ fn column_storage(column: &Column, found: &TableColumn, session: &Session) -> Re
             "its column {name:?} is AUTO_INCREMENT, where the server would replace 0 by a number of its own; add NO_AUTO_VALUE_ON_ZERO to sql_mode on the connections of the pool, or remove the column from the schema"
         ));
     }
-    if found.data_type == "timestamp" && !found.nullable && column.is_nullable() && !session.explicit_timestamps {
-        return Err(format!(
-            "its column {name:?} is NOT NULL, and the server would replace NULL by the current time; declare the column nullable on one side, or set explicit_defaults_for_timestamp"
-        ));
-    }
     storage(column.column_type(), found, session).map_err(|why| {
         format!("its column {name:?} is declared {:?}: {} values {why}", found.full_type, column.column_type())
     })

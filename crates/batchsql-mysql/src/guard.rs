@@ -8,6 +8,7 @@ use batchsql_core::{ColumnView, ValueRef};
 
 use crate::doubles::are_kept;
 use crate::members::Members;
+use crate::wkt::ends_with_geometry;
 
 /// Years that a YEAR column accepts, besides 0.
 const YEARS: RangeInclusive<i64> = 1901..=2155;
@@ -42,8 +43,8 @@ pub(crate) enum Guard {
     /// TIME as text: `[-]hhh:mm:ss`, with at most this many fractional digits. The server reads `12:30` as hours and minutes,
     /// `1230` as minutes and seconds, and rounds.
     Duration(usize),
-    /// A geometry as text: its coordinates become doubles.
-    Doubles,
+    /// A geometry as text: its coordinates become doubles, and MariaDB ignores what follows it.
+    Geometry,
 }
 
 impl Guard {
@@ -103,13 +104,13 @@ impl Guard {
                 text.is_empty() || text.len() > *digits || text.bytes().any(|b| !matches!(b, b'0' | b'1'))
             }
             Self::Duration(digits) => !is_duration(text, *digits),
-            Self::Doubles => !are_kept(text),
+            Self::Geometry => !ends_with_geometry(text) || !are_kept(text),
             _ => false,
         }
     }
 
-    /// Why a value is refused, and what to do.
-    pub(crate) fn reason(&self) -> String {
+    /// Why this value is refused, and what to do.
+    pub(crate) fn reason(&self, value: ValueRef<'_>) -> String {
         match self {
             Self::Scale(scale) => format!(
                 "has more than {scale} fraction digits, which the server would round; round it, or widen the column"
@@ -131,7 +132,10 @@ impl Guard {
             Self::Duration(digits) => {
                 format!("is not a time of the form [-]hhh:mm:ss with at most {digits} fractional digits")
             }
-            Self::Doubles => {
+            Self::Geometry if matches!(value, ValueRef::Text(text) if !ends_with_geometry(text)) => {
+                "has text behind its geometry, which MariaDB would ignore; send one geometry".into()
+            }
+            Self::Geometry => {
                 "has a coordinate that is no decimal number that a double keeps; round it, or write it as a decimal number".into()
             }
             Self::Member(_) => "is not the name of a member of the ENUM".into(),

@@ -172,6 +172,7 @@ mod tables;
 mod types;
 mod watcher;
 mod way;
+mod wkt;
 mod words;
 mod write;
 mod write_by_key;

@@ -124,8 +124,9 @@ mod tests {
 
     use super::*;
     use crate::guard::Guard;
+    use crate::types::Null;
 
-    const PLAIN: Storage = Storage { form: Form::Plain, guard: Guard::None };
+    const PLAIN: Storage = Storage { form: Form::Plain, guard: Guard::None, null: Null::Unchanged };
 
     fn column(name: &str, data_type: &str) -> TableColumn {
         TableColumn { name: name.into(), data_type: data_type.into(), ..TableColumn::default() }

@@ -309,12 +309,22 @@ impl MySqlPlan {
                 try_statement(connection, &statement).await
             }
         };
-        tried.map_err(|failed| explained(failed, schema.returning()))?;
+        tried.map_err(|failed| without_overlaps(explained(failed, schema.returning()), way))?;
         if let (Way::Ignore(IgnoreWith::Exact), Some(keys)) = (way, &plan.keys) {
             try_statement(connection, &keys.select(1).sql).await?;
         }
         Ok(plan)
     }
+}
+
+/// The error of MariaDB for a table with a unique index `WITHOUT OVERLAPS`, which its catalogue does not show.
+fn without_overlaps(failed: Failed, way: Way) -> Failed {
+    if failed.code != 1235 || !matches!(way, Way::Direct(OnDuplicate::Update | OnDuplicate::Replace) | Way::ByKey) {
+        return failed;
+    }
+    let text = "the server does not support the statement of this rule for the table, which it does not if a unique index is \
+                WITHOUT OVERLAPS; use ignore, update_only or no rule, or drop the index";
+    Failed { error: SinkError::with_code(ErrorClass::Schema, failed.code, text), ..failed }
 }
 
 /// An error of the table.

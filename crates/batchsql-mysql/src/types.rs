@@ -48,11 +48,21 @@ impl Form {
 pub(crate) struct Storage {
     pub(crate) form: Form,
     pub(crate) guard: Guard,
+    pub(crate) null: Null,
+}
+
+/// What the server makes of NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Null {
+    /// It is stored, or an error.
+    Unchanged,
+    /// A TIMESTAMP that is NOT NULL stores the current time.
+    Now,
 }
 
 /// How values of a type are stored in a column, or why the column cannot store them unchanged.
 pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -> Result<Storage, &'static str> {
-    let plain = |guard| Ok(Storage { form: Form::Plain, guard });
+    let plain = |guard| Ok(Storage { form: Form::Plain, guard, null: null(column, session) });
     let data_type = column.data_type.as_str();
     match ty.exhaustive() {
         Type::Bool if is_integer(data_type) || column.full_type.eq_ignore_ascii_case("bit(1)") => plain(Guard::None),
@@ -81,12 +91,12 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
             ("enum", _) => plain(Guard::Member(column.full_type.as_str().into())),
             ("set", _) => plain(Guard::Members(Members::new(&column.full_type))),
             ("year", _) => plain(Guard::Year),
-            ("bit", _) => Ok(Storage { form: Form::Bits, guard: Guard::Bits(column.bits()) }),
+            ("bit", _) => Ok(Storage { form: Form::Bits, guard: Guard::Bits(column.bits()), null: Null::Unchanged }),
             ("inet4" | "inet6" | "uuid", _) => plain(Guard::None),
             ("time", _) => plain(Guard::Duration(column.fraction.min(6) as usize)),
             (geometry, _) if is_geometry(geometry) => {
                 let form = if session.is_mariadb { Form::GeometryOrText } else { Form::Geometry };
-                Ok(Storage { form, guard: Guard::Doubles })
+                Ok(Storage { form, guard: Guard::Geometry, null: Null::Unchanged })
             }
             (_, Some(guard)) => plain(guard),
             _ => Err(
@@ -110,9 +120,9 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
                 plain(Guard::None)
             }
             "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" if column.max_chars >= 36 => {
-                Ok(Storage { form: Form::UuidText, guard: Guard::None })
+                Ok(Storage { form: Form::UuidText, guard: Guard::None, null: Null::Unchanged })
             }
-            "uuid" => Ok(Storage { form: Form::UuidText, guard: Guard::None }),
+            "uuid" => Ok(Storage { form: Form::UuidText, guard: Guard::None, null: Null::Unchanged }),
             _ => Err("need a column of type BINARY(16), CHAR(36), or MariaDB's UUID"),
         },
         Type::Date if data_type == "date" => plain(Guard::None),
@@ -131,6 +141,12 @@ pub(crate) fn storage(ty: ColumnType, column: &TableColumn, session: &Session) -
         Type::TimestampTz if data_type == "timestamp" => plain(fraction_guard(column)),
         Type::TimestampTz => Err("need a column of type DATETIME(6), which then holds UTC, or TIMESTAMP(6)"),
     }
+}
+
+/// MariaDB does it whatever `explicit_defaults_for_timestamp` says.
+fn null(column: &TableColumn, session: &Session) -> Null {
+    let is_replaced = session.is_mariadb || !session.explicit_timestamps;
+    if column.data_type == "timestamp" && !column.nullable && is_replaced { Null::Now } else { Null::Unchanged }
 }
 
 impl Session {

@@ -11,6 +11,7 @@ use crate::insert::insert_all;
 use crate::link::Link;
 use crate::piece::too_large;
 use crate::plan::MySqlPlan;
+use crate::types::Null;
 use crate::way::Way;
 use crate::write_by_key::write_by_key;
 use crate::write_ignore::write_ignore;
@@ -75,15 +76,21 @@ async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Res
     }
 }
 
+const NULL_BECOMES_NOW: &str = "is NULL, which the server would replace by the current time, as the column is NOT NULL; send a value, or declare it NULL";
+
 /// The rows with a value that the server would silently change, each once.
 fn unfit(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
     let mut unfit = Vec::new();
     for (index, storage) in plan.storage.iter().enumerate() {
-        for row in storage.guard.refused(&rows.column(index), rows.len()) {
-            let column = rows.schema().columns()[index].name();
-            let text = format!("a value of column {column:?} {}", storage.guard.reason());
-            unfit.push((u32::try_from(row).expect("buffer_size fits u32"), SinkError::new(ErrorClass::Row, text)));
+        let (view, name) = (rows.column(index), rows.schema().columns()[index].name());
+        let mut reject = |row: usize, reason: &str| {
+            let error = SinkError::new(ErrorClass::Row, format!("a value of column {name:?} {reason}"));
+            unfit.push((u32::try_from(row).expect("buffer_size fits u32"), error));
+        };
+        if storage.null == Null::Now {
+            (0..rows.len()).filter(|row| view.is_null(*row)).for_each(|row| reject(row, NULL_BECOMES_NOW));
         }
+        storage.guard.refused(&view, rows.len()).for_each(|row| reject(row, &storage.guard.reason(view.get(row))));
     }
     unfit.sort_by_key(|(row, _)| *row);
     unfit.dedup_by_key(|(row, _)| *row);

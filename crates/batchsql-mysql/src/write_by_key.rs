@@ -42,6 +42,9 @@ use crate::write_ignore::is_over_key;
 /// How often a transaction begins again because another writer inserted a key, before its rows are locked one by one.
 const RACES: usize = 3;
 
+const RACE: &str = "other writers keep inserting the same keys, or a trigger changes the key of a row that is inserted, so that \
+                    the row is not found before and exists then; the rows are tried again";
+
 /// A stored row, locked.
 struct Stored {
     /// The version as text; `None` is `NULL`, or there is no version.
@@ -84,8 +87,9 @@ pub(crate) async fn write_by_key(link: &mut Link<'_>, plan: &MySqlPlan, rows: Ro
                 races += 1;
                 one_by_one |= matches!(again, Again::UnknownKey) || races >= RACES;
                 if races > 2 * RACES {
-                    let text = "other writers keep inserting the same keys; the rows are tried again";
-                    return Err(Failed::unsent(SinkError::new(ErrorClass::Transient, text)));
+                    // With the code, the pipeline searches for the row if it is always the same.
+                    let error = SinkError::with_code(ErrorClass::Transient, DUPLICATE.to_string(), RACE);
+                    return Err(Failed::unsent(error));
                 }
             }
             Err(failed) => return Err(undo(link, failed).await),

@@ -39,6 +39,7 @@ impl RowResults {
         match row_result(replies) {
             RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
             RowResult::Refused(error) => self.failed.push((row, reply_error(error, is_script))),
+            RowResult::NoDelete => self.failed.push((row, no_delete())),
             RowResult::InPart => self.failed.push((row, in_part())),
             RowResult::Done => match (plan.ignored, replies.last()) {
                 (Some(IgnoredReply::Nil), Some(Value::Nil)) | (Some(IgnoredReply::Zero), Some(Value::Int(0))) => {
@@ -68,9 +69,7 @@ impl RowResults {
             && self.failed.len() == rows as usize
             && self.failed.iter().all(|(_, error)| is_same_kind(error, first))
         {
-            // The wait for memory is longer than for other errors.
-            let slow = self.failed.iter().find(|(_, error)| error.class() == ErrorClass::Resource);
-            return Err(slow.map_or(first, |(_, error)| error).clone());
+            return Err(first.clone());
         }
         let undone = self.undone(&[], plan, rows, overwrite_key);
         for (row, error) in self.failed {
@@ -130,6 +129,8 @@ enum RowResult<'v> {
     Done,
     /// Nothing of it was executed.
     Refused(&'v ServerError),
+    /// Nothing of it was executed: the user may run its first command, but not the `HDEL` for its NULLs.
+    NoDelete,
     /// One of its commands was executed, or that is unknown.
     InPart,
 }
@@ -145,6 +146,7 @@ fn row_result(replies: &[Value]) -> RowResult<'_> {
             ([first, second], None) => both(first, second),
             _ => RowResult::InPart,
         },
+        (None, Value::ServerError(_)) if error_of(first).is_none() && is_without_right(second) => RowResult::NoDelete,
         // The transaction was not executed; the error of the command that was not queued gives the reason.
         (None, Value::ServerError(error)) => RowResult::Refused(queued.unwrap_or(error)),
         _ => RowResult::InPart,
@@ -175,13 +177,25 @@ fn error_of(reply: &Value) -> Option<&ServerError> {
     }
 }
 
+fn is_without_right(reply: &Value) -> bool {
+    error_of(reply).is_some_and(|error| error.code() == "NOPERM")
+}
+
+/// An error of the row: those without NULL can be written.
+fn no_delete() -> SinkError {
+    let text = "the user may not run HDEL, which deletes the fields that are NULL in a row of a hash; allow it (ACL \
+                SETUSER), or declare columns that are not nullable";
+    SinkError::with_code(ErrorClass::Row, "NOPERM", text)
+}
+
 fn in_part() -> SinkError {
     let text = "the server executed only a part of the row's commands, or perhaps none; it needs MULTI, EXEC, HSET \
                 and HDEL for hashes with NULL";
     SinkError::new(ErrorClass::Unknown, text)
 }
 
-/// Whether two errors of a batch need the same action: a retry, or a check of the server.
+/// Whether two errors of a batch need the same action: a retry, or a check of the server. Rows with different errors have
+/// each its own.
 fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
     let kind = |error: &SinkError| match error.class() {
         ErrorClass::Transient | ErrorClass::Resource => 1,
@@ -189,7 +203,8 @@ fn is_same_kind(a: &SinkError, b: &SinkError) -> bool {
         ErrorClass::Unknown => 3,
         _ => 4,
     };
-    kind(a) == kind(b) && kind(a) != 4
+    // Transient errors tell what each row waits for.
+    kind(a) == kind(b) && kind(a) != 4 && (kind(a) != 1 || a.code() == b.code())
 }
 
 fn too_late(error: &SinkError) -> SinkError {
@@ -255,12 +270,13 @@ mod tests {
             assert_eq!(outcomes(&set, &replies, "abc"), expected, "{lines:?}");
         };
         check(&["LOADING x", "LOADING x"], Err(ErrorClass::Transient));
-        check(&["LOADING x", "OOM x"], Err(ErrorClass::Resource));
+        check(&["OOM x", "OOM x"], Err(ErrorClass::Resource));
+        // Each keeps its own error, and both are retried.
+        check(&["LOADING x", "OOM x"], Ok([vec![], vec![], vec![0, 1]]));
         check(&["NOPERM x", "NOPERM x"], Err(ErrorClass::Permission));
         check(&["NOPERM x", "OOM x"], Ok([vec![], vec![0], vec![1]]));
         check(&["ERR syntax error", "OOM x"], Ok([vec![], vec![0], vec![1]]));
-        // Both are retried.
-        check(&["ERR nobody knows", "OOM x"], Err(ErrorClass::Resource));
+        check(&["ERR nobody knows", "OOM x"], Ok([vec![], vec![], vec![0, 1]]));
     }
 
     #[test]
@@ -299,6 +315,11 @@ mod tests {
         check(aborted("EXECABORT Transaction discarded because of: OOM x"), Some(ErrorClass::Resource));
         check(aborted("EXECABORT Transaction discarded because of: NOPERM x"), Some(ErrorClass::Permission));
         check(aborted("NOPERM x"), Some(ErrorClass::Permission));
+        // `HDEL` alone is not allowed, or both.
+        let abort = || error("EXECABORT Transaction discarded because of previous errors.");
+        check([Value::Okay, queued(), error("NOPERM x"), abort()], Some(ErrorClass::Row));
+        check([Value::Okay, error("NOPERM x"), error("NOPERM x"), abort()], Some(ErrorClass::Permission));
+        check([Value::Okay, queued(), error("OOM x"), abort()], Some(ErrorClass::Resource));
     }
 
     #[test]

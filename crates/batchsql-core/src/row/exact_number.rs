@@ -2,6 +2,9 @@
 //! Must not know rows or `serde`.
 
 use std::borrow::Cow;
+use std::fmt::LowerExp;
+use std::num::FpCategory;
+use std::str::FromStr;
 
 use crate::model::value::{ColumnType, Decimal, Value};
 
@@ -16,7 +19,7 @@ pub(crate) enum NoNumber {
 
 /// A decimal number of at most so many digits is the only one with its `f64`: nothing was lost when the text became a
 /// float.
-const EXACT_DIGITS: usize = 15;
+const EXACT_DIGITS: usize = f64::DIGITS as usize;
 
 /// The value of an integer.
 pub(crate) fn from_integer(number: i128, ty: ColumnType) -> Result<Value, NoNumber> {
@@ -87,12 +90,84 @@ pub(crate) fn from_digits(digits: &str, ty: ColumnType) -> Result<Value, NoNumbe
         ColumnType::F32 | ColumnType::F64 => match digits.parse::<i128>() {
             Ok(number) if number != 0 => from_integer(number, ty),
             // Also `-0`, which is no integer.
-            _ => match digits.parse::<f64>() {
-                Ok(number) if number.is_finite() => from_float(number, ty),
-                _ => Err(NoNumber::Range),
-            },
+            _ if ty == ColumnType::F32 => nearest::<f32>(digits).map(Value::F32),
+            _ => nearest::<f64>(digits).map(Value::F64),
         },
         _ => Err(NoNumber::Type),
+    }
+}
+
+/// The float that has the same digits as the text if it is written with as many: `0.1` and `0.30000000000000004` have one,
+/// `9007199254740993.5` and `1e-400` have none.
+fn nearest<F: Float>(text: &str) -> Result<F, NoNumber> {
+    let number: F = text.parse().map_err(|_| NoNumber::Range)?;
+    let digits = Significant::of(text).filter(|_| number.class() != FpCategory::Infinite).ok_or(NoNumber::Range)?;
+    let is_same = match (digits.count(), number.class()) {
+        (0, class) => class == FpCategory::Zero,
+        (_, FpCategory::Zero) => false,
+        (count, FpCategory::Normal) if count <= F::DIGITS => true,
+        (count, _) if count > MAX_DIGITS => false,
+        // At a power of two the shortest text may be another one than the rounded one of the same length.
+        (count, _) => [format!("{number:.*e}", count - 1), format!("{number:e}")]
+            .iter()
+            .any(|written| Significant::of(written).as_ref() == Some(&digits)),
+    };
+    if is_same { Ok(number) } else { Err(NoNumber::Range) }
+}
+
+/// The most digits that an `f64` has, if all of them are written.
+const MAX_DIGITS: usize = 767;
+
+trait Float: FromStr + LowerExp + Copy {
+    /// A number of so many digits is read and written without a change, unless it is too small to be normal.
+    const DIGITS: usize;
+
+    fn class(self) -> FpCategory;
+}
+
+impl Float for f32 {
+    const DIGITS: usize = f32::DIGITS as usize;
+
+    fn class(self) -> FpCategory {
+        self.classify()
+    }
+}
+
+impl Float for f64 {
+    const DIGITS: usize = f64::DIGITS as usize;
+
+    fn class(self) -> FpCategory {
+        self.classify()
+    }
+}
+
+/// The digits of a number without the zeros around them, and the place of its point: `-012.50e1` is `125` and 3.
+#[derive(Debug, PartialEq, Eq)]
+struct Significant {
+    digits: String,
+    point: i64,
+}
+
+impl Significant {
+    /// `None`: it is no number, such as `inf`, or no float has its exponent.
+    fn of(text: &str) -> Option<Self> {
+        let (digits, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let whole = whole.trim_start_matches(['-', '+']).trim_start_matches('0');
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_start_matches('0');
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(all.len() - digits.len()).ok()?;
+        let digits = digits.trim_end_matches('0');
+        if digits.is_empty() {
+            return Some(Self { digits: String::new(), point: 0 });
+        }
+        let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
+        let point = point.checked_add(exponent.parse().ok()?)?;
+        is_number.then(|| Self { digits: digits.to_owned(), point })
+    }
+
+    fn count(&self) -> usize {
+        self.digits.len()
     }
 }
 
@@ -197,5 +272,50 @@ mod tests {
         check("1234567890.12345678901e1", ColumnType::Decimal, decimal_value("12345678901.2345678901"));
         check("1", ColumnType::Text, Err(NoNumber::Type));
         check("1e5", ColumnType::Bool, Err(NoNumber::Type));
+    }
+
+    #[test]
+    fn a_float_has_the_digits_of_its_text() {
+        let taken = |digits: &str| {
+            assert_eq!(from_digits(digits, ColumnType::F64), Ok(Value::F64(digits.parse().unwrap())), "{digits}");
+        };
+        for digits in ["0.1", "-0.30000000000000004", "0.10000000000000000555", "1e23", "1.50e-3", "9007199254740992.0"]
+        {
+            taken(digits);
+        }
+        for digits in
+            ["1.7976931348623157e308", "2.2250738585072014E-308", "5e-324", "4.94e-324", "1e40", "0.00", "0e-999"]
+        {
+            taken(digits);
+        }
+        // Powers of two, where the neighbour below is nearer.
+        for power in (-1074..=1023).map(|power| f64::from(power).exp2()) {
+            taken(&format!("{power:e}"));
+            taken(&format!("{power:.16e}"));
+        }
+        taken("10000000000000000000000000000000000000000");
+        let refused = |digits: &str, ty| assert_eq!(from_digits(digits, ty), Err(NoNumber::Range), "{digits} as {ty}");
+        for digits in
+            ["1e-400", "-1e-400", "3e-324", "9007199254740993.0", "-9007199254740993.5", "900719925474099.3e1"]
+        {
+            refused(digits, ColumnType::F64);
+        }
+        for digits in
+            ["0.1000000000000000000001", "340282366920938463463374607431768211457", "1e400", "1e99999999999999999999"]
+        {
+            refused(digits, ColumnType::F64);
+        }
+        refused(&format!("0.1{}1", "0".repeat(100_000)), ColumnType::F64);
+        let narrow = |digits: &str| {
+            assert_eq!(from_digits(digits, ColumnType::F32), Ok(Value::F32(digits.parse().unwrap())), "{digits}");
+        };
+        for digits in ["0.1", "0.100000001", "0.10000000149011612", "16777216.0", "3.4028235e38", "1e-45", "-0.0"] {
+            narrow(digits);
+        }
+        for digits in ["0.123456789", "16777217.0", "9007199254740993.0", "1e-46", "-1e-400", "1e39", "3.4028236e38"] {
+            refused(digits, ColumnType::F32);
+        }
+        let negative = from_digits("-0.0", ColumnType::F64).unwrap();
+        assert!(matches!(negative, Value::F64(zero) if zero.is_sign_negative()), "{negative:?}");
     }
 }

@@ -303,7 +303,7 @@ impl<S: Sink> Executor<S> {
             Some(delay) => Some(Pause::BackOff(delay, error.clone())),
             None => {
                 job.progress.expired = Some(error.clone());
-                job.fail_unfinished(FailureKind::Expired, Some(error));
+                job.fail_unfinished(FailureKind::Expired);
                 None
             }
         }

@@ -42,11 +42,11 @@ impl Job {
             match special.get(row - range.start).copied().flatten() {
                 None => self.succeed(row, Outcome::Written),
                 Some(None) => self.ignored(row),
-                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.round().leave(row),
+                Some(Some(error)) if is_unfinished(row) && error.is_retryable() => self.round().leave(row, error),
                 Some(Some(error)) if is_unfinished(row) && error.class() == ErrorClass::Unknown => {
                     self.may_have_written(row..row + 1, error);
                     if repeats {
-                        self.round().leave(row);
+                        self.round().leave(row, error);
                     } else {
                         self.failed(row..row + 1, FailureKind::Unknown, Some(error));
                     }
@@ -241,10 +241,11 @@ impl Job {
         self.progress.round.as_ref().is_some_and(Round::has_unfinished)
     }
 
-    /// Ends the rows that the sink could not finish: those that may be in the database as `Unknown`.
-    pub(crate) fn fail_unfinished(&mut self, kind: FailureKind, error: Option<&SinkError>) {
-        for row in self.progress.round.as_mut().map(Round::take_unfinished).unwrap_or_default() {
-            self.fail_with_predecessors(row as usize, kind, error);
+    /// Ends the rows that the sink could not finish, each with its own error: those that may be in the database as
+    /// `Unknown`.
+    pub(crate) fn fail_unfinished(&mut self, kind: FailureKind) {
+        for (row, error) in self.progress.round.as_mut().map(Round::take_unfinished).unwrap_or_default() {
+            self.fail_with_predecessors(row as usize, kind, Some(&error));
         }
     }
 

@@ -245,7 +245,8 @@ impl<S: Sink> Executor<S> {
         }
         job.progress.dead_links += u32::from(is_dead);
         job.progress.writing = None;
-        job.progress.has_written |= result.is_ok();
+        // A sink that finished none of the rows has not written.
+        job.progress.has_written |= result.as_ref().is_ok_and(|written| written.unfinished.len() < range.len());
         self.pipeline.reporter.call(|reporter| reporter.batch_executed(&job.info(), &executed));
         result
     }

@@ -40,8 +40,8 @@ pub(crate) struct Round {
     is_reversed: bool,
     /// Rows of the batch that are sent in the next round.
     next: Vec<u32>,
-    /// Rows of the batch that the sink left without an outcome: also sent in the next round, after a backoff.
-    unfinished: Vec<u32>,
+    /// Rows of the batch that the sink left without an outcome, with its reason: also sent in the next round, after a backoff.
+    unfinished: Vec<(u32, SinkError)>,
     /// By row of the batch, the later row with its key that the database ignored and that is sent again after it.
     again: HashMap<u32, u32>,
     /// Rows of the batch that are sent again for this reason.
@@ -80,7 +80,7 @@ impl Round {
     /// Begins a round with the rows that were left to it; `None` when there is none, else their number.
     pub(crate) fn begin_next(&mut self, batch: &Arc<Batch>) -> Option<usize> {
         let mut rows = std::mem::take(&mut self.next);
-        rows.append(&mut self.unfinished);
+        rows.extend(self.unfinished.drain(..).map(|(row, _)| row));
         rows.sort_unstable();
         if self.sorts {
             keys::sort(Rows::all(batch), &mut rows);
@@ -176,8 +176,8 @@ impl Round {
     }
 
     /// Leaves a row of the round, which the sink could not finish, to the next one.
-    pub(crate) fn leave(&mut self, row: usize) {
-        self.unfinished.push(self.rows[row]);
+    pub(crate) fn leave(&mut self, row: usize, error: &SinkError) {
+        self.unfinished.push((self.rows[row], error.clone()));
     }
 
     /// Whether rows are left to the next round because the sink could not finish them.
@@ -185,8 +185,8 @@ impl Round {
         !self.unfinished.is_empty()
     }
 
-    /// The rows of the batch that the sink could not finish. They have no further round.
-    pub(crate) fn take_unfinished(&mut self) -> Vec<u32> {
+    /// The rows of the batch that the sink could not finish, each with its error. They have no further round.
+    pub(crate) fn take_unfinished(&mut self) -> Vec<(u32, SinkError)> {
         std::mem::take(&mut self.unfinished)
     }
 

@@ -270,6 +270,14 @@ async fn rows_rest_with_the_error_that_made_them_rest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_unfinished_row_expires_with_its_own_error() {
+    use ErrorClass::{Resource, Transient};
+    let config = config().retry_for(Duration::ZERO);
+    let (ends, _) = told(config, &[1, 2, 3], [unfinished(&[(0, Transient), (1, Resource), (2, Transient)])]).await;
+    assert_eq!(ends, [(Expired, Some(Transient)), (Expired, Some(Resource)), (Expired, Some(Transient))]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_round_is_sorted_where_the_sink_asks_for_it() {
     let sink = ScriptedSink::new();
     sink.sort_by_key();

@@ -135,7 +135,7 @@ fn raw_values_lose_nothing() {
     good(ColumnType::U64, &raw("18446744073709551615"), Value::U64(u64::MAX));
     good(ColumnType::I64, &raw("-9223372036854775808"), i64::MIN);
     good(ColumnType::I32, &raw("2e3"), 2000);
-    good(ColumnType::F64, &raw("0.1000000000000000055"), 0.1);
+    good(ColumnType::F64, &raw("0.1000000000000000056"), 0.1);
     good(ColumnType::F32, &raw("0.1"), 0.1_f32);
     good(ColumnType::Text, &raw(r#""a\u00e9\n""#), "a\u{e9}\n");
     good(ColumnType::Bool, &raw("true"), true);
@@ -146,6 +146,8 @@ fn raw_values_lose_nothing() {
     let null = one(ColumnType::F64).row_from(&BTreeMap::from([("v", raw("null"))])).unwrap();
     assert!(null.get("v").is_some_and(|value| value.is_null()));
     bad(ColumnType::F64, &raw("12345e400"), "cannot hold exactly");
+    bad(ColumnType::F64, &raw("1e-400"), "cannot hold exactly");
+    bad(ColumnType::F64, &raw("0.1000000000000000055"), "cannot hold exactly");
     bad(ColumnType::F32, &raw("12345e300"), "cannot hold exactly");
     bad(ColumnType::I64, &raw("12345678901234567890"), "cannot hold exactly");
     bad(ColumnType::I64, &raw("12345.5"), "cannot hold exactly");

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use batchsql_core::{BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError};
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, ErrorClass, PipelineConfig, Schema, SchemaBuilder, SinkError, Value,
+};
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use batchsql_testserver::Warnings;
 
-use crate::support::{Database, pipeline, row, schema, submitted, write, written};
+use crate::support::{Database, outcomes, pipeline, row, schema, submitted, write, written};
 
 async fn refusal(sink: &MySqlSink, builder: SchemaBuilder) -> SinkError {
     pipeline(sink).prepare(&builder.build().unwrap()).await.unwrap_err()
@@ -139,7 +141,13 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     let elsewhere = "SET sql_mode = 'STRICT_TRANS_TABLES', time_zone = '+02:00'";
     check(elsewhere, builder("zoned", "at", ColumnType::TimestampTz), "set time_zone = '+00:00'").await;
     let stamps = "SET sql_mode = 'STRICT_ALL_TABLES', explicit_defaults_for_timestamp = 0";
-    check(stamps, builder("stamped", "at", ColumnType::TimestampTz), "replace NULL by the current time").await;
+    let stamped = builder("stamped", "at", ColumnType::TimestampTz).column("id", ColumnType::I64).build().unwrap();
+    let sink = MySqlSink::new(foreign_pool(&db.dsn, stamps).await);
+    let null = stamped.row().set("id", 1_i64).unwrap().set("at", Value::Null).unwrap().finish().unwrap();
+    let ended = outcomes(&sink, [null]).await;
+    let failed = ended[0].failure().unwrap();
+    assert!(failed.to_string().contains("replace by the current time"), "{failed}");
+    assert_eq!(db.read("SELECT COUNT(*) FROM stamped").await, ["0"]);
 
     // The server says so only when rows are written.
     let safe = "SET sql_mode = 'STRICT_ALL_TABLES', sql_safe_updates = 1";
@@ -155,6 +163,38 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     assert_eq!(batchsql_core::Sink::max_concurrency(&sink), Some(2));
     assert!(!pool.is_closed(), "it is still the user's");
     assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["10"]);
+}
+
+#[tokio::test]
+async fn a_rule_that_the_server_lacks_for_an_index_without_overlaps_is_refused_with_advice() {
+    let db = Database::new("").await;
+    if !db.read("SELECT VERSION()").await[0].contains("MariaDB") {
+        return;
+    }
+    db.run(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, note BIGINT NOT NULL, s DATE NOT NULL DEFAULT '2000-01-01',
+                         e DATE NOT NULL DEFAULT '2001-01-01', PERIOD FOR p (s, e), UNIQUE (note, p WITHOUT OVERLAPS))",
+    )
+    .await;
+    let of = |conflict| {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).column("note", ColumnType::I64);
+        schema.on_conflict(conflict).build().unwrap()
+    };
+    let newer = Conflict::update(["id"]).only_if_newer("note");
+    for conflict in [Conflict::update(["id"]), Conflict::replace(["id"]), newer] {
+        let error = pipeline(&db.sink).prepare(&of(conflict)).await.unwrap_err();
+        assert_eq!((error.class(), error.code()), (ErrorClass::Schema, Some("1235")), "{error}");
+        assert!(error.to_string().contains("WITHOUT OVERLAPS"), "{error}");
+    }
+    // The advice is right.
+    let row = |schema: &Schema, note: i64| {
+        schema.row().set("id", 1_i64).unwrap().set("note", note).unwrap().finish().unwrap()
+    };
+    let (ignore, only) = (of(Conflict::ignore(["id"])), of(Conflict::update_only(["id"])));
+    assert_eq!(write(&db.sink, [row(&ignore, 1)]).await, ["written"]);
+    assert_eq!(write(&db.sink, [row(&ignore, 2)]).await, ["ignored"]);
+    assert_eq!(write(&db.sink, [row(&only, 3)]).await, ["written"]);
+    assert_eq!(db.read("SELECT id, note FROM t").await, ["1|3"]);
 }
 
 #[tokio::test]

@@ -1,14 +1,19 @@
 //! Rules whose outcome depends on the stored row: keys that the server compares in its own way, other writers, versions
 //! of every type, and rules that the server does not have.
 
-use batchsql_core::{ColumnType, Conflict, Decimal, DynRow, Expr, OutcomeKind, Schema, Timestamp, Value, ValueRef};
+use std::time::Duration;
+
+use batchsql_core::{
+    BatchSql, ColumnType, Conflict, Decimal, DynRow, Expr, OutcomeKind, PipelineConfig, Schema, Timestamp, Value,
+    ValueRef,
+};
 
 use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::Executor;
 use batchsql_mysql::sqlx::mysql::MySqlPoolOptions;
 use batchsql_testkit::check_versions;
 
-use crate::support::{Database, coalescing, pipeline, submitted, write};
+use crate::support::{Database, HOUR, coalescing, pipeline, submitted, write};
 
 fn keyed(ty: ColumnType, conflict: Conflict) -> Schema {
     let schema = Schema::builder("t").column("k", ty);
@@ -256,6 +261,26 @@ async fn a_race_for_a_key_without_a_form_to_compare_rejects_no_row() {
     };
     tokio::join!(writer(0), writer(1), writer(2));
     assert_eq!(db.read("SELECT COUNT(*), MIN(v), MAX(v) FROM t").await, ["10|14|14"]);
+}
+
+#[tokio::test]
+async fn a_trigger_that_changes_keys_is_named() {
+    let db = Database::new(
+        "CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_bin PRIMARY KEY, n BIGINT, v BIGINT);
+         CREATE TRIGGER lower_keys BEFORE INSERT ON t FOR EACH ROW SET NEW.k = LOWER(NEW.k);
+         INSERT INTO t VALUES ('a', 0, 0)",
+    )
+    .await;
+    let newer = keyed(ColumnType::Text, Conflict::update(["k"]).only_if_newer("v"));
+    let config = PipelineConfig::default().retry_for(Duration::ZERO).flush_interval(HOUR);
+    let pipeline = BatchSql::builder(db.sink.clone()).config(config).start().unwrap();
+    let receipt = pipeline.submit_tracked(&row(&newer, "A", 1, 1)).await.unwrap();
+    pipeline.flush().await.unwrap();
+    let outcome = receipt.await;
+    let failed = outcome.failure().unwrap();
+    // By its code the pipeline finds such a row among others.
+    assert_eq!((outcome.kind(), failed.code()), (OutcomeKind::Expired, Some("1062")), "{failed}");
+    assert!(failed.to_string().contains("a trigger changes the key"), "{failed}");
 }
 
 #[tokio::test]

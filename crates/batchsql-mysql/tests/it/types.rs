@@ -1,6 +1,6 @@
 //! Every value type with its extremes and NULL, written and read back by SQL; and values that are rejected.
 
-use batchsql_core::{ColumnType, Date, ErrorClass, Schema, Time, Timestamp, TimestampTz, Value};
+use batchsql_core::{ColumnType, Conflict, Date, ErrorClass, Schema, Time, Timestamp, TimestampTz, Value};
 
 use crate::support::{Database, outcomes, write};
 
@@ -118,6 +118,39 @@ async fn floats_keep_every_bit() {
         let stored = round_trip(declared, ColumnType::F32, values.map(Value::F32).to_vec(), shown).await;
         for (value, stored) in values.iter().zip(stored) {
             assert_eq!(stored.parse::<f64>().unwrap() as f32, *value, "{declared}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn null_does_not_become_the_current_time() {
+    for way in WAYS {
+        for (declared, conflict) in [
+            ("TIMESTAMP(6) NOT NULL", None),
+            ("TIMESTAMP NOT NULL DEFAULT '2001-01-01 00:00:00'", Some(Conflict::ignore(["n"]))),
+            ("TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP", Some(Conflict::update(["n"]))),
+            ("TIMESTAMP(3) NOT NULL DEFAULT '2001-01-01 00:00:00'", Some(Conflict::update_only(["n"]))),
+        ] {
+            let db = Database::with(&format!("CREATE TABLE t (n BIGINT PRIMARY KEY, v {declared})"), way).await;
+            db.run("INSERT INTO t VALUES (2, '2000-01-01 00:00:00'), (3, '2000-01-01 00:00:00')").await;
+            let inserts = if conflict.is_none() { 10 } else { 0 };
+            let schema = Schema::builder("t").column("n", ColumnType::I64).nullable("v", ColumnType::TimestampTz);
+            let schema = match conflict {
+                Some(conflict) => schema.on_conflict(conflict),
+                None => schema,
+            };
+            let schema = schema.build().unwrap();
+            let row = |n: i64, v: Value| schema.row().set("n", n).unwrap().set("v", v).unwrap().finish().unwrap();
+            let at = TimestampTz::from_micros_since_epoch(86_400_000_000).unwrap();
+            let ended = outcomes(&db.sink, [row(2 + inserts, Value::Null), row(3 + inserts, at.into())]).await;
+            let failed = ended[0].failure().unwrap_or_else(|| panic!("{declared}: {:?}", ended[0]));
+            assert_eq!(failed.class(), Some(ErrorClass::Row), "{declared}: {failed}");
+            if is_mariadb().await {
+                assert!(failed.to_string().contains("replace by the current time"), "{declared}: {failed}");
+            }
+            assert!(ended[1].failure().is_none(), "{declared}: {:?}", ended[1]);
+            let now = db.read("SELECT COUNT(*) FROM t WHERE v > '2000-01-01 00:00:00'").await;
+            assert_eq!(now, ["0"], "{declared}");
         }
     }
 }
@@ -317,7 +350,11 @@ async fn geometries_come_from_text() {
     }
     // MariaDB would convert them to NULL.
     let code = if is_mariadb().await { "1416" } else { "3037" };
-    refused("GEOMETRY", ColumnType::Text, text(&["garbage", "", "POINT(1", "POINT(1 2) x"][..3]), Some(code)).await;
+    refused("GEOMETRY", ColumnType::Text, text(&["garbage", "", "POINT(1"]), Some(code)).await;
+    // MariaDB would leave the rest out.
+    let tails = ["POINT(1 2) x", "POINT(1 2),POINT(3 4)", "POINT(1 2);", "LINESTRING(0 0,1 1),(2 2)"];
+    refused("GEOMETRY", ColumnType::Text, text(&tails), None).await;
+    refused("GEOMETRY", ColumnType::Text, text(&["GEOMETRYCOLLECTION EMPTY POINT(3 4)"]), None).await;
     // A coordinate that the server would round.
     let kept = ["POINT(0.1 0.30000000000000004)"];
     assert_eq!(round_trip("POINT", ColumnType::Text, text(&kept), "ST_ASTEXT(v)").await, kept);

@@ -282,6 +282,48 @@ async fn the_text_of_a_script_is_not_its_key() {
 }
 
 #[tokio::test]
+async fn without_the_right_to_delete_fields_only_rows_with_null_are_refused() {
+    let t = unique("nohdel");
+    let dsn = dsn(Kind::Redis).replace("redis://", &format!("redis://{t}:pw@"));
+    ask::<()>(&["ACL", "SETUSER", &t, "reset", "on", ">pw", "~*", "+@all", "-hdel"]).await;
+    let (sink, schema) = (sink_at(&dsn, &t, Command::hash()).await, with_null(&t));
+    let line = |k: &str, b: batchsql_core::Value| row(&schema, [k.into(), "1".into(), b]);
+    let null = || line("y", batchsql_core::Value::Null);
+    let ends = write(&sink, [line("x", "1".into()), null(), line("z", "1".into())]).await;
+    assert_eq!(ends, ["written", "rejected NOPERM", "written"]);
+    // Also alone: the table is not at fault.
+    let end = outcomes(&sink, [null()]).await.remove(0);
+    let failed = end.failure().unwrap();
+    assert_eq!((failed.class(), failed.attempts()), (Some(ErrorClass::Row), 1), "{failed}");
+    assert!(failed.to_string().contains("may not run HDEL"), "{failed}");
+    assert_eq!(ask::<i64>(&["EXISTS", &format!("{t}:y")]).await, 0);
+}
+
+#[tokio::test]
+async fn rows_of_one_batch_keep_their_own_errors() {
+    let t = unique("errors");
+    let sink = sink(&t, Command::raw("EVAL")).await;
+    let schema = Schema::builder(t.as_str())
+        .column("script", ColumnType::Text)
+        .column("keys", ColumnType::I64)
+        .column("key", ColumnType::Text)
+        .build()
+        .unwrap();
+    let line = |code: &str| {
+        let script = format!("return redis.error_reply('{code} x')");
+        row(&schema, [script.as_str().into(), 1_i64.into(), format!("{t}:k").into()])
+    };
+    let codes = ["OOM", "LOADING", "MISCONF", "BUSY"];
+    let expected = codes.map(|code| format!("expired {code}"));
+    assert_eq!(write(&sink, codes.map(line)).await, expected);
+    // Also if another row of the batch is written.
+    let good = row(&schema, ["return 1".into(), 1_i64.into(), format!("{t}:k").into()]);
+    let ends = write(&sink, codes.map(line).into_iter().chain([good])).await;
+    assert_eq!(ends[..4], expected);
+    assert_eq!(ends[4], "written");
+}
+
+#[tokio::test]
 async fn each_table_has_its_command_and_the_others_the_default() {
     let (a, b) = (unique("a"), unique("b"));
     let options: RedisOptions = dsn(Kind::Redis).parse().unwrap();
