@@ -74,7 +74,7 @@ fn statement(plan: &PostgresPlan) -> Option<String> {
          WHERE ROW({})::record OPERATOR(pg_catalog.*=) ROW({})::record ORDER BY u.n",
         arrays.join(","),
         names.join(","),
-        quote_table(schema.table()),
+        quote_table(&plan.table),
         key.join(" AND "),
         stored.join(","),
         converted.join(",")
