@@ -181,6 +181,7 @@ mod position;
 mod read_schema;
 mod real_type;
 mod refused_column;
+mod returned_fit;
 mod returned_keys;
 mod round_trip;
 mod seen;

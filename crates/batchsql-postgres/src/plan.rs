@@ -19,6 +19,7 @@ use crate::conn::PostgresConn;
 use crate::field::Field;
 use crate::outcome_source::OutcomeSource;
 use crate::params::array_types;
+use crate::returned_fit::check_returned;
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
@@ -241,6 +242,7 @@ impl PostgresPlan {
         check_given(schema, table, &mut problems);
         problems.check(check_key(schema, table));
         check_rights(schema, table, &mut problems);
+        check_returned(schema, table, &mut problems);
         let choice = fields.as_deref().and_then(|fields| problems.check(choose(schema, table, fields, settings)));
         let (fields, choice) = problems.finish(fields.zip(choice)).map_err(|(class, text)| problem(class, text))?;
 

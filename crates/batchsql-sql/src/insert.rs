@@ -78,7 +78,10 @@ fn insert_rows(schema: &Schema, source: &str, dialect: Dialect) -> String {
     let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
     let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns, dialect));
     let is_plain = schema.only_overwrites() && schema.version_column().is_none();
-    let alias = if is_plain { String::new() } else { format!(" AS {OLD}") };
+    // In PostgreSQL a table of this name is not distinct from the submitted row. Returned columns have the alias in any case.
+    let is_named = schema.table().name() == "excluded" || !schema.returning().is_empty();
+    let needs_alias = !is_plain || (is_named && dialect == Dialect::Postgres);
+    let alias = if !needs_alias { String::new() } else { format!(" AS {OLD}") };
     let overriding = match dialect {
         Dialect::Postgres if schema.overrides_identity() => " OVERRIDING SYSTEM VALUE",
         _ => "",
