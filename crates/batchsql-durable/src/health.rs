@@ -16,8 +16,8 @@ pub struct DurableHealth {
     pub pipeline: Health,
     /// Partitions that do not go on without a person.
     pub stopped: Vec<StoppedPartition>,
-    /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows.
-    /// They try again by themselves.
+    /// Partitions that are written exactly once and cannot be written now, for example because their table refuses all rows, or
+    /// the rows in front failed twice with an error that may pass. They try again by themselves.
     pub waiting: Vec<StoppedPartition>,
     /// The setting of the database with which its crash may lose written rows, and what to do; such rows are no longer in the
     /// log. `None`: there is none, it is not known yet, or rows are written exactly once, which such a setting stops.

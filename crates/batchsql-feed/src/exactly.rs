@@ -228,7 +228,7 @@ impl<S: Source> Feed<S> {
         };
         let budget = self.at.context.pipeline.isolation_budget(rows.rows()).saturating_sub(self.rejected);
         let mut search = Search::new(sequences.len(), budget, self.is_blamed);
-        let mut failures = 0;
+        let (mut failures, mut tries_in_vain) = (0, 0);
         loop {
             if self.at.is_ending() {
                 return;
@@ -244,7 +244,7 @@ impl<S: Source> Feed<S> {
             let part = rows.rows().slice(next.rows.clone());
             match self.try_step(part, sequences[next.rows.end - 1], next.commits).await {
                 Tried::Accepted => {
-                    (self.rejected, failures) = (0, 0);
+                    (self.rejected, failures, tries_in_vain) = (0, 0, 0);
                     self.at.accepted(sequences[next.rows.end - 1]);
                     search.accepted(next);
                 }
@@ -252,8 +252,11 @@ impl<S: Source> Feed<S> {
                 Tried::Table(error) => return self.wait_for_table(&error.to_string()).await,
                 Tried::Again(error, may_be_slow) => {
                     tracing::warn!(%error, partition = %self.key, "rows were not written; trying again");
-                    failures += usize::from(may_be_slow);
+                    (failures, tries_in_vain) = (failures + usize::from(may_be_slow), tries_in_vain + 1);
                     // Once may be chance.
+                    if tries_in_vain > 1 {
+                        self.at.state.wait(Some(format!("its rows were not written: {error}; trying again")));
+                    }
                     search.put_back(next.rows, may_be_slow && failures > 1);
                     if !self.at.pause().await {
                         return;
