@@ -43,7 +43,7 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
 
 /// A statement of the rows that `source` returns, in the order of the schema's columns, for PostgreSQL: what the rule of
 /// the schema does. `source` is `VALUES …` or `SELECT …`; `cast` returns what follows a key column of it, so that it is
-/// compared as the column of the table is, for example `::citext`.
+/// compared as the column of the table is, for example `::citext`. Types of `pg_catalog` are compared by its operator.
 pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
     let rows = || rows_of(schema, source);
     match schema.action() {
@@ -121,8 +121,12 @@ fn update(schema: &Schema, dialect: Dialect, rows: &str, cast: impl Fn(usize) ->
 
 /// The condition that a stored row has the key of a submitted one.
 fn same_key(schema: &Schema, cast: impl Fn(usize) -> String) -> String {
-    let equal =
-        |index: &usize| format!("{OLD}.{}={NEW}.c{index}{}", quote(schema.columns()[*index].name()), cast(*index));
+    let equal = |index: &usize| {
+        let (name, cast) = (quote(schema.columns()[*index].name()), cast(*index));
+        // Other operators may be found first in the search path.
+        let equals = if cast.starts_with("::\"pg_catalog\".") { " OPERATOR(pg_catalog.=) " } else { "=" };
+        format!("{OLD}.{name}{equals}{NEW}.c{index}{cast}")
+    };
     schema.key_columns().iter().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 

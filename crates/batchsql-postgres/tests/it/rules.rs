@@ -7,6 +7,9 @@ use batchsql_core::{
     Action, Attempt, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema,
     SchemaBuilder, Sink, Timestamp, TimestampTz, Value, ValueRef,
 };
+use batchsql_postgres::PostgresSink;
+use batchsql_postgres::sqlx::Executor;
+use batchsql_postgres::sqlx::postgres::PgPoolOptions;
 use batchsql_testkit::check_versions;
 
 use crate::support::{FOR_EVERY_RULE, execute, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
@@ -209,6 +212,33 @@ async fn generated_values_are_returned_to_the_receipts() {
     let wrong = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("a returned column"), "{error}");
+}
+
+/// The operator of the type compares keys, whatever the search path has before it.
+#[tokio::test]
+async fn keys_are_compared_by_the_operator_of_their_type() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, m bigint); INSERT INTO t VALUES (1, 1, 0), (2, 1, 0);
+         CREATE FUNCTION never(bigint, bigint) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR = (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = never)",
+    )
+    .await;
+    let pool = PgPoolOptions::new().after_connect(|connection, _| {
+        let sql = "SELECT set_config('search_path', current_schema() || ', pg_catalog', false)";
+        Box::pin(async move { connection.execute(sql).await.map(drop) })
+    });
+    let sink = PostgresSink::new(pool.connect(&dsn).await.unwrap());
+    assert_eq!(read(&sink, "SELECT count(*) FROM t WHERE id = 1::bigint").await, ["0"], "it is another operator");
+    let update = columns(&["id", "n"]).on_conflict(Conflict::update_only(["id"])).build().unwrap();
+    assert_eq!(write(&sink, [values(&update, [1_i64.into(), 5_i64.into()])]).await, ["written"]);
+    let batch = batchsql_testkit::batch_of([values(&update, [1_i64.into(), 5_i64.into()])]).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &update).await.unwrap();
+    assert_eq!(sink.find_written(&mut conn, &plan, batch.rows()).await.unwrap(), [0]);
+    drop(conn);
+    let delete = columns(&["id"]).on_conflict(Conflict::delete(["id"])).build().unwrap();
+    assert_eq!(write(&sink, [values(&delete, [2_i64.into()])]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|5|0"]);
 }
 
 /// Names with a meaning in statements of PostgreSQL, and those of the sink's own statements.
