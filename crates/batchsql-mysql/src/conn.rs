@@ -26,8 +26,8 @@ const MAX_FOUND_IN_USE: usize = 64;
 /// How long a connection is tried after the pool gave none in time.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// After this many connections without autocommit, the pool is assumed to be configured so.
-const MAX_WITHOUT_AUTOCOMMIT: usize = 3;
+/// After this many connections without autocommit, or with another character set, the pool is assumed to be configured so.
+const MAX_UNFIT: usize = 3;
 
 /// The source of connections.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ impl Source {
         SinkError::new(ErrorClass::Transient, text)
     }
 
-    /// Acquires connections until one has no open transaction. If none is in autocommit, returns the last one; the
+    /// Acquires connections until one has no open transaction. If none is in autocommit with utf8mb4, returns the last one; the
     /// table check then fails with advice.
     async fn check(
         &self,
@@ -116,15 +116,15 @@ impl Source {
         if self.is_ours {
             return Ok((live, Left::Nothing, None));
         }
-        let mut without_autocommit = 0;
+        let mut unfit = 0;
         for _ in 0..MAX_FOUND_IN_USE {
             // A connection that fails, or is dropped during the check, is closed.
             let mut looked_at = Closing(Some(live));
             let probe = self.sessions.probe(looked_at.connection()).await;
             let left = left_open(looked_at.connection(), probe).await;
-            without_autocommit += usize::from(matches!(left, Ok(Left::AutocommitOff)));
+            unfit += usize::from(matches!(left, Ok(Left::Settings)));
             match left {
-                Ok(Left::AutocommitOff) if without_autocommit < MAX_WITHOUT_AUTOCOMMIT => self.sessions.warn_in_use(),
+                Ok(Left::Settings) if unfit < MAX_UNFIT => self.sessions.warn_in_use(),
                 Ok(Left::Transaction) => self.sessions.warn_in_use(),
                 Ok(left) => return Ok((looked_at.0.take().expect("it is taken once"), left, None)),
                 // The connection was idle for too long.
@@ -207,8 +207,8 @@ impl MySqlConn {
         Arc::clone(&self.source.sessions)
     }
 
-    /// Whether statements commit by themselves.
-    pub(crate) fn is_autocommit(&self) -> bool {
+    /// Whether statements commit by themselves, and their text is not converted.
+    pub(crate) fn is_fit(&self) -> bool {
         self.left == Left::Nothing
     }
 

@@ -1,4 +1,4 @@
-//! Owns the check for state that was left on a connection: an open transaction, or autocommit off.
+//! Owns the check for state that was left on a connection: an open transaction, autocommit off, or another character set.
 //! Must not know pools.
 //!
 //! A batch that joined an open transaction would be reported as written, and then be rolled back with it. Every
@@ -11,12 +11,19 @@ use sqlx::mysql::MySqlConnection;
 
 use crate::classify::number;
 
-/// Fails with 1690 where the session is not in autocommit. It reads a table, because proxies pin a server connection to
-/// a client whose statement has a variable (`@@autocommit`).
+/// Fails with 1690 where the session is not in autocommit, or converts text from another character set. It reads a table, because
+/// proxies pin a server connection to a client whose statement has a variable (`@@autocommit`). MariaDB finds a variable by its
+/// name at once; MySQL reads all of them each time.
 pub(crate) const PROBE_OF_MARIADB: &str = "SELECT EXP(IF((SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
-                                           WHERE VARIABLE_NAME = 'AUTOCOMMIT') = 'OFF', 10000, 0))";
-pub(crate) const PROBE_OF_MYSQL: &str = "SELECT EXP(IF((SELECT VARIABLE_VALUE FROM performance_schema.session_variables \
-                                         WHERE VARIABLE_NAME = 'autocommit') = 'OFF', 10000, 0))";
+                                           WHERE VARIABLE_NAME = 'AUTOCOMMIT') = 'OFF' \
+                                           OR (SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
+                                           WHERE VARIABLE_NAME = 'CHARACTER_SET_CLIENT') <> 'utf8mb4' \
+                                           OR (SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
+                                           WHERE VARIABLE_NAME = 'CHARACTER_SET_CONNECTION') <> 'utf8mb4', 10000, 0))";
+pub(crate) const PROBE_OF_MYSQL: &str = "SELECT EXP(IF(EXISTS (SELECT 1 FROM performance_schema.session_variables \
+                                         WHERE (VARIABLE_NAME = 'autocommit' AND VARIABLE_VALUE = 'OFF') \
+                                         OR (VARIABLE_NAME IN ('character_set_client', 'character_set_connection') \
+                                         AND VARIABLE_VALUE <> 'utf8mb4')), 10000, 0))";
 
 /// For other servers: shows only whether a transaction is open.
 pub(crate) const PROBE_OF_OTHERS: &str = "DO 0";
@@ -30,8 +37,8 @@ pub(crate) enum Left {
     Nothing,
     /// A transaction is open.
     Transaction,
-    /// The next statement would open a transaction.
-    AutocommitOff,
+    /// The next statement would open a transaction, or its text would be converted.
+    Settings,
 }
 
 /// Checks for state that was left open, by the probe of the server's kind. One round trip.
@@ -39,7 +46,7 @@ pub(crate) async fn left_open(connection: &mut MySqlConnection, probe: &'static 
     match connection.begin_with(probe).await {
         Err(sqlx::Error::BeginFailed) => Ok(Left::Nothing),
         Ok(_) | Err(sqlx::Error::InvalidSavePointStatement) => Ok(Left::Transaction),
-        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == OUT_OF_RANGE => Ok(Left::AutocommitOff),
+        Err(sqlx::Error::Database(error)) if number(error.as_ref()) == OUT_OF_RANGE => Ok(Left::Settings),
         Err(error) => Err(error),
     }
 }

@@ -32,10 +32,29 @@ pub(crate) fn clause(
             let text = "is a FLOAT, which the server shows with fewer digits than it has; do not return it";
             return Err(format!("its column {:?} {text}", column.name()));
         }
+        if !may_fit(column.column_type(), &found.data_type) {
+            let ty = column.column_type();
+            return Err(format!(
+                "its column {:?} is declared {}, so its values cannot be returned as {ty}; return the column as the type with which \
+                 it is written, or as text",
+                column.name(),
+                found.full_type
+            ));
+        }
         Ok(shown(&quote(column.name()), column.column_type(), &found.data_type))
     };
     let expressions: Vec<String> = returning.iter().filter_map(|column| problems.check(expression(column))).collect();
     (expressions.len() == returning.len()).then(|| format!(" RETURNING {}", expressions.join(",")))
+}
+
+/// Whether a date or time of a column may be one of the declared type.
+fn may_fit(ty: ColumnType, stored: &str) -> bool {
+    match ty {
+        ColumnType::Date => !matches!(stored, "time" | "datetime" | "timestamp" | "year"),
+        ColumnType::Time => !matches!(stored, "date" | "datetime" | "timestamp" | "year"),
+        ColumnType::Timestamp | ColumnType::TimestampTz => !matches!(stored, "date" | "time" | "year"),
+        _ => true,
+    }
 }
 
 /// The error of a server without the clause.

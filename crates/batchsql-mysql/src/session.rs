@@ -256,8 +256,8 @@ impl Sessions {
     pub(crate) fn warn_in_use(&self) {
         if !self.has_warned_in_use.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "a connection came from the pool with a transaction open, or not in autocommit, and was closed, which undoes \
-                 that transaction; end transactions before connections go back to the pool"
+                "a connection came from the pool with a transaction open, not in autocommit, or not in utf8mb4, and was closed, \
+                 which undoes that transaction; end transactions, and undo SET, before connections go back to the pool"
             );
         }
     }

@@ -120,8 +120,8 @@ impl MySqlSink {
     /// it must not be 0, or every batch is prepared twice.
     ///
     /// A connection that comes from the pool with an open transaction (by `START TRANSACTION` as text), or not in
-    /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. The check costs one
-    /// round trip each time a connection is taken from the pool.
+    /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. So is one with another character
+    /// set (`SET NAMES`): its texts would be stored as other characters. The check costs one round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
         Self::from_pool(pool, Settings::default())
     }
@@ -368,9 +368,9 @@ impl Sink for MySqlSink {
         attempt.defer();
         let session = conn.named.clone();
         conn.begin().await?;
-        if !conn.is_autocommit() {
+        if !conn.is_fit() {
             // The next check of the table reports what to do.
-            return conn.end(Err(outdated("the session is not in autocommit")));
+            return conn.end(Err(outdated("the session is not in autocommit, or not in utf8mb4")));
         }
         let connection = conn.begin().await?;
         let (table, session) = (plan.table(), session.as_ref());

@@ -3,8 +3,8 @@
 //!
 //! The server returns the rows of an insert in the order in which they were sent, one for each.
 
-use batchsql_core::exhaustive::value_of_text;
 use batchsql_core::{Column, ColumnType, Rows, Value, Written};
+use batchsql_sql::returned_value;
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
@@ -52,21 +52,38 @@ async fn send(
     let found = query.fetch_all(&mut *link.connection).await;
     let found = link.leave(stage, found)?;
     let returning = plan.schema().returning();
+    let (mut unread, mut rows_without) = (None, 0);
     for (row, found) in (start..).zip(&found) {
         // The row is written: a value that cannot be read is missing, the row is not.
         let row = u32::try_from(row).expect("buffer_size fits u32");
-        written.returned.extend(values(found, returning).map(|values| (row, values)));
+        match values(found, returning) {
+            Ok(values) => written.returned.push((row, values)),
+            Err(column) => {
+                rows_without += 1;
+                unread.get_or_insert(column);
+            }
+        }
+    }
+    if let Some(column) = unread {
+        let (table, column, ty) = (plan.schema().table_display(), column.name(), column.column_type());
+        tracing::warn!(
+            table,
+            rows = rows_without,
+            column,
+            "written rows have no returned values: one is no {ty}; return it as text"
+        );
     }
     Ok(())
 }
 
-fn values(found: &MySqlRow, columns: &[Column]) -> Option<Vec<Value>> {
+/// The values, or the first column whose value is none of its declared type.
+fn values<'c>(found: &MySqlRow, columns: &'c [Column]) -> Result<Vec<Value>, &'c Column> {
     columns
         .iter()
         .enumerate()
         .map(|(index, column)| {
-            let bytes: Option<&[u8]> = found.try_get_unchecked(index).ok()?;
-            bytes.map_or(Some(Value::Null), |bytes| value(column.column_type(), bytes))
+            let bytes: Option<&[u8]> = found.try_get_unchecked(index).map_err(|_| column)?;
+            bytes.map_or(Some(Value::Null), |bytes| value(column.column_type(), bytes)).ok_or(column)
         })
         .collect()
 }
@@ -76,7 +93,7 @@ fn value(ty: ColumnType, bytes: &[u8]) -> Option<Value> {
         ColumnType::Bytes => Some(Value::Bytes(bytes.to_vec())),
         ColumnType::Uuid if bytes.len() == 16 => bytes.try_into().ok().map(Value::Uuid),
         // The session is in UTC.
-        ColumnType::TimestampTz => value_of_text(ty, &format!("{}+00:00", std::str::from_utf8(bytes).ok()?)),
-        _ => value_of_text(ty, std::str::from_utf8(bytes).ok()?),
+        ColumnType::TimestampTz => returned_value(ty, &format!("{}+00:00", std::str::from_utf8(bytes).ok()?)),
+        _ => returned_value(ty, std::str::from_utf8(bytes).ok()?),
     }
 }

@@ -18,8 +18,12 @@ use crate::user_types;
 /// A table as the server reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Table {
+    /// The schema in which its name was found.
+    pub(crate) namespace: String,
     /// `pg_class.relkind`.
     pub(crate) kind: char,
+    /// It ends with the session.
+    pub(crate) is_temporary: bool,
     /// A crash of the server empties it, or one of its partitions.
     pub(crate) is_unlogged: bool,
     /// One of its partitions is on another server.
@@ -117,7 +121,7 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u' OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
            JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'),
        EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
-           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't', c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -129,6 +133,13 @@ WHERE c.relkind IN ('r', 'p') AND pg_catalog.lower($2) IN (
         CASE WHEN $1 IS NULL THEN pg_catalog.lower(n.nspname::pg_catalog.text || '.' || c.relname::pg_catalog.text) END)
     AND ($1 IS NULL OR pg_catalog.lower($1) = pg_catalog.lower(n.nspname::pg_catalog.text))
 ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC, n.nspname, c.relname LIMIT 1";
+
+/// The schema of the table that a temporary one of the same name hides.
+const HIDDEN: &str = "\
+SELECT n.nspname::pg_catalog.text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = $1::pg_catalog.name AND c.relpersistence <> 't' AND n.nspname = ANY (pg_catalog.current_schemas(true))
+ORDER BY pg_catalog.array_position(pg_catalog.current_schemas(true), n.nspname) LIMIT 1";
 
 /// The columns. A domain is resolved to its base type, an array to its elements (level 1), and these to their base
 /// type; the modifier is that of the last declaration.
@@ -195,8 +206,8 @@ pub(crate) enum Lookup {
     CutOff,
 }
 
-/// Looks up a table. One round trip, and another one if there is no such table: simple queries, with the name in their
-/// text, because an extended query takes two, and a pooler may send its parts to different servers.
+/// Looks up a table. A temporary one does not count if it hides another. One round trip, another one if there is no such
+/// table, and two more if it is hidden: simple queries, with the name in their text, because an extended query takes two, and a pooler may send its parts to different servers.
 pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
     let sql = [RELATION, &user_types::query(), COLUMNS, UNIQUE].join(";").replace("$1", &literal(&quote_table(name)));
     let rows = conn.fetch_all(&*sql).await.map_err(failed)?;
@@ -222,8 +233,17 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
     if found_name != name.name() || name.namespace().is_some_and(|name| is_cut(name, &namespace)) {
         return Ok(Lookup::CutOff);
     }
+    let is_temporary = get(relation, 13)?;
+    if is_temporary
+        && name.namespace().is_none()
+        && let Some(namespace) = hidden(conn, name).await?
+    {
+        return Box::pin(read_table(conn, &TableName::qualified(namespace, name.name()))).await;
+    }
     Ok(Lookup::Found(Box::new(Table {
+        namespace,
         kind: letter(relation, 0)?,
+        is_temporary,
         is_unlogged: get(relation, 11)?,
         has_foreign_part: get(relation, 12)?,
         has_row_security: get(relation, 1)?,
@@ -247,6 +267,11 @@ fn literal(text: &str) -> String {
 /// `pg_temp` is an alias of the session's temporary schema.
 fn is_cut(name: &str, found: &str) -> bool {
     name.len() > found.len() && name.starts_with(found)
+}
+
+async fn hidden(conn: &mut PgConnection, name: &TableName) -> Result<Option<String>, SinkError> {
+    let found = conn.fetch_optional(&*HIDDEN.replace("$1", &literal(name.name()))).await.map_err(failed)?;
+    found.as_ref().map(|row| get(row, 0)).transpose()
 }
 
 async fn similar(conn: &mut PgConnection, name: &TableName) -> Result<Lookup, SinkError> {
@@ -329,7 +354,7 @@ mod tests {
     fn no_query_has_a_slice_of_an_array() {
         let of_types = user_types::query();
         let has_slice = |sql: &str| sql.split('[').skip(1).any(|rest| rest.split(']').next().is_some_and(is_slice));
-        for sql in [RELATION, SIMILAR, COLUMNS, UNIQUE, &*of_types] {
+        for sql in [RELATION, SIMILAR, HIDDEN, COLUMNS, UNIQUE, &*of_types] {
             assert!(!has_slice(sql), "servers similar to PostgreSQL do not support it: {sql}");
         }
         assert!(has_slice("SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1]") && has_slice("a[:2]"));

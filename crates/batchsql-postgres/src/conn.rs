@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use crate::classify::{LinkLost, sink_error};
 use crate::live_session::LiveSession;
-use crate::session::{Named, in_transaction};
+use crate::session::{Left, Named, left};
 
 /// A connection of the pool. One that is dropped during a statement is closed instead of returned: the
 /// statement that still runs on it must not affect the next batch.
@@ -18,7 +18,7 @@ pub struct PostgresConn {
     /// `None` only while it is being dropped.
     conn: Option<PoolConnection<Postgres>>,
     busy: bool,
-    /// Other code uses the pool and may have left a transaction open.
+    /// Other code uses the pool and may have left something in the session.
     is_unchecked: bool,
     /// Its session, if sessions are identified.
     pub(crate) live: Option<LiveSession>,
@@ -32,41 +32,48 @@ impl PostgresConn {
         Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None, seen: None }
     }
 
-    /// Checks once whether the connection came with an open transaction: rows would be written in it, and be lost if
-    /// it is rolled back. One round trip, if other code uses the pool.
+    /// Checks once what the connection came with: rows would be written in an open transaction, and be lost if it is rolled
+    /// back, or be read in another encoding than they are sent in. One round trip, if other code uses the pool.
     ///
     /// # Errors
-    /// A transaction is open. The connection is closed, which rolls the transaction back.
+    /// A transaction is open, or the encoding is not UTF-8. The connection is closed, which rolls the transaction back.
     pub(crate) async fn check_idle(&mut self) -> Result<(), SinkError> {
         if !self.is_unchecked {
             return Ok(());
         }
-        let sql = concat!("SELECT ", in_transaction!());
-        let answer = self.begin()?.fetch_one(sql).await.and_then(|row| row.try_get::<bool, _>(0));
-        let is_open = answer.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
-        self.checked_idle(is_open)
+        let sql = concat!("SELECT ", left!());
+        let answer = self.begin()?.fetch_one(sql).await.and_then(|row| row.try_get::<String, _>(0));
+        let left = answer.map(|answer| Left::of(&answer)).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+        self.checked_idle(left)
     }
 
-    /// Processes the transaction state that a statement returned.
+    /// Processes what a statement returned of the state of the session.
     ///
     /// # Errors
     /// As for [`check_idle`](Self::check_idle).
-    pub(crate) fn checked_idle(&mut self, is_open: Result<bool, SinkError>) -> Result<(), SinkError> {
-        match is_open {
-            Ok(false) => {
+    pub(crate) fn checked_idle(&mut self, left: Result<Option<Left>, SinkError>) -> Result<(), SinkError> {
+        let text = match left {
+            Ok(None) => {
                 self.is_unchecked = false;
                 self.end();
-                Ok(())
+                return Ok(());
             }
-            Err(error) if error.code() != Some("25P02") => Err(error),
-            // The connection stays busy, so it is closed.
-            Ok(true) | Err(_) => {
+            Err(error) if error.code() != Some("25P02") => return Err(error),
+            Ok(Some(Left::Transaction)) | Err(_) => {
                 tracing::warn!("a connection of the PostgreSQL pool had an open transaction, and was closed");
-                let text = "a connection came from the pool with an open transaction, which is rolled back; end every \
-                            transaction before its connection is given back to the pool";
-                Err(SinkError::new(ErrorClass::Transient, text))
+                "a connection came from the pool with an open transaction, which is rolled back; end every transaction \
+                 before its connection is given back to the pool"
             }
-        }
+            Ok(Some(Left::Encoding)) => {
+                tracing::warn!(
+                    "a connection of the PostgreSQL pool had another client_encoding than UTF8, and was closed"
+                );
+                "a connection came from the pool with another client_encoding than UTF8, in which texts would be stored as \
+                 other characters; remove the SET, or RESET it before the connection is given back to the pool"
+            }
+        };
+        // The connection stays busy, so it is closed.
+        Err(SinkError::new(ErrorClass::Transient, text))
     }
 
     /// Begins an operation that ends with [`end`](Self::end).

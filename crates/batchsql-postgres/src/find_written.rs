@@ -8,6 +8,7 @@ use sqlx::{Executor, PgConnection, Row};
 use crate::catalog::TableColumn;
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
+use crate::field::Field;
 use crate::fit::unfit_rows;
 use crate::params::arrays;
 use crate::plan::PostgresPlan;
@@ -59,8 +60,12 @@ fn statement(plan: &PostgresPlan) -> Option<String> {
     let arrays = fields.iter().zip(1..).map(|(field, number)| format!("${number}::{}[]", field.form.wire.sql()));
     let arrays: Vec<String> = arrays.collect();
     let sent = |column: &usize| fields[*column].form.expression(&format!("u.c{column}"));
-    let equal =
-        |column: &usize| format!("t.{}=({})::{}", quote(&fields[*column].name), sent(column), fields[*column].ty);
+    let equal = |column: &usize| {
+        let Field { name, ty, .. } = &fields[*column];
+        // Other operators may be found first in the search path.
+        let equals = if ty.starts_with("\"pg_catalog\".") { "OPERATOR(pg_catalog.=)" } else { "=" };
+        format!("t.{} {equals} ({})::{ty}", quote(name), sent(column))
+    };
     let key: Vec<String> = schema.key_columns().iter().map(equal).collect();
     let compared = || schema.key_columns().iter().chain(schema.update_columns());
     let stored: Vec<String> = compared().map(|column| format!("t.{}", quote(&fields[*column].name))).collect();
@@ -74,7 +79,7 @@ fn statement(plan: &PostgresPlan) -> Option<String> {
          WHERE ROW({})::record OPERATOR(pg_catalog.*=) ROW({})::record ORDER BY u.n",
         arrays.join(","),
         names.join(","),
-        quote_table(schema.table()),
+        quote_table(&plan.table),
         key.join(" AND "),
         stored.join(","),
         converted.join(",")

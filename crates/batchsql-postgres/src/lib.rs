@@ -96,7 +96,9 @@
 //! Its definition is read once for all schemas that need it within a second, again after 30 seconds of use
 //! ([`table_check_interval`](Settings::table_check_interval)), and after an error or a count of rows that points to a
 //! change. If a trigger, rule or policy is added in the meantime, the rows of the first batch may end as `Unknown` if
-//! that batch was a statement that commits itself; then the table is read again.
+//! that batch was a statement that commits itself; then the table is read again. A table that is replaced by a view in the
+//! meantime is seen only then: if an `INSTEAD OF` trigger of the view stores nothing but returns the row, the server counts it,
+//! and it ends as `Written`. When the table is read, views are refused.
 //!
 //! Until then, a column that gets another type may silently change values, with every strategy: the server converts
 //! values as in an assignment (`numeric` to `double precision`, `timestamp` to `timestamptz`), and with COPY it
@@ -181,6 +183,7 @@ mod position;
 mod read_schema;
 mod real_type;
 mod refused_column;
+mod returned_fit;
 mod returned_keys;
 mod round_trip;
 mod seen;

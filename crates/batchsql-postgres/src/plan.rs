@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use batchsql_core::exhaustive::{Assignment, Set};
-use batchsql_core::{Action, ErrorClass, Schema, SinkError, Target};
+use batchsql_core::{Action, ErrorClass, Schema, SinkError, TableName, Target};
 use batchsql_sql::{Shapes, TableProblems, rows_per_statement};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::conn::PostgresConn;
 use crate::field::Field;
 use crate::outcome_source::OutcomeSource;
 use crate::params::array_types;
+use crate::returned_fit::check_returned;
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
@@ -36,6 +37,8 @@ const VALUES_ROWS: usize = 500;
 #[derive(Debug)]
 pub struct PostgresPlan {
     pub(crate) schema: Schema,
+    /// The name of the table with the namespace in which it was found.
+    pub(crate) table: TableName,
     pub(crate) fields: Box<[Field]>,
     pub(crate) outcome_source: OutcomeSource,
     pub(crate) named: bool,
@@ -239,6 +242,7 @@ impl PostgresPlan {
         check_given(schema, table, &mut problems);
         problems.check(check_key(schema, table));
         check_rights(schema, table, &mut problems);
+        check_returned(schema, table, &mut problems);
         let choice = fields.as_deref().and_then(|fields| problems.check(choose(schema, table, fields, settings)));
         let (fields, choice) = problems.finish(fields.zip(choice)).map_err(|(class, text)| problem(class, text))?;
 
@@ -259,25 +263,28 @@ impl PostgresPlan {
             true if is_known_by_key => OutcomeSource::Keys,
             true => OutcomeSource::Numbers,
         };
+        // With its namespace: a temporary table of the session, or another search path, must not receive the rows.
+        let located = &schema.in_namespace(&table.namespace);
         let values = match settings.strategy {
             Strategy::MultiValues => {
                 let full = rows_per_statement(fields.len(), MAX_BINDS, VALUES_ROWS)
                     .ok_or_else(|| unfit("it has more columns than a statement binds values".into()))?;
                 let shapes = Shapes::new(full);
                 let statements =
-                    shapes.sizes().map(|rows| (rows, statements::values(schema, &fields, rows, outcome_source)));
+                    shapes.sizes().map(|rows| (rows, statements::values(located, &fields, rows, outcome_source)));
                 Some(Values { shapes, statements: statements.collect() })
             }
             _ => None,
         };
         Ok(Self {
-            unnest: statements::unnest(schema, &fields, outcome_source),
-            numbered: statements::numbered(schema, &fields),
-            step: statements::step(schema, &fields, outcome_source),
-            returning: statements::returning(schema, &fields),
-            returning_numbered: statements::returning_numbered(schema, &fields).filter(|_| inserts),
-            copy: statements::copy(schema).into(),
-            staging: statements::staging(schema, &fields, outcome_source),
+            unnest: statements::unnest(located, &fields, outcome_source),
+            numbered: statements::numbered(located, &fields),
+            step: statements::step(located, &fields, outcome_source),
+            returning: statements::returning(located, &fields),
+            returning_numbered: statements::returning_numbered(located, &fields).filter(|_| inserts),
+            copy: statements::copy(located).into(),
+            staging: statements::staging(located, &fields, outcome_source),
+            table: located.table().clone(),
             schema: schema.clone(),
             outcome_source,
             named: settings.prepared_statements,

@@ -46,8 +46,27 @@ pub(crate) struct Named {
     /// The object id of the user who connected.
     pub(crate) user: i64,
     pub(crate) place: ServerPlace,
-    /// A transaction was open before the query.
-    pub(crate) in_transaction: bool,
+    /// What was left in it before the query.
+    pub(crate) left: Option<Left>,
+}
+
+/// What other code has left in a session, with which rows would be lost or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    Transaction,
+    /// Another `client_encoding` than UTF-8: the server would read the bytes of each text as other characters.
+    Encoding,
+}
+
+impl Left {
+    /// The answer to [`left`].
+    pub(crate) fn of(answer: &str) -> Option<Self> {
+        match answer {
+            "transaction" => Some(Self::Transaction),
+            "encoding" => Some(Self::Encoding),
+            _ => None,
+        }
+    }
 }
 
 /// The session name that the pipeline gets.
@@ -97,14 +116,16 @@ macro_rules! micros {
     };
 }
 
-/// Whether a transaction is open. Outside of a transaction, the transaction starts with the statement itself, so
+/// What other code has left, see [`Left::of`]. Outside of a transaction, the transaction starts with the statement itself, so
 /// both times are equal.
-macro_rules! in_transaction {
+macro_rules! left {
     () => {
-        "pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp()"
+        "CASE WHEN pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp() THEN 'transaction' \
+         WHEN pg_catalog.replace(pg_catalog.upper(pg_catalog.current_setting('client_encoding')), '-', '') \
+         OPERATOR(pg_catalog.<>) 'UTF8' THEN 'encoding' ELSE '' END"
     };
 }
-pub(crate) use in_transaction;
+pub(crate) use left;
 
 /// The columns of [`Named`], from `pg_stat_activity` without its joins.
 macro_rules! named {
@@ -115,7 +136,7 @@ macro_rules! named {
             ", s.usesysid::pg_catalog.int8, ",
             micros!("pg_catalog.pg_postmaster_start_time()"),
             ", pg_catalog.host(pg_catalog.inet_server_addr()), pg_catalog.inet_server_port(), ",
-            in_transaction!()
+            left!()
         )
     };
 }
@@ -238,7 +259,7 @@ fn named(row: &PgRow) -> Result<Named, SinkError> {
         id: started.map(|started| SessionId { pid, started }),
         user: get(row, 2)?,
         place: ServerPlace { started: get(row, 3)?, address: get(row, 4)?, port: get(row, 5)? },
-        in_transaction: get(row, 6)?,
+        left: Left::of(&get::<String>(row, 6)?),
     })
 }
 

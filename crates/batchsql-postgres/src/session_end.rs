@@ -17,7 +17,7 @@ use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
 use crate::live_session::{LiveSession, LiveSessions};
 use crate::session::{
-    BackendSession, Named, Presence, Server, ServerPlace, SessionId, Sight, ask_name, ask_system, look, terminate,
+    BackendSession, Left, Named, Presence, Server, ServerPlace, SessionId, Sight, ask_name, ask_system, look, terminate,
 };
 use crate::source::Source;
 
@@ -86,8 +86,8 @@ impl Sessions {
         conn.live = None;
         let link = conn.begin()?;
         let named = match ask_name(link).await {
-            Ok(Named { in_transaction: true, .. }) => return Err(open_transaction(conn, Ok(true))),
-            Err(error) if error.code() == Some("25P02") => return Err(open_transaction(conn, Err(error))),
+            Ok(Named { left: Some(left), .. }) => return Err(unusable(conn, Ok(Some(left)))),
+            Err(error) if error.code() == Some("25P02") => return Err(unusable(conn, Err(error))),
             Ok(Named { id: Some(id), user, place, .. }) => Some((id, user, place)),
             Ok(Named { id: None, .. }) => None,
             // A server similar to PostgreSQL.
@@ -104,7 +104,7 @@ impl Sessions {
         if !self.probed.swap(true, Ordering::AcqRel) {
             self.probe(source, link, id).await?;
         }
-        conn.checked_idle(Ok(false))?;
+        conn.checked_idle(Ok(None))?;
         conn.live = self.live.add(id);
         if conn.live.is_none() {
             self.give_up(Nameless::Shared);
@@ -117,7 +117,7 @@ impl Sessions {
 
     /// The name of a session as the pool has seen it, to look at it later.
     pub(crate) fn seen(&self, named: &Named) -> Option<Session> {
-        let Named { id: Some(id), user, place, in_transaction: false } = named else { return None };
+        let Named { id: Some(id), user, place, left: None } = named else { return None };
         if self.are_nameless() {
             return None;
         }
@@ -399,7 +399,7 @@ impl Sessions {
     }
 }
 
-/// The error of a connection that came with an open transaction.
-fn open_transaction(conn: &mut PostgresConn, seen: Result<bool, SinkError>) -> SinkError {
-    conn.checked_idle(seen).expect_err("there is a transaction")
+/// The error of a connection that came with something with which rows cannot be written.
+fn unusable(conn: &mut PostgresConn, left: Result<Option<Left>, SinkError>) -> SinkError {
+    conn.checked_idle(left).expect_err("there is something")
 }

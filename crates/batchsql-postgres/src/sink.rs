@@ -100,9 +100,13 @@ impl PostgresSink {
     ///   that waits for a lock keeps waiting, and keeps its locks and its slot in `max_connections`. For ordered rows
     ///   the sink ends such a session itself, see [Abandoned writes](crate#abandoned-writes).
     ///
-    /// Rows written inside a transaction that a raw `BEGIN` left open would never be committed. So the sink checks
-    /// each connection that it takes from the pool before the first batch (one round trip, at most once a second
-    /// under load), closes one that has an open transaction, and takes another.
+    /// Rows written inside a transaction that a raw `BEGIN` left open would never be committed, and with another
+    /// `client_encoding` than UTF-8 their texts would be stored as other characters. So the sink checks each connection that
+    /// it takes from the pool before the first batch (one round trip, at most once a second under load), closes one that has
+    /// either, and takes another. If `after_connect` sets such an encoding, rows wait, and the error says so.
+    ///
+    /// A name without a schema is looked up in the `search_path` when the table is read. Temporary tables and views do not
+    /// count, and each statement names the schema that was found.
     ///
     /// To end sessions it opens a separate connection with the options of the pool, outside the pool and without its
     /// `after_connect`. It is closed with the last clone of the sink.
@@ -135,7 +139,7 @@ impl PostgresSink {
     }
 
     /// The pool, for example to create tables or to read. End every transaction before its connection is returned:
-    /// from this call on the sink checks for open ones, see [`new`](Self::new).
+    /// from this call on the sink checks for open ones, and for another `client_encoding`, see [`new`](Self::new).
     pub fn pg_pool(&self) -> &PgPool {
         self.source.share()
     }

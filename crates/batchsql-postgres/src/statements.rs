@@ -202,10 +202,8 @@ pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field]) -> Option<Bo
 
 /// The expressions of [`Schema::returning`].
 fn returned(schema: &Schema) -> Vec<String> {
-    let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
     let shown = |column: &Column| {
-        let name = quote(column.name());
-        let name = if inserts { name } else { format!("{OLD}.{name}") };
+        let name = format!("{OLD}.{}", quote(column.name()));
         match column.column_type() {
             ColumnType::Bytes => format!("E'\\\\x' OPERATOR(pg_catalog.||) pg_catalog.encode({name},'hex')"),
             // ISO 8601, whatever DateStyle is.

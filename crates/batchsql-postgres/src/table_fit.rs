@@ -36,8 +36,14 @@ pub(crate) fn missing(name: &TableName, lookup: &Lookup) -> String {
 }
 
 /// # Errors
-/// It is not a table.
+/// It is not a table that lasts.
 pub(crate) fn check_kind(table: &Table) -> Result<(), String> {
+    if table.is_temporary {
+        return Err(
+            "it is temporary: only one session sees it, and its rows end with the session; write to a table that lasts"
+                .into(),
+        );
+    }
     let what = match table.kind {
         'r' | 'p' => return Ok(()),
         'v' => "a view",

@@ -88,7 +88,9 @@ mod tests {
 
     fn table() -> Table {
         Table {
+            namespace: "public".into(),
             kind: 'r',
+            is_temporary: false,
             is_unlogged: false,
             has_foreign_part: false,
             has_row_security: false,

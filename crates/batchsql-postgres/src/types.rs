@@ -26,6 +26,15 @@ enum Cast {
     JsonArray { elements: &'static str, to: String, guard: Option<Guard> },
 }
 
+const REGCLASS: &str = r#""pg_catalog"."regclass""#;
+const REGCLASSES: &str = r#""pg_catalog"."_regclass""#;
+
+/// The relation that a text names. A cast of text looks for a relation in any case, whereas the input function of the type also
+/// reads numbers and `-`.
+fn regclass(value: &str) -> String {
+    format!("pg_catalog.regclassin(({value})::pg_catalog.cstring)")
+}
+
 /// How the values of a column are sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Form {
@@ -57,8 +66,14 @@ impl Form {
     pub(crate) fn expression(&self, value: &str) -> String {
         match &self.cast {
             Cast::No => value.to_owned(),
+            Cast::Text { to, guard: None } if to == REGCLASS => regclass(value),
             Cast::Text { to, guard: None } => format!("{value}::{to}"),
             Cast::Text { to, guard: Some(guard) } => guard.expression(value, &format!("{value}::{to}"), to),
+            Cast::JsonArray { elements, to, guard: None } if to == REGCLASSES => {
+                let of_element = regclass("e");
+                let array = format!("ARRAY(SELECT {of_element} FROM pg_catalog.{elements}({value}) AS e)");
+                format!("CASE WHEN {value} IS NOT NULL THEN {array} END")
+            }
             Cast::JsonArray { elements, to, guard } => {
                 let array = format!("ARRAY(SELECT pg_catalog.{elements}({value}))");
                 let converted = format!("{array}::{to}");

@@ -5,8 +5,8 @@
 //! inserts serially. If rows may be left out, it returns their numbers too ([`crate::statements::numbered`]). Where it cannot,
 //! and for updates and deletes, each row has a statement of its own, in one transaction.
 
-use batchsql_core::exhaustive::value_of_text;
 use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Value, Written};
+use batchsql_sql::returned_value;
 use sqlx::postgres::PgRow;
 use sqlx::{Executor, PgConnection, Row};
 
@@ -78,10 +78,11 @@ fn in_order(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Written
         return Err(format!("the server returned {} of {rows} rows; check the triggers of the table", found.len()));
     }
     let mut written = Written::default();
+    let mut unread = Unread::default();
     for (row, found) in (0..).zip(found) {
-        // The rows are committed: a value that cannot be read is missing, the row is not.
-        written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
+        written.returned.extend(unread.values_or_none(plan, found).map(|values| (row, values)));
     }
+    unread.tell(plan);
     Ok(written)
 }
 
@@ -89,6 +90,7 @@ fn in_order(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Written
 fn by_number(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Written, String> {
     let mut written = Written::default();
     let mut is_left_out = vec![true; rows];
+    let mut unread = Unread::default();
     for found in found {
         let number: Option<i64> = found.try_get(plan.schema.returning().len()).ok();
         let row = number.and_then(|number| u32::try_from(number.checked_sub(1)?).ok());
@@ -96,9 +98,9 @@ fn by_number(plan: &PostgresPlan, found: &[PgRow], rows: usize) -> Result<Writte
             return Err("the server returned other numbers of rows than were sent".into());
         };
         *is_left_out = false;
-        // The rows are committed: a value that cannot be read is missing, the row is not.
-        written.returned.extend(values(plan, found).ok().map(|values| (row, values)));
+        written.returned.extend(unread.values_or_none(plan, found).map(|values| (row, values)));
     }
+    unread.tell(plan);
     written.ignored.extend((0..).zip(is_left_out).filter(|(_, is_left_out)| *is_left_out).map(|(row, _)| row));
     Ok(written)
 }
@@ -125,11 +127,38 @@ async fn one_by_one(
     Ok(written)
 }
 
+/// Rows that are committed, and have a returned value that is none of its declared type. Such a row has no values; it is written
+/// all the same.
+#[derive(Default)]
+struct Unread {
+    rows: usize,
+    /// The error of the first one.
+    error: Option<SinkError>,
+}
+
+impl Unread {
+    fn values_or_none(&mut self, plan: &PostgresPlan, found: &PgRow) -> Option<Vec<Value>> {
+        values(plan, found)
+            .map_err(|error| {
+                self.rows += 1;
+                self.error.get_or_insert(error);
+            })
+            .ok()
+    }
+
+    fn tell(self, plan: &PostgresPlan) {
+        if let Some(error) = self.error {
+            let table = plan.schema.table_display();
+            tracing::warn!(table, rows = self.rows, %error, "written rows have no returned values");
+        }
+    }
+}
+
 /// The returned values of one row.
 fn values(plan: &PostgresPlan, found: &PgRow) -> Result<Vec<Value>, SinkError> {
     let value = |(index, column): (usize, &batchsql_core::Column)| {
         let text: Option<&str> = found.try_get(index).ok()?;
-        text.map_or(Some(Value::Null), |text| value_of_text(column.column_type(), text))
+        text.map_or(Some(Value::Null), |text| returned_value(column.column_type(), text))
     };
     plan.schema
         .returning()

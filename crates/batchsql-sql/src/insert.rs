@@ -43,7 +43,7 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
 
 /// A statement of the rows that `source` returns, in the order of the schema's columns, for PostgreSQL: what the rule of
 /// the schema does. `source` is `VALUES …` or `SELECT …`; `cast` returns what follows a key column of it, so that it is
-/// compared as the column of the table is, for example `::citext`.
+/// compared as the column of the table is, for example `::citext`. Types of `pg_catalog` are compared by its operator.
 pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
     let rows = || rows_of(schema, source);
     match schema.action() {
@@ -78,7 +78,10 @@ fn insert_rows(schema: &Schema, source: &str, dialect: Dialect) -> String {
     let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
     let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns, dialect));
     let is_plain = schema.only_overwrites() && schema.version_column().is_none();
-    let alias = if is_plain { String::new() } else { format!(" AS {OLD}") };
+    // In PostgreSQL a table of this name is not distinct from the submitted row. Returned columns have the alias in any case.
+    let is_named = schema.table().name() == "excluded" || !schema.returning().is_empty();
+    let needs_alias = !is_plain || (is_named && dialect == Dialect::Postgres);
+    let alias = if !needs_alias { String::new() } else { format!(" AS {OLD}") };
     let overriding = match dialect {
         Dialect::Postgres if schema.overrides_identity() => " OVERRIDING SYSTEM VALUE",
         _ => "",
@@ -118,8 +121,12 @@ fn update(schema: &Schema, dialect: Dialect, rows: &str, cast: impl Fn(usize) ->
 
 /// The condition that a stored row has the key of a submitted one.
 fn same_key(schema: &Schema, cast: impl Fn(usize) -> String) -> String {
-    let equal =
-        |index: &usize| format!("{OLD}.{}={NEW}.c{index}{}", quote(schema.columns()[*index].name()), cast(*index));
+    let equal = |index: &usize| {
+        let (name, cast) = (quote(schema.columns()[*index].name()), cast(*index));
+        // Other operators may be found first in the search path.
+        let equals = if cast.starts_with("::\"pg_catalog\".") { " OPERATOR(pg_catalog.=) " } else { "=" };
+        format!("{OLD}.{name}{equals}{NEW}.c{index}{cast}")
+    };
     schema.key_columns().iter().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 

@@ -1,8 +1,8 @@
 //! Owns the values that a statement returns: from the storage classes of SQLite to the types of the schema.
 //! Must not know statements or transactions.
 
-use batchsql_core::exhaustive::value_of_text;
 use batchsql_core::{Column, ColumnType, ErrorClass, SinkError, Value};
+use batchsql_sql::returned_value;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
@@ -33,9 +33,8 @@ fn value(ty: ColumnType, found: ValueRef<'_>) -> Option<Value> {
             Some(Value::F32(v as f32)).filter(|_| f64::from(v as f32) == v || v.is_nan())
         }
         (_, ValueRef::Real(v)) => (ty == ColumnType::F64).then_some(Value::F64(v)),
-        (ColumnType::F64, ValueRef::Integer(v)) => Some(Value::F64(v as f64)),
-        (_, ValueRef::Integer(v)) => value_of_text(ty, &v.to_string()),
-        (_, ValueRef::Text(text)) => value_of_text(ty, std::str::from_utf8(text).ok()?),
+        (_, ValueRef::Integer(v)) => returned_value(ty, &v.to_string()),
+        (_, ValueRef::Text(text)) => returned_value(ty, std::str::from_utf8(text).ok()?),
         (ColumnType::Bytes, ValueRef::Blob(bytes)) => Some(Value::Bytes(bytes.to_vec())),
         (ColumnType::Uuid, ValueRef::Blob(bytes)) => bytes.try_into().ok().map(Value::Uuid),
         (_, ValueRef::Blob(_)) => None,

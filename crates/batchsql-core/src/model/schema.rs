@@ -248,6 +248,18 @@ impl Schema {
         self.project(&present)
     }
 
+    /// The same schema for the table of this name in a namespace, if its own name has none.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Self {
+        let table = self.table();
+        if table.namespace().is_some() || namespace.is_empty() {
+            return self.clone();
+        }
+        let table = TableName::qualified(namespace, table.name());
+        intern(Content { table, ..self.0.content.clone() }).unwrap_or_else(|_| self.clone())
+    }
+
     /// The same table with only the columns marked present: the statement shape of rows that leave
     /// columns to the database's default.
     pub(crate) fn project(&self, present: &[bool]) -> Result<Self, SchemaError> {

@@ -64,6 +64,24 @@ async fn a_claim_that_is_refused_is_made_again_or_stops() {
     fed.end().await;
 }
 
+/// For example a trigger that raises the code of a deadlock, or of a full memory, for one of the rows.
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_tried_again_and_again_are_shown_to_wait() {
+    for class in [ErrorClass::Transient, ErrorClass::Resource] {
+        let (fed, source) = (fed(), Memory::default());
+        fed.sink.script([Step::Fail(class); 20]);
+        source.block(1, 0..3);
+        let state = fed.start(0, 0, &source);
+        fed.until("it waits", || state.waiting().is_some()).await;
+        assert!(fed.sink.writes() >= 2, "once may be chance");
+        let reason = state.waiting().unwrap().reason;
+        assert!(reason.contains("its rows were not written"), "{reason}");
+        fed.until("it was written", || state.settled() == 3).await;
+        assert_eq!((state.waiting(), written(&fed.sink)), (None, vec![0, 1, 2]));
+        fed.end().await;
+    }
+}
+
 /// Ends a runtime when a row is rejected: on its thread, so that the task goes on to its next wait.
 struct EndsRuntime(Arc<Mutex<Option<tokio::runtime::Runtime>>>);
 

@@ -58,6 +58,25 @@ async fn rows_never_join_a_transaction_that_somebody_left_open() {
 }
 
 #[tokio::test]
+async fn a_connection_with_another_character_set_takes_no_row_in() {
+    let db = Database::with(TABLE, "max_connections=1").await;
+    for sink in [users_pool(&db).await, db.sink.clone()] {
+        let schema = schema(Conflict::none());
+        db.run("DELETE FROM t").await;
+        assert_eq!(write(&sink, [row(&schema, 0, "é")]).await, ["written"]);
+        for left in ["SET NAMES latin1", "SET character_set_connection = latin1", "SET NAMES utf8mb4"] {
+            let mut connection = sink.mysql_pool().acquire().await.unwrap();
+            connection.execute(left).await.unwrap();
+            drop(connection);
+            assert_eq!(write(&sink, [row(&schema, 1, "é")]).await, ["written"], "{left}");
+            let stored = db.read("SELECT COUNT(*), COUNT(DISTINCT HEX(note)), MIN(HEX(note)) FROM t").await;
+            assert_eq!(stored, ["2|1|C3A9"], "{left}");
+            db.run("DELETE FROM t WHERE id = 1").await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_connection_to_a_server_that_is_read_only_is_not_used_again() {
     let server = Server::start(Kind::MySql, &[]);
     let db = Database::on(server.dsn(), TABLE, "").await;

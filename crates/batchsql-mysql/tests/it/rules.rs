@@ -190,6 +190,24 @@ async fn generated_values_are_returned_to_the_receipts() {
     refused(table(Conflict::ignore(["name"])), "plain inserts, replace and update only").await;
     let no = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     refused(no, "no column \"no\", which is to be returned").await;
+    let returning =
+        |name: &str, ty| Schema::builder("t").column("name", ColumnType::Text).returning(name, ty).build().unwrap();
+    for (name, ty) in [("made", ColumnType::Date), ("made", ColumnType::Time)] {
+        refused(returning(name, ty), "cannot be returned as").await;
+    }
+    // A number that no float keeps: the row is written all the same.
+    let schema = returning("digits", ColumnType::F64);
+    db.read("ALTER TABLE t ADD digits DECIMAL(30,5) DEFAULT 12345678901234567890.5").await;
+    for (name, has_value) in [("many digits", false), ("few digits", true)] {
+        let pipeline = pipeline(&db.sink);
+        let row = schema.row().set("name", name).unwrap().finish().unwrap();
+        let receipt = pipeline.submit_tracked(&row).await.unwrap();
+        pipeline.flush().await.unwrap();
+        let (outcome, returned) = receipt.with_returned().await;
+        let value = returned.map(|returned| returned.get("digits") == Some(ValueRef::F64(0.1)));
+        assert_eq!((outcome.is_written(), value), (true, has_value.then_some(true)), "{name}");
+        db.read("ALTER TABLE t ALTER digits SET DEFAULT 0.10").await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Each type of element x {no element, one, NULL, many, extreme values} x {few rows, many rows}, by UNNEST and by COPY,
 //! read back by content.
 
-use batchsql_core::{ColumnType, DynRow, Json, Schema, Value};
+use batchsql_core::{ColumnType, Conflict, DynRow, Json, Schema, Value};
 use batchsql_postgres::Strategy;
 
 use crate::support::{TestSink, execute, fresh_dsn, outcomes, read, values, with_strategy, write};
@@ -296,6 +296,41 @@ async fn an_element_that_does_not_fit_rejects_its_row_also_with_copy() {
             assert_eq!(kinds, ["written", "rejected", "written"], "{ty} {bad} {strategy:?}");
             let found = outcomes[1].failure().and_then(|failed| failed.code());
             assert_eq!(found, Some(code), "{ty} {bad} {strategy:?}");
+        }
+    }
+}
+
+/// Only `regclass` has a cast of text that reads less than its input function.
+#[tokio::test]
+async fn names_of_objects_are_read_as_their_types_read_them() {
+    let types = [
+        ("regclass", ["-", "1259", "pg_class", "pg_catalog.pg_class"]),
+        ("regtype", ["-", "23", "int4", "pg_catalog.int4"]),
+        ("regproc", ["-", "1242", "boolin", "pg_catalog.boolin"]),
+        ("regnamespace", ["-", "11", "pg_catalog", "pg_catalog"]),
+    ];
+    let dsn = fresh_dsn("SELECT 1").await;
+    for (ty, texts) in types {
+        for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Staging] {
+            let sink = with_strategy(&dsn, strategy).await;
+            let table = format!(
+                "DROP TABLE IF EXISTS t; CREATE TABLE t (id bigint PRIMARY KEY, v {ty}, list {ty}[], text {ty}[])"
+            );
+            execute(sink.pg_pool(), &table).await;
+            let schema = Schema::builder("t").column("id", ColumnType::I64).nullable("v", ColumnType::Text);
+            let schema = schema.nullable("list", ColumnType::Json).nullable("text", ColumnType::Text);
+            let schema = schema.on_conflict(Conflict::replace(["id"])).build().unwrap();
+            let rows = texts.iter().zip(0_i64..).map(|(text, id)| {
+                let list: Json = format!("[\"{text}\",null]").parse().unwrap();
+                let array = format!("{{{text},NULL}}");
+                values(&schema, [id.into(), (*text).into(), list.into(), array.into()])
+            });
+            let none = values(&schema, [4_i64.into(), Value::Null, Value::Null, Value::Null]);
+            assert_eq!(write(&sink, rows.chain([none])).await, ["written"; 5], "{ty} {strategy:?}");
+            let sql = "SELECT DISTINCT v::oid::bigint FROM t WHERE v = list[1] AND v = text[1] AND list[2] IS NULL ORDER BY 1";
+            let number = texts[1].parse::<i64>().unwrap().to_string();
+            assert_eq!(read(&sink, sql).await, ["0", &number], "{ty} {strategy:?}");
+            assert_eq!(read(&sink, "SELECT count(*) FROM t WHERE v IS NULL AND list IS NULL").await, ["1"]);
         }
     }
 }

@@ -73,7 +73,7 @@ async fn table(sink: &TestSink) -> Vec<String> {
 async fn a_step_whose_transaction_is_lost_is_not_told_as_written() {
     let replace = || Conflict::replace(["id"]);
     let cases = [
-        ("", Conflict::none(), Strategy::Copy, "COPY \"t\""),
+        ("", Conflict::none(), Strategy::Copy, "COPY \""),
         ("", replace(), Strategy::MultiValues, "row_mark"),
         ("", Conflict::ignore(["id"]), Strategy::MultiValues, "row_mark"),
         ("", replace(), Strategy::Staging, "ON COMMIT DROP"),

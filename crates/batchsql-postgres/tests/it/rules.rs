@@ -4,9 +4,12 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    Action, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema, SchemaBuilder,
-    Timestamp, TimestampTz, Value, ValueRef,
+    Action, Attempt, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema,
+    SchemaBuilder, Sink, Timestamp, TimestampTz, Value, ValueRef,
 };
+use batchsql_postgres::PostgresSink;
+use batchsql_postgres::sqlx::Executor;
+use batchsql_postgres::sqlx::postgres::PgPoolOptions;
 use batchsql_testkit::check_versions;
 
 use crate::support::{
@@ -211,6 +214,178 @@ async fn generated_values_are_returned_to_the_receipts() {
     let wrong = Schema::builder("t").column("name", ColumnType::Text).returning("no", ColumnType::I64).build().unwrap();
     let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("a returned column"), "{error}");
+}
+
+/// The operator of the type compares keys, whatever the search path has before it.
+#[tokio::test]
+async fn keys_are_compared_by_the_operator_of_their_type() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, m bigint); INSERT INTO t VALUES (1, 1, 0), (2, 1, 0);
+         CREATE FUNCTION never(bigint, bigint) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE OPERATOR = (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = never)",
+    )
+    .await;
+    let pool = PgPoolOptions::new().after_connect(|connection, _| {
+        let sql = "SELECT set_config('search_path', current_schema() || ', pg_catalog', false)";
+        Box::pin(async move { connection.execute(sql).await.map(drop) })
+    });
+    let sink = PostgresSink::new(pool.connect(&dsn).await.unwrap());
+    assert_eq!(read(&sink, "SELECT count(*) FROM t WHERE id = 1::bigint").await, ["0"], "it is another operator");
+    let update = columns(&["id", "n"]).on_conflict(Conflict::update_only(["id"])).build().unwrap();
+    assert_eq!(write(&sink, [values(&update, [1_i64.into(), 5_i64.into()])]).await, ["written"]);
+    let batch = batchsql_testkit::batch_of([values(&update, [1_i64.into(), 5_i64.into()])]).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &update).await.unwrap();
+    assert_eq!(sink.find_written(&mut conn, &plan, batch.rows()).await.unwrap(), [0]);
+    drop(conn);
+    let delete = columns(&["id"]).on_conflict(Conflict::delete(["id"])).build().unwrap();
+    assert_eq!(write(&sink, [values(&delete, [2_i64.into()])]).await, ["written"]);
+    assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|5|0"]);
+}
+
+/// Names with a meaning in statements of PostgreSQL, and those of the sink's own statements.
+#[tokio::test]
+async fn tables_and_columns_may_have_the_names_of_statements() {
+    for name in ["excluded", "old", "new", "u", "c0", "n", "batchsql_i", "batchsql_n", "batchsql_old", "batchsql_new"] {
+        let columns = format!("(id bigint PRIMARY KEY, \"{name}\" bigint, made bigint GENERATED ALWAYS AS IDENTITY)");
+        let sink = fresh(&format!("CREATE TABLE \"{name}\" {columns}")).await;
+        let rules = [
+            Conflict::update(["id"]),
+            Conflict::ignore(["id"]),
+            Conflict::update(["id"]).only_if_newer(name),
+            Conflict::update(["id"]).set(name, Expr::add()),
+            Conflict::update_only(["id"]),
+            Conflict::delete(["id"]),
+            Conflict::none(),
+        ];
+        for (n, rule) in (1..).zip(rules) {
+            for returns in [false, true] {
+                let schema = Schema::builder(name).column("id", ColumnType::I64);
+                let schema =
+                    if rule == Conflict::delete(["id"]) { schema } else { schema.column(name, ColumnType::I64) };
+                let schema = schema.on_conflict(rule.clone());
+                let schema = if returns {
+                    schema.returning(name, ColumnType::I64).returning("made", ColumnType::I64)
+                } else {
+                    schema
+                };
+                let schema = schema.build().unwrap();
+                let values = [i64::from(returns).into(), Value::from(n)];
+                let row =
+                    schema.row().set_all(values.into_iter().take(schema.columns().len())).unwrap().finish().unwrap();
+                let db = pipeline(&sink);
+                let receipt = db.submit_tracked(&row).await.unwrap();
+                db.flush().await.unwrap();
+                let (outcome, returned) = receipt.with_returned().await;
+                let is_known = matches!(outcome.kind().name(), "written" | "ignored");
+                assert!(is_known, "{name} {rule:?} {returns}: {outcome:?}");
+                assert_eq!(returned.is_some(), returns && outcome.is_written(), "{name} {rule:?}");
+            }
+        }
+    }
+}
+
+/// What a returned value loses, or never is, is found before the first row.
+#[tokio::test]
+async fn a_returned_column_of_another_type_is_refused() {
+    let sink = fresh(
+        "CREATE TABLE t (id bigint, f8 float8, f4 float4, at timestamptz, local timestamp, day date, list int[], span interval, sure bool,
+                         ip inet, raw bytea)",
+    )
+    .await;
+    use ColumnType::{Bool, Date, Decimal, F32, F64, I64, Json, Text, Time, Timestamp, TimestampTz};
+    let wrong = [
+        ("f8", F32),
+        ("f4", F64),
+        ("at", Date),
+        ("at", Timestamp),
+        ("local", TimestampTz),
+        ("day", Timestamp),
+        ("day", Time),
+        ("list", Json),
+        ("span", I64),
+        ("sure", I64),
+        ("ip", Json),
+        ("raw", Json),
+        ("id", Date),
+    ];
+    for (name, ty) in wrong {
+        let schema = Schema::builder("t").column("id", I64).returning(name, ty).build().unwrap();
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("{name:?} is declared")) && text.contains("cannot be returned as"), "{text}");
+    }
+    let right = [("f8", F64), ("f4", F32), ("f8", Decimal), ("list", Text), ("span", Text), ("id", Bool), ("id", F64)];
+    for (name, ty) in right {
+        let schema = Schema::builder("t").column("id", I64).returning(name, ty).build().unwrap();
+        pipeline(&sink).prepare(&schema).await.unwrap();
+    }
+}
+
+/// A value that is none of its declared type is told, and never another value.
+#[tokio::test]
+async fn returned_values_that_do_not_fit_are_told() {
+    let told = Told::default();
+    let _guard = tracing::subscriber::set_default(told.clone());
+    let sink = fresh(
+        "CREATE TABLE t (id bigint, num numeric DEFAULT 12345678901234567890.5, nan numeric DEFAULT 'NaN', part numeric DEFAULT 1.5,
+                         ends date DEFAULT 'infinity', tenth numeric DEFAULT 0.10)",
+    )
+    .await;
+    let wrong =
+        [("num", ColumnType::F64), ("nan", ColumnType::Decimal), ("part", ColumnType::I64), ("ends", ColumnType::Date)];
+    for (name, ty) in wrong {
+        let schema = Schema::builder("t").column("id", ColumnType::I64).returning("id", ColumnType::I64);
+        let schema = schema.returning(name, ty).build().unwrap();
+        let batch =
+            batchsql_testkit::batch_of((0..3).map(|id| values(&schema, [Value::from(id as i64)])).collect::<Vec<_>>())
+                .await;
+        let mut conn = sink.acquire().await.unwrap();
+        let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+        let written = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+        assert!(
+            written.rejected.is_empty() && written.ignored.is_empty() && written.returned.is_empty(),
+            "{written:?}"
+        );
+        let told = std::mem::take(&mut *told.0.lock().unwrap());
+        let about = format!("column {name:?} is no {ty}");
+        assert!(told.len() == 1 && told[0].contains(&about) && told[0].contains("rows=3"), "{told:?}");
+    }
+    let schema =
+        Schema::builder("t").column("id", ColumnType::I64).returning("tenth", ColumnType::F64).build().unwrap();
+    let db = pipeline(&sink);
+    let receipt = db.submit_tracked(&values(&schema, [9_i64.into()])).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(receipt.with_returned().await.1.unwrap().get("tenth"), Some(ValueRef::F64(0.1)));
+}
+
+/// The warnings of the sink on this thread.
+#[derive(Clone, Default)]
+struct Told(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Told {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("batchsql_postgres") && *metadata.level() == tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 += &format!("{field}={value:?} ");
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
 }
 
 #[tokio::test]

@@ -7,14 +7,14 @@ use std::time::Duration;
 use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, Password, PipelineConfig, SessionEnd, Sink};
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
-use batchsql_postgres::{PostgresOptions, PostgresSink, TargetSession};
+use batchsql_postgres::{PostgresOptions, PostgresSink, Settings, Strategy, TargetSession};
 use batchsql_testserver::{Kind, Server, unique};
 use tokio::net::TcpListener;
 
 use crate::proxy::Silenced;
 use crate::support::{
-    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, prepared_dsn, read, row, schema, user_until_end,
-    with_parameter, write,
+    HOUR, at_end, batch_of, execute, fresh, fresh_dsn, outcomes, pipeline, prepared_dsn, read, row, schema,
+    user_until_end, with_parameter, write,
 };
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, note text)";
@@ -191,6 +191,81 @@ async fn a_transaction_that_was_left_open_takes_no_row_in() {
         let mut conn = sink.acquire().await.unwrap();
         sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_connection_with_another_encoding_takes_no_row_in() {
+    let dsn = fresh_dsn(TABLE).await;
+    let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+    let sink = PostgresSink::new(pool.clone());
+    for (id, encoding) in (0..).zip(["LATIN1", "WIN1252", "SQL_ASCII", "UTF8", "utf-8"]) {
+        execute(&pool, &format!("SET client_encoding = '{encoding}'")).await;
+        assert_eq!(write(&sink, [row(&schema(Conflict::replace(["id"])), id, "é")]).await, ["written"]);
+    }
+    assert_eq!(read(&sink, "SELECT DISTINCT note FROM t").await, ["é"]);
+    // Each way to the server.
+    let schema = schema(Conflict::none());
+    let batch = batch_of(&schema, 100..110).await;
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+    drop(conn);
+    for way in ["prepare", "write", "session"] {
+        execute(&pool, "SET client_encoding = 'LATIN1'").await;
+        let mut conn = sink.acquire().await.unwrap();
+        let error = match way {
+            "prepare" => sink.prepare(&mut conn, &schema).await.unwrap_err(),
+            "write" => sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err(),
+            _ => sink.session(&mut conn).await.unwrap_err(),
+        };
+        assert_eq!(error.class(), ErrorClass::Transient, "{way}: {error}");
+        assert!(error.to_string().contains("another client_encoding than UTF8"), "{way}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_temporary_table_takes_no_row_in() {
+    let dsn = fresh_dsn(TABLE).await;
+    let other = PostgresSink::connect(&dsn).await.unwrap();
+    let rules = [Conflict::none(), Conflict::replace(["id"]), Conflict::update_only(["id"]), Conflict::ignore(["id"])];
+    for strategy in [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Staging] {
+        for hide in ["CREATE TEMP TABLE t (LIKE t INCLUDING ALL)", "CREATE TEMP VIEW t AS SELECT 1 AS id"] {
+            let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+            let sink = PostgresSink::from_pool(pool.clone(), Settings::default().strategy(strategy));
+            let schema = schema(Conflict::none());
+            let mut conn = sink.acquire().await.unwrap();
+            let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+            drop(conn);
+            execute(&pool, hide).await;
+            // With a plan that is older, and with new ones.
+            execute(other.pg_pool(), "TRUNCATE t; INSERT INTO t VALUES (0, 'old'), (1, 'old')").await;
+            let mut conn = sink.acquire().await.unwrap();
+            let batch = batch_of(&schema, 20..22).await;
+            sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+            drop(conn);
+            let mut outcomes = Vec::new();
+            for rule in &rules {
+                let schema = self::schema(rule.clone());
+                let first = if schema.key_columns().is_empty() { 10 } else { 0 };
+                outcomes.push(write(&sink, (first..first + 2).map(|id| row(&schema, id, "a"))).await[0]);
+            }
+            assert_eq!(outcomes, ["written", "written", "written", "ignored"], "{strategy:?} {hide}");
+            let stored = read(&other, "SELECT id, note FROM t ORDER BY id").await;
+            assert_eq!(stored, ["0|a", "1|a", "10|a", "11|a", "20|new", "21|new"], "{strategy:?} {hide}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_ends_with_its_session_is_refused() {
+    let dsn = fresh_dsn("SELECT 1").await;
+    let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+    execute(&pool, "CREATE TEMP TABLE t (id bigint PRIMARY KEY, note text)").await;
+    let sink = PostgresSink::new(pool);
+    let error = pipeline(&sink).prepare(&schema(Conflict::none())).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+    assert!(error.to_string().contains("it is temporary"), "{error}");
+    let error = sink.read_schema(&"t".into()).await.unwrap_err();
+    assert!(error.to_string().contains("it is temporary"), "{error}");
 }
 
 #[tokio::test]

@@ -139,6 +139,15 @@ async fn generated_values_are_returned_to_the_receipts() {
     let receipt = db.submit_tracked(&row(&wrong, "x", 1)).await.unwrap();
     let error = receipt.await.failure().unwrap().error().unwrap().to_string();
     assert!(error.contains("\"name\" is no i64") && !error.contains('x'), "{error}");
+    // A number that no float keeps.
+    let big = Schema::builder("t").column("name", ColumnType::Text).column("n", ColumnType::I64);
+    let big = big.returning("n", ColumnType::F64).build().unwrap();
+    for (name, n, expected) in [("y", (1 << 53) + 1, None), ("z", 1 << 53, Some(9_007_199_254_740_992.0))] {
+        let receipt = db.submit_tracked(&row(&big, name, n)).await.unwrap();
+        let (outcome, returned) = receipt.with_returned().await;
+        let found = returned.as_ref().map(|returned| returned.get("n").unwrap());
+        assert_eq!(found, expected.map(batchsql_core::ValueRef::F64), "{outcome:?}");
+    }
 }
 
 #[tokio::test]
