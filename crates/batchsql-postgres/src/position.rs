@@ -38,6 +38,10 @@ const END_HOLDER: &str = "SELECT pg_catalog.pg_terminate_backend(l.pid) \
     ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax \
     WHERE l.pid <> pg_catalog.pg_backend_pid() AND ";
 
+/// Of what the name leads to: a temporary table hides the one of all sessions.
+const KIND: &str = "SELECT c.relkind::pg_catalog.text || c.relpersistence::pg_catalog.text \
+    FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
+
 const LOCK_TIMEOUT: &str = "55P03";
 const NO_TABLE: &str = "42P01";
 /// Two sessions created the table at once.
@@ -50,6 +54,7 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
     if let Some(setting) = lossy_setting(conn).await? {
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
+    check_table(conn).await?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     if let Some(refused) = look(conn, key, claim).await? {
         return Ok(refused);
@@ -73,6 +78,35 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
         result = try_claim(conn, key, claim).await;
     }
     result
+}
+
+/// Refuses a table that a crash of the server, or the end of a session, would empty: its positions would be gone, and rows
+/// would be written again or passed over.
+async fn check_table(conn: &mut PostgresConn) -> Result<(), SinkError> {
+    let found = conn.begin()?.fetch_optional(KIND).await.map_err(before_commit)?;
+    conn.end();
+    let kind: Option<String> = found.map(|row| row.try_get(0)).transpose().map_err(before_commit)?;
+    fits(kind.as_deref())
+}
+
+/// `kind`: `relkind` and `relpersistence` of the table; `None` if there is none yet.
+fn fits(kind: Option<&str>) -> Result<(), SinkError> {
+    let text = match kind {
+        None | Some("rp") => return Ok(()),
+        Some("ru") => {
+            "the table batchsql_positions is UNLOGGED: a crash of the server empties it; ALTER TABLE batchsql_positions SET \
+             LOGGED, or give up exactly once"
+        }
+        Some("rt") => {
+            "a temporary table has the name batchsql_positions, and its positions end with its session; drop it where it is \
+             created"
+        }
+        Some(_) => {
+            "batchsql_positions is not a plain table (it is a view, or a partitioned or foreign table); rename it, and the table \
+             is created, or write to another schema with search_path"
+        }
+    };
+    Err(SinkError::new(ErrorClass::Schema, text))
 }
 
 /// Whether the partition has an owner that the claim does not take it from.
@@ -238,9 +272,17 @@ pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), 
 
 /// Reads all positions of a source.
 pub(crate) async fn read(conn: &mut PostgresConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+    Ok(read_with_kind(conn, source).await?.0)
+}
+
+/// With the kind of the table, as [`fits`] takes it, if there are positions.
+async fn read_with_kind(
+    conn: &mut PostgresConn,
+    source: &str,
+) -> Result<(Vec<StoredPosition>, Option<String>), SinkError> {
     conn.check_idle().await?;
     let sql = format!(
-        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = $1 \
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number, ({KIND}) FROM batchsql_positions WHERE source = $1 \
          ORDER BY incarnation, table_name, partition_number"
     );
     let link = conn.begin()?;
@@ -261,7 +303,8 @@ pub(crate) async fn read(conn: &mut PostgresConn, source: &str) -> Result<Vec<St
         );
         Ok(StoredPosition::new(key, position).owned(owner, lease))
     };
-    rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(before_commit)
+    let kind = rows.first().map(|row| row.try_get(8)).transpose().map_err(before_commit)?.flatten();
+    Ok((rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(before_commit)?, kind))
 }
 
 /// Renews the leases of an owner.
@@ -286,7 +329,8 @@ pub(crate) async fn renew(
         Err(error) if error.code() == Some(NO_TABLE) => return Ok(Vec::new()),
         renewed => renewed?,
     }
-    let mut stored = read(conn, source).await?;
+    let (mut stored, kind) = read_with_kind(conn, source).await?;
+    fits(kind.as_deref())?;
     stored.retain(|stored| stored.owner.as_deref() == Some(owner));
     Ok(stored)
 }

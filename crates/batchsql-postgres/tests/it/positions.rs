@@ -497,3 +497,41 @@ fn a_handle_may_be_dropped_outside_of_a_runtime() {
     });
     drop(kept);
 }
+
+/// A crash of the server, or the end of a session, would empty it.
+#[tokio::test]
+async fn a_table_of_positions_that_is_not_durable_is_refused() {
+    let sink = fresh("CREATE TABLE t (id bigint)").await;
+    let db = pipeline(&sink);
+    let lease = anyone("a").or_begin_at(0).lease(Duration::from_secs(600));
+    db.claim(&key(), &lease).await.unwrap().position().unwrap();
+    let refused = async |part: &str| {
+        let error = db.claim(&key(), &Claim::of("a")).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema && error.to_string().contains(part), "{error}");
+        let error = db.renew("s", "a", Duration::from_secs(600)).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    execute(sink.pg_pool(), "ALTER TABLE batchsql_positions SET UNLOGGED").await;
+    refused("SET LOGGED").await;
+    execute(sink.pg_pool(), "ALTER TABLE batchsql_positions SET LOGGED").await;
+    assert_eq!(db.renew("s", "a", Duration::from_secs(600)).await.unwrap().len(), 1);
+    db.claim(&key(), &Claim::of("a")).await.unwrap().position().unwrap();
+    execute(sink.pg_pool(), "ALTER TABLE batchsql_positions RENAME TO kept").await;
+    execute(sink.pg_pool(), "CREATE VIEW batchsql_positions AS SELECT * FROM kept").await;
+    refused("not a plain table").await;
+}
+
+/// A temporary table hides the one of all sessions.
+#[tokio::test]
+async fn a_temporary_table_of_positions_is_refused() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint)").await;
+    let options: PostgresOptions = dsn.parse().unwrap();
+    let sink = PostgresSink::with_options(&options.max_connections(1)).await.unwrap();
+    let db = pipeline(&sink);
+    claim(&db).await;
+    execute(sink.pg_pool(), "CREATE TEMP TABLE batchsql_positions (LIKE batchsql_positions INCLUDING ALL)").await;
+    let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.to_string().contains("temporary table"), "{error}");
+    execute(sink.pg_pool(), "DROP TABLE pg_temp.batchsql_positions").await;
+    claim(&db).await;
+}
