@@ -61,7 +61,7 @@ pub(crate) async fn claim(
     conn.end(checked)?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     let seen = look(conn.begin().await?, key, claim).await;
-    if let Some(refused) = conn.end(seen.map_err(with_advice))? {
+    if let Some(refused) = conn.end(seen.map_err(is_another).map_err(with_advice))? {
         return Ok(refused);
     }
     let mut claimed = claim_soon(conn.begin().await?, key, claim).await;
@@ -148,6 +148,17 @@ fn fits(found: Option<&str>) -> Result<(), Failed> {
 
 async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {
     connection.execute(CREATE).await.map(drop).map_err(Failed::asked)
+}
+
+/// Its columns are not those that each version has.
+fn is_another(failed: Failed) -> Failed {
+    if failed.code != NO_COLUMN {
+        return failed;
+    }
+    let text = format!(
+        "batchsql_positions is another table, with other columns; rename it, and the table is created, or change it to this: {CREATE}"
+    );
+    Failed { error: SinkError::with_code(ErrorClass::Schema, NO_COLUMN, text), code: 0, ..failed }
 }
 
 /// A server tells a user without rights whether a table exists only if the user may know it.

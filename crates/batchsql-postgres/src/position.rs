@@ -10,6 +10,7 @@ use sqlx::{Execute, Executor, PgConnection, Postgres, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
+use crate::source::Source;
 
 /// Steps change one column without an index, so with free space in the page they need no new index entries.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (\
@@ -48,15 +49,27 @@ const NO_TABLE: &str = "42P01";
 const CREATED: [&str; 3] = ["23505", "42P07", "42710"];
 const NO_RIGHT: &str = "42501";
 
+/// Codes of statements on a table that has the name and other columns.
+const OTHER_TABLE: [&str; 4] = ["42703", "42804", "42883", "42P10"];
+
 /// Claims a partition.
-pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+pub(crate) async fn claim(
+    source: &Source,
+    conn: &mut PostgresConn,
+    key: &PartitionKey,
+    claim: &Claim,
+) -> Result<Claimed, SinkError> {
     conn.check_idle().await?;
     if let Some(setting) = lossy_setting(conn).await? {
+        // A session keeps what it was opened with: the next claim asks a new one, and rows are written by new ones. This one is
+        // closed, also in a pool of the user.
+        conn.begin()?;
+        source.outdated.all();
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
     check_table(conn).await?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
-    if let Some(refused) = look(conn, key, claim).await? {
+    if let Some(refused) = look(conn, key, claim).await.map_err(with_advice)? {
         return Ok(refused);
     }
     let mut result = try_claim(conn, key, claim).await;
@@ -77,7 +90,35 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
         }
         result = try_claim(conn, key, claim).await;
     }
-    result
+    result.map_err(with_advice)
+}
+
+/// Of a statement on the table that is there.
+fn with_advice(error: SinkError) -> SinkError {
+    match error.code() {
+        Some(NO_RIGHT) => {
+            let text = "the user may not use the table batchsql_positions; grant SELECT, INSERT and UPDATE on it";
+            SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text)
+        }
+        Some(code) if OTHER_TABLE.contains(&code) => {
+            let text = format!(
+                "batchsql_positions is another table, with other columns or without the unique key; rename it, and the table is \
+                 created, or change it to this: {CREATE}"
+            );
+            SinkError::with_code(ErrorClass::Schema, code, text)
+        }
+        _ => error,
+    }
+}
+
+/// Whether the user may move positions: a right may be revoked while rows are written.
+pub(crate) async fn may_move(link: &mut PgConnection) -> Result<bool, SinkError> {
+    let sql = "SELECT COALESCE(pg_catalog.has_column_privilege(c.oid, 'sequence', 'UPDATE') \
+        AND pg_catalog.has_column_privilege(c.oid, 'sequence', 'SELECT'), true) \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'sequence' \
+        WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
+    let found = link.fetch_optional(sql).await.map_err(before_commit)?;
+    Ok(found.map(|row| row.try_get(0)).transpose().map_err(before_commit)?.unwrap_or(true))
 }
 
 /// Refuses a table that a crash of the server, or the end of a session, would empty: its positions would be gone, and rows

@@ -71,11 +71,15 @@ fn check_name(conn: &Connection) -> Result<(), SinkError> {
     // A table of an extension has no page of its own.
     let sql = "SELECT (SELECT count(*) FROM temp.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE),
         (SELECT count(*) FROM main.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE
-            AND NOT (type = 'table' AND rootpage > 0))";
-    let found = conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+            AND NOT (type = 'table' AND rootpage > 0)),
+        (SELECT count(*) * 9 FROM main.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE)
+            - (SELECT count(*) FROM pragma_table_info('batchsql_positions', 'main') WHERE lower(name) IN ('id', 'source',
+            'incarnation', 'table_name', 'partition_number', 'epoch', 'sequence', 'session', 'lease'))";
+    let found = conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
     let text = match found.map_err(statement_error)? {
-        (0, 0) => return Ok(()),
-        (0, _) => "batchsql_positions is a view or a virtual table; rename it, and the table is created",
+        (0, 0, 0) => return Ok(()),
+        (0, 0, _) => "batchsql_positions is another table, with other columns; rename it, and the table is created",
+        (0, ..) => "batchsql_positions is a view or a virtual table; rename it, and the table is created",
         _ => {
             "a temporary table or view has the name batchsql_positions, and its positions end with the connection; drop it where \
              it is created"

@@ -481,3 +481,12 @@ async fn a_table_of_positions_without_transactions_is_refused() {
     database.run("CREATE VIEW batchsql_positions AS SELECT * FROM kept").await;
     refused("not a plain table").await;
 }
+
+#[tokio::test]
+async fn another_table_with_the_name_is_named_with_advice() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE batchsql_positions (id BIGINT)", "").await;
+    let error = pipeline(&database.sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("another table"), "{error}");
+    assert!(!error.to_string().contains("ADD COLUMN"), "{error}");
+}

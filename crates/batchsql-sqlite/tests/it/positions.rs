@@ -205,3 +205,13 @@ async fn what_is_no_table_of_the_file_is_refused_as_positions() {
         db.claim(&key, &claim).await.unwrap().position().unwrap();
     }
 }
+
+#[tokio::test]
+async fn another_table_with_the_name_is_named_with_advice() {
+    for table in ["CREATE TABLE batchsql_positions (other INTEGER)", "CREATE TABLE Batchsql_Positions (id INTEGER)"] {
+        let db = pipeline(&memory(table).await);
+        let claim = Claim::of("a").or_begin_at(0);
+        let error = db.claim(&PartitionKey::new("s", "i", "t", 0), &claim).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema && error.to_string().contains("another table"), "{error}");
+    }
+}
