@@ -141,7 +141,10 @@ fn fits(found: Option<&str>) -> Result<(), Failed> {
              its position without its rows; what was written since it has this engine may lack rows; ALTER TABLE \
              batchsql_positions ENGINE = InnoDB, or give up exactly once"
         ),
-        _ => "batchsql_positions is not a plain table; rename it, and the table is created, or write to another database".to_owned(),
+        _ => {
+            "batchsql_positions is not a plain table; rename it, and the table is created, or write to another database"
+                .to_owned()
+        }
     };
     Err(Failed::unsent(SinkError::new(ErrorClass::Schema, text)))
 }
@@ -285,9 +288,8 @@ pub(crate) async fn renew(
     owner: &str,
     lease: Duration,
 ) -> Result<Vec<StoredPosition>, Failed> {
-    let sql = format!(
-        "SELECT id, ({TABLE}) FROM batchsql_positions WHERE source = ? AND session = ? AND lease IS NOT NULL"
-    );
+    let sql =
+        format!("SELECT id, ({TABLE}) FROM batchsql_positions WHERE source = ? AND session = ? AND lease IS NOT NULL");
     let rows = match sqlx::query(&sql).bind(source).bind(owner).persistent(false).fetch_all(&mut *connection).await {
         Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => return Ok(Vec::new()),
         rows => rows.map_err(Failed::asked)?,

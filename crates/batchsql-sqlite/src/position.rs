@@ -75,7 +75,8 @@ fn check_name(conn: &Connection) -> Result<(), SinkError> {
         (SELECT count(*) * 9 FROM main.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE)
             - (SELECT count(*) FROM pragma_table_info('batchsql_positions', 'main') WHERE lower(name) IN ('id', 'source',
             'incarnation', 'table_name', 'partition_number', 'epoch', 'sequence', 'session', 'lease'))";
-    let found = conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+    let found =
+        conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
     let text = match found.map_err(statement_error)? {
         (0, 0, 0) => return Ok(()),
         (0, 0, _) => "batchsql_positions is another table, with other columns; rename it, and the table is created",

@@ -595,7 +595,8 @@ async fn a_right_to_positions_that_is_revoked_is_named() {
     assert!(error.class() == ErrorClass::Permission, "{error}");
     assert!(error.to_string().contains("grant SELECT, INSERT and UPDATE"), "{error}");
     // A right to the table of the rows is one of the rows.
-    execute(admin.pg_pool(), &format!("GRANT UPDATE ON batchsql_positions TO {user}; REVOKE INSERT ON t FROM {user}")).await;
+    execute(admin.pg_pool(), &format!("GRANT UPDATE ON batchsql_positions TO {user}; REVOKE INSERT ON t FROM {user}"))
+        .await;
     let position = claim(&db).await;
     let rows = rows(&one_column(Conflict::none()), [(1, 0)]);
     let failed = db.write_step(rows.rows(), &Step::new(position, 1)).await.unwrap_err().error;
