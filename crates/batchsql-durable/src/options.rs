@@ -148,6 +148,10 @@ impl DurableOptions {
     /// ([`Expr::raw`](batchsql_core::Expr::raw),
     /// [`on_partial_index`](batchsql_core::Conflict::on_partial_index)), which is never taken from the disk. It is also
     /// checked at the start. Other rows are written with the rule that they were submitted with.
+    ///
+    /// Rows are in order by the key of the rule that they were submitted with, so they are never written with another key: their
+    /// partition stops. If the key has changed, declare the schema from before too, as long as rows of it wait; the table needs
+    /// the unique indexes of both.
     pub fn schema(mut self, schema: &Schema) -> Self {
         self.schemas.push(schema.clone());
         self

@@ -521,11 +521,7 @@ impl<S: Source> Feed<S> {
                         return Some(false);
                     }
                     self.loses_position();
-                    let text = format!(
-                        "its position in the database is {now}, where {before} or {to} was expected: it was changed from outside; \
-                         start the program again"
-                    );
-                    self.at.stop(StopReason::Position, text);
+                    self.stop_at_change(before, to, now).await;
                     return None;
                 }
                 Ok(Claimed::Missing) => {
@@ -548,6 +544,23 @@ impl<S: Source> Feed<S> {
                 }
             }
         }
+    }
+
+    /// Stops because the position was changed from outside.
+    async fn stop_at_change(&mut self, before: u64, to: u64, now: u64) {
+        let found = format!(
+            "its position in the database is {now}, where {before} or {to} was expected: it was changed from outside"
+        );
+        let text = if now > to {
+            self.at.source.found_ahead(before, now).await;
+            format!(
+                "{found}; set it back to {before} in batchsql_positions before the program starts again: rows up to {now} that are \
+                 not in the database would be passed over"
+            )
+        } else {
+            format!("{found}, or the database was restored from a backup; start the program again")
+        };
+        self.at.stop(StopReason::Position, text);
     }
 
     /// The partition is not claimed any more.

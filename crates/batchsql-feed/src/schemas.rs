@@ -47,6 +47,12 @@ pub(crate) enum Unresolved {
     )]
     NoneFits { table: String, advice: &'static str },
     #[error(
+        "the schemas of table {table} that were given to {advice} have another key than stored rows: {stored}; rows are in order by \
+         the key that they were stored with, so they are not written with another one; give the schema that they were submitted \
+         with too (the table still needs its unique index), or let the program that stored them write them first"
+    )]
+    OtherKey { table: String, stored: String, advice: &'static str },
+    #[error(
         "the schema of table {table} that was given to {advice} has no column {column:?}, which stored rows have; add it there, or \
          leave it out of the rows"
     )]
@@ -62,9 +68,11 @@ impl Unresolved {
     pub(crate) fn kind(&self) -> StopReason {
         match self {
             Self::Unreadable(_) | Self::Lost => StopReason::Unreadable,
-            Self::UnknownRule(_) | Self::NoneFits { .. } | Self::NoColumn { .. } | Self::Ambiguous { .. } => {
-                StopReason::Schema
-            }
+            Self::UnknownRule(_)
+            | Self::NoneFits { .. }
+            | Self::OtherKey { .. }
+            | Self::NoColumn { .. }
+            | Self::Ambiguous { .. } => StopReason::Schema,
         }
     }
 }
@@ -149,6 +157,9 @@ fn resolve_declared(
     let fitting: Vec<Resolved> = of_kind.iter().filter_map(|schema| fit(logged, schema)).collect();
     let with_action = || fitting.iter().filter(|resolved| resolved.schema.action() == logged.rule.action);
     match &*fitting {
+        [] if !of_kind.iter().any(|schema| has_same_key(logged, schema)) => {
+            Err(Unresolved::OtherKey { table: table_text(&logged.table), stored: key_text(&logged.rule.key), advice })
+        }
         [] => Err(match missing_column(logged, &of_kind) {
             Some(column) => Unresolved::NoColumn { table: table_text(&logged.table), column, advice },
             None => Unresolved::NoneFits { table: table_text(&logged.table), advice },
@@ -165,7 +176,15 @@ fn table_text(table: &TableName) -> String {
     format!("{:?}", table.to_string())
 }
 
-/// The order of rows is that of their key: another key would be another order.
+fn key_text(key: &[String]) -> String {
+    match key {
+        [] => "none".to_owned(),
+        key => format!("{key:?}"),
+    }
+}
+
+/// The order of rows is that of their key, which has chosen their partition and lane: with another key, the last of two rows would
+/// be another one.
 fn has_same_key(logged: &LoggedSchema, schema: &Schema) -> bool {
     let sorted = |key: &[String]| {
         let mut key = key.to_vec();
@@ -299,6 +318,12 @@ mod tests {
         let other_type = Schema::builder("t").column("id", ColumnType::I32).nullable("note", ColumnType::Text);
         check(vec![other_type.on_conflict(Conflict::update(["id"])).build().unwrap()], false);
         check(vec![builder().build().unwrap()], false);
+        let both = Schema::builder("t").column("id", ColumnType::I64).column("note", ColumnType::Text);
+        let other_key = resolve(vec![both.on_conflict(Conflict::ignore(["id", "note"])).build().unwrap()], &logged);
+        let other_key = other_key.unwrap_err().to_string();
+        assert!(other_key.contains("another key than stored rows: [\"id\"]"), "{other_key}");
+        let none = resolve(vec![logged.clone()], &builder().build().unwrap()).unwrap_err().to_string();
+        assert!(none.contains("another key than stored rows: none"), "{none}");
         let ignore = builder().on_conflict(Conflict::ignore(["id"])).build().unwrap();
         let replace = builder().on_conflict(Conflict::replace(["id"])).build().unwrap();
         let update = builder().on_conflict(Conflict::update(["id"]).only_if_newer("note")).build();
@@ -309,6 +334,19 @@ mod tests {
         check(vec![logged.deletion().unwrap()], true);
         let other_table = Schema::builder("u").column("id", ColumnType::I64).build().unwrap();
         check(vec![other_table], true);
+    }
+
+    /// As the error of another key advises.
+    #[test]
+    fn rows_of_an_earlier_key_are_written_with_its_schema_beside_the_new_one() {
+        let stored = builder().on_conflict(Conflict::update(["id"])).build().unwrap();
+        let new = Schema::builder("t").column("id", ColumnType::I64).column("note", ColumnType::Text);
+        let new = new.on_conflict(Conflict::update(["id", "note"])).build().unwrap();
+        for declared in [vec![new.clone(), stored.clone()], vec![stored.clone(), new.clone()]] {
+            for logged in [&stored, &new, &stored.with_columns(["id"]).unwrap()] {
+                assert_eq!(resolve(declared.clone(), logged).unwrap().schema, *logged);
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,14 @@ pub trait Source: Send + 'static {
         Refusal::Stop(kind, text.to_owned())
     }
 
+    /// The task has moved the position to `reached` for sure, and found it further than its next step, at `found`: it was changed from outside,
+    /// and rows up to `found` may not be in the database. The partition stops. A source that remembers this refuses such a position
+    /// in [`begin_at`](Self::begin_at) after a restart too; otherwise they are passed over then. Default: nothing.
+    fn found_ahead(&mut self, reached: u64, found: u64) -> impl Future<Output = ()> + Send {
+        let _ = (reached, found);
+        ready(())
+    }
+
     /// The partition is claimed, and rows up to `position` are in the database. The source compares this with what it has.
     /// [`next`](Self::next) is called only after this, and may return rows up to the position: they are left out. After
     /// [`not_claimed`](Self::not_claimed) has said [`Refusal::Wait`] it is called again: reading begins anew behind the position

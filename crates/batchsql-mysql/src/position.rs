@@ -37,6 +37,11 @@ const WAIT: [&str; 2] = [
 
 const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
 
+/// What it is, whether its engine has transactions, and which one it is.
+const TABLE: &str = "SELECT CONCAT(t.TABLE_TYPE, '|', COALESCE(e.SAVEPOINTS, 'NO'), '|', COALESCE(t.ENGINE, 'unknown')) \
+    FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
+    WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = 'batchsql_positions'";
+
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const NO_COLUMN: u16 = 1054;
@@ -52,9 +57,11 @@ pub(crate) async fn claim(
     if let Some(setting) = conn.end(checked)? {
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
+    let checked = check_table(conn.begin().await?).await;
+    conn.end(checked)?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     let seen = look(conn.begin().await?, key, claim).await;
-    if let Some(refused) = conn.end(seen.map_err(with_advice))? {
+    if let Some(refused) = conn.end(seen.map_err(is_another).map_err(with_advice))? {
         return Ok(refused);
     }
     let mut claimed = claim_soon(conn.begin().await?, key, claim).await;
@@ -114,8 +121,47 @@ pub(crate) async fn lossy_setting(connection: &mut MySqlConnection) -> Result<Op
     Ok(Some(format!("{lossy}, {text}")))
 }
 
+/// Refuses a table whose positions are not in the transaction of the rows: a step that fails would move them nevertheless, and
+/// its rows would be passed over.
+async fn check_table(connection: &mut MySqlConnection) -> Result<(), Failed> {
+    let found = connection.fetch_optional(TABLE).await.map_err(Failed::asked)?;
+    let found = found.map(|row| row.try_get_unchecked::<String, _>(0)).transpose().map_err(Failed::asked)?;
+    fits(found.as_deref())
+}
+
+/// `found`: as [`TABLE`] returns it; `None` if there is none yet.
+fn fits(found: Option<&str>) -> Result<(), Failed> {
+    let Some(found) = found else { return Ok(()) };
+    let mut words = found.splitn(3, '|');
+    let (kind, savepoints, engine) = (words.next(), words.next(), words.next().unwrap_or_default());
+    let text = match (kind, savepoints) {
+        (Some("BASE TABLE" | "SYSTEM VERSIONED"), Some("YES")) => return Ok(()),
+        (Some("BASE TABLE" | "SYSTEM VERSIONED"), _) => format!(
+            "the engine {engine} of the table batchsql_positions has no transactions: a step that fails or is cut off would move \
+             its position without its rows; what was written since it has this engine may lack rows; ALTER TABLE \
+             batchsql_positions ENGINE = InnoDB, or give up exactly once"
+        ),
+        _ => {
+            "batchsql_positions is not a plain table; rename it, and the table is created, or write to another database"
+                .to_owned()
+        }
+    };
+    Err(Failed::unsent(SinkError::new(ErrorClass::Schema, text)))
+}
+
 async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {
     connection.execute(CREATE).await.map(drop).map_err(Failed::asked)
+}
+
+/// Its columns are not those that each version has.
+fn is_another(failed: Failed) -> Failed {
+    if failed.code != NO_COLUMN {
+        return failed;
+    }
+    let text = format!(
+        "batchsql_positions is another table, with other columns; rename it, and the table is created, or change it to this: {CREATE}"
+    );
+    Failed { error: SinkError::with_code(ErrorClass::Schema, NO_COLUMN, text), code: 0, ..failed }
 }
 
 /// A server tells a user without rights whether a table exists only if the user may know it.
@@ -242,11 +288,15 @@ pub(crate) async fn renew(
     owner: &str,
     lease: Duration,
 ) -> Result<Vec<StoredPosition>, Failed> {
-    let sql = "SELECT id FROM batchsql_positions WHERE source = ? AND session = ? AND lease IS NOT NULL";
-    let rows = match sqlx::query(sql).bind(source).bind(owner).persistent(false).fetch_all(&mut *connection).await {
+    let sql =
+        format!("SELECT id, ({TABLE}) FROM batchsql_positions WHERE source = ? AND session = ? AND lease IS NOT NULL");
+    let rows = match sqlx::query(&sql).bind(source).bind(owner).persistent(false).fetch_all(&mut *connection).await {
         Err(sqlx::Error::Database(error)) if number(error.as_ref()) == NO_TABLE => return Ok(Vec::new()),
         rows => rows.map_err(Failed::asked)?,
     };
+    let table: Option<Option<String>> =
+        rows.first().map(|row| row.try_get_unchecked(1)).transpose().map_err(Failed::asked)?;
+    fits(table.flatten().as_deref())?;
     let ids = rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<Vec<i64>>>().map_err(Failed::asked)?;
     if !ids.is_empty() {
         connection.execute(WAIT[0]).await.map_err(Failed::asked)?;

@@ -77,7 +77,8 @@ impl WorkerOptions {
     }
 
     /// A schema for rows of its table, in place of the one that they were published with: another rule, or one with SQL text,
-    /// which is never taken from a message. Columns are found by name.
+    /// which is never taken from a message. Columns are found by name. Messages with another key stop their partition: give the
+    /// schema that they were published with too.
     pub fn schema(mut self, schema: Schema) -> Self {
         self.schemas.push(schema);
         self

@@ -15,7 +15,7 @@ use crate::seen;
 use crate::servers::{NoServer, Servers, TargetSession, at};
 use crate::session_names::SessionNames;
 use crate::settings::{LossyValues, Settings, Strategy};
-use crate::source::Source;
+use crate::source::{Outdated, Source};
 
 /// A connection that was idle for longer is pinged before it is used. A batch that is sent over a dead
 /// connection may end as `Unknown`; a ping before each batch would cost a round trip.
@@ -290,7 +290,8 @@ impl PostgresOptions {
 
     fn pool(&self, connect: PgConnectOptions, given: Option<Arc<str>>, is_lazy: bool) -> Source {
         let doubt = IdleDoubt::default();
-        let in_pool = doubt.clone();
+        let outdated = Outdated::default();
+        let (in_pool, asked) = (doubt.clone(), outdated.clone());
         // Behind a pooler a session is not that of the connection.
         let sees = self.settings.prepared_statements;
         let names = Arc::new(SessionNames::of(self.max_connections));
@@ -301,7 +302,11 @@ impl PostgresOptions {
             .test_before_acquire(false)
             .before_acquire(move |conn, meta| {
                 let (doubt, names) = (in_pool.clone(), Arc::clone(&in_use));
+                let is_outdated = asked.has(meta.age);
                 Box::pin(async move {
+                    if is_outdated {
+                        return Ok(false);
+                    }
                     seen::none();
                     if meta.idle_for > PING_AFTER_IDLE {
                         let check = doubt.check();
@@ -319,7 +324,7 @@ impl PostgresOptions {
         // A pooler would share the setting with other clients.
         let source = |pool| {
             let (password, servers) = (self.password.clone(), self.servers.clone());
-            Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy).doubting(doubt)
+            Source::changing(pool, password, given, servers, self.connect_timeout, is_lazy).doubting(doubt, outdated)
         };
         if !self.settings.prepared_statements {
             return source(pool.connect_lazy_with(connect));

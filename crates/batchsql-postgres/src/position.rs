@@ -10,6 +10,7 @@ use sqlx::{Execute, Executor, PgConnection, Postgres, Row};
 
 use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
+use crate::source::Source;
 
 /// Steps change one column without an index, so with free space in the page they need no new index entries.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (\
@@ -38,20 +39,37 @@ const END_HOLDER: &str = "SELECT pg_catalog.pg_terminate_backend(l.pid) \
     ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax \
     WHERE l.pid <> pg_catalog.pg_backend_pid() AND ";
 
+/// Of what the name leads to: a temporary table hides the one of all sessions.
+const KIND: &str = "SELECT c.relkind::pg_catalog.text || c.relpersistence::pg_catalog.text \
+    FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
+
 const LOCK_TIMEOUT: &str = "55P03";
 const NO_TABLE: &str = "42P01";
 /// Two sessions created the table at once.
 const CREATED: [&str; 3] = ["23505", "42P07", "42710"];
 const NO_RIGHT: &str = "42501";
 
+/// Codes of statements on a table that has the name and other columns.
+const OTHER_TABLE: [&str; 4] = ["42703", "42804", "42883", "42P10"];
+
 /// Claims a partition.
-pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
+pub(crate) async fn claim(
+    source: &Source,
+    conn: &mut PostgresConn,
+    key: &PartitionKey,
+    claim: &Claim,
+) -> Result<Claimed, SinkError> {
     conn.check_idle().await?;
     if let Some(setting) = lossy_setting(conn).await? {
+        // A session keeps what it was opened with: the next claim asks a new one, and rows are written by new ones. This one is
+        // closed, also in a pool of the user.
+        conn.begin()?;
+        source.outdated.all();
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
+    check_table(conn).await?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
-    if let Some(refused) = look(conn, key, claim).await? {
+    if let Some(refused) = look(conn, key, claim).await.map_err(with_advice)? {
         return Ok(refused);
     }
     let mut result = try_claim(conn, key, claim).await;
@@ -72,7 +90,64 @@ pub(crate) async fn claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &C
         }
         result = try_claim(conn, key, claim).await;
     }
-    result
+    result.map_err(with_advice)
+}
+
+/// Of a statement on the table that is there.
+fn with_advice(error: SinkError) -> SinkError {
+    match error.code() {
+        Some(NO_RIGHT) => {
+            let text = "the user may not use the table batchsql_positions; grant SELECT, INSERT and UPDATE on it";
+            SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text)
+        }
+        Some(code) if OTHER_TABLE.contains(&code) => {
+            let text = format!(
+                "batchsql_positions is another table, with other columns or without the unique key; rename it, and the table is \
+                 created, or change it to this: {CREATE}"
+            );
+            SinkError::with_code(ErrorClass::Schema, code, text)
+        }
+        _ => error,
+    }
+}
+
+/// Whether the user may move positions: a right may be revoked while rows are written.
+pub(crate) async fn may_move(link: &mut PgConnection) -> Result<bool, SinkError> {
+    let sql = "SELECT COALESCE(pg_catalog.has_column_privilege(c.oid, 'sequence', 'UPDATE') \
+        AND pg_catalog.has_column_privilege(c.oid, 'sequence', 'SELECT'), true) \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'sequence' \
+        WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
+    let found = link.fetch_optional(sql).await.map_err(before_commit)?;
+    Ok(found.map(|row| row.try_get(0)).transpose().map_err(before_commit)?.unwrap_or(true))
+}
+
+/// Refuses a table that a crash of the server, or the end of a session, would empty: its positions would be gone, and rows
+/// would be written again or passed over.
+async fn check_table(conn: &mut PostgresConn) -> Result<(), SinkError> {
+    let found = conn.begin()?.fetch_optional(KIND).await.map_err(before_commit)?;
+    conn.end();
+    let kind: Option<String> = found.map(|row| row.try_get(0)).transpose().map_err(before_commit)?;
+    fits(kind.as_deref())
+}
+
+/// `kind`: `relkind` and `relpersistence` of the table; `None` if there is none yet.
+fn fits(kind: Option<&str>) -> Result<(), SinkError> {
+    let text = match kind {
+        None | Some("rp") => return Ok(()),
+        Some("ru") => {
+            "the table batchsql_positions is UNLOGGED: a crash of the server empties it; ALTER TABLE batchsql_positions SET \
+             LOGGED, or give up exactly once"
+        }
+        Some("rt") => {
+            "a temporary table has the name batchsql_positions, and its positions end with its session; drop it where it is \
+             created"
+        }
+        Some(_) => {
+            "batchsql_positions is not a plain table (it is a view, or a partitioned or foreign table); rename it, and the table \
+             is created, or write to another schema with search_path"
+        }
+    };
+    Err(SinkError::new(ErrorClass::Schema, text))
 }
 
 /// Whether the partition has an owner that the claim does not take it from.
@@ -238,9 +313,17 @@ pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), 
 
 /// Reads all positions of a source.
 pub(crate) async fn read(conn: &mut PostgresConn, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
+    Ok(read_with_kind(conn, source).await?.0)
+}
+
+/// With the kind of the table, as [`fits`] takes it, if there are positions.
+async fn read_with_kind(
+    conn: &mut PostgresConn,
+    source: &str,
+) -> Result<(Vec<StoredPosition>, Option<String>), SinkError> {
     conn.check_idle().await?;
     let sql = format!(
-        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = $1 \
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number, ({KIND}) FROM batchsql_positions WHERE source = $1 \
          ORDER BY incarnation, table_name, partition_number"
     );
     let link = conn.begin()?;
@@ -261,7 +344,8 @@ pub(crate) async fn read(conn: &mut PostgresConn, source: &str) -> Result<Vec<St
         );
         Ok(StoredPosition::new(key, position).owned(owner, lease))
     };
-    rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(before_commit)
+    let kind = rows.first().map(|row| row.try_get(8)).transpose().map_err(before_commit)?.flatten();
+    Ok((rows.iter().map(stored).collect::<sqlx::Result<_>>().map_err(before_commit)?, kind))
 }
 
 /// Renews the leases of an owner.
@@ -286,7 +370,8 @@ pub(crate) async fn renew(
         Err(error) if error.code() == Some(NO_TABLE) => return Ok(Vec::new()),
         renewed => renewed?,
     }
-    let mut stored = read(conn, source).await?;
+    let (mut stored, kind) = read_with_kind(conn, source).await?;
+    fits(kind.as_deref())?;
     stored.retain(|stored| stored.owner.as_deref() == Some(owner));
     Ok(stored)
 }

@@ -236,7 +236,7 @@ impl Sink for PostgresSink {
 
     /// A session that holds the position for a second is ended, if the user may.
     async fn claim(&self, conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
-        position::claim(conn, key, claim).await
+        position::claim(&self.source, conn, key, claim).await
     }
 
     async fn advance(&self, conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchsql_core::{CachedPassword, ErrorClass, IdleDoubt, SinkError};
 use sqlx::postgres::PgConnectOptions;
@@ -32,6 +32,26 @@ pub(crate) struct Source {
     is_shared: Arc<AtomicBool>,
     /// Set by the pool when an idle connection did not answer.
     doubt: IdleDoubt,
+    /// Asked by the pool before it gives a connection away.
+    pub(crate) outdated: Outdated,
+}
+
+/// When a setting of the sessions was found to be wrong: those that were opened before are not used again, because a session keeps
+/// the settings with which it was opened.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Outdated(Arc<Mutex<Option<Instant>>>);
+
+impl Outdated {
+    /// The sessions that are open now.
+    pub(crate) fn all(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a session that was opened so long ago is one of them.
+    pub(crate) fn has(&self, age: Duration) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() <= age)
+    }
 }
 
 #[derive(Default)]
@@ -54,6 +74,7 @@ impl Source {
             given: Arc::default(),
             is_shared: Arc::new(AtomicBool::new(true)),
             doubt: IdleDoubt::default(),
+            outdated: Outdated::default(),
         }
     }
 
@@ -69,12 +90,13 @@ impl Source {
         let is_open = AtomicBool::new(is_open && servers.are_asked());
         let servers = Arc::new(Choice { servers, limit, is_open, ..Choice::default() });
         let given = Arc::new(Mutex::new(given));
-        Self { pool, password, servers, given, is_shared: Arc::default(), doubt: IdleDoubt::default() }
+        let (doubt, outdated) = (IdleDoubt::default(), Outdated::default());
+        Self { pool, password, servers, given, is_shared: Arc::default(), doubt, outdated }
     }
 
-    /// With what its pool reports of idle connections.
-    pub(crate) fn doubting(self, doubt: IdleDoubt) -> Self {
-        Self { doubt, ..self }
+    /// With what its pool reports of idle connections, and asks before it gives one away.
+    pub(crate) fn doubting(self, doubt: IdleDoubt, outdated: Outdated) -> Self {
+        Self { doubt, outdated, ..self }
     }
 
     /// The pool, for use by other code.

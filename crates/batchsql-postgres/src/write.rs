@@ -13,6 +13,7 @@ use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
+use crate::position::may_move;
 use crate::refused_column::with_column;
 use crate::transaction::{Body, has_no_numbers, run, transaction};
 use crate::types::Echo;
@@ -90,6 +91,10 @@ async fn write_fit(
         }
         attempt.defer();
         let code = error.code().unwrap_or_default().to_owned();
+        if code == "42501" && attempt.step().is_some() && !may_move(link).await? {
+            result = Err(error.of_position());
+            break;
+        }
         let error = explained(link, plan, rows, error).await?;
         if rows.len() == 1 && !is_second && is_of_table_or_row(&code) && error.class() == ErrorClass::Row {
             // The table may have been repaired between the error and the look at it.

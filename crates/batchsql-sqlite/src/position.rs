@@ -37,6 +37,7 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
+    check_name(&transaction)?;
     transaction.execute_batch(CREATE).map_err(statement_error)?;
     if let Some(sequence) = claim.begin_at {
         let begin_at = params![source, incarnation, table, partition, sequence];
@@ -62,6 +63,30 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
     };
     transaction.commit().map_err(commit_error)?;
     Ok(claimed)
+}
+
+/// Refuses what the name leads to if it is not a table of the file: positions would end with the connection, or be outside of the
+/// transaction of the rows.
+fn check_name(conn: &Connection) -> Result<(), SinkError> {
+    // A table of an extension has no page of its own.
+    let sql = "SELECT (SELECT count(*) FROM temp.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE),
+        (SELECT count(*) FROM main.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE
+            AND NOT (type = 'table' AND rootpage > 0)),
+        (SELECT count(*) * 9 FROM main.sqlite_master WHERE name = 'batchsql_positions' COLLATE NOCASE)
+            - (SELECT count(*) FROM pragma_table_info('batchsql_positions', 'main') WHERE lower(name) IN ('id', 'source',
+            'incarnation', 'table_name', 'partition_number', 'epoch', 'sequence', 'session', 'lease'))";
+    let found =
+        conn.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)));
+    let text = match found.map_err(statement_error)? {
+        (0, 0, 0) => return Ok(()),
+        (0, 0, _) => "batchsql_positions is another table, with other columns; rename it, and the table is created",
+        (0, ..) => "batchsql_positions is a view or a virtual table; rename it, and the table is created",
+        _ => {
+            "a temporary table or view has the name batchsql_positions, and its positions end with the connection; drop it where \
+             it is created"
+        }
+    };
+    Err(SinkError::new(ErrorClass::Schema, text))
 }
 
 /// The columns of [`COLUMNS`].
@@ -109,6 +134,7 @@ pub(crate) fn renew(
     lease: Duration,
 ) -> Result<Vec<StoredPosition>, SinkError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
+    check_name(&transaction)?;
     let mut stored = read(&transaction, source)?;
     if !stored.is_empty() {
         let sql = format!(

@@ -3,9 +3,10 @@
 //! Must not know databases.
 //!
 //! Without the file a database that was made anew would look like one that has never had a row. The owners say whether the
-//! position is that of this folder: a copy of the folder, or a backup of it, does not know who has claimed the partition since.
+//! position is that of this folder: a copy of the folder, or a backup of it, does not know who has claimed the partition since. A
+//! database that was restored from a backup has an earlier owner, so those of the folder stay known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ pub(crate) struct Claims {
     pub(crate) claimed: Claimed,
 }
 
-/// The file of claims, a line for each: `claims`, `has` or `stopped`, the partition, the owner, the table.
+/// The file of claims, a line for each: `claims`, `has`, `stopped` or `moved:` and a sequence; the partition, the owner, the
+/// table.
 #[derive(Debug)]
 pub(crate) struct Claimed {
     path: PathBuf,
@@ -33,18 +35,34 @@ pub(crate) struct Claimed {
 struct State {
     /// `None` after an error: what was written is not known then.
     file: Option<File>,
+    noted: Noted,
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+struct Noted {
+    source: Option<String>,
     partitions: HashMap<(u32, String), Known>,
+    /// The processes on this folder, the newest last, at most [`EARLIER`].
+    owners: VecDeque<String>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Known {
-    /// Those that may be the last owner in the database.
+    /// Those that may be the last owner in the database, unless it is older than the folder.
     owners: HashSet<String>,
     has_position: bool,
     is_stopped: bool,
+    /// The position was found ahead of this sequence, up to which this folder had moved it.
+    moved_to: Option<u64>,
 }
 
 const FILE: &str = "POSITIONS";
+
+const MOVED: &str = "moved:";
+
+/// The starts that a backup of the database may be behind. Each has one owner, of up to 100 bytes.
+const EARLIER: usize = 1_000;
 
 /// Whether the folder was ever written exactly once.
 pub(crate) fn is_there(folder: &Path) -> bool {
@@ -59,12 +77,12 @@ impl Claimed {
         RealFileSystem.sync_folder(folder)?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let (source, partitions) = parse(&text);
+        let noted = parse(&text);
         if !text.is_empty() && !text.ends_with('\n') {
             file.write_all(b"\n")?;
             file.sync_data()?;
         }
-        Ok(Self { path, source, state: Mutex::new(State { file: Some(file), partitions }) })
+        Ok(Self { path, source: noted.source.clone(), state: Mutex::new(State { file: Some(file), noted }) })
     }
 
     /// As [`open`](Self::open), of a folder that stays as it is. `None`: it was never written exactly once.
@@ -74,8 +92,8 @@ impl Claimed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
-        let (source, partitions) = parse(&text);
-        Ok(Some(Self { path, source, state: Mutex::new(State { file: None, partitions }) }))
+        let noted = parse(&text);
+        Ok(Some(Self { path, source: noted.source.clone(), state: Mutex::new(State { file: None, noted }) }))
     }
 
     /// The name of the source that the folder has; `None` for a new one.
@@ -98,9 +116,12 @@ impl Claimed {
         self.known(table, partition).is_stopped
     }
 
-    /// The processes on this folder that may have claimed the partition last.
+    /// The processes on this folder that may have claimed the partition last, as the database has it: an earlier one if it was
+    /// restored from a backup. Then its position says what it lacks.
     pub(crate) fn owners(&self, table: &str, partition: u32) -> Vec<String> {
-        self.known(table, partition).owners.into_iter().collect()
+        let mut owners = self.known(table, partition).owners;
+        owners.extend(self.lock().noted.owners.iter().cloned());
+        owners.into_iter().collect()
     }
 
     /// An owner is about to claim. Returns when that is on disk. Blocks the thread, as the calls below.
@@ -118,24 +139,38 @@ impl Claimed {
         self.add("stopped", table, partition, owner)
     }
 
+    /// The position was found ahead: this folder has moved it at most to this sequence.
+    pub(crate) fn is_ahead(&self, table: &str, partition: u32, owner: &str, moved_to: u64) -> io::Result<()> {
+        self.add(&format!("{MOVED}{moved_to}"), table, partition, owner)
+    }
+
+    /// Up to where this folder had moved the position, if it was found ahead and no later one was accepted.
+    pub(crate) fn moved_to(&self, table: &str, partition: u32) -> Option<u64> {
+        self.known(table, partition).moved_to
+    }
+
     fn known(&self, table: &str, partition: u32) -> Known {
-        self.lock().partitions.get(&(partition, escaped(table))).cloned().unwrap_or_default()
+        self.lock().noted.partitions.get(&(partition, escaped(table))).cloned().unwrap_or_default()
     }
 
     fn add(&self, what: &str, table: &str, partition: u32, owner: &str) -> io::Result<()> {
         let table = escaped(table);
         let mut state = self.lock();
-        let known = state.partitions.entry((partition, table.clone())).or_default();
+        let known = state.noted.partitions.entry((partition, table.clone())).or_default();
         let is_known = match what {
             "claims" => known.owners.contains(owner),
-            "has" => known.has_position && known.owners.len() == 1 && known.owners.contains(owner),
-            _ => known.is_stopped,
+            "has" => {
+                let is_only_owner = known.owners.len() == 1 && known.owners.contains(owner);
+                known.has_position && is_only_owner && known.moved_to.is_none()
+            }
+            "stopped" => known.is_stopped,
+            _ => false,
         };
         if is_known {
             return Ok(());
         }
         self.append(&mut state, &format!("{what} {partition} {owner} {table}\n"))?;
-        state.partitions.entry((partition, table)).or_default().note(what, owner);
+        state.noted.note(what, partition, owner, &table);
         Ok(())
     }
 
@@ -160,6 +195,19 @@ impl Claimed {
     }
 }
 
+impl Noted {
+    fn note(&mut self, what: &str, partition: u32, owner: &str, table: &str) {
+        self.partitions.entry((partition, table.to_owned())).or_default().note(what, owner);
+        // Each process notes its partitions before the next one opens the file.
+        if self.owners.back().is_none_or(|last| last != owner) {
+            self.owners.push_back(owner.to_owned());
+            if self.owners.len() > EARLIER {
+                self.owners.pop_front();
+            }
+        }
+    }
+}
+
 impl Known {
     fn note(&mut self, what: &str, owner: &str) {
         match what {
@@ -167,29 +215,33 @@ impl Known {
             "has" => {
                 self.owners = [owner.to_owned()].into();
                 self.has_position = true;
+                self.moved_to = None;
             }
             "stopped" => self.is_stopped = true,
             // A later version may have more.
-            _ => {}
+            _ => {
+                let moved_to = what.strip_prefix(MOVED).and_then(|sequence| sequence.parse().ok());
+                self.moved_to = moved_to.or(self.moved_to);
+            }
         }
     }
 }
 
-fn parse(text: &str) -> (Option<String>, HashMap<(u32, String), Known>) {
-    let (mut source, mut partitions) = (None, HashMap::<(u32, String), Known>::new());
+fn parse(text: &str) -> Noted {
+    let mut noted = Noted::default();
     // A line without an end was never complete.
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         match words[..] {
-            ["source", ..] => source = line.strip_prefix("source ").map(str::to_owned),
+            ["source", ..] => noted.source = line.strip_prefix("source ").map(str::to_owned),
             [what, partition, owner, table] => {
                 let Ok(partition) = partition.parse() else { continue };
-                partitions.entry((partition, table.to_owned())).or_default().note(what, owner);
+                noted.note(what, partition, owner, table);
             }
             _ => {}
         }
     }
-    (source, partitions)
+    noted
 }
 
 /// Names may have any character; escaped ones are on one line.
@@ -231,8 +283,23 @@ mod tests {
         claimed.has(table, 1, "three").unwrap();
         claimed.stop(table, 2, "three").unwrap();
         let claimed = open();
-        assert_eq!(claimed.owners(table, 1), ["three"]);
+        assert_eq!(claimed.known(table, 1).owners, ["three".to_owned()].into());
         assert!(claimed.is_stopped(table, 2));
+    }
+
+    /// A database from a backup has an owner from before it.
+    #[test]
+    fn earlier_processes_on_a_folder_stay_known_within_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines: String = (0..EARLIER + 10).map(|n| format!("claims 0 p{n}- a\nhas 0 p{n}- a\n")).collect();
+        std::fs::write(dir.path().join(FILE), format!("has 0 once b\n{lines}")).unwrap();
+        let claimed = Claimed::open(dir.path()).unwrap();
+        let has = |table: &str, owner: &str| claimed.owners(table, 0).iter().any(|known| known == owner);
+        assert!(has("a", "p10-") && has("a", &format!("p{}-", EARLIER + 9)) && !has("a", "p9-"));
+        assert_eq!(claimed.owners("a", 0).len(), EARLIER);
+        assert!(has("b", "once"), "the last one that has claimed a partition is known however long ago it was");
+        claimed.claims("a", 0, "now").unwrap();
+        assert!(has("a", "now") && !has("a", "p10-"));
     }
 
     #[test]

@@ -244,6 +244,88 @@ async fn a_restored_database_stops_the_partition() {
     }
 }
 
+/// A person has changed it, which the guide forbids: rows that are not written are not passed over, at no start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_was_moved_ahead_passes_no_row_over() {
+    for accepts in [false, true] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        submit(&db, 0..5).await;
+        db.flush().await.unwrap();
+        sink.set_position("plain", 0, Some(9));
+        submit(&db, 5..6).await;
+        let reason = stopped(&db).await;
+        assert!(reason.contains("changed from outside") && reason.contains("set it back to 5"), "{reason}");
+        submit(&db, 6..15).await;
+        assert_eq!(db.close(LONG).await.left_in_log, 10);
+        drop(db);
+        for _ in 0..2 {
+            let db = start(&sink, exact(dir.path())).await.unwrap();
+            let reason = stopped(&db).await;
+            assert!(reason.contains("moved it only to 5") && reason.contains("set it back"), "{reason}");
+            assert_eq!(db.close(LONG).await.left_in_log, 10);
+        }
+        if !accepts {
+            sink.set_position("plain", 0, Some(5));
+        }
+        let db = start(&sink, exact(dir.path()).accept_gaps(accepts)).await.unwrap();
+        db.flush().await.unwrap();
+        assert_eq!(versions(&sink), if accepts { (0..5).chain(9..15).collect() } else { (0..15).collect::<Vec<_>>() });
+        assert_eq!(db.stats().missing, if accepts { 4 } else { 0 });
+        db.close(LONG).await;
+        drop(db);
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        db.flush().await.unwrap();
+        assert!(db.close(LONG).await.is_drained(), "it is accepted once");
+    }
+}
+
+/// The backup has the owner of an earlier start, which the folder still knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_from_before_the_last_starts_stops_the_partition_as_restored() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let run = async |rows: std::ops::Range<i64>| {
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        submit(&db, rows).await;
+        db.flush().await.unwrap();
+        let stored = db.positions().await.unwrap().remove(0);
+        db.close(LONG).await;
+        stored
+    };
+    let backup = run(0..4).await;
+    for start in 1..4 {
+        run(4 * start..4 * start + 4).await;
+    }
+    let restore = async || {
+        let owner = batchsql_core::Claim::of(backup.owner.clone().unwrap()).from(batchsql_core::ClaimFrom::Anyone);
+        let db = BatchSql::builder(sink.clone()).start().unwrap();
+        db.claim(&backup.key, &owner).await.unwrap().position().unwrap();
+        sink.set_position("plain", 0, Some(backup.position.sequence));
+    };
+    restore().await;
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 16..18).await;
+    let reason = stopped(&db).await;
+    assert!(reason.contains("restored") && reason.contains("accept_gaps"), "{reason}");
+    db.close(LONG).await;
+    drop(db);
+
+    let db = start(&sink, exact(dir.path()).accept_gaps(true)).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!((versions(&sink).len(), db.stats().missing), (18, 12));
+    // While it runs: the next start knows the owner again.
+    restore().await;
+    submit(&db, 18..19).await;
+    let reason = stopped(&db).await;
+    assert!(reason.contains("another process") && reason.contains("start the program again"), "{reason}");
+    db.close(LONG).await;
+    drop(db);
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    let reason = stopped(&db).await;
+    assert!(reason.contains("restored") && reason.contains("accept_gaps"), "{reason}");
+    db.close(LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_rows_go_to_the_dead_letters_before_the_position_passes_them() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());

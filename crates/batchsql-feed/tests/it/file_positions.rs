@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use batchsql_core::{ErrorClass, PartitionKey, Removed};
+use batchsql_core::{Claim, ClaimFrom, ErrorClass, PartitionKey, Removed};
 use batchsql_feed::file::{FileOptions, TakeOver, WhenReplaced};
 use batchsql_testkit::Step;
 
@@ -175,6 +175,57 @@ async fn a_database_from_a_backup_gets_the_lines_again() {
     let error = feed.flush().await.unwrap_err();
     assert!(error.to_string().contains("has no position"), "{error}");
     feed.close(LONG).await;
+}
+
+/// A person has changed it, which the guide forbids: lines that are not written are not passed over, at no start.
+#[tokio::test]
+async fn a_position_that_was_moved_ahead_passes_no_line_over() {
+    let made = Made::new(&lines(0..5));
+    let feed = made.start(made.exactly()).await.unwrap();
+    feed.flush().await.unwrap();
+    made.sink.set_position("t", 0, Some(8));
+    made.append(&lines(5..6));
+    let error = feed.flush().await.unwrap_err();
+    assert!(error.is_stopped() && error.to_string().contains("set it back to 5"), "{error}");
+    feed.close(LONG).await;
+    made.append(&lines(6..10));
+    for _ in 0..2 {
+        let feed = made.start(made.exactly()).await.unwrap();
+        let error = feed.flush().await.unwrap_err();
+        assert!(error.is_stopped() && error.to_string().contains("moved it only to line 5"), "{error}");
+        feed.close(LONG).await;
+    }
+    made.sink.set_position("t", 0, Some(5));
+    assert_eq!(made.drain(made.exactly()).await, 10);
+    assert_eq!(made.written(), (0..10).collect::<Vec<_>>());
+}
+
+/// The backup has the owner of an earlier start, which the mark still knows.
+#[tokio::test]
+async fn a_database_from_before_the_last_starts_gets_the_lines_again() {
+    let made = Made::new(&lines(0..5));
+    let feed = made.start(made.exactly()).await.unwrap();
+    feed.flush().await.unwrap();
+    let backup = feed.pipeline().positions("file").await.unwrap().remove(0);
+    feed.close(LONG).await;
+    for end in 6..9 {
+        made.append(&lines(end - 1..end));
+        made.drain(made.exactly()).await;
+    }
+    let feed = made.start(made.exactly()).await.unwrap();
+    feed.flush().await.unwrap();
+    let owner = Claim::of(backup.owner.unwrap()).from(ClaimFrom::Anyone);
+    feed.pipeline().claim(&backup.key, &owner).await.unwrap().position().unwrap();
+    made.sink.set_position("t", 0, Some(backup.position.sequence));
+    feed.close(LONG).await;
+    assert_eq!(made.drain(made.exactly()).await, 8);
+    assert_eq!(made.written(), (0..8).chain(5..8).collect::<Vec<_>>());
+    // The mark has a limit.
+    for _ in 0..120 {
+        made.drain(made.exactly()).await;
+    }
+    let mark = fs::read_to_string(made.folder.path().join("rows.ndjson.batchsql-mark")).unwrap();
+    assert_eq!(mark.lines().filter(|line| line.starts_with("owner ")).count(), 100, "{mark}");
 }
 
 /// Positions of a file that was replaced are removed, and those of the one that is fed are not.

@@ -455,3 +455,38 @@ async fn a_step_whose_transaction_was_rolled_back_leaves_nothing() {
         assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [200], "{rule:?} {code}");
     }
 }
+
+/// A step that fails, or a process that is killed, would move the position without its rows.
+#[tokio::test]
+async fn a_table_of_positions_without_transactions_is_refused() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let db = pipeline(&database.sink);
+    let lease = anyone("a").or_begin_at(0).lease(Duration::from_secs(600));
+    db.claim(&key(), &lease).await.unwrap().position().unwrap();
+    let refused = async |part: &str| {
+        let error = db.claim(&key(), &Claim::of("a")).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema && error.to_string().contains(part), "{error}");
+        let error = db.renew("s", "a", Duration::from_secs(600)).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    for engine in ["MyISAM", "MEMORY"] {
+        database.run(&format!("ALTER TABLE batchsql_positions ENGINE = {engine}")).await;
+        refused(&format!("the engine {engine} ")).await;
+    }
+    database.run("ALTER TABLE batchsql_positions ENGINE = InnoDB").await;
+    assert_eq!(db.renew("s", "a", Duration::from_secs(600)).await.unwrap().len(), 1);
+    db.claim(&key(), &Claim::of("a")).await.unwrap().position().unwrap();
+    database.run("RENAME TABLE batchsql_positions TO kept").await;
+    database.run("CREATE VIEW batchsql_positions AS SELECT * FROM kept").await;
+    refused("not a plain table").await;
+}
+
+#[tokio::test]
+async fn another_table_with_the_name_is_named_with_advice() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE batchsql_positions (id BIGINT)", "").await;
+    let error = pipeline(&database.sink).claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("another table"), "{error}");
+    assert!(!error.to_string().contains("ADD COLUMN"), "{error}");
+}

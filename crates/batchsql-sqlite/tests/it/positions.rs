@@ -176,3 +176,42 @@ async fn what_is_not_atomic_with_positions_is_refused() {
     let refused = db.claim(&key, &Claim::of("a")).await.unwrap_err();
     assert!(refused.to_string().contains("journal_mode is memory"), "{refused}");
 }
+
+/// Its positions would end with the connection, or be outside of the transaction.
+#[tokio::test]
+async fn what_is_no_table_of_the_file_is_refused_as_positions() {
+    let sink = memory("CREATE TABLE t (id INTEGER)").await;
+    let db = pipeline(&sink);
+    let (key, claim) = (PartitionKey::new("s", "i", "t", 0), Claim::of("a").or_begin_at(0));
+    db.claim(&key, &claim).await.unwrap().position().unwrap();
+    for (made, dropped, part) in [
+        (
+            "CREATE TEMP TABLE batchsql_positions AS SELECT * FROM main.batchsql_positions",
+            "DROP TABLE temp.batchsql_positions",
+            "temporary",
+        ),
+        (
+            "ALTER TABLE batchsql_positions RENAME TO kept; CREATE VIEW batchsql_positions AS SELECT * FROM kept",
+            "DROP VIEW batchsql_positions; ALTER TABLE kept RENAME TO batchsql_positions",
+            "is a view",
+        ),
+    ] {
+        sink.call(move |conn| conn.execute_batch(made)).await.unwrap();
+        let error = db.claim(&key, &claim).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema && error.to_string().contains(part), "{error}");
+        let error = db.renew("s", "a", Duration::from_secs(600)).await.unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+        sink.call(move |conn| conn.execute_batch(dropped)).await.unwrap();
+        db.claim(&key, &claim).await.unwrap().position().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_table_with_the_name_is_named_with_advice() {
+    for table in ["CREATE TABLE batchsql_positions (other INTEGER)", "CREATE TABLE Batchsql_Positions (id INTEGER)"] {
+        let db = pipeline(&memory(table).await);
+        let claim = Claim::of("a").or_begin_at(0);
+        let error = db.claim(&PartitionKey::new("s", "i", "t", 0), &claim).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema && error.to_string().contains("another table"), "{error}");
+    }
+}
