@@ -173,6 +173,7 @@ impl OpenMessage {
                         subject,
                         sequence: *sequence,
                         item: Some(number),
+                        // Also if no item is a row: those before it have letters of their own, which are published again too.
                         is_partly_written: *bad == MOST_LETTERS,
                         reason: &reason,
                         headers,
@@ -249,6 +250,8 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use async_nats::HeaderMap;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use batchsql_core::{ColumnType, TableName, ValueRules};
 
     use super::*;
@@ -314,5 +317,22 @@ mod tests {
         let letters = letters(&open);
         let with: Vec<usize> = (0..letters.len()).filter(|index| letters[*index].contains("Name-Of-Header")).collect();
         assert_eq!((letters.len(), with), (1_000, vec![999]));
+    }
+
+    /// It would repeat them, so it is partly written, although no item of the message is a row.
+    #[test]
+    fn a_letter_with_all_of_the_message_has_items_of_letters_before_it() {
+        let text: String = (0..1_200).map(|number| format!("x{number}\n")).collect();
+        let letters = letters(&read(&text, Unmapped::new(3)));
+        let (all, single) = letters.split_last().unwrap();
+        let payload = |letter: &str| {
+            let letter: serde_json::Value = serde_json::from_str(letter).unwrap();
+            let payload = STANDARD.decode(letter["payload"].as_str().unwrap()).unwrap();
+            (String::from_utf8(payload).unwrap(), letter["partly_written"] == true)
+        };
+        assert_eq!(payload(all), (text.clone(), true));
+        let found: Vec<_> = single.iter().map(|letter| payload(letter)).collect();
+        let expected: Vec<_> = text.lines().take(999).map(|item| (item.to_owned(), false)).collect();
+        assert_eq!(found, expected);
     }
 }

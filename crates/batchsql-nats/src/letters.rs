@@ -29,7 +29,8 @@ pub(crate) struct ForeignLetter<'a> {
     pub(crate) sequence: u64,
     /// The number of the item, from 0; `None`: all of the message.
     pub(crate) item: Option<u32>,
-    /// All of the message is in the letter, and rows of it are written.
+    /// All of the message is in the letter, and items of it have ended, or may have: rows are written, or letters of single items are before
+    /// this one. Whoever publishes all of it again has these twice.
     pub(crate) is_partly_written: bool,
     pub(crate) reason: &'a str,
     /// Of the message, if all of it is in the letter.

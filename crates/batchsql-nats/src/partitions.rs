@@ -17,7 +17,7 @@ use crate::lag::Lag;
 use crate::link::{Link, NoStream};
 use crate::reached::{Before, Reached, Waiting};
 use crate::source::{Guarantee, NatsSource, message_of};
-use crate::stray::{StrayMessages, Strays};
+use crate::stray::{NewStrays, StrayMessages, Strays};
 use crate::subject::Subjects;
 use crate::tallies::Tallies;
 
@@ -160,12 +160,13 @@ impl Partitions {
         let unreachable = |error: &dyn std::error::Error| NoStream::Unreachable(error.to_string());
         let filter = self.subjects.all();
         let mut subjects = self.link.stream.info_with_subjects(filter).await.map_err(|error| unreachable(&error))?;
-        let (mut messages, mut strays) = (HashMap::new(), StrayMessages::default());
+        let (mut messages, mut strays, mut unnamed) = (HashMap::new(), StrayMessages::default(), 0);
         while let Some(subject) = subjects.next().await {
             let (subject, count) = subject.map_err(|error| unreachable(&error))?;
             let partition = self.subjects.parse(&subject).filter(|(_, partition)| *partition < self.number);
             let Some((name, partition)) = partition else {
                 if self.subjects.table(&subject).is_none_or(|table| self.is_meant(&table)) {
+                    unnamed += u64::from(!lock(&self.strays).has_named(&subject));
                     strays.add(subject, count as u64);
                 }
                 continue;
@@ -179,12 +180,19 @@ impl Partitions {
         }
         *lock(&self.messages) = messages;
         let last = self.number - 1;
-        for subject in lock(&self.strays).take(strays) {
+        let NewStrays { named, more } = lock(&self.strays).take(strays, unnamed);
+        for subject in named {
             tracing::warn!(
                 stream = self.link.name,
                 subject,
                 "messages of this subject are written by no worker, as it is of no partition: they are 0 to {last}; the messages stay in \
                  the stream; correct who publishes them, publish them again, and remove them"
+            );
+        }
+        if let Some(more) = more {
+            tracing::warn!(
+                stream = self.link.name,
+                "{more} more subjects are of no partition either, and are not named here"
             );
         }
         Ok(())

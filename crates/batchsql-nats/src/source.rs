@@ -433,7 +433,7 @@ impl NatsSource {
             subject,
             sequence,
             item: None,
-            // What is not the position of the message before is in it.
+            // What is not the position of the message before is in it. Items up to there are rows, or have letters of their own.
             is_partly_written: self.end >= first_of(sequence),
             reason: why,
             headers: message.headers.as_ref(),

@@ -37,6 +37,17 @@ impl StrayMessages {
 pub(crate) struct Strays {
     found: StrayMessages,
     warned: BTreeSet<String>,
+    /// How many more there were when that was said last.
+    more: u64,
+}
+
+/// What is to be said about them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct NewStrays {
+    /// Subjects to be named.
+    pub(crate) named: Vec<String>,
+    /// How many have never been named, if that is to be said.
+    pub(crate) more: Option<u64>,
 }
 
 impl Strays {
@@ -44,15 +55,25 @@ impl Strays {
         self.found.clone()
     }
 
-    /// Takes what was found now, and returns the subjects that are to be named in the log: each once, and not more than a bounded
-    /// number of them.
-    pub(crate) fn take(&mut self, found: StrayMessages) -> Vec<String> {
-        let new: Vec<String> = found.named.difference(&self.warned).cloned().collect();
-        let left = WARNED - self.warned.len();
-        let new: Vec<String> = new.into_iter().take(left).collect();
-        self.warned.extend(new.iter().cloned());
+    /// Whether the subject was named in the log.
+    pub(crate) fn has_named(&self, subject: &str) -> bool {
+        self.warned.contains(subject)
+    }
+
+    /// Takes what was found now, of which so many subjects are not [named](Self::has_named). Returns the subjects that are to be named
+    /// in the log: each once, and not more than a bounded number of them; and how many more there are, if they are twice as many as when
+    /// that was said last.
+    pub(crate) fn take(&mut self, found: StrayMessages, unnamed: u64) -> NewStrays {
+        let new = found.named.difference(&self.warned).cloned();
+        let named: Vec<String> = new.take(WARNED - self.warned.len()).collect();
+        self.warned.extend(named.iter().cloned());
         self.found = found;
-        new
+        let more = unnamed - named.len() as u64;
+        let is_said = more > 0 && more >= 2 * self.more;
+        if is_said {
+            self.more = more;
+        }
+        NewStrays { named, more: is_said.then_some(more) }
     }
 }
 
@@ -62,8 +83,12 @@ mod tests {
 
     fn found(subjects: std::ops::Range<u64>) -> StrayMessages {
         let mut found = StrayMessages::default();
-        subjects.for_each(|number| found.add(format!("rows.t.{number:03}"), 2));
+        subjects.for_each(|number| found.add(subject(number), 2));
         found
+    }
+
+    fn subject(number: u64) -> String {
+        format!("rows.t.{number:03}")
     }
 
     #[test]
@@ -76,11 +101,16 @@ mod tests {
     #[test]
     fn each_subject_is_said_once_and_only_some_of_many() {
         let mut strays = Strays::default();
-        assert_eq!(strays.take(found(3..5)), ["rows.t.003", "rows.t.004"]);
-        assert_eq!(strays.take(found(3..6)), ["rows.t.005"]);
-        assert!(strays.take(found(0..0)).is_empty() && strays.take(found(3..6)).is_empty());
-        let more: usize = (10..50).map(|first| strays.take(found(first..first + 5)).len()).sum();
-        assert_eq!(more, WARNED - 3);
-        assert_eq!(strays.found().messages, 10);
+        let mut take = |subjects: std::ops::Range<u64>| {
+            let unnamed = subjects.clone().filter(|number| !strays.has_named(&subject(*number))).count();
+            let NewStrays { named, more } = strays.take(found(subjects), unnamed as u64);
+            (named.len(), more)
+        };
+        assert_eq!((take(3..5), take(3..6), take(0..0), take(3..6)), ((2, None), (1, None), (0, None), (0, None)));
+        assert_eq!((take(0..200), take(0..200), take(0..300)), ((7, Some(190)), (0, None), (0, None)));
+        // They have doubled.
+        assert_eq!((take(0..390), take(500..520), take(500..520)), ((0, Some(380)), (10, None), (0, None)));
+        assert_eq!(take(700..2_000), (0, Some(1_300)), "no more than {WARNED} are named");
+        assert_eq!(strays.found().messages, 2_600);
     }
 }

@@ -183,11 +183,12 @@ written again, also one that is cut off, is not deleted.
 A row overwrites a newer one of its key that was written meanwhile, unless its table has `only_if_newer`.
 
 Lines and messages of a stream (`letters.ndjson.foreign`) are published again to their subjects, with the configuration of the worker, after
-its `fields` or columns were corrected: a worker that runs writes them. What still is no row is in the file `.foreign` again. A replay
+its `fields` or columns were corrected: a worker that runs writes them. What still is no row is in the file `.foreign` again.
+None is published to a subject of a front with `exactly_once`, which would stop: send its rows to the front. A replay
 that was killed is run again within the `duplicate_window` of the stream (2 minutes), or its last messages are stored twice.
 
-Exit codes: 0 nothing is left, 1 some are left, 2 the command line, the configuration or the file is wrong, 3 something cannot be reached,
-another process replays the file, or the mark is not of it.")]
+Exit codes: 0 nothing is left, 1 some are left, 2 the command line or the configuration is wrong, or a service may write to the file,
+3 something cannot be reached or read, another process replays the file, or the mark is of another file.")]
     Replay {
         /// The file
         file: PathBuf,

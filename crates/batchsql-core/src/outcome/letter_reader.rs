@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::outcome::letter_line::{DeadLetterError, DeadLetterLine};
-use crate::outcome::letter_lines::{LetterLines, LineTooLong};
+use crate::outcome::letter_lines::LetterLines;
 
 /// Reads a [dead-letter file](crate::DeadLetters::file). The positions are bytes from the start of the file; a position
 /// can be kept, and the reading continued there in another process.
@@ -25,7 +25,7 @@ use crate::outcome::letter_lines::{LetterLines, LineTooLong};
 ///
 /// A last line without a line feed is read if it is a complete JSON object. Another one may be in the middle of its writing: it counts
 /// as the end of the file, and [`unfinished`](Self::unfinished) says where it begins. A line of more than 128 MiB is an error with its
-/// number; the lines behind it are read.
+/// number; the lines behind it are read. A line of nothing but spaces, as an editor leaves it, is no letter.
 #[derive(Debug)]
 pub struct DeadLetterReader(LetterLines);
 
@@ -67,10 +67,17 @@ impl Iterator for DeadLetterReader {
     type Item = io::Result<(u64, Result<DeadLetterLine, DeadLetterError>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let letter = |line: Result<Vec<u8>, LineTooLong>| match line {
-            Ok(line) => String::from_utf8_lossy(&line).parse(),
-            Err(error) => Err(DeadLetterError::new(error.to_string())),
-        };
-        Some(self.0.next()?.map(|(position, line)| (position, letter(line))))
+        loop {
+            let (position, line) = match self.0.next()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            let letter = match line {
+                Ok(line) if line.trim_ascii().is_empty() => continue,
+                Ok(line) => String::from_utf8_lossy(&line).parse(),
+                Err(error) => Err(DeadLetterError::new(error.to_string())),
+            };
+            return Some(Ok((position, letter)));
+        }
     }
 }

@@ -171,7 +171,11 @@ impl Lines {
             && let Some(at) = self.failed.next()
         {
             let mut reader = DeadLetterReader::within(&self.path, at)?;
-            entries.push(reader.next().unwrap_or(Err(ErrorKind::UnexpectedEof.into()))?);
+            match reader.next().transpose()? {
+                Some(entry) if entry.0 == at => entries.push(entry),
+                // An empty line, which earlier versions have noted.
+                _ => self.mark.note(at, true),
+            }
             bytes += reader.position() - at;
         }
         if !entries.is_empty() {

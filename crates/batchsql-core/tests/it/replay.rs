@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use batchsql_core::{
     Action, BatchSql, ColumnType, Conflict, DeadLetterLine, DeadLetterReader, DeadLetters, Delete, DynRow, ErrorClass,
-    Json, NotReplayed, OutcomeKind, Replay, ReplayError, Row, Schema, TableName, Value, ValueRef,
+    Json, NotReplayed, OutcomeKind, Replay, ReplayError, ReplayMark, Row, Schema, TableName, Value, ValueRef,
 };
 use batchsql_testkit::ScriptedSink;
 use tokio::sync::Notify;
@@ -228,6 +228,27 @@ async fn a_line_that_a_crash_has_torn_takes_no_other_with_it() {
     let ids: Vec<_> =
         entries.iter().map(|line| line.as_ref().map(|line| id(&line.row(&plain()).unwrap())).ok()).collect();
     assert_eq!(ids, [Some(1), Some(2), None, Some(4)]);
+}
+
+/// An earlier version has noted them as lines that failed.
+#[tokio::test]
+async fn the_line_behind_an_empty_one_is_not_replayed_in_its_place() {
+    let (_folder, path) = letters(&[row(&plain(), 1), row(&plain(), 2)]).await;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let first = text.find('\n').unwrap() + 1;
+    std::fs::write(&path, format!("{} \r\n{}\n", &text[..first], &text[first..])).unwrap();
+    assert_eq!(read(&path).len(), 2);
+    let mut mark = ReplayMark::open(&path, mark_of(&path)).unwrap();
+    mark.advance(std::fs::metadata(&path).unwrap().len()).unwrap();
+    mark.note(first as u64, false);
+    mark.note(text.len() as u64 + 3, false);
+    mark.write().unwrap();
+    drop(mark);
+    let (db, sink) = pipeline(config());
+    let report = Replay::new(&path).run(&db, any).await.unwrap();
+    assert_eq!((report.counts.total(), report.is_complete(), sink.applied().len()), (0, true, 0));
+    Replay::new(&path).delete().await.unwrap();
+    assert!(!path.exists());
 }
 
 #[tokio::test]

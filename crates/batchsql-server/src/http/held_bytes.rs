@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::http::client::Client;
-use crate::http::held_line::{HeldLine, Ticket};
+use crate::http::held_line::HeldLine;
+use crate::http::held_order::Ticket;
 
 /// What is reserved at once, so that a small request reserves once.
 const UNIT: usize = 16 << 10;

@@ -21,9 +21,10 @@
 //!
 //! # Bound
 //! A client that waits is *passed over* when others have got as many units as there are at all, and none of its requests had an answer
-//! meanwhile. Then it comes before the others, among such clients by arrival, and nobody else begins. If it must leave a quarter that is
-//! not there, its own requests have the memory. So one of them is answered at once: one that holds memory gets more if it can, else the
-//! last of these is refused, and if none of these waits, its first one.
+//! meanwhile. Then it comes before the others, among such clients by arrival, and nobody else begins. Others do not wait for one that
+//! holds more than a single request may, or wants more than they could give back. If it must leave a quarter that is not there, one of its
+//! own requests is answered at once: one that holds memory gets more if it can, else the last of these is refused, and if none of these
+//! waits, its first one.
 //!
 //! ```text
 //! of 4, free 0    a holds 2 and wants 1 more; others hold 2, and as soon as one ends, the next one gets its 2
@@ -42,10 +43,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::http::client::Client;
-
-/// The place of a request in the line, by its arrival.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
+use crate::http::held_order::{Holders, Order, Place, Rank, Ticket, Turn};
 
 /// What became of a request that waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,28 +55,39 @@ pub(super) enum Answer {
 /// Units of memory: those that are free, and those of clients.
 #[derive(Debug)]
 pub(super) struct HeldLine<W> {
-    all: usize,
-    /// What a client may hold at any rate, if it is free: as much as one request may have.
-    own: usize,
+    bounds: Bounds,
     free: usize,
     /// Of requests that do not wait for more.
     moving: usize,
     /// Clients that hold any, or wait.
     clients: HashMap<Client, Share>,
+    /// Those that wait.
+    order: Order,
     line: BTreeMap<Ticket, Waiting<W>>,
     arrived: u64,
     /// Units that were ever granted.
     granted: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    all: usize,
+    /// What a client may hold at any rate, if it is free: as much as one request may have.
+    own: usize,
+}
+
 /// What a client has.
 #[derive(Debug, Default)]
 struct Share {
     held: usize,
-    /// Its requests without an answer.
-    waits: BTreeSet<Ticket>,
+    /// Its requests without an answer, and what they want.
+    waits: BTreeMap<Ticket, usize>,
+    /// Those that hold memory, by what they want.
+    holders: BTreeMap<usize, BTreeSet<Ticket>>,
     /// What was granted when the last of its requests had an answer, or when it began to wait.
     seen: u64,
+    /// As it is in the order.
+    place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -93,20 +102,69 @@ struct Waiting<W> {
     wake: Option<W>,
 }
 
-/// The order of clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
-    PassedOver,
-    Holds(usize),
+impl Bounds {
+    /// What must be free when a request has got what it wants, of a client that holds so much before.
+    fn left_to_others(self, held: usize, more: usize) -> usize {
+        if held + more <= self.own { 0 } else { self.all / 4 }
+    }
+
+    /// What must be free before that.
+    fn needs(self, held: usize, more: usize) -> usize {
+        more + self.left_to_others(held, more)
+    }
+
+    /// The most that a request may have now, of a client that holds so much.
+    fn most(self, held: usize, free: usize) -> usize {
+        let small = free.min(self.own.saturating_sub(held));
+        small.max(free.saturating_sub(self.all / 4))
+    }
 }
 
-/// The order of requests.
-type Rank = (Turn, Ticket);
+impl Share {
+    fn add(&mut self, ticket: Ticket, held: usize, more: usize) {
+        self.waits.insert(ticket, more);
+        if held > 0 {
+            self.holders.entry(more).or_default().insert(ticket);
+        }
+    }
+
+    fn remove(&mut self, ticket: Ticket) {
+        let Some(more) = self.waits.remove(&ticket) else { return };
+        if let Some(holders) = self.holders.get_mut(&more) {
+            holders.remove(&ticket);
+            if holders.is_empty() {
+                self.holders.remove(&more);
+            }
+        }
+    }
+
+    /// Its first request that holds memory and wants no more than this.
+    fn first_holder(&self, most: usize) -> Option<Ticket> {
+        self.holders.range(..=most).filter_map(|(_, tickets)| tickets.first().copied()).min()
+    }
+
+    fn last_holder(&self) -> Option<Ticket> {
+        self.holders.values().filter_map(|tickets| tickets.last().copied()).max()
+    }
+
+    fn place(&self, bounds: Bounds, granted: u64) -> Option<Place> {
+        let (head, more) = self.waits.first_key_value()?;
+        let is_passed_over = granted - self.seen >= bounds.all as u64;
+        let least = self.holders.keys().next().map(|least| bounds.needs(self.held, *least));
+        Some(Place {
+            turn: if is_passed_over { Turn::PassedOver } else { Turn::Holds(self.held) },
+            head: *head,
+            is_small: bounds.left_to_others(self.held, *more) == 0,
+            seen: self.seen,
+            holders: self.last_holder().zip(least).map(|(last, least)| Holders { last, least }),
+        })
+    }
+}
 
 impl<W> HeldLine<W> {
     pub(super) fn new(all: usize, own: usize) -> Self {
-        let (clients, line) = (HashMap::new(), BTreeMap::new());
-        Self { all, own, free: all, moving: 0, clients, line, arrived: 0, granted: 0 }
+        let (clients, order, line) = (HashMap::new(), Order::default(), BTreeMap::new());
+        Self { bounds: Bounds { all, own }, free: all, moving: 0, clients, order, line, arrived: 0, granted: 0 }
     }
 
     /// A request that has `held` wants more. `wake` is dropped when it has its answer, perhaps at once.
@@ -114,11 +172,13 @@ impl<W> HeldLine<W> {
         self.moving -= held;
         let ticket = Ticket(self.arrived);
         self.arrived += 1;
-        let share = self.clients.entry(client.clone()).or_default();
-        if share.waits.is_empty() {
-            share.seen = self.granted;
-        }
-        share.waits.insert(ticket);
+        let granted = self.granted;
+        self.change(&client, |share| {
+            if share.waits.is_empty() {
+                share.seen = granted;
+            }
+            share.add(ticket, held, more);
+        });
         self.line.insert(ticket, Waiting { client, held, more, answer: None, wake: Some(wake) });
         self.serve();
         ticket
@@ -129,9 +189,7 @@ impl<W> HeldLine<W> {
         let waited = self.line.remove(&ticket).expect("it leaves once");
         if waited.answer.is_none() {
             self.moving += waited.held;
-            self.change(&waited.client, |share| {
-                share.waits.remove(&ticket);
-            });
+            self.change(&waited.client, |share| share.remove(ticket));
             // Perhaps it was in the way.
             self.serve();
         }
@@ -146,88 +204,86 @@ impl<W> HeldLine<W> {
         self.serve();
     }
 
-    /// Of a client that holds memory or waits.
+    /// Changes what a client has, and where it is in the order.
     fn change(&mut self, client: &Client, change: impl FnOnce(&mut Share)) {
-        let share = self.clients.get_mut(client).expect("it is there as long as it holds memory or waits");
+        let share = match self.clients.get_mut(client) {
+            Some(share) => share,
+            None => self.clients.entry(client.clone()).or_default(),
+        };
+        if let Some(place) = share.place.take() {
+            self.order.remove(&place);
+        }
         change(share);
-        if share.held == 0 && share.waits.is_empty() {
+        share.place = share.place(self.bounds, self.granted);
+        if let Some(place) = &share.place {
+            self.order.insert(place);
+        } else if share.held == 0 {
             self.clients.remove(client);
         }
     }
 
-    fn share(&self, waiting: &Waiting<W>) -> &Share {
-        &self.clients[&waiting.client]
+    fn share(&self, ticket: Ticket) -> &Share {
+        &self.clients[&self.line[&ticket].client]
     }
 
-    fn rank(&self, ticket: Ticket, share: &Share) -> Rank {
-        let is_passed_over = self.granted - share.seen >= self.all as u64;
-        (if is_passed_over { Turn::PassedOver } else { Turn::Holds(share.held) }, ticket)
+    fn may_have(&self, ticket: Ticket) -> bool {
+        self.line[&ticket].more <= self.bounds.most(self.share(ticket).held, self.free)
     }
 
-    /// What must be free when the request has got what it wants.
-    fn left_to_others(&self, waiting: &Waiting<W>) -> usize {
-        let after = self.share(waiting).held + waiting.more;
-        if after <= self.own { 0 } else { self.all / 4 }
-    }
-
-    fn may_have(&self, waiting: &Waiting<W>) -> bool {
-        waiting.more + self.left_to_others(waiting) <= self.free
-    }
-
-    /// Requests without an answer.
-    fn waiting(&self) -> impl Iterator<Item = (Rank, &Waiting<W>)> {
-        let waiting = self.line.iter().filter(|(_, waiting)| waiting.answer.is_none());
-        waiting.map(|(ticket, waiting)| (self.rank(*ticket, self.share(waiting)), waiting))
-    }
-
-    /// The first request of each client that waits.
-    fn heads(&self) -> impl Iterator<Item = (Rank, &Waiting<W>)> {
-        let heads = self.clients.values().filter_map(|share| Some((share, share.waits.first()?)));
-        heads.map(|(share, ticket)| (self.rank(*ticket, share), &self.line[ticket]))
+    /// Whether others, which must not wait for this client, would do so if they waited for its first request.
+    fn keeps_itself_waiting(&self, head: Ticket) -> bool {
+        let (held, more) = (self.share(head).held, self.line[&head].more);
+        let left = self.bounds.left_to_others(held, more);
+        left > 0 && (held > self.bounds.own || held + more + left > self.bounds.all)
     }
 
     /// Answers requests as far as there is memory, or nobody would give any back.
     fn serve(&mut self) {
-        while let Some((ticket, answer)) = self.next() {
+        loop {
+            let next = self.next();
+            #[cfg(test)]
+            assert_eq!(next, self.next_by_scan());
+            let Some((ticket, answer)) = next else { return };
             self.answer(ticket, answer);
         }
     }
 
     /// The next answer, if there is one now.
     fn next(&self) -> Option<(Ticket, Answer)> {
-        let (first, head) = self.heads().min_by_key(|(rank, _)| *rank)?;
-        if first.0 == Turn::PassedOver && self.left_to_others(head) > 0 && !self.may_have(head) {
-            return Some(self.among_its_own(first.1, &head.client));
+        let first = self.order.first()?;
+        if first.0 == Turn::PassedOver && self.keeps_itself_waiting(first.1) && !self.may_have(first.1) {
+            return Some(self.among_its_own(first.1));
         }
-        if let Some(next) = self.next_granted(first) {
+        if let Some((_, next)) = self.that_may_go(first).min() {
             return Some((next, Answer::Granted));
         }
         if self.moving > 0 {
             return None;
         }
-        let last = self.waiting().filter(holds).map(|(rank, _)| rank).max();
         // If nobody holds memory, the first one wants more than there is.
-        Some((last.unwrap_or(first).1, Answer::Refused))
+        Some((self.order.last_holder().unwrap_or(first.1), Answer::Refused))
     }
 
-    fn next_granted(&self, first: Rank) -> Option<Ticket> {
-        // What others must leave is for these.
-        let small = self.heads().filter(|(_, waiting)| self.left_to_others(waiting) == 0);
-        let first_small = small.map(|(rank, _)| rank).min();
-        let has_turn = |one: &(Rank, &Waiting<W>)| holds(one) || one.0 == first || Some(one.0) == first_small;
-        let may_go = self.waiting().filter(has_turn).filter(|(_, waiting)| self.may_have(waiting));
-        may_go.map(|(rank, _)| rank).min().map(|(_, ticket)| ticket)
+    /// Requests that can be granted what they want, the first one among them: of a client that holds memory not more than one.
+    fn that_may_go(&self, first: Rank) -> impl Iterator<Item = Rank> {
+        // What others must leave is for these, until one of the others is passed over.
+        let small = if first.0 == Turn::PassedOver { None } else { self.order.first_small() };
+        let begin = std::iter::once(first).chain(small).filter(|(_, ticket)| self.may_have(*ticket));
+        let go_on = self.order.that_go_on(self.free).filter_map(|ticket| {
+            let share = self.share(ticket);
+            let next = share.first_holder(self.bounds.most(share.held, self.free));
+            share.place.map(|place| place.turn).zip(next)
+        });
+        begin.chain(go_on)
     }
 
     /// The next answer of a client whose first request waits for memory that the client has itself.
-    fn among_its_own(&self, head: Ticket, client: &Client) -> (Ticket, Answer) {
-        let own = || self.waiting().filter(holds).filter(|(_, waiting)| waiting.client == *client);
-        let goes_on = own().filter(|(_, waiting)| self.may_have(waiting)).map(|(rank, _)| rank).min();
-        if let Some((_, next)) = goes_on {
-            return (next, Answer::Granted);
+    fn among_its_own(&self, head: Ticket) -> (Ticket, Answer) {
+        let share = self.share(head);
+        match share.first_holder(self.bounds.most(share.held, self.free)) {
+            Some(next) => (next, Answer::Granted),
+            None => (share.last_holder().unwrap_or(head), Answer::Refused),
         }
-        let last = own().map(|(rank, _)| rank).max();
-        (last.map_or(head, |(_, last)| last), Answer::Refused)
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
@@ -241,21 +297,22 @@ impl<W> HeldLine<W> {
         let (client, seen) = (waiting.client.clone(), self.granted);
         self.change(&client, |share| {
             share.held += more;
-            share.waits.remove(&ticket);
+            share.remove(ticket);
             share.seen = seen;
         });
+        let Some(passed) = self.granted.checked_sub(self.bounds.all as u64) else { return };
+        while let Some(ticket) = self.order.passed_over(passed) {
+            let client = self.line[&ticket].client.clone();
+            self.change(&client, |_| {});
+        }
     }
 
     /// Units that are free, and that moving requests hold.
     #[cfg(test)]
     pub(super) fn state(&self) -> (usize, usize) {
-        assert!(self.free < self.all || self.clients.is_empty());
+        assert!(self.free < self.bounds.all || self.clients.is_empty());
         (self.free, self.moving)
     }
-}
-
-fn holds<W>((_, waiting): &(Rank, &Waiting<W>)) -> bool {
-    waiting.held > 0
 }
 
 #[cfg(test)]

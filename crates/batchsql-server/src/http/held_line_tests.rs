@@ -8,6 +8,51 @@ fn client(name: &str) -> Client {
     Client::new(name.to_owned(), [127, 0, 0, 1].into())
 }
 
+/// The rules of the module, with a look at every request.
+impl<W> HeldLine<W> {
+    fn waiting(&self) -> Vec<(Rank, &Waiting<W>)> {
+        let waiting = self.line.iter().filter(|(_, waiting)| waiting.answer.is_none());
+        let ranked = waiting.map(|(ticket, waiting)| {
+            let share = &self.clients[&waiting.client];
+            let is_passed_over = self.granted - share.seen >= self.bounds.all as u64;
+            let turn = if is_passed_over { Turn::PassedOver } else { Turn::Holds(share.held) };
+            ((turn, *ticket), waiting)
+        });
+        ranked.collect()
+    }
+
+    pub(super) fn next_by_scan(&self) -> Option<(Ticket, Answer)> {
+        let Bounds { all, own } = self.bounds;
+        let waiting = self.waiting();
+        let held = |one: &Waiting<W>| self.clients[&one.client].held;
+        let left = |one: &Waiting<W>| if held(one) + one.more <= own { 0 } else { all / 4 };
+        let may_have = |one: &Waiting<W>| one.more + left(one) <= self.free;
+        let holders = || waiting.iter().filter(|(_, one)| one.held > 0);
+        let is_head = |rank: &Rank, one: &Waiting<W>| {
+            waiting.iter().all(|(other, waiting)| waiting.client != one.client || rank.1 <= other.1)
+        };
+        let heads: Vec<_> = waiting.iter().filter(|(rank, one)| is_head(rank, one)).collect();
+        let (first, head) = heads.iter().min_by_key(|(rank, _)| *rank)?;
+        let is_passed_over = first.0 == Turn::PassedOver;
+        let (before, left_of_head) = (held(head), left(head));
+        let keeps_itself = left_of_head > 0 && (before > own || before + head.more + left_of_head > all);
+        if is_passed_over && keeps_itself && !may_have(head) {
+            let its = || holders().filter(|(_, one)| one.client == head.client);
+            let next = its().filter(|(_, one)| may_have(one)).map(|(rank, _)| rank.1).min();
+            let last = its().map(|(rank, _)| rank.1).max();
+            return Some(next.map_or((last.unwrap_or(first.1), Answer::Refused), |next| (next, Answer::Granted)));
+        }
+        let small = heads.iter().filter(|(_, one)| !is_passed_over && left(one) == 0).map(|(rank, _)| *rank).min();
+        let has_turn = |(rank, one): &&(Rank, &Waiting<W>)| one.held > 0 || rank == first || Some(*rank) == small;
+        let next = waiting.iter().filter(has_turn).filter(|(_, one)| may_have(one)).map(|(rank, _)| *rank).min();
+        match next {
+            Some((_, next)) => Some((next, Answer::Granted)),
+            None if self.moving > 0 => None,
+            None => Some((holders().map(|(rank, _)| *rank).max().unwrap_or(*first).1, Answer::Refused)),
+        }
+    }
+}
+
 /// A request with its units.
 struct Request {
     client: Client,
@@ -223,6 +268,55 @@ fn a_client_that_keeps_itself_waiting_is_refused_when_it_is_passed_over() {
     assert_eq!(table.grow(late, 4), None);
     table.give_back(ends);
     assert_eq!([late, grows, waits].map(|one| table.answer(one)), [GRANTED, GRANTED, None]);
+}
+
+/// It holds no more than a single request may, and others have the memory: it is next, though it will hold more than that.
+#[test]
+fn a_client_that_is_passed_over_waits_for_what_others_hold() {
+    let mut table = Table::new(16, 4);
+    let [one, waits, other, large] = ["a", "a", "b", "c"].map(|name| table.request(name));
+    assert_eq!([(one, 3), (other, 4), (large, 4)].map(|(one, units)| table.grow(one, units)), [GRANTED; 3]);
+    assert_eq!((table.grow(waits, 2), table.line.free), (None, 5), "3 would be left");
+    for number in 0..4 {
+        let short = table.request("d");
+        assert_eq!((table.grow(short, 4), table.answer(waits)), (GRANTED, None), "{number}");
+        table.give_back(short);
+    }
+    let late = table.request("e");
+    assert_eq!((table.answer(waits), table.grow(late, 1)), (None, None), "nobody else begins");
+    assert_eq!(table.grow(other, 1), GRANTED, "but those that hold memory go on");
+    table.give_back(other);
+    assert_eq!([waits, late].map(|one| table.answer(one)), [GRANTED; 2]);
+    // More than there is besides what it holds: its own requests have the memory.
+    let mut table = Table::new(8, 4);
+    let [one, waits] = ["a"; 2].map(|name| table.request(name));
+    assert_eq!((table.grow(one, 3), table.grow(waits, 4)), (GRANTED, None));
+    for _ in 0..2 {
+        assert_eq!(table.answer(waits), None);
+        let short = table.request("d");
+        assert_eq!(table.grow(short, 4), GRANTED);
+        table.give_back(short);
+    }
+    assert_eq!(table.answer(waits), REFUSED);
+}
+
+/// However many wait: each client with one request, and one with many that must leave a quarter.
+#[test]
+fn the_next_answer_is_found_among_a_few() {
+    let mut table = Table::new(400, 20);
+    let begin: Vec<usize> = (0..300).map(|_| table.request("a")).collect();
+    assert!(begin.iter().all(|request| table.grow(*request, 1) == GRANTED));
+    assert!(begin[1..].iter().all(|request| table.grow(*request, 1).is_none()));
+    for number in 0..300 {
+        let (other, own) = (table.request(&format!("b{number}")), table.request("a"));
+        let expected = if number < 20 { GRANTED } else { None };
+        assert_eq!((table.grow(other, 5), table.grow(own, 1)), (expected, None), "{number}");
+    }
+    let first = table.line.order.first().unwrap();
+    assert_eq!((table.line.that_may_go(first).count(), table.line.free), (0, 0));
+    table.give_back(begin[0]);
+    assert_eq!((table.line.waiting().len(), table.line.free), (299 + 300 + 280, 1));
+    assert!(table.line.that_may_go(first).count() <= 3);
 }
 
 /// A request of the model. It grows to what it needs, and ends.

@@ -11,6 +11,7 @@ mod docs;
 mod held;
 mod held_bytes;
 mod held_line;
+mod held_order;
 mod idempotency;
 mod ingest;
 mod openapi;

@@ -20,7 +20,7 @@ use crate::load::file::Input;
 use crate::load::layout::{Done, LEAST_BYTES};
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, Shape, parse};
-use crate::load::rejects::{self, Load, Rejects};
+use crate::load::rejects::{self, Found, Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
@@ -70,7 +70,7 @@ impl Job {
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
         let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name, steps } = self;
-        let Opened { writers, whole, done } = open(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        let mut opened = open(&db, &target, &input, (at_least_once, name.as_deref())).await?;
         if input.has_changed() {
             return Err(changed(&input));
         }
@@ -79,13 +79,8 @@ impl Job {
             table: target.schema.table_display().to_string(),
             again: name.clone(),
         };
-        // It may be large.
-        let passed = done.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            Rejects::open(&rejects, load, &passed).map_err(|error| rejects::failure(&rejects, &error))
-        })
-        .await;
-        let rejects = opened.map_err(Failure::failed)??;
+        let rejects = opened.rejects(rejects, load).await?;
+        let Opened { writers, whole, done } = opened;
         let tally = Arc::new(Tally::new(rejects, most_rejects));
         let ahead = if writers.len() == 1 { AHEAD } else { 1 };
         let steps = Arc::new(Semaphore::new(steps));
@@ -203,6 +198,42 @@ struct Opened {
     /// The position that moves at the end.
     whole: Option<Exactly>,
     done: Done,
+}
+
+impl Opened {
+    /// Opens the file of rejected records, and takes back those that are tried again.
+    ///
+    /// # Errors
+    /// It cannot be used, or another process has claimed the file meanwhile.
+    async fn rejects(&mut self, path: PathBuf, load: Load) -> Result<Rejects, Failure> {
+        let named = path.clone();
+        let found = in_file(&path, move || Found::at(&named, load)).await?;
+        if found.is_there() {
+            // This may have stood still since it has claimed the positions. Then what another process has rejected is not taken back.
+            self.claim_again().await?;
+        }
+        let passed = self.done.clone();
+        in_file(&path, move || found.take_back(&passed)).await
+    }
+
+    /// Claims once more the position that is claimed first.
+    async fn claim_again(&mut self) -> Result<(), Failure> {
+        match (&mut self.whole, &mut self.writers[..]) {
+            (Some(first), _) => first.claim_again().await,
+            (None, [Writer::Exactly(first), ..]) => first.claim_again().await,
+            // Its file is locked.
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+/// Does something with the file of rejected records, which may be large.
+async fn in_file<T: Send + 'static>(
+    path: &Path,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(Failure::failed)?;
+    done.map_err(|error| rejects::failure(path, &error))
 }
 
 /// Where the position is kept, if it is in a file.
@@ -359,6 +390,36 @@ mod tests {
         sink.poison_as(ErrorClass::Schema, move |row| id(row) == 150);
         let loaded = load(&sink, &path).await.unwrap();
         assert_eq!((loaded.before, loaded.rejected, sink.applied().len()), (100, 1, 199));
+    }
+
+    /// A load that stands still behind its claim takes back nothing of the one that has taken its place.
+    #[tokio::test]
+    async fn a_load_that_has_lost_its_file_takes_back_no_rejected_record() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        let small = folder.path().join("small.csv");
+        std::fs::write(&small, "id,region\n1,eu\nx,eu\n3,eu\n").unwrap();
+        let in_order = (small, orders(FieldRules::default()), "\"record\":2,");
+        let path = large(&folder);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("\n7,eu", "\nx,eu", 1)).unwrap();
+        for (path, target, record) in [in_order, (path, plain(), "\"record\":7,")] {
+            let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+            let input = Input::open(&path, None, |_| {}).unwrap();
+            let mut late = open(&db, &target, &input, (false, None)).await.unwrap();
+            let of_file = Load {
+                file: input.digest[..16].to_owned(),
+                table: target.schema.table_display().to_string(),
+                again: None,
+            };
+            assert_eq!(load_into(target, &sink, &path).await.unwrap().rejected, 1);
+            let rejects = path.with_extension("rejects");
+            let text = std::fs::read_to_string(&rejects).unwrap();
+            assert!(text.contains(record), "{text}");
+            let failure = late.rejects(rejects.clone(), of_file).await.map(drop).unwrap_err();
+            assert!(failure.text.contains("another process loads this file"), "{}", failure.text);
+            assert_eq!(std::fs::read_to_string(&rejects).unwrap(), text);
+        }
     }
 
     /// A table without a key.

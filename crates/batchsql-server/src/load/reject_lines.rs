@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Own(u64),
     /// It has no end: the last line, which a kill has cut off, or which somebody writes now.
     Torn,
+    /// Only spaces: it was taken back.
+    Blank,
     /// Of another load, or of a person.
     Other,
 }
@@ -36,12 +38,13 @@ pub(super) enum Kind {
 pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) -> io::Result<()>) -> io::Result<()> {
     let mut from = BufReader::with_capacity(PART, from);
     let (mut head, mut tail) = (Vec::with_capacity(HEAD), Vec::with_capacity(2 * ending.len()));
-    let (mut begin, mut end) = (0, 0);
+    let (mut begin, mut end, mut is_blank) = (0, 0, true);
     loop {
         let part = from.fill_buf()?;
         let at = part.iter().position(|byte| *byte == b'\n');
         let text = &part[..at.unwrap_or(part.len())];
         head.extend_from_slice(&text[..text.len().min(HEAD - head.len())]);
+        is_blank = is_blank && text.iter().all(|byte| *byte == b' ');
         tail.extend_from_slice(&text[text.len().saturating_sub(ending.len())..]);
         tail.drain(..tail.len().saturating_sub(ending.len()));
         let (is_end, length) = (part.is_empty(), text.len() + usize::from(at.is_some()));
@@ -51,12 +54,13 @@ pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) ->
             // The line feed alone may be missing, after the file was edited.
             let is_whole = at.is_some() || tail.ends_with(b"}");
             let kind = match record(&head) {
+                _ if is_blank => Kind::Blank,
                 Some(record) if is_whole && tail == ending => Kind::Own(record),
                 _ if !is_whole && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
                 _ => Kind::Other,
             };
             each(Line { begin, end, has_feed: at.is_some(), kind })?;
-            begin = end;
+            (begin, is_blank) = (end, true);
             head.clear();
             tail.clear();
         }
@@ -93,14 +97,15 @@ mod tests {
             )
         };
         let other = own(3).replace("\"t\"}", "\"t\",\"again\":\"b\"}");
-        let text = ["\n".to_owned(), own(7), other, own(8), long.clone() + "\n", own(9).trim_end().to_owned()];
+        let spaces = " ".repeat(2 * PART) + "\n";
+        let text = ["\n".to_owned(), own(7), other, own(8), long.clone() + "\n", spaces, own(9).trim_end().to_owned()];
         let (mut found, mut begin) = (Vec::new(), 0);
         each(text.concat().as_bytes(), ending, |line| {
             found.push(line);
             Ok(())
         })
         .unwrap();
-        let kinds = [Kind::Other, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Own(9)];
+        let kinds = [Kind::Blank, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Blank, Kind::Own(9)];
         let expected = text.iter().zip(kinds).map(|(line, kind)| {
             let end = begin + line.len() as u64;
             Line { begin: std::mem::replace(&mut begin, end), end, has_feed: line.ends_with('\n'), kind }

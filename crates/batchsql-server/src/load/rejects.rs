@@ -3,7 +3,7 @@
 //!
 //! Other loads may write to the file at the same time. So lines are only added at its end, each with its line feed in one write, and
 //! nothing is moved or renamed. Lines that a load takes back become spaces where they are. Only at the end of the file, and with the
-//! file for itself, they are cut off: each load has a shared lock of the file until it ends.
+//! file for itself, they are cut off: each load has a shared lock of the file from before it reads it until it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -55,7 +55,7 @@ impl Load {
     }
 }
 
-/// The file. It is made with the first record.
+/// The file of a load that goes on. It is made with the first record.
 pub(crate) struct Rejects {
     path: PathBuf,
     load: Load,
@@ -89,24 +89,56 @@ pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::unavailable(text) }
 }
 
-impl Rejects {
-    /// Opens the file. Of an earlier run of this load it keeps the records that have `passed`: the others are
-    /// tried again. Without an earlier run there are none. Every line that is not of this load stays.
+/// The file before its lines are taken back. Nobody cuts it off from now on.
+pub(crate) struct Found {
+    path: PathBuf,
+    load: Load,
+    /// With its length, if there is one.
+    file: Option<(File, u64)>,
+}
+
+impl Found {
+    /// Looks for the file. Lines that are added from now on stay.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn at(path: &Path, load: Load) -> io::Result<Self> {
+        check(path)?;
+        let file = loop {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break None,
+                file => file?,
+            };
+            share(&file)?;
+            if is_named(&file, path)? {
+                let length = file.metadata()?.len();
+                break Some((file, length));
+            }
+        };
+        Ok(Self { path: path.to_owned(), load, file })
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Of an earlier run of this load it keeps the records that have `passed`: the others are tried again. Without an earlier
+    /// run there are none. Every line that is not of this load stays.
+    ///
+    /// The load must have had its position still after the file was found: then whatever is in it of this load is of earlier
+    /// runs. A run that has claimed the position since adds its lines behind them.
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn open(path: &Path, load: Load, passed: &Done) -> io::Result<Self> {
-        check(path)?;
-        let mut rejects = Self { path: path.to_owned(), load, found: None, file: None, count: 0 };
-        let found = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(rejects),
-            found => found?,
-        };
+    pub(crate) fn take_back(self, passed: &Done) -> io::Result<Rejects> {
+        let Self { path, load, file } = self;
+        let mut rejects = Rejects { path, load, found: None, file: None, count: 0 };
+        let Some((found, length)) = file else { return Ok(rejects) };
+        let (path, ending) = (&rejects.path, rejects.load.ending()?);
         // A record is there twice if another process has loaded the file until this one took its place.
         let mut records = Vec::new();
-        let (mut blanked, mut torn, mut kept, mut length) = (None, false, 0, 0);
-        reject_lines::each(&found, &rejects.load.ending()?, |line| {
-            length = line.end;
+        let (mut blanked, mut torn, mut kept) = (None, false, 0);
+        reject_lines::each((&found).take(length), &ending, |line| {
             match line.kind {
                 Kind::Own(record) if !passed.has(record) => {
                     let file = match &mut blanked {
@@ -120,7 +152,7 @@ impl Rejects {
                     torn = true;
                     return Ok(());
                 }
-                Kind::Other => {}
+                Kind::Blank | Kind::Other => {}
             }
             kept = line.end;
             Ok(())
@@ -128,21 +160,28 @@ impl Rejects {
         if let Some(file) = &blanked {
             file.sync_data()?;
         }
-        if (torn || blanked.is_some()) && kept < length && found.try_lock().is_ok() {
-            // Nobody else has it, so nobody adds to it; what was added since it was read stays.
-            if found.metadata()?.len() == length && is_named(&found, path)? {
-                cut(path, kept)?;
-            }
+        if (torn || blanked.is_some()) && kept < length {
+            // Without this, a lock of its own would be in the way on some systems.
             found.unlock()?;
+            if found.try_lock().is_ok() {
+                // Nobody else has it, so nobody adds to it. What others have added meanwhile stays: also if they have cut it off
+                // before, and it is as long as it was.
+                if found.metadata()?.len() == length && is_named(&found, path)? && has_no_line(&found, kept, &ending)? {
+                    cut(path, kept)?;
+                }
+                found.unlock()?;
+            }
+            share(&found)?;
         }
-        share(&found)?;
         records.sort_unstable();
         records.dedup();
         rejects.count = records.len() as u64;
         rejects.found = Some(found);
         Ok(rejects)
     }
+}
 
+impl Rejects {
     /// Adds records, and returns when they are on disk: only then may the position pass them.
     ///
     /// # Errors
@@ -203,6 +242,17 @@ fn share(file: &File) -> io::Result<()> {
     }
 }
 
+/// Whether there is nothing from this byte on but what was taken back or cut off.
+fn has_no_line(mut file: &File, from: u64, ending: &[u8]) -> io::Result<bool> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut has_line = false;
+    reject_lines::each(file, ending, |line| {
+        has_line |= !matches!(line.kind, Kind::Blank | Kind::Torn);
+        Ok(())
+    })?;
+    Ok(!has_line)
+}
+
 /// Makes spaces of a line.
 fn blank(file: &mut File, line: &Line) -> io::Result<()> {
     file.seek(SeekFrom::Start(line.begin))?;
@@ -243,6 +293,10 @@ mod tests {
         Done::new(vec![record])
     }
 
+    fn open(path: &Path, load: Load, passed: &Done) -> io::Result<Rejects> {
+        Found::at(path, load)?.take_back(passed)
+    }
+
     fn record(number: u64) -> (u64, u64, String, String) {
         (number + 1, number, "why".to_owned(), "a\n\"b\"".to_owned())
     }
@@ -251,7 +305,7 @@ mod tests {
     fn records_behind_the_position_are_tried_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let open = |record| Rejects::open(&path, load("a", None), &passed(record)).unwrap();
+        let open = |record| open(&path, load("a", None), &passed(record)).unwrap();
         let mut rejects = open(0);
         rejects.add(&[]).unwrap();
         assert!(!path.exists(), "no record, no file");
@@ -280,12 +334,12 @@ mod tests {
         std::fs::write(&path, "a file\nof a person").unwrap();
         let loads = [load("a", None), load("b", None), load("a", Some("second"))];
         for load in &loads {
-            let mut rejects = Rejects::open(&path, load.clone(), &passed(0)).unwrap();
+            let mut rejects = open(&path, load.clone(), &passed(0)).unwrap();
             assert_eq!(rejects.count, 0, "those of others do not count");
             rejects.add(&[record(1), record(5)]).unwrap();
         }
-        assert_eq!(Rejects::open(&path, loads[1].clone(), &passed(3)).unwrap().count, 1);
-        assert_eq!(Rejects::open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
+        assert_eq!(open(&path, loads[1].clone(), &passed(3)).unwrap().count, 1);
+        assert_eq!(open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("a file\nof a person\n"), "{text}");
         let left: Vec<(Load, u64)> = text
@@ -298,7 +352,7 @@ mod tests {
         assert_eq!(left, [(loads[1].clone(), 1), (loads[2].clone(), 1), (loads[2].clone(), 5)]);
         // An empty one is left alone too: it may be no file.
         std::fs::write(&path, "").unwrap();
-        assert_eq!(Rejects::open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
+        assert_eq!(open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         assert!(path.exists());
     }
 
@@ -314,7 +368,7 @@ mod tests {
     fn loads_share_a_file_and_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let open = |file: &str, record| Rejects::open(&path, load(file, None), &passed(record)).unwrap();
+        let open = |file: &str, record| open(&path, load(file, None), &passed(record)).unwrap();
         let mut killed = open("b", 0);
         killed.add(&[record(1), record(2)]).unwrap();
         let mut other = open("a", 0);
@@ -343,11 +397,11 @@ mod tests {
     fn a_torn_line_takes_no_other_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let mut rejects = Rejects::open(&path, load("a", None), &passed(0)).unwrap();
+        let mut rejects = open(&path, load("a", None), &passed(0)).unwrap();
         rejects.add(&[record(1)]).unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"line\":7,\"rec").unwrap();
         rejects.add(&[record(2)]).unwrap();
-        let again = Rejects::open(&path, load("a", None), &passed(9)).unwrap();
+        let again = open(&path, load("a", None), &passed(9)).unwrap();
         assert_eq!(again.count, 2);
     }
 
@@ -356,11 +410,44 @@ mod tests {
     fn a_record_that_is_there_twice_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let open = |record| Rejects::open(&path, load("a", None), &passed(record)).unwrap();
+        let open = |record| open(&path, load("a", None), &passed(record)).unwrap();
         let (mut earlier, mut later) = (open(0), open(0));
         earlier.add(&[record(3), record(5)]).unwrap();
         later.add(&[record(3), record(5), record(6)]).unwrap();
         assert_eq!((later.count, open(9).count), (3, 3));
+    }
+
+    /// What another run of the load has added since the file was found is not of an earlier one.
+    #[test]
+    fn lines_that_are_added_after_the_file_was_found_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        open(&path, load("a", None), &passed(0)).unwrap().add(&[record(2), record(3)]).unwrap();
+        let late = Found::at(&path, load("a", None)).unwrap();
+        let length = std::fs::metadata(&path).unwrap().len();
+        let mut next = open(&path, load("a", None), &passed(2)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length, "nothing is cut off once it was found");
+        next.add(&[record(3), record(4)]).unwrap();
+        late.take_back(&passed(2)).unwrap();
+        assert_eq!(records(&path), [2, 3, 4].map(|record| ("a".to_owned(), record)));
+    }
+
+    /// Another load may have cut off the same lines, and added others that are as long.
+    #[test]
+    fn only_what_was_taken_back_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        let (kept, ending) = ("{\"line\":1}\n", load("a", None).ending().unwrap());
+        let check = |rest: &str, expected: bool| {
+            std::fs::write(&path, format!("{kept}{rest}")).unwrap();
+            let has_no_line = has_no_line(&File::open(&path).unwrap(), kept.len() as u64, &ending).unwrap();
+            assert_eq!(has_no_line, expected, "{rest:?}");
+        };
+        check("", true);
+        check("    \n  \n", true);
+        check("    \n{\"line\":7,\"rec", true);
+        check("    \n{\"line\":7}\n", false);
+        check("a person\n", false);
     }
 
     /// One that was removed while a load goes on is made again.
@@ -368,8 +455,8 @@ mod tests {
     fn a_file_that_was_removed_is_made_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        Rejects::open(&path, load("a", None), &passed(0)).unwrap().add(&[record(1)]).unwrap();
-        let mut late = Rejects::open(&path, load("b", None), &passed(0)).unwrap();
+        open(&path, load("a", None), &passed(0)).unwrap().add(&[record(1)]).unwrap();
+        let mut late = open(&path, load("b", None), &passed(0)).unwrap();
         std::fs::remove_file(&path).unwrap();
         late.add(&[record(2)]).unwrap();
         assert_eq!(records(&path), [("b".to_owned(), 2)]);
@@ -382,7 +469,7 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/dev/full", &link).unwrap();
         for path in [Path::new("/dev/full"), &link, folder.path()] {
-            let error = Rejects::open(path, load("a", None), &passed(0)).map(drop).unwrap_err();
+            let error = open(path, load("a", None), &passed(0)).map(drop).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
         }
     }

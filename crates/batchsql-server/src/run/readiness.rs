@@ -87,7 +87,7 @@ fn have_all_stopped(states: &[(&str, State)]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use batchsql::{BatchSql, DynSink, ErrorClass};
+    use batchsql::{BatchSql, DynSink, ErrorClass, StopReason};
     use batchsql_testkit::{ScriptedSink, Step};
 
     use std::sync::Arc;
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn requests_are_not_taken_while_all_partitions_have_stopped() {
         let reading = State::Reading { partitions: 4, messages: 0 };
-        let (some, all) = (State::Stopped(3, "schema"), State::AllStopped(4, "schema"));
+        let (some, all) = (State::Stopped(3, StopReason::Schema), State::AllStopped(4, StopReason::Schema));
         let check = |states: &[State], expected: bool| {
             let states: Vec<(&str, State)> = states.iter().map(|state| ("id", *state)).collect();
             assert_eq!(have_all_stopped(&states), expected, "{states:?}");

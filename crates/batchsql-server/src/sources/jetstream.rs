@@ -96,7 +96,8 @@ fn state_of(worker: &Worker) -> State {
         (0, _, _) => State::Trouble,
         (stopped, _, _) => {
             let kind = stats.stopped.first().and_then(|stopped| stopped.kind);
-            let kind = kind.map_or("", StopReason::name);
+            // As the metrics have it.
+            let kind = kind.unwrap_or(StopReason::Defect);
             // Those of another worker are no longer among the stopped ones.
             if stopped >= stats.partitions.len() {
                 State::AllStopped(stopped, kind)

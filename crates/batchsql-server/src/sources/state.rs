@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use batchsql::StopReason;
+
 /// One source, at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -16,9 +18,9 @@ pub(crate) enum State {
     /// NATS or the database does not answer. It tries again.
     Trouble,
     /// So many partitions do not go on without a person, for this kind of reason.
-    Stopped(usize, &'static str),
+    Stopped(usize, StopReason),
     /// The same, and they are all that this worker has.
-    AllStopped(usize, &'static str),
+    AllStopped(usize, StopReason),
     Ended,
 }
 
@@ -36,11 +38,28 @@ impl fmt::Display for State {
             Self::Starting => f.write_str("waits for NATS"),
             Self::Reading { partitions, messages } => write!(f, "{partitions} partitions, {messages} messages wait"),
             Self::Trouble => f.write_str("NATS or the database does not answer; see the log"),
-            Self::Stopped(partitions, kind) => write!(f, "{partitions} partitions have stopped ({kind}); see the log"),
+            Self::Stopped(partitions, kind) => {
+                write!(f, "{partitions} partitions have stopped ({}); see the log", kind.name())
+            }
             Self::AllStopped(partitions, kind) => {
-                write!(f, "all of its {partitions} partitions have stopped ({kind}); see the log")
+                write!(f, "all of its {partitions} partitions have stopped ({}); see the log", kind.name())
             }
             Self::Ended => f.write_str("has ended"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_has_the_kind_of_its_reason() {
+        for kind in StopReason::ALL {
+            for state in [State::Stopped(2, kind), State::AllStopped(2, kind)] {
+                let text = state.to_string();
+                assert!(!kind.name().is_empty() && text.contains(&format!("({}); see the log", kind.name())), "{text}");
+            }
         }
     }
 }

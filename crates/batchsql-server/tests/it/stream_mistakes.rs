@@ -1,12 +1,13 @@
 //! Mistakes of those who publish to a stream, and of those who read it: what the log, `check`, `/ready` and the exit code say.
 
 use async_nats::jetstream::Context;
+use base64::Engine as _;
 use batchsql_testserver::{Kind, dsn};
 
 use crate::client::send;
 use crate::program::until;
 use crate::stream_json::{letters, worker};
-use crate::streams::{Cluster, metrics_address, readiness, runtime};
+use crate::streams::{Cluster, ROWS, metrics_address, put, readiness, runtime};
 
 /// Publishes below the prefix, and returns when it is stored.
 async fn publish(context: &Context, cluster: &Cluster, subject: &str, payload: &str) {
@@ -130,8 +131,12 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     assert!(refused.code() == 2 && refused.err().contains("rename it first"), "{}", refused.all());
     assert_eq!(program.stop().0, 1);
     std::fs::rename(place.path("letters.foreign"), place.path("1.foreign")).unwrap();
-    // A worker that was killed writes a letter again.
+    // Partitions are read at the same time.
     let text = std::fs::read_to_string(place.path("1.foreign")).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(|line| !line.contains(".orders.1\""));
+    let text = lines.join("\n") + "\n";
+    // A worker that was killed writes a letter again.
     let first = text.lines().next().unwrap();
     place.write("1.foreign", format!("{{\"id\":\n{text}{first}\n"));
 
@@ -200,4 +205,95 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
     until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
     assert_eq!(program.stop().0, 1);
+}
+
+/// A front that publishes exactly once stops behind a message that is not its own.
+#[test]
+fn no_letter_is_published_where_a_front_publishes_exactly_once() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\nexactly_once = \"front\"\n";
+    let front = cluster.start("front.toml", &cluster.front(durable));
+    let program = cluster.start("a.toml", &worker(&cluster, ""));
+    put(front.address(), 0..ROWS);
+    let rows = |count: usize| until(|| cluster.ids().len() == count, || format!("{} rows", cluster.ids().len()));
+    rows(ROWS);
+    let context = runtime.block_on(cluster.context());
+    let stream = runtime.block_on(async { context.get_stream(cluster.stream_name()).await.unwrap() });
+    let of_front: Vec<String> = (0..4)
+        .map(|partition| format!("{}.orders.{partition}", cluster.stream_name()))
+        .filter(|subject| {
+            runtime.block_on(async { stream.raw_message_builder().last_by_subject(subject).send().await.is_ok() })
+        })
+        .collect();
+    assert!(!of_front.is_empty());
+    let payload = base64::engine::general_purpose::STANDARD.encode("{\"orderId\": 1000000}");
+    let letters = of_front.iter().enumerate().map(|(number, subject)| {
+        let line =
+            serde_json::json!({ "id": number.to_string(), "subject": subject, "sequence": 7, "reason": "", "payload": payload });
+        format!("{line}\n")
+    });
+    let place = &cluster.place;
+    place.write("1.foreign", letters.collect::<String>());
+    let left = place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml", "--delete"]);
+    let counts = format!("0 published, {} left", of_front.len());
+    assert!(left.code() == 1 && left.out().contains(&counts), "{}", left.all());
+    let says = format!("a front with `exactly_once` publishes to {}, and would stop", of_front[0]);
+    assert!(left.out().contains(&says), "{}", left.all());
+    // To each partition.
+    (1..20).for_each(|request| put(front.address(), request * ROWS..(request + 1) * ROWS));
+    rows(20 * ROWS);
+    assert_eq!((front.stop().0, program.stop().0), (0, 0));
+}
+
+/// A letter that NATS or its client refuses keeps no other one back, and is tried again when it was corrected.
+#[test]
+fn a_letter_that_cannot_be_published_is_left() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let program = cluster.start("a.toml", &worker(&cluster, ""));
+    let context = runtime.block_on(cluster.context());
+    let place = &cluster.place;
+    let letter = |id: &str, partition: &str, headers: &[[&str; 2]], bytes: usize| {
+        let subject = format!("{}.orders.{partition}", cluster.stream_name());
+        let payload =
+            base64::engine::general_purpose::STANDARD.encode(format!("{{\"orderId\":{}{bytes}}}", " ".repeat(bytes)));
+        let line = serde_json::json!({
+            "id": id, "subject": subject, "sequence": 7, "reason": "it is no row", "headers": headers, "payload": payload,
+        });
+        format!("{line}\n")
+    };
+    let lines = [
+        letter("a", "1", &[["A", "b"], ["A", "c"]], 1),
+        letter("b", "1", &[["A", "b"], ["X Y", "s3cret"]], 2),
+        letter("c", "1", &[["A", "s3cret\r\nB: c"]], 3),
+        letter("d", "1", &[["", "s3cret"]], 4),
+        letter("e\nf", "1", &[], 5),
+        letter("g", "1 x", &[], 6),
+        letter("h", "1", &[], 2_000_000),
+        letter("i", "1", &[], 7),
+    ];
+    place.write("1.foreign", lines.concat());
+    let replay = || place.run(&["dead-letters", "replay", "1.foreign", "--config", "a.toml"]);
+    let replayed = replay();
+    assert_eq!(replayed.code(), 1, "{}", replayed.all());
+    let reasons = [
+        "element 2 of its `headers` cannot be published: invalid header name",
+        "element 1 of its `headers` cannot be published: ",
+        "element 1 of its `headers` cannot be published: it has no name",
+        "its `id` cannot be a header: ",
+        "its `subject` cannot be published to: ",
+        "NATS takes no message that is so large",
+    ];
+    for (begin, reason) in (1..).map(|number| lines[..number].concat().len()).zip(reasons) {
+        assert!(replayed.out().contains(&format!("byte {begin}: {reason}")), "{begin} {reason}: {}", replayed.all());
+    }
+    assert!(replayed.out().contains("2 published, 6 left"), "{}", replayed.all());
+    assert!(!replayed.all().contains("s3cret"), "{}", replayed.all());
+    until(|| cluster.ids() == [1, 7], || format!("{:?}", cluster.ids()));
+    let stream = runtime.block_on(async { context.get_stream(cluster.stream_name()).await.unwrap() });
+    let last = || runtime.block_on(stream.get_info()).unwrap().state.last_sequence;
+    let before = last();
+    let again = replay();
+    assert!(again.code() == 1 && again.out().contains("0 published, 6 left"), "{}", again.all());
+    assert_eq!(last(), before);
+    assert_eq!(program.stop().0, 0);
 }

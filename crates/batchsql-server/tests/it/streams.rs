@@ -12,7 +12,7 @@ use crate::client::{NDJSON, post, send};
 use crate::program::{Place, Running, until};
 
 /// Rows of one request.
-const ROWS: usize = 200;
+pub(crate) const ROWS: usize = 200;
 
 /// A stream, and who reads and writes it.
 pub(crate) struct Cluster {

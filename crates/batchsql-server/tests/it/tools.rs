@@ -89,6 +89,28 @@ fn letter(id: u32) -> String {
     )
 }
 
+/// As an editor leaves them.
+#[test]
+fn empty_lines_between_letters_are_none() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER PRIMARY KEY);");
+    place.write("a.toml", format!("{}[[tables]]\nname = \"orders\"\n", place.database()));
+    place.write("a.ndjson", format!("\n{}\r\n  \r\n\n{}\n\n \n", letter(101), letter(102)));
+    let list = place.run(&["dead-letters", "list", "a.ndjson"]);
+    assert!(list.code() == 0 && list.out().contains("2  in a.ndjson\n"), "{}", list.all());
+    assert!(!list.out().contains("cannot be read"), "{}", list.all());
+    let show = place.run(&["dead-letters", "show", "a.ndjson", "--limit", "2", "--values"]);
+    let shown = show.out();
+    let bytes: Vec<_> = shown.lines().filter_map(|line| line.strip_prefix("byte ")?.split_once(':')).collect();
+    let second = (1 + letter(101).len() + 2 + 4 + 1).to_string();
+    assert_eq!(bytes.iter().map(|(byte, _)| *byte).collect::<Vec<_>>(), ["1", &*second], "{}", show.all());
+    assert!(show.out().contains("{\"id\":101}") && show.out().contains("{\"id\":102}"), "{}", show.all());
+    let replayed = place.run(&["dead-letters", "replay", "a.ndjson", "--config", "a.toml", "--delete"]);
+    assert!(replayed.code() == 0 && replayed.out().contains("2 written"), "{}", replayed.all());
+    assert!(replayed.out().contains("0 left") && !place.path("a.ndjson").exists(), "{}", replayed.all());
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 2);
+}
+
 #[test]
 fn letters_that_were_not_written_again_are_not_deleted() {
     let place = Place::new();
@@ -113,10 +135,13 @@ fn letters_that_were_not_written_again_are_not_deleted() {
     let all = replay(&[]);
     assert!(all.code() == 0 && all.out().contains("1 written") && rows() == 2, "{}", all.all());
 
-    place.write("b.ndjson", format!("{}\n\n{{}}\n", letter(101)));
+    place.write("b.ndjson", format!("{}\n1\n\n{{}}\n", letter(101)));
     let broken = place.run(&["dead-letters", "list", "b.ndjson"]);
     let says = format!("2  lines cannot be read; the first is at byte {}: ", letter(101).len() + 1);
     assert!(broken.code() == 1 && broken.out().contains(&says), "{}", broken.all());
+
+    let missing = place.run(&["dead-letters", "replay", "none.ndjson", "--config", "a.toml"]);
+    assert!(missing.code() == 3 && missing.err().contains("none.ndjson"), "{}", missing.all());
 
     // Another file has this name on the next day.
     place.write("a.ndjson", format!("{}\n{}\n", letter(201), letter(202)));
