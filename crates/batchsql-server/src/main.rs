@@ -14,6 +14,7 @@ mod cli;
 mod coding;
 mod config;
 mod database;
+mod database_id;
 mod deadline;
 mod draft_file;
 mod exit;

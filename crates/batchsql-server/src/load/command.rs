@@ -12,7 +12,6 @@ use crate::cli::Load;
 use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::settings::Settings;
-use crate::database;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
@@ -22,6 +21,7 @@ use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
+use crate::{database, database_id};
 
 /// Loads the files one after the other.
 ///
@@ -57,9 +57,10 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
     db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
+    let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
-        let loading = one(&load, &db, &target, path);
+        let loading = one(&load, &db, &target, &identity, path);
         let loaded = tokio::select! {
             loaded = loading => loaded,
             signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
@@ -118,7 +119,13 @@ fn name_of(table: &str) -> String {
         .collect()
 }
 
-async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Path) -> Result<Loaded, Failure> {
+async fn one(
+    load: &Load,
+    db: &BatchSql,
+    target: &Arc<target::Target>,
+    database: &str,
+    path: &Path,
+) -> Result<Loaded, Failure> {
     let bar = ProgressBar::new(std::fs::metadata(path).map_or(0, |found| found.len()));
     let style = "{prefix} {msg:8} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     bar.set_style(ProgressStyle::with_template(style).expect("a test shows it").progress_chars("=> "));
@@ -141,6 +148,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
         delimiter: delimiter(load)?,
         rejects: rejects.clone(),
         most_rejects: load.max_rejects,
+        database: database.to_owned(),
         at_least_once: load.at_least_once,
         name: load.again.clone(),
         steps: db.max_steps(),

@@ -39,6 +39,8 @@ pub(crate) struct Job {
     /// Where records go that are not written.
     pub(crate) rejects: PathBuf,
     pub(crate) most_rejects: u64,
+    /// The identity of the database, for what is kept in files.
+    pub(crate) database: String,
     /// The position is kept in a file beside, also where the database could keep it.
     pub(crate) at_least_once: bool,
     /// A name for a load of the same content beside the others.
@@ -69,13 +71,14 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name, steps } = self;
-        let mut opened = open(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } = self;
+        let mut opened = open(&db, &target, &input, &database, (at_least_once, name.as_deref())).await?;
         if input.has_changed() {
             return Err(changed(&input));
         }
         let load = Load {
             file: input.digest[..16].to_owned(),
+            database: Some(database),
             table: target.schema.table_display().to_string(),
             again: name.clone(),
         };
@@ -250,6 +253,7 @@ async fn open(
     db: &BatchSql,
     target: &Target,
     input: &Input,
+    database: &str,
     (at_least_once, name): (bool, Option<&str>),
 ) -> Result<Opened, Failure> {
     let table = target.schema.table_display();
@@ -262,7 +266,7 @@ async fn open(
         return Ok(Opened { writers, whole, done });
     }
     let path = mark_of(&input.path, name);
-    let marked = Marked::open(db.clone(), &path, &input.digest, table);
+    let marked = Marked::open(db.clone(), &path, (database, table), &input.digest);
     let marked = marked.map_err(|error| error.failure(&path))?;
     let done = Done::new(vec![marked.reached()]);
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
@@ -363,6 +367,7 @@ mod tests {
             delimiter: b',',
             rejects: path.with_extension("rejects"),
             most_rejects: 1000,
+            database: "shop".to_owned(),
             at_least_once: false,
             name: None,
             steps: 4,
@@ -406,9 +411,10 @@ mod tests {
         for (path, target, record) in [in_order, (path, plain(), "\"record\":7,")] {
             let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
             let input = Input::open(&path, None, |_| {}).unwrap();
-            let mut late = open(&db, &target, &input, (false, None)).await.unwrap();
+            let mut late = open(&db, &target, &input, "shop", (false, None)).await.unwrap();
             let of_file = Load {
                 file: input.digest[..16].to_owned(),
+                database: Some("shop".to_owned()),
                 table: target.schema.table_display().to_string(),
                 again: None,
             };

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::config::settings::{Settings, SourceKind};
+use crate::database_id;
 use crate::exit::{Exit, Failure};
 #[cfg(feature = "nats")]
 use crate::failed_log::FailedLog;
@@ -70,7 +71,10 @@ impl Sources {
                 (SourceKind::Files(files), Some(intake)) => {
                     let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[&files.table]));
                     let files = files.clone();
-                    sources.readers.spawn(async move { Ok(files::run(&id, &files, &intake, &target).await) });
+                    let database = database_id::of_destination(&supply.settings.destination);
+                    sources
+                        .readers
+                        .spawn(async move { Ok(files::run(&id, &files, &intake, &target, &database).await) });
                 }
                 (SourceKind::Stdin { .. } | SourceKind::Files(_), None) => unreachable!("these sources have an intake"),
             }

@@ -23,7 +23,7 @@ const MOST_REJECTS: u64 = 10_000;
 type Version = (u64, Option<SystemTime>);
 
 /// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) -> Exit {
+pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>, database: &str) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,7 +51,7 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
                     continue;
                 }
             };
-            match load(files, intake, target, input, &rejects).await {
+            match load(files, intake, target, database, input, &rejects).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     tracing::info!(source = id, file = %path.display(), "loaded: {text}");
@@ -105,6 +105,7 @@ async fn load(
     files: &Files,
     intake: &Intake,
     target: &Arc<Target>,
+    database: &str,
     input: Input,
     rejects: &Path,
 ) -> Result<Loaded, Failure> {
@@ -115,6 +116,7 @@ async fn load(
         delimiter: b',',
         rejects: rejects.to_owned(),
         most_rejects: MOST_REJECTS,
+        database: database.to_owned(),
         at_least_once: files.at_least_once,
         name: None,
         // Rows of others are written too.

@@ -183,7 +183,11 @@ fn a_file_is_loaded_at_least_once_by_one_process_at_a_time() {
     let lock = std::fs::File::open(&mark).unwrap();
     lock.lock().unwrap();
     let ran = run(&place, &["a.csv", "--at-least-once"]);
-    assert!(ran.code() == 3 && ran.err().contains("another process loads this file now; wait"), "{}", ran.all());
+    assert!(
+        ran.code() == 3 && ran.err().contains("another process loads this file now, or another source"),
+        "{}",
+        ran.all()
+    );
     assert_eq!(place.number("SELECT count(*) FROM orders"), 0);
     drop(lock);
     let ran = run(&place, &["a.csv", "--at-least-once"]);
@@ -374,4 +378,38 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     let again = place.run(&arguments);
     assert!(again.code() == 1 && again.out().contains("already loaded, 1 rejected"), "{}", again.all());
     assert_eq!(rows(), RECORDS - 1);
+}
+
+/// What is kept in files beside the loaded one is of a database and a table too.
+#[test]
+fn a_file_is_loaded_into_several_databases_and_tables() {
+    let place = Place::new();
+    place.sql(&format!("{TABLE} CREATE TABLE more (id INTEGER NOT NULL);"));
+    let second = rusqlite::Connection::open(place.path("b.db")).unwrap();
+    second.execute_batch("CREATE TABLE orders (id INTEGER NOT NULL CHECK (id <> 2));").unwrap();
+    place.write("x.csv", "id\n1\n2\n-3\n");
+    let load = |name: &str, table: &str, more: &[&str]| {
+        let dsn = format!("sqlite:{}", place.path(name).display());
+        let ran = place.run(&[&["load", "x.csv", "--database", &dsn, "--table", table], more].concat());
+        assert!(ran.code() <= 1, "{}", ran.all());
+        ran.out()
+    };
+    let rejects = || {
+        let text = std::fs::read_to_string(place.path("x.csv.rejects.ndjson")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    for more in [&["--at-least-once"][..], &[]] {
+        let _ = std::fs::remove_file(place.path("x.csv.rejects.ndjson"));
+        assert!(load("a.db", "orders", more).contains("2 written, 1 rejected"));
+        assert!(load("b.db", "orders", more).contains("2 written, 1 rejected"));
+        assert_eq!(rejects(), [3, 2], "that of the first database stays");
+        assert!(load("a.db", "more", more).contains("3 written"));
+        for (name, table) in [("a.db", "orders"), ("b.db", "orders"), ("a.db", "more")] {
+            assert!(load(name, table, more).contains("already loaded"));
+        }
+        assert_eq!(rejects(), [3, 2]);
+    }
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
