@@ -88,12 +88,18 @@ pub(crate) fn from_digits(digits: &str, ty: ColumnType) -> Result<Value, NoNumbe
             Ok(number) if number != 0 => from_integer(number, ty),
             // Also `-0`, which is no integer.
             _ => match digits.parse::<f64>() {
-                Ok(number) if number.is_finite() => from_float(number, ty),
+                Ok(number) if number.is_finite() && (number != 0.0 || is_zero(digits)) => from_float(number, ty),
                 _ => Err(NoNumber::Range),
             },
         },
         _ => Err(NoNumber::Type),
     }
+}
+
+/// A number whose exponent is too small for an `f64` is read as 0 too.
+fn is_zero(number: &str) -> bool {
+    let digits = number.split(['e', 'E']).next().unwrap_or(number);
+    digits.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-' | b'+'))
 }
 
 /// The largest exponent that is written out, so that a short text does not become a long one. An `f64` needs 308.
@@ -177,6 +183,10 @@ mod tests {
         check("7", ColumnType::I16, Ok(Value::I16(7)));
         check("1.5e3", ColumnType::I16, Ok(Value::I16(1500)));
         check("0.5", ColumnType::F64, Ok(Value::F64(0.5)));
+        check("1e-400", ColumnType::F64, Err(NoNumber::Range));
+        check("-0.01e-999", ColumnType::F32, Err(NoNumber::Range));
+        check("0.00e-999", ColumnType::F64, Ok(Value::F64(0.0)));
+        check("5e-324", ColumnType::F64, Ok(Value::F64(5e-324)));
         check("0.5", ColumnType::I64, Err(NoNumber::Range));
         check("0.99999999999999999999", ColumnType::I64, Err(NoNumber::Range));
         check("1.00000000000000000001", ColumnType::I64, Err(NoNumber::Range));
