@@ -41,19 +41,38 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) text: String,
+    pub(crate) remedy: Remedy,
+}
+
+/// What has to be done before it can work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// The exit code says it.
+    OfExit,
+    /// The table or its rights have to be changed, and nothing else.
+    Table,
 }
 
 impl Failure {
     pub(crate) fn mistake(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Mistake, text: text.to_string() }
+        Self::new(Exit::Mistake, text)
     }
 
     pub(crate) fn unavailable(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Unavailable, text: text.to_string() }
+        Self::new(Exit::Unavailable, text)
     }
 
     pub(crate) fn failed(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Failed, text: text.to_string() }
+        Self::new(Exit::Failed, text)
+    }
+
+    /// The table cannot be written as it is.
+    pub(crate) fn of_table(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::Table, ..Self::failed(text) }
+    }
+
+    fn new(exit: Exit, text: impl std::fmt::Display) -> Self {
+        Self { exit, text: text.to_string(), remedy: Remedy::OfExit }
     }
 }
 

@@ -79,7 +79,7 @@ async fn run(command: Command) -> Exit {
             Ok(Exit::Done)
         }
     };
-    ended.unwrap_or_else(|Failure { exit, text }: Failure| {
+    ended.unwrap_or_else(|Failure { exit, text, .. }: Failure| {
         let text = words::of_program(&text);
         eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
         exit

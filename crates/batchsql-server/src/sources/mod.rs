@@ -5,5 +5,6 @@ pub(crate) mod all;
 mod files;
 #[cfg(feature = "nats")]
 mod jetstream;
+pub(crate) mod loaders;
 pub(crate) mod state;
 mod stdin;
