@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use crate::table::target;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -51,6 +53,8 @@ pub(crate) enum Remedy {
     OfExit,
     /// The table or its rights have to be changed, and nothing else.
     Table,
+    /// A file beside the loaded one cannot be written, which says nothing of others.
+    FileBeside,
 }
 
 impl Failure {
@@ -66,9 +70,20 @@ impl Failure {
         Self::new(Exit::Failed, text)
     }
 
+    /// The table with this name cannot be used.
+    pub(crate) fn of_target(table: &str, error: &target::NotOpened) -> Self {
+        let text = target::problem(table, error);
+        if error.is_unavailable { Self::unavailable(text) } else { Self::failed(text) }
+    }
+
     /// The table cannot be written as it is.
     pub(crate) fn of_table(text: impl std::fmt::Display) -> Self {
         Self { remedy: Remedy::Table, ..Self::failed(text) }
+    }
+
+    /// A file beside the loaded one cannot be written.
+    pub(crate) fn of_file_beside(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::FileBeside, ..Self::unavailable(text) }
     }
 
     fn new(exit: Exit, text: impl std::fmt::Display) -> Self {
@@ -89,5 +104,20 @@ impl From<crate::database::NotOpened> for Failure {
 impl From<crate::config::problem::Problems> for Failure {
     fn from(problems: crate::config::problem::Problems) -> Self {
         Self::mistake(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{ErrorClass, SinkError};
+
+    use super::*;
+
+    #[test]
+    fn a_database_that_does_not_answer_is_not_the_fault_of_a_table() {
+        let exit = |class| Failure::of_target("orders", &SinkError::new(class, "why").into()).exit;
+        assert_eq!(exit(ErrorClass::Transient), Exit::Unavailable);
+        assert_eq!(exit(ErrorClass::Schema), Exit::Failed);
+        assert_eq!(Failure::of_target("orders", &String::new().into()).exit, Exit::Failed);
     }
 }

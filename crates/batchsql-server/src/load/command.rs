@@ -48,7 +48,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let database = settings.database().map_err(Failure::mistake)?;
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
-    let target = Arc::new(target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?);
+    let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
     let delimiter = delimiter(&load)?;
     tokio::select! {
         checked = check_files(&load, &target, delimiter) => checked?,
@@ -56,7 +56,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
-    db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
+    db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
@@ -171,7 +171,12 @@ async fn check_files(load: &Load, target: &Arc<target::Target>, delimiter: u8) -
         let (file, format, target) = (path.clone(), load.format, Arc::clone(target));
         let checked =
             tokio::task::spawn_blocking(move || check_fields(&Input::look(&file, format)?, &target, delimiter));
-        checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))??;
+        let checked = checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
+        checked.map_err(|failure| match failure.exit {
+            // Its content is not what its name says, and nothing was done.
+            Exit::Failed => Failure::mistake(failure.text),
+            _ => failure,
+        })?;
     }
     Ok(())
 }

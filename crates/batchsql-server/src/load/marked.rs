@@ -57,7 +57,7 @@ impl MarkError {
             Self::Unreadable => Failure::failed(format!(
                 "{path} does not say how far the file is loaded; remove it, and the file is loaded from its begin"
             )),
-            Self::Io(error) => Failure::unavailable(format!("{path} cannot be read or made: {error}")),
+            Self::Io(error) => Failure::of_file_beside(format!("{path} cannot be read or made: {error}")),
         }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 /// Why the file cannot be used, as the end of a load.
 pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
     let text = format!("the file of rejected records {} cannot be used: {error}", path.display());
-    if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::unavailable(text) }
+    if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::of_file_beside(text) }
 }
 
 /// The file before its lines are taken back. Nobody cuts it off from now on.

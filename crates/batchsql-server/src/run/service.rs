@@ -116,7 +116,7 @@ impl Service {
         for table in &settings.tables {
             let name = table.name.get_ref();
             let target = target::open(catalogue.as_ref(), table).await;
-            let target = target.map_err(|text| Failure::failed(target::problem(name, text)))?;
+            let target = target.map_err(|error| Failure::of_target(name, &error))?;
             tables.insert(name.clone(), Arc::new(target));
         }
         drop(catalogue);
@@ -248,7 +248,7 @@ async fn intake(
     let written = tables.values().filter(|_| settings.database().is_ok());
     for target in written {
         let prepared = intake.pipeline().prepare(&target.schema).await;
-        prepared.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
+        prepared.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
     }
     Ok(intake)
 }

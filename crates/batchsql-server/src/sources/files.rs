@@ -61,6 +61,10 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     }
                     done.insert(path, version);
                 }
+                // Others do not need it.
+                Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
+                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                }
                 // It is tried again: the database may come back, or somebody repairs the table.
                 Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");

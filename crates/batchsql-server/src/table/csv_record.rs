@@ -31,6 +31,13 @@ impl Header {
                     columns.push(None);
                     continue;
                 }
+                if let Some((_, why)) = target.left_out.iter().find(|(left_out, _)| left_out == column) {
+                    return Err(format!(
+                        "the header has the field `{name}`, and rows cannot carry the column `{column}` of {} ({why}); remove the \
+                         field, or set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)",
+                        target.name
+                    ));
+                }
                 let known: Vec<&str> = target.known_fields().into_iter().collect();
                 let what = format!("the header has the field `{name}`, which is not a column of {}", target.name);
                 let ignore = "set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)";
@@ -48,6 +55,16 @@ impl Header {
             }
             let found = &target.schema.columns()[index];
             columns.push(Some((column.to_owned(), found.column_type(), found.is_nullable())));
+        }
+        let given: Vec<&str> = columns.iter().flatten().map(|(column, ..)| column.as_str()).collect();
+        // A file without a header has no records.
+        let missing = if columns.is_empty() { Vec::new() } else { target.missing(&given) };
+        if !missing.is_empty() {
+            return Err(format!(
+                "the header has no field for {}, without which every record of {} is refused; add it to the file, or to `defaults`",
+                missing.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", "),
+                target.name
+            ));
         }
         Ok(Self { columns })
     }
@@ -253,5 +270,14 @@ mod tests {
         refused(&["id;region"], "if its fields are separated by ';', load it with --delimiter ';'");
         refused(&["x\tregion"], "separated by '\\t', load it with --delimiter $'\\t'");
         refused(&["x;y"], "map it with `fields`");
+        refused(
+            &["region", "paid"],
+            "the header has no field for `id`, without which every record of orders is refused",
+        );
+        let mut target = target.clone();
+        target.left_out.push(("number".to_owned(), "it is generated".to_owned()));
+        let reason = Header::new(&target, &record(&["id", "number"])).unwrap_err();
+        assert!(reason.contains("rows cannot carry the column `number` of orders (it is generated)"), "{reason}");
+        assert!(Header::new(&target, &csv::StringRecord::new()).is_ok(), "an empty file");
     }
 }

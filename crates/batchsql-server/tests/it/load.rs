@@ -282,7 +282,7 @@ fn what_cannot_be_loaded_says_why() {
     }
     let ran = run(&place, &["."]);
     assert!(ran.code() == 2 && ran.err().contains("this is a folder"), "{}", ran.all());
-    check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not complete gzip");
+    check("a.csv.gz", b"id\n1\n", &[], 2, "a.csv.gz: the file is not complete gzip");
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
     let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
@@ -296,7 +296,7 @@ fn what_cannot_be_loaded_says_why() {
     check("d.csv", b"id\n1\n", &["--rule", "upsert"], 2, "`upsert` is not known");
     check("e.csv", b"id\n1\n", &["--rule", "ignore"], 1, "no unique index");
     let key = &["--rule", "ignore", "--key", "note"];
-    check("e.csv", b"id\n1\n", key, 1, "error: table `orders`: rows cannot be written with conflict key");
+    check("e.csv", b"id,note\n1,a\n", key, 1, "error: table `orders`: rows cannot be written with conflict key");
     check("e.csv", b"id;note\n1;a\n", &[], 2, "load it with --delimiter ';'");
     let ran = run(&place, &["nowhere.csv"]);
     assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
@@ -313,7 +313,7 @@ fn all_files_are_checked_before_the_first_row() {
     place.write("c.csv", "ix\n2\n");
     place.write("d.csv.gz", &gzip(&csv(10..20))[..20]);
     place.write("e.csv", "id\n3\n");
-    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 1), ("nowhere.csv", 3), ("x.txt", 2)] {
+    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 2), ("nowhere.csv", 3), ("x.txt", 2)] {
         let ran = run(&place, &["b.csv", bad, "e.csv"]);
         assert!(ran.code() == code && ran.err().contains(bad), "{bad}: {}", ran.all());
         assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "{bad}");
@@ -412,4 +412,34 @@ fn a_file_is_loaded_into_several_databases_and_tables() {
         assert_eq!(rejects(), [3, 2]);
     }
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
+}
+
+/// Nothing was done, so these are mistakes of the command line.
+#[test]
+fn files_that_are_not_what_their_name_says_are_mistakes() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER NOT NULL, twice INTEGER GENERATED ALWAYS AS (2 * id));");
+    let utf16: Vec<u8> = "\u{feff}id\n1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let packed = gzip("id\n1\n");
+    let files: [(&str, &[u8], &str); 4] = [
+        ("utf16.csv", &utf16, "utf16.csv: "),
+        ("packed.csv", &packed, "packed.csv: "),
+        ("none.csv", b"note\n1\n", "`note`"),
+        ("generated.csv", b"id,twice\n1,2\n", "rows cannot carry the column `twice`"),
+    ];
+    for (name, content, part) in files {
+        place.write(name, content);
+        let ran = run(&place, &[name]);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{name}: {}", ran.all());
+        assert!(!place.path(&format!("{name}.rejects.ndjson")).exists());
+    }
+    place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER NOT NULL, note TEXT);");
+    let ran = run(&place, &["none.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("the header has no field for `id`"), "{}", ran.all());
+    #[cfg(feature = "arrow")]
+    for content in ["", "text", "PAR1"] {
+        place.write("a.parquet", content);
+        let ran = run(&place, &["a.parquet"]);
+        assert!(ran.code() == 2, "{content:?}: {}", ran.all());
+    }
 }

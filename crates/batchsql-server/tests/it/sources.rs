@@ -112,6 +112,48 @@ fn a_file_is_tried_again_when_the_table_was_at_fault() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }
 
+/// Its folder, or one name in it, says nothing of the others.
+#[test]
+fn a_file_whose_rejected_records_have_no_place_keeps_no_other_waiting() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*.csv\"\nevery = \
+         \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database()
+    );
+    place.write("in/a.csv", "id,note\nx,a\n");
+    place.write("in/b.csv", "id,note\n1,a\n");
+    std::os::unix::fs::symlink("/no/such/folder/file", place.path("in/a.csv.rejects.ndjson")).unwrap();
+    let mut program = place.start(&config);
+    let line = program.has_said("loaded: 1 records, 1 written");
+    assert!(line.contains("b.csv"), "{line}");
+    std::fs::remove_file(place.path("in/a.csv.rejects.ndjson")).unwrap();
+    program.has_said("loaded: 1 records, 1 rejected");
+    assert_eq!(program.stop().0, 0);
+}
+
+/// Nothing would come from there, or its rejected records could not be stored.
+#[test]
+fn the_folder_of_a_source_is_checked() {
+    let place = place();
+    let check = |files: &str, part: &str| {
+        let config = format!(
+            "{}[dead_letters]\nfile = \"l.ndjson\"\n[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \
+             \"orders\"\nfiles = \"{files}\"\n",
+            place.database()
+        );
+        place.write("b.toml", config);
+        let ran = place.run(&["check", "b.toml"]);
+        assert!(ran.all().contains(part), "{files}: {}", ran.all());
+        ran.all()
+    };
+    let all = check("in/*.csv", "0 files now");
+    assert!(!all.contains("no folder") && !all.contains("cannot be written"), "{all}");
+    check("later/*/a.csv", "there is no folder");
+    // Nobody may make a file there.
+    check("/proc/self/*.csv", "the folder cannot be written, where rejected records");
+}
+
 /// Below a durable intake rows are retried without an end, those of files too.
 #[test]
 fn files_are_loaded_beside_a_durable_intake() {
