@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+use crate::table::target;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -41,15 +43,27 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     pub(crate) text: String,
+    pub(crate) remedy: Remedy,
+}
+
+/// What has to be done before it can work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remedy {
+    /// The exit code says it.
+    OfExit,
+    /// The table or its rights have to be changed, and nothing else.
+    Table,
+    /// A file beside the loaded one cannot be written, which says nothing of others.
+    FileBeside,
 }
 
 impl Failure {
     pub(crate) fn mistake(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Mistake, text: text.to_string() }
+        Self::new(Exit::Mistake, text)
     }
 
     pub(crate) fn unavailable(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Unavailable, text: text.to_string() }
+        Self::new(Exit::Unavailable, text)
     }
 
     pub(crate) fn waiting(text: impl std::fmt::Display) -> Self {
@@ -57,7 +71,27 @@ impl Failure {
     }
 
     pub(crate) fn failed(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Failed, text: text.to_string() }
+        Self::new(Exit::Failed, text)
+    }
+
+    /// The table with this name cannot be used.
+    pub(crate) fn of_target(table: &str, error: &target::NotOpened) -> Self {
+        let text = target::problem(table, error);
+        if error.is_unavailable { Self::unavailable(text) } else { Self::failed(text) }
+    }
+
+    /// The table cannot be written as it is.
+    pub(crate) fn of_table(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::Table, ..Self::failed(text) }
+    }
+
+    /// A file beside the loaded one cannot be written.
+    pub(crate) fn of_file_beside(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::FileBeside, ..Self::unavailable(text) }
+    }
+
+    fn new(exit: Exit, text: impl std::fmt::Display) -> Self {
+        Self { exit, text: text.to_string(), remedy: Remedy::OfExit }
     }
 }
 
@@ -74,5 +108,20 @@ impl From<crate::database::NotOpened> for Failure {
 impl From<crate::config::problem::Problems> for Failure {
     fn from(problems: crate::config::problem::Problems) -> Self {
         Self::mistake(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{ErrorClass, SinkError};
+
+    use super::*;
+
+    #[test]
+    fn a_database_that_does_not_answer_is_not_the_fault_of_a_table() {
+        let exit = |class| Failure::of_target("orders", &SinkError::new(class, "why").into()).exit;
+        assert_eq!(exit(ErrorClass::Transient), Exit::Unavailable);
+        assert_eq!(exit(ErrorClass::Schema), Exit::Failed);
+        assert_eq!(Failure::of_target("orders", &String::new().into()).exit, Exit::Failed);
     }
 }

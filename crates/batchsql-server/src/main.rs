@@ -18,6 +18,7 @@ mod cli;
 mod coding;
 mod config;
 mod database;
+mod database_id;
 mod deadline;
 mod draft_file;
 mod exit;
@@ -96,7 +97,7 @@ async fn run(command: Command) -> Exit {
             Ok(Exit::Done)
         }
     };
-    ended.unwrap_or_else(|Failure { exit, text }: Failure| {
+    ended.unwrap_or_else(|Failure { exit, text, .. }: Failure| {
         let text = words::of_program(&text);
         eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
         exit

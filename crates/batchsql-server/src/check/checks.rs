@@ -3,7 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchsql::durable::{
@@ -207,13 +207,32 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     })
 }
 
+/// The folder that a pattern begins with, without those that are patterns themselves.
+fn folder_of(pattern: &str) -> PathBuf {
+    let is_plain = |part: &std::path::Component<'_>| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let folder = Path::new(pattern).parent().unwrap_or(Path::new(""));
+    let folder: PathBuf = folder.components().take_while(is_plain).collect();
+    if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder }
+}
+
 fn sources(settings: &Settings) -> Vec<Finding> {
     let finding = |Source { id, kind }: &Source| match kind {
         SourceKind::Stdin { .. } => Finding::new("source", id, Status::Ok, "reads standard input"),
         SourceKind::Files(files) => {
             let found = glob::glob(&files.pattern).map(|paths| paths.filter_map(Result::ok).count());
             let detail = format!("{}: {} files now", files.pattern, found.unwrap_or(0));
-            Finding::new("source", id, Status::Ok, detail)
+            let folder = folder_of(&files.pattern);
+            if !folder.is_dir() {
+                let detail = format!("{detail}; there is no folder {} yet", folder.display());
+                return Finding::new("source", id, Status::Warning, detail);
+            }
+            match can_write(&folder) {
+                Ok(()) => Finding::new("source", id, Status::Ok, detail),
+                Err(error) => {
+                    let what = "the folder cannot be written, where rejected records and marks of files go";
+                    Finding::new("source", id, Status::Warning, format!("{detail}; {what}: {error}"))
+                }
+            }
         }
         SourceKind::JetStream(source) => {
             let guarantee = match source.guarantee {
@@ -307,7 +326,7 @@ async fn one_table(catalogue: Option<&DynSink>, db: Option<&BatchSql>, table: &T
     let target = match target::open(catalogue, table).await {
         Ok(target) => target,
         Err(text) => {
-            return (Finding::new("table", name, Status::Failed, target::without_name(name, &text)), None);
+            return (Finding::new("table", name, Status::Failed, target::without_name(name, &text.to_string())), None);
         }
     };
     if let Some(db) = db

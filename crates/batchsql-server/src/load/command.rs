@@ -23,6 +23,7 @@ use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
+use crate::{database, database_id};
 
 /// Loads the files one after the other.
 ///
@@ -49,7 +50,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let database = settings.database().map_err(Failure::mistake)?;
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
-    let target = Arc::new(target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?);
+    let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
     let delimiter = delimiter(&load)?;
     tokio::select! {
         checked = check_files(&load, &target, delimiter) => checked?,
@@ -57,10 +58,11 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
-    db.prepare(&target.schema).await.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
+    db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
+    let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
-        let loading = one(&load, &db, &target, path);
+        let loading = one(&load, &db, &target, &identity, path);
         let loaded = tokio::select! {
             loaded = loading => loaded,
             signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
@@ -124,7 +126,13 @@ fn name_of(table: &str) -> String {
         .collect()
 }
 
-async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Path) -> Result<Loaded, Failure> {
+async fn one(
+    load: &Load,
+    db: &BatchSql,
+    target: &Arc<target::Target>,
+    database: &str,
+    path: &Path,
+) -> Result<Loaded, Failure> {
     let bar = ProgressBar::new(std::fs::metadata(path).map_or(0, |found| found.len()));
     let style = "{prefix} {msg:8} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     bar.set_style(ProgressStyle::with_template(style).expect("a test shows it").progress_chars("=> "));
@@ -147,6 +155,7 @@ async fn one(load: &Load, db: &BatchSql, target: &Arc<target::Target>, path: &Pa
         delimiter: delimiter(load)?,
         rejects: rejects.clone(),
         most_rejects: load.max_rejects,
+        database: database.to_owned(),
         at_least_once: load.at_least_once,
         name: load.again.clone(),
         steps: db.max_steps(),
@@ -169,7 +178,12 @@ async fn check_files(load: &Load, target: &Arc<target::Target>, delimiter: u8) -
         let (file, format, target) = (path.clone(), load.format, Arc::clone(target));
         let checked =
             tokio::task::spawn_blocking(move || check_fields(&Input::look(&file, format)?, &target, delimiter));
-        checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))??;
+        let checked = checked.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
+        checked.map_err(|failure| match failure.exit {
+            // Its content is not what its name says, and nothing was done.
+            Exit::Failed => Failure::mistake(failure.text),
+            _ => failure,
+        })?;
     }
     Ok(())
 }

@@ -62,7 +62,7 @@ impl Exactly {
             let text = format!("the position of the file cannot be kept in the database: {error}");
             let is_refused = matches!(error.class(), ErrorClass::Schema | ErrorClass::Permission);
             if is_refused {
-                Failure::failed(format!(
+                Failure::of_table(format!(
                     "{text}; or keep it in a file with --at-least-once (at_least_once of a source)"
                 ))
             } else {
@@ -123,7 +123,7 @@ impl Exactly {
                     self.suspects += usize::from(is_suspect);
                     let is_first = error.class() != ErrorClass::Row && !self.has_written;
                     if is_first || self.suspects >= SUSPECTS {
-                        return Err(Failure::failed(format!("the table cannot be written: {error}")));
+                        return Err(not_written(&error));
                     }
                     let record = run.records[begin];
                     let (line, text) = parsed.stripe.text(record);
@@ -178,7 +178,7 @@ impl Exactly {
                     Ok(Tried::Again(error))
                 }
                 _ if was_sent => Ok(Tried::Refused(error)),
-                _ => Err(Failure::failed(format!("the table cannot be written: {error}"))),
+                _ => Err(not_written(&error)),
             },
         }
     }
@@ -235,6 +235,14 @@ impl Exactly {
 
 fn signed(record: u64) -> i64 {
     i64::try_from(record).unwrap_or(i64::MAX)
+}
+
+fn not_written(error: &SinkError) -> Failure {
+    let text = format!("the table cannot be written: {error}");
+    match error.class() {
+        ErrorClass::Schema | ErrorClass::Permission => Failure::of_table(text),
+        _ => Failure::failed(text),
+    }
 }
 
 fn fenced() -> Failure {

@@ -1,17 +1,18 @@
 //! Owns how one file is loaded: its records are read, parsed by several threads, and written by a task for each partition.
 //! Must not know the command line.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering as AtomicOrdering};
 use std::sync::{Arc, OnceLock};
 
-use batchsql::{BatchSql, Ordering, OutcomeCounts, PartitionKey};
+use batchsql::{BatchSql, Ordering, OutcomeCounts, OutcomeKind, PartitionKey};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::config::sections::Format;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 #[cfg(feature = "arrow")]
 use crate::load::batches;
 use crate::load::claims::{Claims, Order, claim};
@@ -39,6 +40,8 @@ pub(crate) struct Job {
     /// Where records go that are not written.
     pub(crate) rejects: PathBuf,
     pub(crate) most_rejects: u64,
+    /// The identity of the database, for what is kept in files.
+    pub(crate) database: String,
     /// The position is kept in a file beside, also where the database could keep it.
     pub(crate) at_least_once: bool,
     /// A name for a load of the same content beside the others.
@@ -69,13 +72,15 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, at_least_once, name, steps } = self;
-        let mut opened = open(&db, &target, &input, (at_least_once, name.as_deref())).await?;
+        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } = self;
+        let mut opened = open(&db, &target, &input, &database, (at_least_once, name.as_deref())).await?;
+        let front = opened.done.front();
         if input.has_changed() {
-            return Err(changed(&input));
+            return Err(changed(&input, InTable { rows: 0, before: front }));
         }
         let load = Load {
             file: input.digest[..16].to_owned(),
+            database: Some(database),
             table: target.schema.table_display().to_string(),
             again: name.clone(),
         };
@@ -100,10 +105,12 @@ impl Job {
         writing.shutdown().await;
         let read = reading.await.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
         ended?;
-        let Read { records, before } = read.map_err(|error| unreadable(&input, &error))?;
+        let in_table = InTable { rows: written_rows(&tally.counts()), before: front };
+        // An error of the content may be because somebody writes the file.
         if input.has_changed() {
-            return Err(changed(&input));
+            return Err(changed(&input, in_table));
         }
+        let Read { records, before } = read.map_err(|error| damaged(&input, &error, in_table))?;
         if let Some(mut whole) = whole.filter(|whole| whole.reached() < records) {
             whole.advance(records).await?;
         }
@@ -186,9 +193,57 @@ fn unreadable(input: &Input, error: &std::io::Error) -> Failure {
     }
 }
 
-fn changed(input: &Input) -> Failure {
-    let text = "the file has changed while it was loaded; load it again when it is complete";
-    Failure::failed(format!("{}: {text}", input.path.display()))
+/// What is in the table of a file that cannot be loaded to its end.
+#[derive(Clone, Copy)]
+struct InTable {
+    /// Rows of this run.
+    rows: u64,
+    /// Records up to this one were written or rejected by earlier runs.
+    before: u64,
+}
+
+impl InTable {
+    fn is_empty(self) -> bool {
+        self.rows == 0 && self.before == 0
+    }
+}
+
+impl fmt::Display for InTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows of it were written", self.rows)?;
+        match self.before {
+            0 => Ok(()),
+            before => write!(f, ", behind record {before} of earlier runs"),
+        }
+    }
+}
+
+fn written_rows(counts: &OutcomeCounts) -> u64 {
+    [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded].iter().map(|kind| counts.get(*kind)).sum()
+}
+
+/// The content is at fault, or cannot be read now.
+fn damaged(input: &Input, error: &std::io::Error, in_table: InTable) -> Failure {
+    let mut failure = unreadable(input, error);
+    if failure.exit != Exit::Unavailable && !in_table.is_empty() {
+        failure.text.push_str(&format!(
+            "; {in_table}: a corrected file is another one, and all of its records would be written; load only those that are \
+             missing, or remove these rows first"
+        ));
+    }
+    failure
+}
+
+fn changed(input: &Input, in_table: InTable) -> Failure {
+    let text = "the file has changed while it was loaded";
+    let remedy = match in_table.is_empty() {
+        true => "; load it again when it is complete".to_owned(),
+        false => format!(
+            "; {in_table}: it is another file now, and all of its records would be written; when it is complete, load only the \
+             records that are missing, or remove these rows first"
+        ),
+    };
+    Failure::failed(format!("{}: {text}{remedy}", input.path.display()))
 }
 
 /// How a file is written.
@@ -250,6 +305,7 @@ async fn open(
     db: &BatchSql,
     target: &Target,
     input: &Input,
+    database: &str,
     (at_least_once, name): (bool, Option<&str>),
 ) -> Result<Opened, Failure> {
     let table = target.schema.table_display();
@@ -262,7 +318,7 @@ async fn open(
         return Ok(Opened { writers, whole, done });
     }
     let path = mark_of(&input.path, name);
-    let marked = Marked::open(db.clone(), &path, &input.digest, table);
+    let marked = Marked::open(db.clone(), &path, (database, table), &input.digest);
     let marked = marked.map_err(|error| error.failure(&path))?;
     let done = Done::new(vec![marked.reached()]);
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
@@ -346,7 +402,6 @@ mod tests {
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
-    use crate::exit::Exit;
     use crate::table::record::tests::orders;
 
     async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
@@ -363,11 +418,62 @@ mod tests {
             delimiter: b',',
             rejects: path.with_extension("rejects"),
             most_rejects: 1000,
+            database: "shop".to_owned(),
             at_least_once: false,
             name: None,
             steps: 4,
         };
         job.run(|_| {}).await
+    }
+
+    /// Without a key, loading the file once more would write them twice.
+    #[tokio::test]
+    async fn rows_of_a_file_that_ends_early_are_told() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        let text = |records: u64| -> String {
+            let lines = (1..=records).map(|id| format!("{id},eu\n"));
+            std::iter::once("id,region\n".to_owned()).chain(lines).collect()
+        };
+        let path = folder.path().join("grows.csv");
+        std::fs::write(&path, text(100)).unwrap();
+        let (grown, more) = (path.clone(), text(110));
+        sink.poison_as(ErrorClass::Row, move |_| {
+            std::fs::write(&grown, &more).unwrap();
+            false
+        });
+        let failure = load_into(plain(), &sink, &path).await.unwrap_err();
+        sink.poison_as(ErrorClass::Row, |_| false);
+        assert!(
+            failure
+                .text
+                .contains("the file has changed while it was loaded; 100 rows of it were written: it is another"),
+            "{failure:?}"
+        );
+        assert_eq!((failure.exit, sink.applied().len()), (Exit::Failed, 100));
+
+        let path = folder.path().join("cut.csv.gz");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, text(45_000).as_bytes()).unwrap();
+        let packed = packed.finish().unwrap();
+        std::fs::write(&path, &packed[..packed.len() - 10]).unwrap();
+        let failure = load_into(plain(), &sink, &path).await.unwrap_err();
+        assert!(
+            failure.text.contains("; 40000 rows of it were written: a corrected file is another one"),
+            "{failure:?}"
+        );
+        assert_eq!(sink.applied().len(), 40_100);
+        let failure = load_into(plain(), &sink, &path).await.unwrap_err();
+        assert!(
+            failure.text.contains("; 0 rows of it were written, behind record 40000 of earlier runs"),
+            "{failure:?}"
+        );
+
+        // Nothing of it is there.
+        let path = folder.path().join("bad.csv.gz");
+        std::fs::write(&path, "id,region\n1,eu\n").unwrap();
+        let failure = load_into(plain(), &sink, &path).await.unwrap_err();
+        assert!(!failure.text.contains("were written"), "{failure:?}");
     }
 
     /// A table that breaks in the middle ends the load: its records are not rejected, and a later run loads them.
@@ -406,9 +512,10 @@ mod tests {
         for (path, target, record) in [in_order, (path, plain(), "\"record\":7,")] {
             let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
             let input = Input::open(&path, None, |_| {}).unwrap();
-            let mut late = open(&db, &target, &input, (false, None)).await.unwrap();
+            let mut late = open(&db, &target, &input, "shop", (false, None)).await.unwrap();
             let of_file = Load {
                 file: input.digest[..16].to_owned(),
+                database: Some("shop".to_owned()),
                 table: target.schema.table_display().to_string(),
                 again: None,
             };

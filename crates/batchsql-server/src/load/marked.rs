@@ -19,15 +19,24 @@ pub(crate) struct Marked {
     db: BatchSql,
     path: PathBuf,
     mark: Mark,
+    /// Of other databases, tables and contents, the oldest first.
+    others: Vec<Mark>,
     /// The file of the mark. Its lock keeps a second load away; it is given up when this is dropped, and by the system after a kill.
     lock: File,
 }
+
+/// Marks of other contents that are kept: a file may become what it was.
+const OTHERS: usize = 100;
 
 /// Why a mark cannot be used.
 #[derive(Debug)]
 pub(crate) enum MarkError {
     /// Another load writes with it now.
     InUse,
+    /// An earlier version has made it, which did not store the database. It would be this one.
+    NoDatabase(String),
+    /// Something else is in the file.
+    Unreadable,
     Io(io::Error),
 }
 
@@ -35,12 +44,21 @@ impl MarkError {
     /// As the end of a load, for the mark with this path.
     pub(crate) fn failure(&self, path: &Path) -> Failure {
         let path = path.display();
-        Failure::unavailable(match self {
-            Self::InUse => {
-                format!("{path}: another process loads this file now; wait for its end, then run the command again")
-            }
-            Self::Io(error) => format!("{path} cannot be read or made: {error}"),
-        })
+        match self {
+            Self::InUse => Failure::unavailable(format!(
+                "{path}: another process loads this file now, or another source of this one; wait for its end, then run the \
+                 command again"
+            )),
+            Self::NoDatabase(database) => Failure::failed(format!(
+                "{path}: an earlier version has made it, and it does not say into which database the file was loaded; if into \
+                 this one, write \"database\":\"{database}\", behind its first brace; if into another one, remove it, and the file \
+                 is loaded from its begin"
+            )),
+            Self::Unreadable => Failure::failed(format!(
+                "{path} does not say how far the file is loaded; remove it, and the file is loaded from its begin"
+            )),
+            Self::Io(error) => Failure::of_file_beside(format!("{path} cannot be read or made: {error}")),
+        }
     }
 }
 
@@ -50,32 +68,79 @@ impl From<io::Error> for MarkError {
     }
 }
 
-/// How far a file is written.
+/// How far a content is written into a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
+    /// Its identity. An earlier version has stored none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<String>,
     /// The content of the file.
     file: String,
     table: String,
     record: u64,
 }
 
+/// What is in the file.
+#[derive(Serialize)]
+struct Marks<'a> {
+    loads: Vec<&'a Mark>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Several {
+        loads: Vec<Mark>,
+    },
+    /// Of an earlier version, which had one.
+    One(Mark),
+}
+
+impl Stored {
+    fn read(text: &[u8]) -> Result<Vec<Mark>, MarkError> {
+        // It was made for its lock only.
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        match serde_json::from_slice(text).map_err(|_| MarkError::Unreadable)? {
+            Self::Several { loads } => Ok(loads),
+            Self::One(mark) => Ok(vec![mark]),
+        }
+    }
+}
+
 impl Marked {
-    /// Locks and reads the mark, and makes an empty one if there is none. One of another content or table is not used.
+    /// Locks and reads the file of marks, and makes an empty one if there is none. The mark is that of this database, table and
+    /// content; others stay.
     ///
     /// # Errors
-    /// Another load has the lock, or the mark cannot be read or made.
-    pub(crate) fn open(db: BatchSql, path: &Path, digest: &str, table: &str) -> Result<Self, MarkError> {
-        let mut mark = Mark { file: digest.to_owned(), table: table.to_owned(), record: 0 };
+    /// Another load has the lock, the file cannot be read or made, or it has a mark that may be of this load or not.
+    pub(crate) fn open(
+        db: BatchSql,
+        path: &Path,
+        (database, table): (&str, &str),
+        digest: &str,
+    ) -> Result<Self, MarkError> {
+        let (database, table) = (database.to_owned(), table.to_owned());
+        let mut mark = Mark { database: Some(database), file: digest.to_owned(), table, record: 0 };
         let mut lock = locked(path)?;
         let mut text = Vec::new();
         lock.read_to_end(&mut text)?;
-        if let Ok(found) = serde_json::from_slice::<Mark>(&text)
-            && found.file == mark.file
-            && found.table == mark.table
-        {
-            mark = found;
+        let mut others = Stored::read(&text)?;
+        let is_load = |other: &Mark| other.file == mark.file && other.table == mark.table;
+        if let Some(at) = others.iter().position(|other| is_load(other) && other.database == mark.database) {
+            mark = others.remove(at);
+        } else if others.iter().any(|other| is_load(other) && other.database.is_none()) {
+            // Rows would be missing if it were of another one, and be there twice if it were of this one.
+            return Err(MarkError::NoDatabase(mark.database.unwrap_or_default()));
         }
-        Ok(Self { db, path: path.to_owned(), mark, lock })
+        let mut surplus = others.iter().filter(|other| other.file != mark.file).count().saturating_sub(OTHERS);
+        others.retain(|other| {
+            let is_surplus = surplus > 0 && other.file != mark.file;
+            surplus -= usize::from(is_surplus);
+            !is_surplus
+        });
+        Ok(Self { db, path: path.to_owned(), mark, others, lock })
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -117,7 +182,8 @@ impl Marked {
     /// has no gap.
     fn keep(&mut self) -> io::Result<()> {
         let mut draft = DraftFile::create_alone(&self.path)?;
-        draft.write_all(&serde_json::to_vec(&self.mark)?)?;
+        let marks = Marks { loads: self.others.iter().chain([&self.mark]).collect() };
+        draft.write_all(&serde_json::to_vec(&marks)?)?;
         self.lock = draft.replace()?;
         Ok(())
     }
@@ -151,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.csv.batchsql-load");
         let db = BatchSql::builder(DynSink::new(ScriptedSink::new())).start().unwrap();
-        let open = || Marked::open(db.clone(), &path, "digest", "orders");
+        let open = || Marked::open(db.clone(), &path, ("shop", "orders"), "digest");
         let mut first = open().unwrap();
         assert!(matches!(open(), Err(MarkError::InUse)));
         // The file is another one after each mark.
@@ -168,5 +234,60 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         again.keep().unwrap_err();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    /// Each database, table and content has a mark of its own.
+    #[tokio::test]
+    async fn a_mark_is_of_a_database_a_table_and_a_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv.batchsql-load");
+        let db = BatchSql::builder(DynSink::new(ScriptedSink::new())).start().unwrap();
+        let open =
+            |database: &str, table: &str, digest: &str| Marked::open(db.clone(), &path, (database, table), digest);
+        let loads =
+            [("shop", "orders", "x"), ("shop2", "orders", "x"), ("shop", "items", "x"), ("shop", "orders", "y")];
+        for (record, (database, table, digest)) in (1..).zip(loads) {
+            let mut marked = open(database, table, digest).unwrap();
+            assert_eq!(marked.reached(), 0);
+            marked.mark.record = record;
+            marked.keep().unwrap();
+        }
+        for (record, (database, table, digest)) in (1..).zip(loads) {
+            assert_eq!(open(database, table, digest).unwrap().reached(), record);
+        }
+        // Those of many contents are not kept without an end, and never in place of those of this one.
+        for number in 0..OTHERS + 10 {
+            open("shop", "orders", &format!("x{number}")).unwrap().keep().unwrap();
+        }
+        let mut last = open("shop", "orders", "x").unwrap();
+        last.keep().unwrap();
+        let kept = Stored::read(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(kept.len(), OTHERS + 1);
+    }
+
+    /// It may be of this database or of another one: that it is of this one would lose rows, that it is not would double them.
+    #[tokio::test]
+    async fn a_mark_without_a_database_is_not_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv.batchsql-load");
+        let db = BatchSql::builder(DynSink::new(ScriptedSink::new())).start().unwrap();
+        let open = |table: &str, digest: &str| Marked::open(db.clone(), &path, ("shop", table), digest);
+        let earlier = r#"{"file":"x","table":"orders","record":7}"#;
+        std::fs::write(&path, earlier).unwrap();
+        let failure = open("orders", "x").map(drop).unwrap_err().failure(&path);
+        assert!(failure.text.contains("write \"database\":\"shop\", behind its first brace"), "{}", failure.text);
+        // It is of another load, and stays.
+        for (table, digest) in [("items", "x"), ("orders", "y")] {
+            let mut other = open(table, digest).unwrap();
+            assert_eq!(other.reached(), 0);
+            other.keep().unwrap();
+            drop(other);
+            assert!(matches!(open("orders", "x"), Err(MarkError::NoDatabase(_))));
+        }
+        // As the error says.
+        std::fs::write(&path, earlier.replacen('{', "{\"database\":\"shop\",", 1)).unwrap();
+        assert_eq!(open("orders", "x").unwrap().reached(), 7);
+        std::fs::write(&path, "7").unwrap();
+        assert!(matches!(open("orders", "x"), Err(MarkError::Unreadable)));
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Line {
 pub(super) enum Kind {
     /// This record of the load.
     Own(u64),
+    /// This record of the load, or of one of the same content into another database.
+    Earlier(u64),
     /// It has no end: the last line, which a kill has cut off, or which somebody writes now.
     Torn,
     /// Only spaces: it was taken back.
@@ -31,11 +33,22 @@ pub(super) enum Kind {
     Other,
 }
 
-/// Calls `each` with the lines, in their order. Those of the load end with `ending`, without the line feed.
+/// What the lines of a load end with, without the line feed, and no others.
+pub(super) struct Endings {
+    pub(super) own: Vec<u8>,
+    /// Those of an earlier version, which has stored no database. Not longer.
+    pub(super) earlier: Vec<u8>,
+}
+
+/// Calls `each` with the lines, in their order.
 ///
 /// # Errors
 /// The file cannot be read, or `each` fails.
-pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn each(
+    from: impl Read,
+    Endings { own: ending, earlier }: &Endings,
+    mut each: impl FnMut(Line) -> io::Result<()>,
+) -> io::Result<()> {
     let mut from = BufReader::with_capacity(PART, from);
     let (mut head, mut tail) = (Vec::with_capacity(HEAD), Vec::with_capacity(2 * ending.len()));
     let (mut begin, mut end, mut is_blank) = (0, 0, true);
@@ -55,7 +68,8 @@ pub(super) fn each(from: impl Read, ending: &[u8], mut each: impl FnMut(Line) ->
             let is_whole = at.is_some() || tail.ends_with(b"}");
             let kind = match record(&head) {
                 _ if is_blank => Kind::Blank,
-                Some(record) if is_whole && tail == ending => Kind::Own(record),
+                Some(record) if is_whole && tail == *ending => Kind::Own(record),
+                Some(record) if is_whole && tail.ends_with(earlier) => Kind::Earlier(record),
                 _ if !is_whole && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
                 _ => Kind::Other,
             };
@@ -89,7 +103,10 @@ mod tests {
 
     #[test]
     fn lines_are_found_whatever_their_length() {
-        let ending = b",\"file\":\"a\",\"table\":\"t\"}";
+        let endings = Endings {
+            own: b",\"file\":\"a\",\"table\":\"t\"}".to_vec(),
+            earlier: b",\"file\":\"a\",\"o\":\"t\"}".to_vec(),
+        };
         let long = "x".repeat(2 * PART);
         let own = |record: u64| {
             format!(
@@ -97,15 +114,34 @@ mod tests {
             )
         };
         let other = own(3).replace("\"t\"}", "\"t\",\"again\":\"b\"}");
+        let earlier = own(4).replace("\"table\":\"t\"}", "\"o\":\"t\"}");
         let spaces = " ".repeat(2 * PART) + "\n";
-        let text = ["\n".to_owned(), own(7), other, own(8), long.clone() + "\n", spaces, own(9).trim_end().to_owned()];
+        let text = [
+            "\n".to_owned(),
+            own(7),
+            other,
+            earlier,
+            own(8),
+            long.clone() + "\n",
+            spaces,
+            own(9).trim_end().to_owned(),
+        ];
         let (mut found, mut begin) = (Vec::new(), 0);
-        each(text.concat().as_bytes(), ending, |line| {
+        each(text.concat().as_bytes(), &endings, |line| {
             found.push(line);
             Ok(())
         })
         .unwrap();
-        let kinds = [Kind::Blank, Kind::Own(7), Kind::Other, Kind::Own(8), Kind::Other, Kind::Blank, Kind::Own(9)];
+        let kinds = [
+            Kind::Blank,
+            Kind::Own(7),
+            Kind::Other,
+            Kind::Earlier(4),
+            Kind::Own(8),
+            Kind::Other,
+            Kind::Blank,
+            Kind::Own(9),
+        ];
         let expected = text.iter().zip(kinds).map(|(line, kind)| {
             let end = begin + line.len() as u64;
             Line { begin: std::mem::replace(&mut begin, end), end, has_feed: line.ends_with('\n'), kind }
@@ -113,7 +149,7 @@ mod tests {
         assert_eq!(found, expected.collect::<Vec<_>>());
         let last = |text: &str| {
             let mut last = None;
-            each(text.as_bytes(), ending, |line| {
+            each(text.as_bytes(), &endings, |line| {
                 last = Some(line.kind);
                 Ok(())
             })
@@ -122,6 +158,6 @@ mod tests {
         };
         assert_eq!(last(&own(9)[..60]), Some(Kind::Torn));
         assert_eq!(last(r#"{"line":1,"record":3,"text":"of a person"}"#), Some(Kind::Other));
-        each(&b""[..], ending, |line| panic!("{line:?}")).unwrap();
+        each(&b""[..], &endings, |line| panic!("{line:?}")).unwrap();
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
 use crate::load::layout::Done;
-use crate::load::reject_lines::{self, Kind, Line};
+use crate::load::reject_lines::{self, Endings, Kind, Line};
 use crate::load::same_file::is_named;
 use crate::private_file;
 
@@ -40,6 +40,9 @@ struct Reject {
 pub(crate) struct Load {
     /// The begin of the SHA-256 of the content.
     pub(crate) file: String,
+    /// The identity of the database. An earlier version has stored none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<String>,
     pub(crate) table: String,
     /// Its name, if it loads the same content once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,11 +50,13 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// What the lines of this load end with, and no others.
-    fn ending(&self) -> io::Result<Vec<u8>> {
-        let mut ending = serde_json::to_vec(self)?;
-        ending[0] = b',';
-        Ok(ending)
+    fn endings(&self) -> io::Result<Endings> {
+        let ending = |load: &Self| {
+            let mut ending = serde_json::to_vec(load)?;
+            ending[0] = b',';
+            io::Result::Ok(ending)
+        };
+        Ok(Endings { own: ending(self)?, earlier: ending(&Self { database: None, ..self.clone() })? })
     }
 }
 
@@ -86,7 +91,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 /// Why the file cannot be used, as the end of a load.
 pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
     let text = format!("the file of rejected records {} cannot be used: {error}", path.display());
-    if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::unavailable(text) }
+    if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::of_file_beside(text) }
 }
 
 /// The file before its lines are taken back. Nobody cuts it off from now on.
@@ -134,11 +139,11 @@ impl Found {
         let Self { path, load, file } = self;
         let mut rejects = Rejects { path, load, found: None, file: None, count: 0 };
         let Some((found, length)) = file else { return Ok(rejects) };
-        let (path, ending) = (&rejects.path, rejects.load.ending()?);
+        let (path, endings) = (&rejects.path, rejects.load.endings()?);
         // A record is there twice if another process has loaded the file until this one took its place.
         let mut records = Vec::new();
         let (mut blanked, mut torn, mut kept) = (None, false, 0);
-        reject_lines::each((&found).take(length), &ending, |line| {
+        reject_lines::each((&found).take(length), &endings, |line| {
             match line.kind {
                 Kind::Own(record) if !passed.has(record) => {
                     let file = match &mut blanked {
@@ -148,11 +153,13 @@ impl Found {
                     return blank(file, &line);
                 }
                 Kind::Own(record) => records.push(record),
+                // It may be of this database or of another one: it is told, and stays.
+                Kind::Earlier(record) if passed.has(record) => records.push(record),
                 Kind::Torn => {
                     torn = true;
                     return Ok(());
                 }
-                Kind::Blank | Kind::Other => {}
+                Kind::Earlier(_) | Kind::Blank | Kind::Other => {}
             }
             kept = line.end;
             Ok(())
@@ -166,7 +173,8 @@ impl Found {
             if found.try_lock().is_ok() {
                 // Nobody else has it, so nobody adds to it. What others have added meanwhile stays: also if they have cut it off
                 // before, and it is as long as it was.
-                if found.metadata()?.len() == length && is_named(&found, path)? && has_no_line(&found, kept, &ending)? {
+                if found.metadata()?.len() == length && is_named(&found, path)? && has_no_line(&found, kept, &endings)?
+                {
                     cut(path, kept)?;
                 }
                 found.unlock()?;
@@ -243,10 +251,10 @@ fn share(file: &File) -> io::Result<()> {
 }
 
 /// Whether there is nothing from this byte on but what was taken back or cut off.
-fn has_no_line(mut file: &File, from: u64, ending: &[u8]) -> io::Result<bool> {
+fn has_no_line(mut file: &File, from: u64, endings: &Endings) -> io::Result<bool> {
     file.seek(SeekFrom::Start(from))?;
     let mut has_line = false;
-    reject_lines::each(file, ending, |line| {
+    reject_lines::each(file, endings, |line| {
         has_line |= !matches!(line.kind, Kind::Blank | Kind::Torn);
         Ok(())
     })?;
@@ -286,7 +294,8 @@ mod tests {
     use super::*;
 
     fn load(file: &str, again: Option<&str>) -> Load {
-        Load { file: file.to_owned(), table: "orders".to_owned(), again: again.map(str::to_owned) }
+        let (file, database) = (file.to_owned(), Some("shop".to_owned()));
+        Load { file, database, table: "orders".to_owned(), again: again.map(str::to_owned) }
     }
 
     fn passed(record: u64) -> Done {
@@ -332,7 +341,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
         std::fs::write(&path, "a file\nof a person").unwrap();
-        let loads = [load("a", None), load("b", None), load("a", Some("second"))];
+        let elsewhere = Load { database: Some("shop2".to_owned()), ..load("a", None) };
+        let loads = [load("a", None), load("b", None), load("a", Some("second")), elsewhere];
         for load in &loads {
             let mut rejects = open(&path, load.clone(), &passed(0)).unwrap();
             assert_eq!(rejects.count, 0, "those of others do not count");
@@ -349,11 +359,29 @@ mod tests {
             .map(|line| serde_json::from_str(line).unwrap())
             .map(|reject: Reject| (reject.load, reject.record))
             .collect();
-        assert_eq!(left, [(loads[1].clone(), 1), (loads[2].clone(), 1), (loads[2].clone(), 5)]);
+        let others = loads[2..].iter().flat_map(|load| [(load.clone(), 1), (load.clone(), 5)]);
+        assert_eq!(left, [(loads[1].clone(), 1)].into_iter().chain(others).collect::<Vec<_>>());
         // An empty one is left alone too: it may be no file.
         std::fs::write(&path, "").unwrap();
         assert_eq!(open(&path, loads[0].clone(), &passed(0)).unwrap().count, 0);
         assert!(path.exists());
+    }
+
+    /// Of an earlier version, which has stored no database: they count where they may be of this load, and stay.
+    #[test]
+    fn lines_without_a_database_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        let earlier = Load { database: None, ..load("a", None) };
+        open(&path, earlier, &passed(0)).unwrap().add(&[record(1), record(5)]).unwrap();
+        let mut rejects = open(&path, load("a", None), &passed(3)).unwrap();
+        assert_eq!(rejects.count, 1);
+        rejects.add(&[record(5)]).unwrap();
+        drop(rejects);
+        assert_eq!(open(&path, load("a", None), &passed(9)).unwrap().count, 2);
+        assert_eq!(open(&path, load("b", None), &passed(9)).unwrap().count, 0);
+        assert_eq!(open(&path, load("a", None), &passed(0)).unwrap().count, 0);
+        assert_eq!(records(&path), [1, 5].map(|record| ("a".to_owned(), record)));
     }
 
     fn records(path: &Path) -> Vec<(String, u64)> {
@@ -437,10 +465,10 @@ mod tests {
     fn only_what_was_taken_back_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let (kept, ending) = ("{\"line\":1}\n", load("a", None).ending().unwrap());
+        let (kept, endings) = ("{\"line\":1}\n", load("a", None).endings().unwrap());
         let check = |rest: &str, expected: bool| {
             std::fs::write(&path, format!("{kept}{rest}")).unwrap();
-            let has_no_line = has_no_line(&File::open(&path).unwrap(), kept.len() as u64, &ending).unwrap();
+            let has_no_line = has_no_line(&File::open(&path).unwrap(), kept.len() as u64, &endings).unwrap();
             assert_eq!(has_no_line, expected, "{rest:?}");
         };
         check("", true);

@@ -151,12 +151,14 @@ pub(crate) fn csv(
     mut next: impl FnMut(Stripe) -> bool,
 ) -> io::Result<()> {
     let since = Arc::new(AtomicU64::new(0));
-    let bounded = Bounded { from, since: Arc::clone(&since), end: None, quotes: Quotes::new(delimiter), record: 0 };
+    let quotes = Quotes::new(delimiter);
+    let bounded = Bounded { from, since: Arc::clone(&since), end: None, quotes, record: 0, part: Vec::new(), given: 0 };
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.delimiter(delimiter).flexible(true).buffer_capacity(1 << 20).from_reader(bounded);
     let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
-    let names = reader.byte_headers()?;
-    match LastRecord::of(names) {
+    let mut names = reader.byte_headers()?.clone();
+    let mut ended = Ended::of(&reader, &mut names);
+    match LastRecord::of(&names) {
         LastRecord::OpenQuote { line } => return Err(invalid(format!("the header: {}", not_closed(line)))),
         LastRecord::End => return header(&csv::StringRecord::new()).map_err(invalid),
         LastRecord::Other => header(reader.headers()?).map_err(invalid)?,
@@ -169,7 +171,8 @@ pub(crate) fn csv(
     let (mut records, mut record, mut ahead) = (CsvRecords::default(), Found::default(), Found::default());
     let mut next_record = |found: &mut Found| {
         since.store(0, Ordering::Relaxed);
-        let (line, begin) = (reader.position().line(), reader.position().byte());
+        // What is left of the line of the record before this one is not a line of it.
+        let (line, begin) = (reader.position().line() + u64::from(ended == Ended::Return), reader.position().byte());
         reader.get_mut().record = begin;
         let read = reader.read_byte_record(&mut found.record);
         let end = reader.position().byte();
@@ -179,6 +182,7 @@ pub(crate) fn csv(
             true => io::Error::new(io::ErrorKind::InvalidData, format!("line {line}: {error}")),
             false => io::Error::from(error),
         })
+        .inspect(|_| ended = Ended::of(&reader, &mut found.record))
     };
     let mut has_more = next_record(&mut record)?;
     loop {
@@ -214,6 +218,35 @@ pub(crate) fn csv(
     }
 }
 
+/// What a record ended with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Feed,
+    /// A line feed may follow, which the CSV reader takes as a part of the next record.
+    Return,
+    Other,
+}
+
+impl Ended {
+    /// Of the record that was read last. It gets the line of its first field: the reader has that where the record before it has ended,
+    /// so before a line feed and empty lines.
+    fn of<R: Read>(reader: &csv::Reader<Bounded<R>>, record: &mut ByteRecord) -> Self {
+        let end = reader.position();
+        let ended = match reader.get_ref().given_before(end.byte()) {
+            Some(b'\n') => Self::Feed,
+            Some(b'\r') => Self::Return,
+            _ => Self::Other,
+        };
+        let within = record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        if let Some(mut position) = record.position().cloned() {
+            let line = end.line().saturating_sub(within + u64::from(ended == Self::Feed));
+            position.set_line(line.max(position.line()));
+            record.set_position(Some(position));
+        }
+        ended
+    }
+}
+
 /// A record that was read.
 #[derive(Default)]
 struct Found {
@@ -232,17 +265,42 @@ struct Bounded<R> {
     quotes: Quotes,
     /// Where the record begins that is read.
     record: u64,
+    /// The last part that was given: a record ends in it.
+    part: Vec<u8>,
+    /// Bytes that were given, with this part.
+    given: u64,
+}
+
+impl<R> Bounded<R> {
+    fn give(&mut self, part: &[u8]) {
+        if !part.is_empty() {
+            self.part.clear();
+            self.part.extend_from_slice(part);
+            self.given += part.len() as u64;
+        }
+    }
+
+    /// The byte before this place, which is in the last part.
+    fn given_before(&self, end: u64) -> Option<u8> {
+        let behind = usize::try_from(self.given.checked_sub(end)?).ok()?;
+        self.part.get(self.part.len().checked_sub(behind + 1)?).copied()
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(end) = &mut self.end {
-            return end.read(buffer);
+            let length = end.read(buffer)?;
+            self.give(&buffer[..length]);
+            return Ok(length);
         }
         let length = self.from.read(buffer)?;
         if length == 0 && !buffer.is_empty() {
-            return self.end.insert(END).read(buffer);
+            let length = self.end.insert(END).read(buffer)?;
+            self.give(&buffer[..length]);
+            return Ok(length);
         }
+        self.give(&buffer[..length]);
         if self.since.fetch_add(length as u64, Ordering::Relaxed) > LONGEST as u64 {
             let text = format!("a record is above {LONGEST} bytes; is there a quote without an end?");
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -370,6 +428,51 @@ mod tests {
         check("id,note\n\"x\ny\",\"a\n2,b\n", &["\"x\ny\",\"a\n2,b\n\""], Some(3));
         let error = read_csv(b"id,\"note\n1,a\n").unwrap_err();
         assert_eq!(error.to_string(), "the header: the quote that was opened in line 1 is not closed");
+    }
+
+    /// The line of a record is that of its first field, whatever the lines end with, and with empty lines before it.
+    #[test]
+    fn records_have_the_lines_that_an_editor_shows() {
+        let lines = |text: &str, part: usize| {
+            let mut found = Vec::new();
+            let parts = text.as_bytes().chunks(part).fold(Box::new(io::empty()) as Box<dyn Read>, |before, part| {
+                Box::new(before.chain(part)) as Box<dyn Read>
+            });
+            let mut quote = None;
+            csv(
+                parts,
+                b',',
+                &AtomicU64::new(0),
+                |_| Ok(()),
+                |stripe| {
+                    found.extend((stripe.first..=stripe.last()).map(|record| stripe.text(record).0));
+                    let Records::Csv(records) = &stripe.records else { panic!("they are of CSV") };
+                    quote = records.open_quote;
+                    true
+                },
+            )
+            .unwrap();
+            (found, quote)
+        };
+        for part in [1, 2, 3, 1000] {
+            for end in ["\n", "\r\n"] {
+                let check = |text: &str, expected: &[u64], quote: Option<u64>| {
+                    let text = text.replace('\n', end);
+                    assert_eq!(lines(&text, part), (expected.to_vec(), quote), "{text:?} in parts of {part}");
+                };
+                check("id,n\n1,a\n2,b\n", &[2, 3], None);
+                check("id,n\n1,a\n2,b", &[2, 3], None);
+                check("\n\nid,n\n\n1,a\n\n\n2,b\n\n", &[5, 8], None);
+                check("id,n\n1,\"a\n\nb\"\n2,c\n", &[2, 5], None);
+                check("id,\"n\nm\"\n1,a\n\n2,\"b\nc\n", &[3, 5], Some(5));
+                check("id,n\n1,\"a\"x\n2,b\n", &[2, 3], None);
+            }
+        }
+        let error = csv(&b"\r\n\r\nid,\"n\r\n1,a\r\n"[..], b',', &AtomicU64::new(0), |_| Ok(()), |_| true).unwrap_err();
+        assert_eq!(error.to_string(), "the header: the quote that was opened in line 3 is not closed");
+        let endless = io::Cursor::new(b"id\r\n1\r\n\"").chain(io::repeat(b'x'));
+        let error = csv(endless, b',', &AtomicU64::new(0), |_| Ok(()), |_| true).unwrap_err();
+        assert!(error.to_string().contains("line 3: a record is above"), "{error}");
     }
 
     /// Also where the stripe before it was full.

@@ -42,7 +42,8 @@ impl Tally {
     /// # Errors
     /// The file cannot be written, or there are too many.
     pub(crate) fn reject(&self, records: &[(u64, u64, String, String)]) -> Result<(), Failure> {
-        let failed = |error| Failure::unavailable(format!("the file of rejected records cannot be written: {error}"));
+        let failed =
+            |error| Failure::of_file_beside(format!("the file of rejected records cannot be written: {error}"));
         let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
         rejects.add(records).map_err(failed)?;
         let count = rejects.count;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::intake::Intake;
+use crate::sources::loaders::Loaders;
 use crate::sources::state::State;
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -22,6 +23,7 @@ const CHECK_PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct Watched {
     /// `None` if all rows come from streams.
     pub(crate) intake: Option<Intake>,
+    pub(crate) loaders: Loaders,
     /// Of streams, by their ids.
     pub(crate) sources: Vec<(String, watch::Receiver<State>)>,
     pub(crate) metrics: PrometheusMetrics,
@@ -59,9 +61,14 @@ impl Watched {
         self.metrics.set_ready_detail(lines.join("\n"));
         self.metrics.set_ready(match &self.intake {
             // Requests are accepted, whatever streams do, unless nothing of these goes on without a person.
-            Some(intake) => intake.is_ready() && !have_all_stopped(&states),
+            Some(intake) => self.can_write(intake) && !have_all_stopped(&states),
             None => states.iter().all(|(_, state)| state.is_ready()),
         });
+    }
+
+    /// A durable intake takes rows also without the database.
+    fn can_write(&self, intake: &Intake) -> bool {
+        intake.is_ready() && (intake.is_durable() || self.loaders.are_ready())
     }
 
     /// Connects again while the database cannot be reached. A durable intake does so by itself, as its rows wait.
@@ -76,6 +83,7 @@ impl Watched {
             {
                 tracing::debug!(%error, "the database cannot be reached");
             }
+            self.loaders.check().await;
         }
     }
 }
@@ -105,7 +113,8 @@ mod tests {
         let intake = Intake::Memory(db, Arc::new(FailedLog::new(None)));
         assert!(!intake.is_ready());
         let metrics = PrometheusMetrics::new().unwrap();
-        tokio::spawn(Watched { intake: Some(intake.clone()), sources: Vec::new(), metrics }.watch());
+        let loaders = Loaders::default();
+        tokio::spawn(Watched { intake: Some(intake.clone()), loaders, sources: Vec::new(), metrics }.watch());
         tokio::time::sleep(CHECK_PERIOD / 2).await;
         assert!(!intake.is_ready());
         tokio::time::sleep(CHECK_PERIOD).await;

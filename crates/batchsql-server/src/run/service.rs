@@ -31,6 +31,7 @@ use crate::run::open_files;
 use crate::run::readiness::Watched;
 use crate::signals::Signals;
 use crate::sources::all::{Sources, Supply};
+use crate::sources::loaders::Loaders;
 use crate::table::target::{self, Target};
 
 /// How long the log is read for the rows that wait, when the start was ended by a signal.
@@ -89,6 +90,7 @@ pub(crate) async fn run(path: &Path, accept_gaps: &[String], accept_log_gap: boo
 struct Service {
     /// `None` if all rows come from streams.
     intake: Option<Intake>,
+    loaders: Loaders,
     metrics: PrometheusMetrics,
     http: Option<(Shared, Server)>,
     sources: Sources,
@@ -118,7 +120,7 @@ impl Service {
         for table in &settings.tables {
             let name = table.name.get_ref();
             let target = target::open(catalogue.as_ref(), table).await;
-            let target = target.map_err(|text| Failure::failed(target::problem(name, text)))?;
+            let target = target.map_err(|error| Failure::of_target(name, &error))?;
             tables.insert(name.clone(), Arc::new(target));
         }
         drop(catalogue);
@@ -142,16 +144,29 @@ impl Service {
             }
             _ => None,
         };
-        let supply =
-            Supply { settings, intake: intake.as_ref(), sink: &sink, tables: &tables, metrics: &metrics, accept_gaps };
+        let loaders = Loaders::start(settings, &sink, &metrics)?;
+        let supply = Supply {
+            settings,
+            intake: intake.as_ref(),
+            loaders: &loaders,
+            sink: &sink,
+            tables: &tables,
+            metrics: &metrics,
+            accept_gaps,
+        };
         let mut sources = Sources::start(&supply);
         if let Some(opening) = opening {
             sources.open(opening);
         }
-        let watched = Watched { intake: intake.clone(), sources: sources.states(), metrics: metrics.clone() };
+        let watched = Watched {
+            intake: intake.clone(),
+            loaders: loaders.clone(),
+            sources: sources.states(),
+            metrics: metrics.clone(),
+        };
         watched.tell();
         let readiness = tokio::spawn(watched.watch());
-        Ok(Self { intake, metrics, http, sources, readiness })
+        Ok(Self { intake, loaders, metrics, http, sources, readiness })
     }
 
     /// Returns when nothing is left to be read: a service with HTTP, or with a folder or a stream, never ends by itself, unless a
@@ -166,7 +181,7 @@ impl Service {
 
     /// Refuses rows, writes those that were accepted, and stops the servers last, so that clients and probes get an answer.
     async fn stop(self, drain_for: Duration, signals: &mut Signals) -> Exit {
-        let Self { intake, metrics, http, mut sources, readiness } = self;
+        let Self { intake, loaders, metrics, http, mut sources, readiness } = self;
         readiness.abort();
         if let Err(error) = readiness.await
             && error.is_panic()
@@ -175,6 +190,7 @@ impl Service {
         }
         // A load goes on with the next start.
         sources.stop_readers().await;
+        loaders.close().await;
         metrics.set_ready(false);
         if let Some((shared, _)) = &http {
             shared.drain();
@@ -263,7 +279,7 @@ async fn intake(
     let written = tables.values().filter(|_| settings.database().is_ok());
     for target in written {
         let prepared = intake.pipeline().prepare(&target.schema).await;
-        prepared.map_err(|error| Failure::failed(target::problem(&target.name, error)))?;
+        prepared.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
     }
     Ok(intake)
 }

@@ -14,11 +14,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::config::settings::{Settings, SourceKind};
+use crate::database_id;
 use crate::exit::{Exit, Failure};
 #[cfg(feature = "nats")]
 use crate::failed_log::FailedLog;
 use crate::intake::Intake;
 use crate::nats::publisher::Opening;
+use crate::sources::loaders::Loaders;
 use crate::sources::state::State;
 use crate::sources::{files, stdin};
 use crate::table::target::Target;
@@ -28,6 +30,8 @@ pub(crate) struct Supply<'a> {
     pub(crate) settings: &'a Settings,
     /// `None` if no source needs it.
     pub(crate) intake: Option<&'a Intake>,
+    /// The pipelines of sources that load files.
+    pub(crate) loaders: &'a Loaders,
     pub(crate) sink: &'a DynSink,
     pub(crate) tables: &'a BTreeMap<String, Arc<Target>>,
     pub(crate) metrics: &'a PrometheusMetrics,
@@ -67,12 +71,13 @@ impl Sources {
                     let has_refused = Arc::clone(&sources.has_refused);
                     sources.readers.spawn(async move { Ok(stdin::run(&id, &intake, &target, &has_refused).await) });
                 }
-                (SourceKind::Files(files), Some(intake)) => {
-                    let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[&files.table]));
+                (SourceKind::Files(files), _) => {
+                    let (db, target) = (supply.loaders.of(&id).clone(), Arc::clone(&supply.tables[&files.table]));
                     let files = files.clone();
-                    sources.readers.spawn(async move { Ok(files::run(&id, &files, &intake, &target).await) });
+                    let database = database_id::of_destination(&supply.settings.destination);
+                    sources.readers.spawn(async move { Ok(files::run(&id, &files, &db, &target, &database).await) });
                 }
-                (SourceKind::Stdin { .. } | SourceKind::Files(_), None) => unreachable!("these sources have an intake"),
+                (SourceKind::Stdin { .. }, None) => unreachable!("this source has an intake"),
             }
         }
         sources
@@ -141,7 +146,7 @@ impl Sources {
             match ended {
                 Ok(Ok(Exit::Done)) => {}
                 Ok(Ok(exit)) => self.exit = exit,
-                Ok(Err(Failure { exit, text })) => {
+                Ok(Err(Failure { exit, text, .. })) => {
                     tracing::error!("{text}");
                     self.exit = exit;
                     return Err("a stream cannot be used");
@@ -191,7 +196,7 @@ impl Sources {
         match ended {
             Ok(Ok(Exit::Done)) => {}
             Ok(Ok(exit)) => self.exit = exit,
-            Ok(Err(Failure { exit, text })) => {
+            Ok(Err(Failure { exit, text, .. })) => {
                 tracing::error!("{text}");
                 self.exit = exit;
             }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use batchsql::BatchSql;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::settings::Files;
-use crate::exit::{Exit, Failure};
-use crate::intake::Intake;
+use crate::exit::{Exit, Failure, Remedy};
 use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
@@ -23,7 +23,7 @@ const MOST_REJECTS: u64 = 10_000;
 type Version = (u64, Option<SystemTime>);
 
 /// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<Target>) -> Exit {
+pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,7 +41,7 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
             let input = match open(files, &path).await {
                 Ok(input) => input,
                 // Others may be read, so they do not wait for it.
-                Err(Failure { exit: Exit::Unavailable, text }) => {
+                Err(Failure { exit: Exit::Unavailable, text, .. }) => {
                     tracing::warn!(source = id, "not loaded, trying again: {text}");
                     continue;
                 }
@@ -51,14 +51,22 @@ pub(crate) async fn run(id: &str, files: &Files, intake: &Intake, target: &Arc<T
                     continue;
                 }
             };
-            match load(files, intake, target, input, &rejects).await {
+            match load(files, db, target, database, input, &rejects).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
-                    tracing::info!(source = id, file = %path.display(), "loaded: {text}");
+                    if loaded.rejected == 0 {
+                        tracing::info!(source = id, file = %path.display(), "loaded: {text}");
+                    } else {
+                        tracing::warn!(source = id, file = %path.display(), "loaded: {text}");
+                    }
                     done.insert(path, version);
                 }
-                // It is tried again: the database may come back.
-                Err(Failure { exit: Exit::Unavailable, text }) => {
+                // Others do not need it.
+                Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
+                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                }
+                // It is tried again: the database may come back, or somebody repairs the table.
+                Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
                     // A later file may have later values of the same keys.
                     break;
@@ -103,22 +111,24 @@ async fn open(files: &Files, path: &Path) -> Result<Input, Failure> {
 
 async fn load(
     files: &Files,
-    intake: &Intake,
+    db: &BatchSql,
     target: &Arc<Target>,
+    database: &str,
     input: Input,
     rejects: &Path,
 ) -> Result<Loaded, Failure> {
     let job = Job {
-        db: intake.pipeline().clone(),
+        db: db.clone(),
         target: Arc::clone(target),
         input,
         delimiter: b',',
         rejects: rejects.to_owned(),
         most_rejects: MOST_REJECTS,
+        database: database.to_owned(),
         at_least_once: files.at_least_once,
         name: None,
         // Rows of others are written too.
-        steps: (intake.pipeline().max_steps() / 2).max(1),
+        steps: (db.max_steps() / 2).max(1),
     };
     job.run(|_| {}).await
 }

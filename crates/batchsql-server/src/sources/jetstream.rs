@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let Start { id, source, builder, failed, tables, accept_gaps } = start;
     let worker = tokio::select! {
         started = worker::start(&id, &source, builder, tables, accept_gaps) => {
-            started.map_err(|Failure { exit, text }| Failure { exit, text: format!("source {id}: {text}") })?
+            started.map_err(|failure| Failure { text: format!("source {id}: {}", failure.text), ..failure })?
         }
         _ = ending.wait_for(Option::is_some) => return Ok(Exit::Done),
     };

@@ -5,6 +5,7 @@ pub(crate) mod all;
 mod files;
 #[cfg(feature = "nats")]
 mod jetstream;
+pub(crate) mod loaders;
 mod refused_lines;
 pub(crate) mod state;
 mod stdin;

@@ -31,6 +31,13 @@ impl Header {
                     columns.push(None);
                     continue;
                 }
+                if let Some((_, why)) = target.left_out.iter().find(|(left_out, _)| left_out == column) {
+                    return Err(format!(
+                        "the header has the field `{name}`, and rows cannot carry the column `{column}` of {} ({why}); remove the \
+                         field, or set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)",
+                        target.name
+                    ));
+                }
                 let known: Vec<&str> = target.known_fields().into_iter().collect();
                 let what = format!("the header has the field `{name}`, which is not a column of {}", target.name);
                 let ignore = "set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)";
@@ -48,6 +55,16 @@ impl Header {
             }
             let found = &target.schema.columns()[index];
             columns.push(Some((column.to_owned(), found.column_type(), found.is_nullable())));
+        }
+        let given: Vec<&str> = columns.iter().flatten().map(|(column, ..)| column.as_str()).collect();
+        // A file without a header has no records.
+        let missing = if columns.is_empty() { Vec::new() } else { target.missing(&given) };
+        if !missing.is_empty() {
+            return Err(format!(
+                "the header has no field for {}, without which every record of {} is refused; add it to the file, or to `defaults`",
+                missing.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", "),
+                target.name
+            ));
         }
         Ok(Self { columns })
     }
@@ -114,13 +131,15 @@ impl Serialize for Field<'_> {
                     _ => serializer.serialize_str(text),
                 }
             }
-            ColumnType::F32 => match text.parse::<f32>() {
-                Ok(number) if is_in_range(text, number.into()) => serializer.serialize_f32(number),
-                _ => serializer.serialize_str(text),
-            },
-            ColumnType::F64 => match text.parse::<f64>() {
-                Ok(number) if is_in_range(text, number) => serializer.serialize_f64(number),
-                _ => serializer.serialize_str(text),
+            ColumnType::F32 | ColumnType::F64 => match (text.parse::<f64>(), json_number(text)) {
+                // Its digits, so that a number that the column does not hold is refused.
+                (Ok(_), Some(number)) => match serde_json::from_str::<&RawValue>(&number) {
+                    Ok(number) => number.serialize(serializer),
+                    Err(_) => serializer.serialize_str(text),
+                },
+                // Infinite, or no number.
+                (Ok(number), None) => serializer.serialize_f64(number),
+                (Err(_), _) => serializer.serialize_str(text),
             },
             // As it was given: numbers keep all of their digits.
             ColumnType::Json => match serde_json::from_str::<&RawValue>(text) {
@@ -132,9 +151,21 @@ impl Serialize for Field<'_> {
     }
 }
 
-/// A number of digits that is too large becomes an infinite one, which nobody has written.
-fn is_in_range(text: &str, number: f64) -> bool {
-    number.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit())
+/// A text that Rust reads as a float, as JSON has it: without a plus, with digits before the point, and none that mean nothing.
+/// `None`: it has no digits.
+fn json_number(text: &str) -> Option<String> {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (digits, exponent) = text.split_at(text.find(['e', 'E']).unwrap_or(text.len()));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if !digits.bytes().any(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{point}{fraction}{exponent}"))
 }
 
 impl Target {
@@ -187,13 +218,42 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_digits_is_never_infinite() {
-        let check = |text: &str, is: bool| assert_eq!(is_in_range(text, text.parse().unwrap()), is, "{text}");
-        check("1e400", false);
-        check("-1e400", false);
-        check("1e300", true);
-        check("inf", true);
-        check("NaN", true);
+    fn a_number_is_not_rounded() {
+        let mut target = orders(FieldRules::default());
+        let table = batchsql::Schema::builder("t").column("region", ColumnType::Text);
+        target.schema = table.nullable("x", ColumnType::F64).nullable("y", ColumnType::F32).build().unwrap();
+        let header = Header::new(&target, &record(&["x", "y"])).unwrap();
+        let row = |fields: [&str; 2]| target.row_of_csv(&header, &record(&fields));
+        let json = |field: &str, text: &str| target.row_of_json(format!("{{\"{field}\":{text}}}").as_bytes());
+        let exact = [
+            ("0.5", 0.5),
+            ("+7", 7.0),
+            ("-0", 0.0),
+            ("007.50", 7.5),
+            (".25", 0.25),
+            ("3.", 3.0),
+            ("1e3", 1000.0),
+            ("0e-999", 0.0),
+            ("inf", f64::INFINITY),
+            ("-inf", f64::NEG_INFINITY),
+        ];
+        for (text, number) in exact {
+            let row = row([text, text]).unwrap_or_else(|reason| panic!("{text}: {reason}"));
+            assert_eq!(row.get("x"), Some(ValueRef::F64(number)), "{text}");
+            assert_eq!(row.get("y"), Some(ValueRef::F32(number as f32)), "{text}");
+        }
+        assert!(matches!(row(["NaN", ""]).unwrap().get("x"), Some(ValueRef::F64(x)) if x.is_nan()));
+        for text in ["1e400", "-1e400", "1e-400", "9007199254740993"] {
+            for reason in [row([text, ""]).unwrap_err(), json("x", text).unwrap_err()] {
+                assert!(reason.contains("column \"x\" has a value that f64 cannot hold exactly"), "{text}: {reason}");
+            }
+        }
+        for text in ["16777217", "3.14159265358979", "1e-50", "1e39", "1e-400"] {
+            for reason in [row(["", text]).unwrap_err(), json("y", text).unwrap_err()] {
+                assert!(reason.contains("column \"y\" has a value that f32 cannot hold exactly"), "{text}: {reason}");
+            }
+        }
+        assert!(row(["1,5", ""]).unwrap_err().contains("column \"x\""));
     }
 
     #[test]
@@ -210,5 +270,14 @@ mod tests {
         refused(&["id;region"], "if its fields are separated by ';', load it with --delimiter ';'");
         refused(&["x\tregion"], "separated by '\\t', load it with --delimiter $'\\t'");
         refused(&["x;y"], "map it with `fields`");
+        refused(
+            &["region", "paid"],
+            "the header has no field for `id`, without which every record of orders is refused",
+        );
+        let mut target = target.clone();
+        target.left_out.push(("number".to_owned(), "it is generated".to_owned()));
+        let reason = Header::new(&target, &record(&["id", "number"])).unwrap_err();
+        assert!(reason.contains("rows cannot carry the column `number` of orders (it is generated)"), "{reason}");
+        assert!(Header::new(&target, &csv::StringRecord::new()).is_ok(), "an empty file");
     }
 }

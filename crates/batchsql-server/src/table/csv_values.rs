@@ -8,6 +8,9 @@ use batchsql::{
 
 use crate::table::csv_record::Header;
 
+/// So many digits are held by an `f64`.
+const SHORT: usize = 15;
+
 /// A record of the file as a row: the others have the same columns, and the same values where the file has no field.
 pub(crate) struct Like {
     schema: Schema,
@@ -54,7 +57,12 @@ fn value(text: &str, ty: ColumnType, is_nullable: bool) -> Option<ValueRef<'_>> 
             _ => None,
         };
     }
-    let float = |number: f64| number.is_finite().then_some(number);
+    // Whether it is rounded has to be looked at if it is a long integer, or nothing but for its exponent.
+    let is_short = text.len() <= SHORT && !text.contains(['e', 'E']);
+    let float = |number: f64| {
+        let is_exact = is_short || (number != 0.0 && text.contains('.'));
+        (number.is_finite() && is_exact).then_some(number)
+    };
     match ty {
         ColumnType::I16 => text.parse().ok().map(ValueRef::I16),
         ColumnType::I32 => text.parse().ok().map(ValueRef::I32),
@@ -113,21 +121,47 @@ mod tests {
     /// The short way gives what the long way gives, or leaves it to the long way.
     #[test]
     fn both_ways_give_the_same_values() {
-        let texts =
-            ["", "7", "-7", "007", "+7", " 7", "7.50", "1e3", "NaN", "inf", "1e400", "true", "T", "yes", "x", "\u{e9}"];
+        let texts = [
+            "",
+            "7",
+            "-7",
+            "007",
+            "+7",
+            " 7",
+            "7.50",
+            "1e3",
+            "NaN",
+            "inf",
+            "1e400",
+            "1e-400",
+            "1.5e-400",
+            "9007199254740993",
+            "9007199254740992",
+            "0.1234567890123456789",
+            "-0.0",
+            "true",
+            "T",
+            "yes",
+            "x",
+            "\u{e9}",
+        ];
         let times = ["2026-01-31T12:00:00Z", "2026-01-31 12:00:00+02:00", "2026-01-31", "12:00"];
         let mut short = 0;
         for missing in [MissingFields::LeaveOut, MissingFields::Null] {
             let target = orders(FieldRules::default().missing(missing));
-            let names: StringRecord = ["orderId", "note", "paid", "total", "at"].into_iter().collect();
+            let names: StringRecord = ["orderId", "note", "paid", "total", "at", "x"].into_iter().collect();
             let mut ignoring = target.clone();
+            let table = Schema::builder("orders").column("id", ColumnType::I64).column("region", ColumnType::Text);
+            let table = table.nullable("total", ColumnType::Decimal).nullable("paid", ColumnType::Bool);
+            let table = table.nullable("at", ColumnType::TimestampTz).nullable("x", ColumnType::F64);
+            ignoring.schema = table.build().unwrap();
             ignoring.ignores_unknown = true;
             let header = Header::new(&ignoring, &names).unwrap();
-            let first: StringRecord = ["1", "", "true", "1", "2026-01-31T12:00:00Z"].into_iter().collect();
+            let first: StringRecord = ["1", "", "true", "1", "2026-01-31T12:00:00Z", "1"].into_iter().collect();
             let like = Like::new(&header, &ignoring.row_of_csv(&header, &first).unwrap());
             for text in texts.iter().chain(&times) {
-                for place in 0..5 {
-                    let mut fields = ["5", "note", "", "2", ""];
+                for place in 0..6 {
+                    let mut fields = ["5", "note", "", "2", "", "0.5"];
                     fields[place] = text;
                     let record: StringRecord = fields.into_iter().collect();
                     let long = ignoring.row_of_csv(&header, &record);

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use batchsql::{Column, Conflict, DynSink, Expr, FieldRules, MissingFields, Schema, Sink, TableName, UnknownFields};
+use batchsql::{
+    Column, Conflict, DynSink, ErrorClass, Expr, FieldRules, MissingFields, Schema, Sink, SinkError, TableName,
+    UnknownFields,
+};
 
 use crate::config::problem::closest;
 use crate::config::sections::{Missing, Rule, SetTo, Table, Unknown};
@@ -46,17 +49,44 @@ pub(crate) fn without_name<'a>(table: &str, text: &'a str) -> &'a str {
     text.strip_prefix(&format!("table {table}: ")).unwrap_or(text)
 }
 
+/// Why a table cannot be used. The text says what to do.
+#[derive(Debug)]
+pub(crate) struct NotOpened {
+    text: String,
+    /// The database did not answer, so nothing is known of the table.
+    pub(crate) is_unavailable: bool,
+}
+
+impl From<String> for NotOpened {
+    fn from(text: String) -> Self {
+        Self { text, is_unavailable: false }
+    }
+}
+
+impl From<SinkError> for NotOpened {
+    fn from(error: SinkError) -> Self {
+        let is_unavailable = matches!(error.class(), ErrorClass::Transient | ErrorClass::Unknown);
+        Self { text: error.to_string(), is_unavailable }
+    }
+}
+
+impl fmt::Display for NotOpened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// Reads the columns of a table from the catalogue, unless they are declared, and makes its schema.
 ///
 /// # Errors
 /// The database cannot be asked, it has no such table, or the rule does not fit its columns. The text says what to do.
-pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<Target, String> {
+pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<Target, NotOpened> {
     let name = table_name(table);
     let (schema, columns, left_out, has_no_key) = if table.columns.is_empty() {
         let catalogue = catalogue.ok_or_else(|| "there is no database to read its columns from".to_owned())?;
-        let found = catalogue.read_schema(&name).await.map_err(|error| error.to_string())?;
+        let found = catalogue.read_schema(&name).await?;
         if found.builder(Conflict::none()).build().is_err() {
-            return Err(none_can_be_written(found.left_out()));
+            return Err(none_can_be_written(found.left_out()).into());
         }
         let key = table.key.clone().unwrap_or_else(|| found.key().to_vec());
         if key.is_empty() && table.rule != Rule::Insert {
@@ -67,9 +97,9 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
                 false => format!(" of columns that rows can carry ({})", left_out.join("; ")),
             };
             let rule = table.rule.name();
-            return Err(format!(
+            return Err(NotOpened::from(format!(
                 "the rule `{rule}` needs a key, and {name} has no primary key and no unique index{remedy}"
-            ));
+            )));
         }
         let left_out = found.left_out().map(|(column, why)| (column.to_owned(), why.to_owned())).collect();
         let columns = found.builder(Conflict::none());
@@ -91,7 +121,7 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
             // The rule is wrong. The columns are known all the same, so mistakes of other keys are found too.
             let others = columns.build().ok().and_then(|columns| check_columns(table, &columns).err());
             let problems: Vec<String> = [error.to_string()].into_iter().chain(others).collect();
-            return Err(problems.join("; "));
+            return Err(problems.join("; ").into());
         }
     };
     if table.rule == Rule::Delete {
@@ -253,6 +283,13 @@ impl Target {
 
     fn refuses_missing(&self) -> bool {
         self.rules == self.rules.missing(MissingFields::Refuse)
+    }
+
+    /// The columns without which every row is refused, and which none of these columns is.
+    pub(super) fn missing<'a>(&'a self, given: &[&str]) -> Vec<&'a str> {
+        let refused = self.schema.columns().iter().map(|column| self.filled(column));
+        let refused = refused.filter(|column| column.otherwise == Otherwise::Refused);
+        refused.map(|column| column.column).filter(|column| !given.contains(column)).collect()
     }
 
     /// The names of fields that a row may have, for the header of a file.

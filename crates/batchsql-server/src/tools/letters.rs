@@ -123,7 +123,7 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
     let mut schemas: Vec<(Schema, Rule)> = Vec::new();
     for table in &settings.tables {
         let target = target::open(Some(&sink), table).await;
-        let target = target.map_err(|text| Failure::failed(target::problem(table.name.get_ref(), text)))?;
+        let target = target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?;
         schemas.push((target.schema, table.rule));
     }
     let db = BatchSql::builder(sink).config(settings.pipeline.clone()).start().map_err(Failure::mistake)?;

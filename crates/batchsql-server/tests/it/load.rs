@@ -183,7 +183,11 @@ fn a_file_is_loaded_at_least_once_by_one_process_at_a_time() {
     let lock = std::fs::File::open(&mark).unwrap();
     lock.lock().unwrap();
     let ran = run(&place, &["a.csv", "--at-least-once"]);
-    assert!(ran.code() == 3 && ran.err().contains("another process loads this file now; wait"), "{}", ran.all());
+    assert!(
+        ran.code() == 3 && ran.err().contains("another process loads this file now, or another source"),
+        "{}",
+        ran.all()
+    );
     assert_eq!(place.number("SELECT count(*) FROM orders"), 0);
     drop(lock);
     let ran = run(&place, &["a.csv", "--at-least-once"]);
@@ -278,7 +282,7 @@ fn what_cannot_be_loaded_says_why() {
     }
     let ran = run(&place, &["."]);
     assert!(ran.code() == 2 && ran.err().contains("this is a folder"), "{}", ran.all());
-    check("a.csv.gz", b"id\n1\n", &[], 1, "a.csv.gz: the file is not gzip");
+    check("a.csv.gz", b"id\n1\n", &[], 2, "a.csv.gz: the file is not gzip");
     check("cut.ndjson.gz", &gzip(&"{\"id\":1}\n".repeat(50_000))[..200], &[], 1, "not complete gzip");
     check("b.csv", csv(0..5).replace("\n", "x\n").as_bytes(), &["--max-rejects", "2"], 2, "header");
     let bad: String = "id\n".to_owned() + &"x\n".repeat(10);
@@ -292,7 +296,7 @@ fn what_cannot_be_loaded_says_why() {
     check("d.csv", b"id\n1\n", &["--rule", "upsert"], 2, "`upsert` is not known");
     check("e.csv", b"id\n1\n", &["--rule", "ignore"], 1, "no unique index");
     let key = &["--rule", "ignore", "--key", "note"];
-    check("e.csv", b"id\n1\n", key, 1, "error: table `orders`: rows cannot be written with conflict key");
+    check("e.csv", b"id,note\n1,a\n", key, 1, "error: table `orders`: rows cannot be written with conflict key");
     check("e.csv", b"id;note\n1;a\n", &[], 2, "load it with --delimiter ';'");
     let ran = run(&place, &["nowhere.csv"]);
     assert!(ran.code() == 3 && ran.err().contains("nowhere.csv: the file cannot be read"), "{}", ran.all());
@@ -309,7 +313,7 @@ fn all_files_are_checked_before_the_first_row() {
     place.write("c.csv", "ix\n2\n");
     place.write("d.csv.gz", &gzip(&csv(10..20))[..20]);
     place.write("e.csv", "id\n3\n");
-    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 1), ("nowhere.csv", 3), ("x.txt", 2)] {
+    for (bad, code) in [("c.csv", 2), ("d.csv.gz", 2), ("nowhere.csv", 3), ("x.txt", 2)] {
         let ran = run(&place, &["b.csv", bad, "e.csv"]);
         assert!(ran.code() == code && ran.err().contains(bad), "{bad}: {}", ran.all());
         assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "{bad}");
@@ -374,4 +378,68 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     let again = place.run(&arguments);
     assert!(again.code() == 1 && again.out().contains("already loaded, 1 rejected"), "{}", again.all());
     assert_eq!(rows(), RECORDS - 1);
+}
+
+/// What is kept in files beside the loaded one is of a database and a table too.
+#[test]
+fn a_file_is_loaded_into_several_databases_and_tables() {
+    let place = Place::new();
+    place.sql(&format!("{TABLE} CREATE TABLE more (id INTEGER NOT NULL);"));
+    let second = rusqlite::Connection::open(place.path("b.db")).unwrap();
+    second.execute_batch("CREATE TABLE orders (id INTEGER NOT NULL CHECK (id <> 2));").unwrap();
+    place.write("x.csv", "id\n1\n2\n-3\n");
+    let load = |name: &str, table: &str, more: &[&str]| {
+        let dsn = format!("sqlite:{}", place.path(name).display());
+        let ran = place.run(&[&["load", "x.csv", "--database", &dsn, "--table", table], more].concat());
+        assert!(ran.code() <= 1, "{}", ran.all());
+        ran.out()
+    };
+    let rejects = || {
+        let text = std::fs::read_to_string(place.path("x.csv.rejects.ndjson")).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    for more in [&["--at-least-once"][..], &[]] {
+        let _ = std::fs::remove_file(place.path("x.csv.rejects.ndjson"));
+        assert!(load("a.db", "orders", more).contains("2 written, 1 rejected"));
+        assert!(load("b.db", "orders", more).contains("2 written, 1 rejected"));
+        assert_eq!(rejects(), [3, 2], "that of the first database stays");
+        assert!(load("a.db", "more", more).contains("3 written"));
+        for (name, table) in [("a.db", "orders"), ("b.db", "orders"), ("a.db", "more")] {
+            assert!(load(name, table, more).contains("already loaded"));
+        }
+        assert_eq!(rejects(), [3, 2]);
+    }
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
+}
+
+/// Nothing was done, so these are mistakes of the command line.
+#[test]
+fn files_that_are_not_what_their_name_says_are_mistakes() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER NOT NULL, twice INTEGER GENERATED ALWAYS AS (2 * id));");
+    let utf16: Vec<u8> = "\u{feff}id\n1\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let packed = gzip("id\n1\n");
+    let files: [(&str, &[u8], &str); 4] = [
+        ("utf16.csv", &utf16, "utf16.csv: "),
+        ("packed.csv", &packed, "packed.csv: "),
+        ("none.csv", b"note\n1\n", "`note`"),
+        ("generated.csv", b"id,twice\n1,2\n", "rows cannot carry the column `twice`"),
+    ];
+    for (name, content, part) in files {
+        place.write(name, content);
+        let ran = run(&place, &[name]);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{name}: {}", ran.all());
+        assert!(!place.path(&format!("{name}.rejects.ndjson")).exists());
+    }
+    place.sql("DROP TABLE orders; CREATE TABLE orders (id INTEGER NOT NULL, note TEXT);");
+    let ran = run(&place, &["none.csv"]);
+    assert!(ran.code() == 2 && ran.err().contains("the header has no field for `id`"), "{}", ran.all());
+    #[cfg(feature = "arrow")]
+    for content in ["", "text", "PAR1"] {
+        place.write("a.parquet", content);
+        let ran = run(&place, &["a.parquet"]);
+        assert!(ran.code() == 2, "{content:?}: {}", ran.all());
+    }
 }

@@ -195,13 +195,13 @@ fn what_cannot_be_loaded_says_why_before_the_first_row() {
     );
     check("a.arrow", arrow(&[batch(vec![("total", one())])], None), &[], 2, "column \"id\" needs a value");
     let good = snappy(vec![("id", one())]);
-    check("cut.parquet", good[..good.len() / 2].to_vec(), &[], 1, "not a readable Parquet file");
-    check("empty.parquet", Vec::new(), &[], 1, "not a readable Parquet file");
+    check("cut.parquet", good[..good.len() / 2].to_vec(), &[], 2, "not a readable Parquet file");
+    check("empty.parquet", Vec::new(), &[], 2, "not a readable Parquet file");
     check("empty.arrow", Vec::new(), &[], 2, "the file is empty");
     check("old.feather", b"FEA1....FEA1".to_vec(), &[], 2, "Feather version 1");
-    check("bad.arrow", b"ARROW1\0\0 and nothing".to_vec(), &[], 1, "bad.arrow: its content is not readable");
+    check("bad.arrow", b"ARROW1\0\0 and nothing".to_vec(), &[], 2, "bad.arrow: its content is not readable");
     let file = arrow(&[batch(vec![("id", one())])], None);
-    check("cut.arrow", file[..file.len() / 2].to_vec(), &[], 1, "its content is not readable");
+    check("cut.arrow", file[..file.len() / 2].to_vec(), &[], 2, "its content is not readable");
     check("a.parquet.gz", good, &[], 2, "its values are compressed inside");
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }

@@ -66,6 +66,94 @@ fn files_wait_for_those_before_them() {
     assert_eq!(program.stop().0, 0);
 }
 
+/// They are in the file of rejected records, and nowhere else: corrected in both, they would be written twice.
+#[test]
+fn rejected_records_of_files_are_no_dead_letters() {
+    for more in ["", "at_least_once = true\n", "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n"] {
+        let place = place();
+        place.sql("CREATE TABLE items (id INTEGER NOT NULL CHECK (id <> 2));");
+        let config = format!(
+            "{}[dead_letters]\nfile = \"letters.ndjson\"\n[[tables]]\nname = \"items\"\n[[sources]]\nid = \"drop\"\ntable = \
+             \"items\"\nfiles = \"in/*.csv\"\nevery = \"50ms\"\nunchanged_for = \"0s\"\n{more}",
+            place.database()
+        );
+        place.write("in/a.csv", "id\n1\n2\n3\n");
+        let mut program = place.start(&config);
+        let line = program.has_said("loaded: 3 records");
+        assert!(line.contains("2 written, 1 rejected"), "{line}");
+        let (code, log) = program.stop();
+        assert_eq!(code, 0, "{more}: {log}");
+        let rejects = std::fs::read_to_string(place.path("in/a.csv.rejects.ndjson")).unwrap();
+        assert!(rejects.lines().count() == 1 && rejects.contains("\"record\":2"), "{rejects}");
+        let letters = std::fs::read_to_string(place.path("letters.ndjson")).unwrap_or_default();
+        assert_eq!(letters, "", "{more}");
+    }
+}
+
+/// Nobody has to touch the file when the table is repaired. One that is at fault itself keeps no other one waiting.
+#[test]
+fn a_file_is_tried_again_when_the_table_was_at_fault() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*.csv\"\nevery = \
+         \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database()
+    );
+    let mut program = place.start(&config);
+    place.sql("ALTER TABLE orders RENAME COLUMN note TO other");
+    place.write("in/b.csv", "id,note\n1,a\n");
+    let line = program.wait_for("not loaded, trying again");
+    assert!(line.contains("the table cannot be written"), "{line}");
+    place.write("in/a.csv", "id,nope\n1,a\n");
+    program.wait_for("not loaded; correct it");
+    place.sql("ALTER TABLE orders RENAME COLUMN other TO note");
+    program.wait_for("loaded: 1 records, 1 written");
+    assert_eq!(program.stop().0, 0);
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
+}
+
+/// Its folder, or one name in it, says nothing of the others.
+#[test]
+fn a_file_whose_rejected_records_have_no_place_keeps_no_other_waiting() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*.csv\"\nevery = \
+         \"50ms\"\nunchanged_for = \"0s\"\n",
+        place.database()
+    );
+    place.write("in/a.csv", "id,note\nx,a\n");
+    place.write("in/b.csv", "id,note\n1,a\n");
+    std::os::unix::fs::symlink("/no/such/folder/file", place.path("in/a.csv.rejects.ndjson")).unwrap();
+    let mut program = place.start(&config);
+    let line = program.has_said("loaded: 1 records, 1 written");
+    assert!(line.contains("b.csv"), "{line}");
+    std::fs::remove_file(place.path("in/a.csv.rejects.ndjson")).unwrap();
+    program.has_said("loaded: 1 records, 1 rejected");
+    assert_eq!(program.stop().0, 0);
+}
+
+/// Nothing would come from there, or its rejected records could not be stored.
+#[test]
+fn the_folder_of_a_source_is_checked() {
+    let place = place();
+    let check = |files: &str, part: &str| {
+        let config = format!(
+            "{}[dead_letters]\nfile = \"l.ndjson\"\n[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \
+             \"orders\"\nfiles = \"{files}\"\n",
+            place.database()
+        );
+        place.write("b.toml", config);
+        let ran = place.run(&["check", "b.toml"]);
+        assert!(ran.all().contains(part), "{files}: {}", ran.all());
+        ran.all()
+    };
+    let all = check("in/*.csv", "0 files now");
+    assert!(!all.contains("no folder") && !all.contains("cannot be written"), "{all}");
+    check("later/*/a.csv", "there is no folder");
+    // Nobody may make a file there.
+    check("/proc/self/*.csv", "the folder cannot be written, where rejected records");
+}
+
 /// Below a durable intake rows are retried without an end, those of files too.
 #[test]
 fn files_are_loaded_beside_a_durable_intake() {

@@ -1,0 +1,59 @@
+//! Owns the pipelines of the sources that load files: their rejected records are in the files of rejected records, so they are not
+//! in the dead letters, and do not count at the end.
+//! Must not know how a file is loaded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use batchsql::prometheus::PrometheusMetrics;
+use batchsql::{BatchSql, DynSink, Sink as _};
+
+use crate::config::settings::{Settings, SourceKind};
+use crate::exit::Failure;
+
+/// What is being written when the service ends is written again by the next start otherwise.
+const LAST_ROWS: Duration = Duration::from_secs(1);
+
+/// One for each source, by its id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Loaders(BTreeMap<String, BatchSql>);
+
+impl Loaders {
+    /// # Errors
+    /// The settings contradict each other.
+    pub(crate) fn start(settings: &Settings, sink: &DynSink, metrics: &PrometheusMetrics) -> Result<Self, Failure> {
+        let files = settings.sources.iter().filter(|source| matches!(source.kind, SourceKind::Files(_)));
+        let start = |id: &str| {
+            // Pipelines that run at the same time need different names.
+            let label = format!("{}/{id}", sink.name());
+            let builder = BatchSql::builder(sink.clone()).config(settings.pipeline.clone());
+            builder.metrics_reporter(metrics.reporter(label)).start().map_err(Failure::mistake)
+        };
+        files.map(|source| Ok((source.id.clone(), start(&source.id)?))).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn of(&self, id: &str) -> &BatchSql {
+        &self.0[id]
+    }
+
+    /// Whether the database can be reached, as far as they know.
+    pub(crate) fn are_ready(&self) -> bool {
+        self.0.values().all(|db| db.health().is_reachable())
+    }
+
+    /// Connects again where the database cannot be reached.
+    pub(crate) async fn check(&self) {
+        for db in self.0.values().filter(|db| !db.health().is_reachable()) {
+            if let Err(error) = db.check_connection().await {
+                tracing::debug!(%error, "the database cannot be reached");
+            }
+        }
+    }
+
+    /// Ends them, when nothing is loaded any more.
+    pub(crate) async fn close(&self) {
+        for db in self.0.values() {
+            db.close(LAST_ROWS).await;
+        }
+    }
+}
