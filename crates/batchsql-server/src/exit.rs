@@ -67,7 +67,7 @@ impl Failure {
     }
 
     pub(crate) fn waiting(text: impl std::fmt::Display) -> Self {
-        Self { exit: Exit::Waiting, text: text.to_string() }
+        Self::new(Exit::Waiting, text)
     }
 
     pub(crate) fn failed(text: impl std::fmt::Display) -> Self {
