@@ -36,6 +36,8 @@ pub struct DurableTable {
     pub read_rows: u64,
     /// Partitions that do not go on without a person.
     pub stopped_partitions: u64,
+    /// Partitions that cannot be written now, and try again by themselves.
+    pub waiting_partitions: u64,
 }
 
 /// What a durable intake has done since the last report.

@@ -80,6 +80,7 @@ impl Monitor {
             table.unsettled_rows += unsettled;
             table.read_rows += read;
             table.stopped_partitions += u64::from(stream.state.stopped().is_some());
+            table.waiting_partitions += u64::from(stream.state.waiting().is_some());
         }
         let named = tables.into_iter().map(|(name, mut table)| {
             table.table = name;

@@ -164,6 +164,8 @@ catalogue! {
         "Unix time at which the oldest row that has not ended was stored; 0 if every row has ended";
     DurableStoppedPartitions: Gauge, Count, "batchsql_durable_stopped_partitions", ["database", "table"],
         "Partitions that do not go on without a person; their rows stay in the log";
+    DurableWaitingPartitions: Gauge, Count, "batchsql_durable_waiting_partitions", ["database", "table"],
+        "Partitions that cannot be written now, and try again by themselves; their rows stay in the log";
     DurableSync: Histogram, Seconds, "batchsql_durable_sync_seconds", ["database"],
         "Time of one sync of the log to disk";
     DurableAcknowledgedRecords: Counter, Count, "batchsql_durable_acknowledged_records_total", ["database"],

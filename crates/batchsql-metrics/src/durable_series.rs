@@ -35,6 +35,7 @@ struct TableSeries {
     unsettled: Gauge,
     read: Gauge,
     stopped: Gauge,
+    waiting: Gauge,
 }
 
 impl DurableSeries {
@@ -93,6 +94,7 @@ impl TableSeries {
             unsettled: table.gauge(Metric::DurableUnsettledRecords),
             read: table.gauge(Metric::DurableReadRecords),
             stopped: table.gauge(Metric::DurableStoppedPartitions),
+            waiting: table.gauge(Metric::DurableWaitingPartitions),
         }
     }
 
@@ -100,6 +102,7 @@ impl TableSeries {
         self.unsettled.set(table.unsettled_rows as f64);
         self.read.set(table.read_rows as f64);
         self.stopped.set(table.stopped_partitions as f64);
+        self.waiting.set(table.waiting_partitions as f64);
     }
 }
 
@@ -107,4 +110,5 @@ fn add(sum: &mut DurableTable, table: &DurableTable) {
     sum.unsettled_rows += table.unsettled_rows;
     sum.read_rows += table.read_rows;
     sum.stopped_partitions += table.stopped_partitions;
+    sum.waiting_partitions += table.waiting_partitions;
 }

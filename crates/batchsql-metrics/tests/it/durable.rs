@@ -10,8 +10,8 @@ use crate::snapshot::{Seen, recorded};
 
 fn table(name: &str, rows: u64) -> DurableTable {
     let mut table = DurableTable::default();
-    (table.table, table.unsettled_rows, table.read_rows, table.stopped_partitions) =
-        (name.to_owned(), rows, rows / 10, rows / 100);
+    (table.table, table.unsettled_rows, table.read_rows) = (name.to_owned(), rows, rows / 10);
+    (table.stopped_partitions, table.waiting_partitions) = (rows / 100, rows / 50);
     table
 }
 
@@ -55,6 +55,7 @@ fn every_value_has_its_metric() {
         (Metric::DurableUnsettledRecords, 1_000.0),
         (Metric::DurableReadRecords, 100.0),
         (Metric::DurableStoppedPartitions, 10.0),
+        (Metric::DurableWaitingPartitions, 20.0),
         (Metric::DurableAcknowledgedRecords, 42.0),
         (Metric::DurableAcknowledgedBlocks, 44.0),
         (Metric::DurableAcknowledgedBytes, 46.0),

@@ -98,6 +98,8 @@ fn shown(db: &DurableBatchSql, tables: &[(&str, u64, u64)]) -> BTreeMap<String, 
         shown.insert(format!("unsettled_records {table}"), *unsettled as f64);
         shown.insert(format!("read_records {table}"), *read as f64);
         shown.insert(format!("stopped_partitions {table}"), stopped as f64);
+        let waiting = health.waiting.iter().filter(|partition| partition.table == format!("\"{table}\"")).count();
+        shown.insert(format!("waiting_partitions {table}"), waiting as f64);
     }
     shown
 }
