@@ -40,7 +40,7 @@ const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sy
 /// What it is, whether its engine has transactions, and which one it is.
 const TABLE: &str = "SELECT CONCAT(t.TABLE_TYPE, '|', COALESCE(e.SAVEPOINTS, 'NO'), '|', COALESCE(t.ENGINE, 'unknown')) \
     FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
-    WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = 'batchsql_positions'";
+    WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = 'batchsql_positions' AND t.TABLE_TYPE <> 'TEMPORARY' LIMIT 1";
 
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;

@@ -24,7 +24,7 @@ pub(crate) async fn settled(link: &mut Link<'_>, sessions: &Sessions, failed: Fa
         return failed;
     }
     link.attempt.defer();
-    let text = "a trigger or function of the table raised this number with SIGNAL; see its source";
+    let text = "the server itself has refused the statement with this number; a trigger or function of the table may have raised it with SIGNAL";
     Failed { error: SinkError::with_code(class, failed.code, text), usable: true, ..failed }
 }
 

@@ -4,7 +4,8 @@
 //! One statement is its own transaction. Several run in `START TRANSACTION … COMMIT`, and an error rolls all of
 //! them back. A batch that is abandoned before its last step is known not to be written.
 
-use batchsql_core::{ErrorClass, Rows, SinkError, Written};
+use batchsql_core::exhaustive::Set;
+use batchsql_core::{Action, ErrorClass, Rows, Schema, SinkError, Written};
 
 use crate::classify::Failed;
 use crate::insert::insert_all;
@@ -76,6 +77,13 @@ async fn write_fit(link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Res
     }
 }
 
+/// Whether the rule writes no NULL of a row into this column.
+fn keeps_stored(schema: &Schema, column: usize) -> bool {
+    let is_kept = |set: &Set| !matches!(set, Set::Overwrite | Set::Raw(_));
+    let mut of_column = schema.assignments().iter().filter(|assignment| assignment.column == Some(column));
+    schema.action() == Action::UpdateOnly && of_column.all(|assignment| is_kept(&assignment.set))
+}
+
 const NULL_BECOMES_NOW: &str = "is NULL, which the server would replace by the current time, as the column is NOT NULL; send a value, or declare it NULL";
 
 /// The rows with a value that the server would silently change, each once.
@@ -87,7 +95,7 @@ fn unfit(plan: &MySqlPlan, rows: Rows<'_>) -> Vec<(u32, SinkError)> {
             let error = SinkError::new(ErrorClass::Row, format!("a value of column {name:?} {reason}"));
             unfit.push((u32::try_from(row).expect("buffer_size fits u32"), error));
         };
-        if storage.null == Null::Now {
+        if storage.null == Null::Now && !keeps_stored(rows.schema(), index) {
             (0..rows.len()).filter(|row| view.is_null(*row)).for_each(|row| reject(row, NULL_BECOMES_NOW));
         }
         storage.guard.refused(&view, rows.len()).for_each(|row| reject(row, &storage.guard.reason(view.get(row))));

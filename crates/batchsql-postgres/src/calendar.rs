@@ -125,7 +125,7 @@ fn day(text: &str, is_before_christ: bool) -> Option<i64> {
 fn offset(zone: &str) -> Option<i64> {
     let digits = zone.get(1..)?;
     let parts: Vec<&str> = match digits.len() {
-        4 => vec![&digits[..2], digits.get(2..)?],
+        4 => vec![digits.get(..2)?, digits.get(2..)?],
         _ => digits.split(':').collect(),
     };
     let mut seconds = 0;
@@ -177,6 +177,8 @@ mod tests {
                 "2024-01-01 00:00:00+16",
                 "2024-01-01 00:00:00+2",
                 "2024-01-01 00:00:00+200",
+                "2024-01-01 00:00:00+€1",
+                "2024-01-01 00:00:00+1é1",
                 "2024-01-01 00:00:00+00:60",
                 "2024-01-01 00:00:00.1234567+00",
                 "2024-01-01 00:00:00+00:00:00:00",

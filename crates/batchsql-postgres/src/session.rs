@@ -122,7 +122,7 @@ macro_rules! left {
     () => {
         "CASE WHEN pg_catalog.now() OPERATOR(pg_catalog.<>) pg_catalog.statement_timestamp() THEN 'transaction' \
          WHEN pg_catalog.replace(pg_catalog.upper(pg_catalog.current_setting('client_encoding')), '-', '') \
-         OPERATOR(pg_catalog.<>) 'UTF8' THEN 'encoding' ELSE '' END"
+         NOT IN ('UTF8', 'UNICODE') THEN 'encoding' ELSE '' END"
     };
 }
 pub(crate) use left;

@@ -354,7 +354,7 @@ async fn check_foreign(conflict: Conflict, parameters: &str) {
     let config = batchsql_core::PipelineConfig::default()
         .flush_interval(crate::support::HOUR)
         .flush_size(200)
-        .retry_for(Duration::from_secs(16));
+        .retry_for(Duration::from_secs(40));
     let mut checks = Vec::new();
     for (first, error) in (0..).step_by(1_000).zip(FOREIGN) {
         let pipeline = BatchSql::builder(db.sink.clone()).config(config.clone()).start().unwrap();

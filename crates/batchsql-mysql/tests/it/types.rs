@@ -156,6 +156,21 @@ async fn null_does_not_become_the_current_time() {
 }
 
 #[tokio::test]
+async fn null_is_taken_where_the_rule_keeps_what_is_stored() {
+    use batchsql_core::Expr;
+    for expression in [Expr::unless_null(), Expr::greatest(), Expr::keep()] {
+        let db = Database::new("CREATE TABLE t (n BIGINT PRIMARY KEY, v TIMESTAMP(6) NOT NULL)").await;
+        db.run("INSERT INTO t VALUES (1, '2000-01-01 00:00:00')").await;
+        let schema = Schema::builder("t").column("n", ColumnType::I64).nullable("v", ColumnType::TimestampTz);
+        let schema = schema.on_conflict(Conflict::update_only(["n"]).set("v", expression)).build().unwrap();
+        let row = |n: i64| schema.row().set("n", n).unwrap().set("v", Value::Null).unwrap().finish().unwrap();
+        let ended = outcomes(&db.sink, [row(1), row(2)]).await;
+        assert_eq!(ended.iter().map(|outcome| outcome.kind().name()).collect::<Vec<_>>(), ["written", "ignored"]);
+        assert_eq!(db.read("SELECT COUNT(*) FROM t WHERE v = '2000-01-01 00:00:00'").await, ["1"]);
+    }
+}
+
+#[tokio::test]
 async fn a_zero_loses_its_sign_on_mariadb() {
     let expected = if is_mariadb().await { "0" } else { "-0" };
     for declared in ["FLOAT", "DOUBLE"] {

@@ -207,7 +207,7 @@ async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str)
     );
     let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
     let schema = schema(conflict.clone());
-    let config = PipelineConfig::default().flush_interval(HOUR).flush_size(200).retry_for(Duration::from_secs(16));
+    let config = PipelineConfig::default().flush_interval(HOUR).flush_size(200).retry_for(Duration::from_secs(40));
     let mut checks = Vec::new();
     for (first, code) in (0..).step_by(1_000).zip(FOREIGN) {
         let db = BatchSql::builder(sink.clone()).config(config.clone()).start().unwrap();

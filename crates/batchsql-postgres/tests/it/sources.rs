@@ -198,7 +198,7 @@ async fn a_connection_with_another_encoding_takes_no_row_in() {
     let dsn = fresh_dsn(TABLE).await;
     let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
     let sink = PostgresSink::new(pool.clone());
-    for (id, encoding) in (0..).zip(["LATIN1", "WIN1252", "SQL_ASCII", "UTF8", "utf-8"]) {
+    for (id, encoding) in (0..).zip(["LATIN1", "WIN1252", "SQL_ASCII", "UTF8", "utf-8", "UNICODE"]) {
         execute(&pool, &format!("SET client_encoding = '{encoding}'")).await;
         assert_eq!(write(&sink, [row(&schema(Conflict::replace(["id"])), id, "é")]).await, ["written"]);
     }
