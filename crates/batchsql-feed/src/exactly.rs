@@ -32,7 +32,7 @@ use crate::source::{Begin, NotClaimed, Refusal, Source};
 use crate::state::PartitionState;
 
 /// So many repeats without a row that was written are shown.
-const SHOWN_REPEATS: u32 = 3;
+const SHOWN_REPEATS: u32 = 6;
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
 

@@ -352,6 +352,7 @@ impl<S: Source> Partition<S> {
     pub(crate) fn stop(&mut self, kind: StopReason, reason: String) {
         let (table, partition) = (self.state.table(), self.state.partition());
         tracing::error!(table, partition, reason, "a partition has stopped");
+        self.state.wait(None);
         self.state.stop(Some((kind, reason)));
         self.reading = Reading::Stopped;
         self.context.progress.send_replace(());

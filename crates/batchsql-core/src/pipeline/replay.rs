@@ -176,7 +176,9 @@ impl Lines {
             match reader.next().transpose()? {
                 Some(entry) if entry.0 == at => entries.push(entry),
                 // An empty line, which earlier versions have noted.
-                _ => self.mark.note(at, true),
+                Some(_) => self.mark.note(at, true),
+                None if reader.position() > at => self.mark.note(at, true),
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
             bytes += reader.position() - at;
         }

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Databases that check each row when they insert it (MySQL) refuse rows that come before those to which they refer. So when all rows of
-//! a round are refused together, they are tried in reverse order first: that is right for rows that were submitted children first.
+//! a round are refused together, they are tried in reverse order first: that is right for rows that were submitted children first. If that is
+//! refused too, the search goes on in the order of submission.
 //!
 //! If nothing was committed or rejected in such a round, parts are halved in the next one, and only rows that were refused alone wait. They are
 //! rejected when a round has ended in which nothing else was committed or rejected. So two rows in different parts that refer to each other
@@ -31,8 +32,17 @@ pub(crate) struct References {
     has_progress: bool,
     /// Only rows that were refused alone wait.
     halves_parts: bool,
-    /// All rows that are left were tried in reverse order, and none was committed or rejected since.
-    has_reversed: bool,
+    /// What was tried since a row was committed or rejected.
+    order: Order,
+}
+
+/// The orders in which all rows that are left were tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    Submitted,
+    Reversed,
+    Both,
 }
 
 /// What a part does that a foreign key refuses.
@@ -40,7 +50,7 @@ pub(crate) struct References {
 pub(crate) enum Refused {
     /// It waits for the next round.
     Waits,
-    /// All rows are tried once more, in reverse order.
+    /// All rows are tried once more, in the opposite order.
     IsReversed,
     /// It is halved, or rejected if it has one row.
     AsEver,
@@ -56,7 +66,9 @@ pub(crate) enum Waited {
 impl References {
     /// `rows` of the `all` rows of the round were refused by a foreign key.
     pub(crate) fn refused(&mut self, rows: usize, all: usize) -> Refused {
-        if rows == all && rows > 1 && !std::mem::replace(&mut self.has_reversed, true) {
+        if rows == all && rows > 1 && self.order != Order::Both {
+            // The second time they get their order back.
+            self.order = if self.order == Order::Submitted { Order::Reversed } else { Order::Both };
             return Refused::IsReversed;
         }
         if rows == all || (rows > 1 && self.halves_parts) {
@@ -95,9 +107,10 @@ impl References {
 
     /// The round has ended.
     pub(crate) fn end_round(&mut self) -> Waited {
-        let Self { alone, has_parts, has_progress, halves_parts, has_reversed } = std::mem::take(self);
+        let Self { alone, has_parts, has_progress, halves_parts, order } = std::mem::take(self);
         self.halves_parts = !has_progress && (halves_parts || has_parts);
-        self.has_reversed = !has_progress && has_reversed;
+        // Rows that are reversed stay so when some of them were committed, and are not turned again.
+        self.order = if has_progress && order == Order::Both { Order::Submitted } else { order };
         if has_progress || has_parts { Waited::TriedAgain(alone) } else { Waited::Rejected(alone) }
     }
 }
@@ -115,8 +128,8 @@ mod tests {
     fn parts_wait_unless_they_are_the_whole_round() {
         let mut references = References::default();
         assert_eq!(
-            [5, 5, 2, 1].map(|rows| references.refused(rows, 5)),
-            [Refused::IsReversed, Refused::AsEver, Refused::Waits, Refused::Waits]
+            [5, 5, 5, 2, 1].map(|rows| references.refused(rows, 5)),
+            [Refused::IsReversed, Refused::IsReversed, Refused::AsEver, Refused::Waits, Refused::Waits]
         );
         assert_eq!(references.refused(1, 1), Refused::AsEver);
     }

@@ -99,12 +99,12 @@ async fn a_row_that_waits_is_written_once_when_batches_merge() {
     assert_eq!(applied, (0..20).collect::<Vec<_>>());
 }
 
-/// Refuses rows that come before the row to which they refer, as MySQL does: each row `n` refers to `n + 1`, up to the last one.
+/// Refuses rows that come before the row to which they refer, as MySQL does.
 #[derive(Clone)]
 struct RowByRow(Arc<Mutex<Stored>>);
 
 struct Stored {
-    last: i64,
+    reference: fn(i64) -> Option<i64>,
     bad: Vec<i64>,
     rows: Vec<i64>,
     writes: usize,
@@ -132,7 +132,7 @@ impl Sink for RowByRow {
         let before = stored.rows.len();
         for id in (0..rows.len()).map(|row| id(&rows.to_row(row))) {
             let is_bad = stored.bad.contains(&id);
-            if is_bad || (id != stored.last && !stored.rows.contains(&(id + 1))) {
+            if is_bad || (stored.reference)(id).is_some_and(|other| !stored.rows.contains(&other)) {
                 stored.rows.truncate(before);
                 let error = SinkError::new(ErrorClass::Row, "refused");
                 return Err(if is_bad { error } else { error.of_foreign_key() });
@@ -143,26 +143,44 @@ impl Sink for RowByRow {
     }
 }
 
+/// Writes rows 0 to 99 in one batch; so many of them are good, and it takes so many writes at most.
+async fn row_by_row(reference: fn(i64) -> Option<i64>, bad: &[i64], good: usize, most_writes: usize) {
+    let sink = RowByRow(Arc::new(Mutex::new(Stored { reference, bad: bad.to_vec(), rows: Vec::new(), writes: 0 })));
+    let db = BatchSql::builder(sink.clone()).config(config().flush_size(100)).start().unwrap();
+    let receipts = receipts(&db, &plain(), 0..100).await;
+    db.flush().await.unwrap();
+    let mut told = Vec::new();
+    for (id, receipt) in (0..100).zip(receipts) {
+        told.extend(receipt.await.is_written().then_some(id));
+    }
+    let stored = sink.0.lock().unwrap();
+    let mut rows = stored.rows.clone();
+    rows.sort_unstable();
+    assert_eq!((told.len(), told), (good, rows), "{bad:?}");
+    assert!(stored.writes <= most_writes, "{bad:?}: {} writes", stored.writes);
+}
+
+/// Each row refers to the next one.
+fn next(id: i64) -> Option<i64> {
+    (id < 99).then_some(id + 1)
+}
+
+/// Rows of ten refer to the first of them, and row 55 to a row that does not exist.
+fn head(id: i64) -> Option<i64> {
+    if id == 55 { Some(999) } else { (id % 10 > 0).then_some(id / 10 * 10) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_before_those_to_which_they_refer_cost_one_more_write() {
-    let check = async |bad: &[i64], written: usize, most_writes: usize| {
-        let stored = Stored { last: 59, bad: bad.to_vec(), rows: Vec::new(), writes: 0 };
-        let sink = RowByRow(Arc::new(Mutex::new(stored)));
-        let db = BatchSql::builder(sink.clone()).config(config().flush_size(60)).start().unwrap();
-        let receipts = receipts(&db, &plain(), 0..60).await;
-        db.flush().await.unwrap();
-        let mut told = Vec::new();
-        for (id, receipt) in (0..60).zip(receipts) {
-            told.extend(receipt.await.is_written().then_some(id));
-        }
-        let stored = sink.0.lock().unwrap();
-        let mut rows = stored.rows.clone();
-        rows.sort_unstable();
-        assert_eq!((told.len(), told), (written, rows), "{bad:?}");
-        assert!(stored.writes <= most_writes, "{bad:?}: {} writes", stored.writes);
-    };
-    check(&[], 60, 2).await;
-    // The rows that refer to a bad row, by others in between, have no row to refer to.
-    check(&[0], 59, 30).await;
-    check(&[29], 30, 250).await;
+    row_by_row(next, &[], 100, 2).await;
+    // The rows before a bad row have no row to refer to.
+    row_by_row(next, &[0], 99, 30).await;
+    row_by_row(next, &[29], 70, 250).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_behind_those_to_which_they_refer_are_searched_in_their_order() {
+    row_by_row(head, &[], 99, 30).await;
+    row_by_row(head, &[97], 98, 45).await;
+    row_by_row(|id| if id == 55 { Some(999) } else { (id > 0).then_some(id / 4) }, &[], 99, 45).await;
 }

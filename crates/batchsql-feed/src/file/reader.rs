@@ -62,17 +62,18 @@ impl Opened {
         if read.is_empty() {
             return Ok(Read::End(length, before));
         }
-        let (mut letters, mut bad) = (String::new(), 0);
+        let (mut letters, mut bad) = (String::new(), Vec::new());
         let name = (&*self.incarnation, &*self.table);
         let empty = |schema: &batchsql_core::Schema| self.pipeline.row_buffer(schema);
         let mut parts = parts(&read, &self.options.schema, self.options.fields, &empty, |line, reason| {
-            self.say_bad(line.number, reason);
             letters.push_str(&letter(line, reason, name));
-            bad += 1;
+            bad.push((line.number, reason.to_owned()));
         });
         if !letters.is_empty() {
+            // If it fails, the lines come again.
             self.bad_lines.append(&letters)?;
-            self.bad_count.fetch_add(bad, Ordering::Relaxed);
+            self.bad_count.fetch_add(bad.len() as u64, Ordering::Relaxed);
+            bad.iter().for_each(|(line, reason)| self.say_bad(*line, reason));
         }
         if let Some(last) = parts.last_mut() {
             last.before = before;

@@ -378,7 +378,7 @@ impl Source for FileSource {
 
     fn not_claimed(&mut self, why: NotClaimed) -> Refusal {
         let (file, mark) = (self.of.options.path.display(), self.of.mark_file.path().display());
-        let way = if self.is_known() { "Anyone" } else { "AnyoneUnchecked" };
+        let way = if self.mark.has_position { "Anyone" } else { "AnyoneUnchecked" };
         let (kind, text) = match why {
             NotClaimed::Missing => (
                 StopReason::Position,
@@ -436,7 +436,7 @@ impl Source for FileSource {
             Some(_) if position < before => Begin::behind(before, 0),
             _ => Begin::default(),
         };
-        if position > 0 && !self.is_known() {
+        if position > 0 && !self.is_known(position) {
             if self.of.options.take_over != TakeOver::AnyoneUnchecked {
                 return Err(Refusal::Stop(
                     StopReason::OtherSource,
@@ -482,9 +482,10 @@ impl FileSource {
         !self.window.is_empty() && self.window_bytes >= self.of.options.window_bytes
     }
 
-    /// Whether the mark has had the position, or bytes of lines that were written: otherwise only the first line of the file is known.
-    fn is_known(&self) -> bool {
-        self.mark.has_position || self.mark.place.offset > 0
+    /// Whether the mark has had the position, or shows that so many lines of this file were written: otherwise only the first line of
+    /// the file is known.
+    fn is_known(&self, position: u64) -> bool {
+        self.mark.has_position || position <= self.mark.settled
     }
 
     async fn store_claim(&mut self) -> Result<(), Refusal> {
