@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{BatchSql, DynSink, Sink as _};
+use futures_util::future::join_all;
 
 use crate::config::settings::{Settings, SourceKind};
 use crate::exit::Failure;
@@ -50,10 +51,37 @@ impl Loaders {
         }
     }
 
-    /// Ends them, when nothing is loaded any more.
+    /// Ends them at the same time, when nothing is loaded any more.
     pub(crate) async fn close(&self) {
-        for db in self.0.values() {
-            db.close(LAST_ROWS).await;
+        join_all(self.0.values().map(|db| db.close(LAST_ROWS))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::FieldRules;
+    use batchsql_testkit::{ScriptedSink, Step};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::table::record::tests::orders;
+
+    /// Each waits for its rows: one after the other would take a second for each source.
+    #[tokio::test(start_paused = true)]
+    async fn all_of_them_end_at_the_same_time() {
+        let (mut loaders, mut sinks) = (BTreeMap::new(), Vec::new());
+        for id in ["a", "b", "c", "d"] {
+            let sink = ScriptedSink::new();
+            sink.script([Step::Delay(LAST_ROWS / 2)]);
+            let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+            let row = orders(FieldRules::default()).row_of_json(br#"{"id":1}"#).unwrap();
+            db.submit_all([row]).await.unwrap();
+            loaders.insert(id.to_owned(), db);
+            sinks.push(sink);
         }
+        let begin = Instant::now();
+        Loaders(loaders).close().await;
+        assert!(begin.elapsed() < LAST_ROWS, "{:?}", begin.elapsed());
+        assert!(sinks.iter().all(|sink| sink.applied().len() == 1));
     }
 }
