@@ -45,7 +45,7 @@ for their answers. A second signal shortens this to a second. Rows that are left
 [durable]; without both sections they are lost.
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
-2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start.")]
+2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start, or may wait there.")]
     Run {
         /// The configuration, a TOML file
         config: PathBuf,
@@ -237,8 +237,8 @@ With --output there is no file unless every row that waits is in it, or --partia
 
 With --all, rows that were rejected are among them, and in the file of dead letters too.
 
-Exit codes: 0 every row that was asked for was printed, 1 rows are damaged or not readable, or are or may be missing, 2 the output is there
-already, 3 the log or the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
+Exit codes: 0 every row that was asked for was printed, or a pipe was closed by its reader, 1 rows are damaged or not readable, or are or may
+be missing, 2 the output is there already, 3 the log or the file cannot be used. After 1 or 3 standard output may have a part of the rows.")]
     Export {
         /// The folder of [durable]
         folder: PathBuf,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use batchsql::sqlite::SqliteOptions;
 use sha2::{Digest, Sha256};
 
+use crate::config::nats_sections::Stream;
 use crate::config::settings::{Database, Destination};
 
 /// Parameters of a DSN that say which database it is, or which of its tables a name stands for.
@@ -18,8 +19,8 @@ pub(crate) fn of_destination(destination: &Destination) -> String {
         Destination::Stream(stream) => {
             let mut servers = stream.nats.servers.clone();
             servers.sort_unstable();
-            let parts = servers.into_iter().chain([stream.stream.name.clone()]);
-            hash("nats", parts)
+            let Stream { name, prefix, .. } = &stream.stream;
+            hash("nats", servers.into_iter().chain([name.clone(), prefix.clone()]))
         }
     }
 }
@@ -52,13 +53,20 @@ fn of_server(dsn: &str, variable: impl Fn(&str) -> Option<String>) -> String {
         pairs.filter(|(name, _)| PLACES.contains(name) || name.starts_with("options[")).collect();
     given.sort_unstable();
     let has = |name: &str| given.iter().any(|(given, _)| *given == name);
+    let of_environment = Some("PGPORT").filter(|_| kind == "postgres" && !has("port")).and_then(&variable);
+    let port = of_environment.as_deref().unwrap_or(port);
     let mut parts: Vec<String> = hosts.split(',').map(|host| with_port(host, port)).collect();
     let mut database = path.trim_end_matches('/').to_owned();
     if kind == "postgres" {
         // What the DSN does not say is in the environment; without a database it is that of the user.
         if hosts.is_empty() && !has("host") && !has("hostaddr") {
-            parts.extend(["PGHOSTADDR", "PGHOST", "PGPORT"].into_iter().filter_map(&variable));
+            parts.extend(["PGHOSTADDR", "PGHOST"].into_iter().filter_map(&variable));
         }
+        if hosts.is_empty() {
+            parts.extend(of_environment.filter(|port| port != "5432"));
+        }
+        // They stand before those of the DSN.
+        parts.extend(variable("PGOPTIONS").map(|options| format!("PGOPTIONS={options}")));
         if database.is_empty() && !has("dbname") {
             let named = query.split('&').find_map(|pair| pair.strip_prefix("user="));
             let user = Some(user).filter(|user| !user.is_empty()).or(named).map(str::to_owned);
@@ -100,6 +108,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::problem::SourceText;
+    use crate::config::read::parse;
     use crate::config::secret::Secret;
 
     #[test]
@@ -132,7 +142,36 @@ mod tests {
                 assert_ne!(id(one), id(other), "{one} {other}");
             }
         }
+        let with = |name: &'static str, value: &'static str, dsn: &str| {
+            of_server(dsn, |asked| (asked == name).then(|| value.to_owned()))
+        };
+        for dsn in ["postgres://db/shop", "postgres:///shop?host=%2Frun", "postgres:///shop"] {
+            assert_ne!(with("PGPORT", "5433", dsn), id(dsn), "{dsn}");
+            assert_eq!(with("PGPORT", "5432", dsn), id(dsn), "{dsn}");
+            assert_ne!(with("PGOPTIONS", "-csearch_path=a", dsn), id(dsn), "{dsn}");
+        }
+        assert_eq!(with("PGPORT", "5433", "postgres://db/shop"), id("postgres://db:5433/shop"));
+        for dsn in ["postgres://db:5432/shop", "postgres:///shop?host=%2Frun&port=5432", "mysql://db/shop"] {
+            assert_eq!(with("PGPORT", "5433", dsn), id(dsn), "{dsn}");
+        }
         assert!(id(all[0]).len() == 16 && id(all[0]).bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn a_stream_is_one_by_its_servers_name_and_prefix() {
+        let id = |servers: &str, stream: &str| {
+            let text = format!(
+                "[nats]\nservers = \"{servers}\"\n[publish]\nstream = {{ {stream} }}\n[[tables]]\nname = \"orders\"\ncolumns = \
+                 [{{ name = \"id\", type = \"i64\" }}]\n[durable]\nfolder = \"d\"\n[http]\n"
+            );
+            let source = SourceText::new(Path::new("b.toml"), text);
+            of_destination(&parse(&source, &|_| None).unwrap().destination)
+        };
+        let one = id("nats://a, nats://b", "name = \"s\"");
+        assert_eq!(one, id("nats://b, nats://a", "name = \"s\", prefix = \"ingest\", partitions = 4"));
+        for other in ["name = \"s\", prefix = \"shop\"", "name = \"t\""] {
+            assert_ne!(one, id("nats://a, nats://b", other), "{other}");
+        }
     }
 
     #[test]

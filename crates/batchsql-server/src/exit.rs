@@ -16,7 +16,7 @@ pub(crate) enum Exit {
     Mistake,
     /// A database, a file, a folder, a port or standard output could not be used.
     Unavailable,
-    /// Rows wait in the durable intake for the next start.
+    /// Rows wait in the durable intake for the next start, or may wait there.
     Waiting,
 }
 

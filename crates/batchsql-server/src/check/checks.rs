@@ -207,12 +207,23 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     })
 }
 
+/// Folders of a pattern that are tried.
+const MOST_FOLDERS: usize = 100;
+
 /// The folder that a pattern begins with, without those that are patterns themselves.
 fn folder_of(pattern: &str) -> PathBuf {
     let is_plain = |part: &std::path::Component<'_>| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let folder = Path::new(pattern).parent().unwrap_or(Path::new(""));
     let folder: PathBuf = folder.components().take_while(is_plain).collect();
     if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder }
+}
+
+/// The folders in which files of a pattern are, and in which their own files are made.
+fn folders_of(pattern: &str) -> Vec<PathBuf> {
+    let folder = Path::new(pattern).parent().filter(|folder| !folder.as_os_str().is_empty());
+    let found = glob::glob(&folder.unwrap_or(Path::new(".")).to_string_lossy());
+    let folders = found.into_iter().flatten().filter_map(Result::ok).filter(|path| path.is_dir());
+    folders.take(MOST_FOLDERS).collect()
 }
 
 fn sources(settings: &Settings) -> Vec<Finding> {
@@ -226,11 +237,13 @@ fn sources(settings: &Settings) -> Vec<Finding> {
                 let detail = format!("{detail}; there is no folder {} yet", folder.display());
                 return Finding::new("source", id, Status::Warning, detail);
             }
-            match can_write(&folder) {
-                Ok(()) => Finding::new("source", id, Status::Ok, detail),
-                Err(error) => {
-                    let what = "the folder cannot be written, where rejected records and marks of files go";
-                    Finding::new("source", id, Status::Warning, format!("{detail}; {what}: {error}"))
+            let refused = |folder: PathBuf| can_write(&folder).err().map(|error| (folder, error));
+            match folders_of(&files.pattern).into_iter().find_map(refused) {
+                None => Finding::new("source", id, Status::Ok, detail),
+                Some((folder, error)) => {
+                    let what = "cannot be written, where rejected records and marks of files go";
+                    let detail = format!("{detail}; the folder {} {what}: {error}", folder.display());
+                    Finding::new("source", id, Status::Warning, detail)
                 }
             }
         }

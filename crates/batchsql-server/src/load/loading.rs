@@ -21,7 +21,7 @@ use crate::load::file::Input;
 use crate::load::layout::{Done, LEAST_BYTES};
 use crate::load::marked::Marked;
 use crate::load::parse::{Parsed, Shape, parse};
-use crate::load::rejects::{self, Found, Load, Rejects};
+use crate::load::rejects::{self, Elsewhere, Found, Load, Rejects};
 use crate::load::stripes::{self, Stripe};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
@@ -262,7 +262,11 @@ impl Opened {
     /// It cannot be used, or another process has claimed the file meanwhile.
     async fn rejects(&mut self, path: PathBuf, load: Load) -> Result<Rejects, Failure> {
         let named = path.clone();
-        let found = in_file(&path, move || Found::at(&named, load)).await?;
+        let elsewhere = match &self.writers[..] {
+            [Writer::Marked(_)] => Elsewhere::OfOthers,
+            _ => Elsewhere::Counted,
+        };
+        let found = in_file(&path, move || Found::at(&named, load, elsewhere)).await?;
         if found.is_there() {
             // This may have stood still since it has claimed the positions. Then what another process has rejected is not taken back.
             self.claim_again().await?;
@@ -402,6 +406,7 @@ mod tests {
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
+    use crate::exit::Remedy;
     use crate::table::record::tests::orders;
 
     async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
@@ -496,6 +501,24 @@ mod tests {
         sink.poison_as(ErrorClass::Schema, move |row| id(row) == 150);
         let loaded = load(&sink, &path).await.unwrap();
         assert_eq!((loaded.before, loaded.rejected, sink.applied().len()), (100, 1, 199));
+    }
+
+    /// On a full disk the same rows would be written again by each try, if the mark were first written behind them.
+    #[tokio::test]
+    async fn without_a_mark_no_row_is_written() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "id,region\n1,eu\n2,eu\n").unwrap();
+        let in_the_way = folder.path().join("a.csv.batchsql-load.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let failure = load(&sink, &path).await.unwrap_err();
+        assert_eq!((failure.exit, failure.remedy), (Exit::Unavailable, Remedy::FileBeside), "{failure:?}");
+        assert!(failure.text.contains("a.csv.batchsql-load cannot be written"), "{failure:?}");
+        assert_eq!(sink.applied().len(), 0);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert_eq!(load(&sink, &path).await.unwrap().counts.get(OutcomeKind::Written), 2);
+        let again = load(&sink, &path).await.unwrap();
+        assert_eq!((again.before, sink.applied().len()), (2, 2));
     }
 
     /// A load that stands still behind its claim takes back nothing of the one that has taken its place.

@@ -21,6 +21,8 @@ pub(crate) struct Marked {
     mark: Mark,
     /// Of other databases, tables and contents, the oldest first.
     others: Vec<Mark>,
+    /// Whether the file can be written is known before the first row is.
+    was_kept: bool,
     /// The file of the mark. Its lock keeps a second load away; it is given up when this is dropped, and by the system after a kill.
     lock: File,
 }
@@ -33,8 +35,13 @@ const OTHERS: usize = 100;
 pub(crate) enum MarkError {
     /// Another load writes with it now.
     InUse,
-    /// An earlier version has made it, which did not store the database. It would be this one.
-    NoDatabase(String),
+    /// An earlier version has made the mark, which did not store the database.
+    NoDatabase {
+        /// It would be this one.
+        database: String,
+        /// How the mark is found in the file.
+        entry: String,
+    },
     /// Something else is in the file.
     Unreadable,
     Io(io::Error),
@@ -49,10 +56,10 @@ impl MarkError {
                 "{path}: another process loads this file now, or another source of this one; wait for its end, then run the \
                  command again"
             )),
-            Self::NoDatabase(database) => Failure::failed(format!(
-                "{path}: an earlier version has made it, and it does not say into which database the file was loaded; if into \
-                 this one, write \"database\":\"{database}\", behind its first brace; if into another one, remove it, and the file \
-                 is loaded from its begin"
+            Self::NoDatabase { database, entry } => Failure::failed(format!(
+                "{path}: an earlier version has made the entry with {entry}, which does not say into which database the file was \
+                 loaded; if into this one, write \"database\":\"{database}\", behind the brace that begins this entry; if into another \
+                 one, remove only this entry, and the file is loaded from its begin; start a service again after that"
             )),
             Self::Unreadable => Failure::failed(format!(
                 "{path} does not say how far the file is loaded; remove it, and the file is loaded from its begin"
@@ -80,6 +87,14 @@ struct Mark {
     record: u64,
 }
 
+impl Mark {
+    /// What tells it from the others without a database.
+    fn entry(&self) -> String {
+        let table = serde_json::Value::from(&*self.table);
+        format!("\"file\":\"{}\",\"table\":{table}", self.file)
+    }
+}
+
 /// What is in the file.
 #[derive(Serialize)]
 struct Marks<'a> {
@@ -98,8 +113,8 @@ enum Stored {
 
 impl Stored {
     fn read(text: &[u8]) -> Result<Vec<Mark>, MarkError> {
-        // It was made for its lock only.
-        if text.is_empty() {
+        // It was made for its lock only, or its only mark was removed.
+        if text.trim_ascii().is_empty() {
             return Ok(Vec::new());
         }
         match serde_json::from_slice(text).map_err(|_| MarkError::Unreadable)? {
@@ -132,7 +147,8 @@ impl Marked {
             mark = others.remove(at);
         } else if others.iter().any(|other| is_load(other) && other.database.is_none()) {
             // Rows would be missing if it were of another one, and be there twice if it were of this one.
-            return Err(MarkError::NoDatabase(mark.database.unwrap_or_default()));
+            let entry = mark.entry();
+            return Err(MarkError::NoDatabase { database: mark.database.unwrap_or_default(), entry });
         }
         let mut surplus = others.iter().filter(|other| other.file != mark.file).count().saturating_sub(OTHERS);
         others.retain(|other| {
@@ -140,7 +156,7 @@ impl Marked {
             surplus -= usize::from(is_surplus);
             !is_surplus
         });
-        Ok(Self { db, path: path.to_owned(), mark, others, lock })
+        Ok(Self { db, path: path.to_owned(), mark, others, was_kept: false, lock })
     }
 
     pub(crate) fn reached(&self) -> u64 {
@@ -148,6 +164,10 @@ impl Marked {
     }
 
     pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
+        // On a full disk these rows would be written again by each try.
+        if !self.was_kept {
+            self.keep_or_fail()?;
+        }
         for run in &parsed.runs {
             let outcomes = self.db.submit_rows_tracked([run.rows.clone()]).await;
             let outcomes = outcomes.map_err(|error| match error.submit_error() {
@@ -175,7 +195,12 @@ impl Marked {
             tally.reject(&rejected)?;
         }
         self.mark.record = parsed.stripe.last();
-        self.keep().map_err(|error| Failure::unavailable(format!("{} cannot be written: {error}", self.path.display())))
+        self.keep_or_fail()
+    }
+
+    fn keep_or_fail(&mut self) -> Result<(), Failure> {
+        let kept = self.keep();
+        kept.map_err(|error| Failure::of_file_beside(format!("{} cannot be written: {error}", self.path.display())))
     }
 
     /// As a whole, so that a crash leaves the old mark or the new one. The new one is locked before it has its name, so the lock
@@ -185,6 +210,7 @@ impl Marked {
         let marks = Marks { loads: self.others.iter().chain([&self.mark]).collect() };
         draft.write_all(&serde_json::to_vec(&marks)?)?;
         self.lock = draft.replace()?;
+        self.was_kept = true;
         Ok(())
     }
 }
@@ -275,18 +301,36 @@ mod tests {
         let earlier = r#"{"file":"x","table":"orders","record":7}"#;
         std::fs::write(&path, earlier).unwrap();
         let failure = open("orders", "x").map(drop).unwrap_err().failure(&path);
-        assert!(failure.text.contains("write \"database\":\"shop\", behind its first brace"), "{}", failure.text);
+        let advice = "write \"database\":\"shop\", behind the brace that begins this entry";
+        assert!(failure.text.contains("the entry with \"file\":\"x\",\"table\":\"orders\","), "{}", failure.text);
+        assert!(failure.text.contains(advice) && failure.text.contains("start a service again"), "{}", failure.text);
         // It is of another load, and stays.
         for (table, digest) in [("items", "x"), ("orders", "y")] {
             let mut other = open(table, digest).unwrap();
             assert_eq!(other.reached(), 0);
             other.keep().unwrap();
             drop(other);
-            assert!(matches!(open("orders", "x"), Err(MarkError::NoDatabase(_))));
+            assert!(matches!(open("orders", "x"), Err(MarkError::NoDatabase { .. })));
         }
-        // As the error says.
-        std::fs::write(&path, earlier.replacen('{', "{\"database\":\"shop\",", 1)).unwrap();
-        assert_eq!(open("orders", "x").unwrap().reached(), 7);
+        // As the error says, in a file with the marks of others, and in one that has no other.
+        let several = std::fs::read_to_string(&path).unwrap();
+        let entry = "{\"file\":\"x\",\"table\":\"orders\"";
+        let with_database = entry.replacen('{', "{\"database\":\"shop\",", 1);
+        for text in [&*several, earlier] {
+            assert_eq!(text.matches(entry).count(), 1, "{text}");
+            std::fs::write(&path, text.replacen(entry, &with_database, 1)).unwrap();
+            assert_eq!(open("orders", "x").unwrap().reached(), 7);
+        }
+        let one = format!("{earlier},");
+        assert_eq!(several.matches(&one).count(), 1, "{several}");
+        for text in [several.replacen(&one, "", 1), "\n".to_owned()] {
+            std::fs::write(&path, &text).unwrap();
+            assert_eq!(open("orders", "x").unwrap().reached(), 0, "{text}");
+        }
+        std::fs::write(&path, several.replacen(&one, "", 1)).unwrap();
+        open("orders", "x").unwrap().keep().unwrap();
+        let kept = Stored::read(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(kept.len(), 3, "those of others stay: {kept:?}");
         std::fs::write(&path, "7").unwrap();
         assert!(matches!(open("orders", "x"), Err(MarkError::Unreadable)));
     }

@@ -2,6 +2,7 @@
 //! Must not know what becomes of them.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 
 /// How a line begins.
 pub(super) const BEGIN: &[u8] = b"{\"line\":";
@@ -24,7 +25,7 @@ pub(super) enum Kind {
     /// This record of the load.
     Own(u64),
     /// This record of the load, or of one of the same content into another database.
-    Earlier(u64),
+    Either(u64),
     /// It has no end: the last line, which a kill has cut off, or which somebody writes now.
     Torn,
     /// Only spaces: it was taken back.
@@ -38,17 +39,29 @@ pub(super) struct Endings {
     pub(super) own: Vec<u8>,
     /// Those of an earlier version, which has stored no database. Not longer.
     pub(super) earlier: Vec<u8>,
+    /// Where the database is in `own`, if lines with another one in its place may be of the load too.
+    pub(super) database: Option<Range<usize>>,
+}
+
+impl Endings {
+    /// Whether a line with this end may be of the load.
+    fn may_be(&self, tail: &[u8]) -> bool {
+        let is_elsewhere = |database: &Range<usize>| {
+            tail.len() == self.own.len()
+                && tail[..database.start] == self.own[..database.start]
+                && tail[database.clone()].iter().all(u8::is_ascii_alphanumeric)
+                && tail[database.end..] == self.own[database.end..]
+        };
+        tail.ends_with(&self.earlier) || self.database.as_ref().is_some_and(is_elsewhere)
+    }
 }
 
 /// Calls `each` with the lines, in their order.
 ///
 /// # Errors
 /// The file cannot be read, or `each` fails.
-pub(super) fn each(
-    from: impl Read,
-    Endings { own: ending, earlier }: &Endings,
-    mut each: impl FnMut(Line) -> io::Result<()>,
-) -> io::Result<()> {
+pub(super) fn each(from: impl Read, endings: &Endings, mut each: impl FnMut(Line) -> io::Result<()>) -> io::Result<()> {
+    let ending = &endings.own;
     let mut from = BufReader::with_capacity(PART, from);
     let (mut head, mut tail) = (Vec::with_capacity(HEAD), Vec::with_capacity(2 * ending.len()));
     let (mut begin, mut end, mut is_blank) = (0, 0, true);
@@ -69,7 +82,7 @@ pub(super) fn each(
             let kind = match record(&head) {
                 _ if is_blank => Kind::Blank,
                 Some(record) if is_whole && tail == *ending => Kind::Own(record),
-                Some(record) if is_whole && tail.ends_with(earlier) => Kind::Earlier(record),
+                Some(record) if is_whole && endings.may_be(&tail) => Kind::Either(record),
                 _ if !is_whole && (head.starts_with(BEGIN) || BEGIN.starts_with(&head)) => Kind::Torn,
                 _ => Kind::Other,
             };
@@ -106,6 +119,7 @@ mod tests {
         let endings = Endings {
             own: b",\"file\":\"a\",\"table\":\"t\"}".to_vec(),
             earlier: b",\"file\":\"a\",\"o\":\"t\"}".to_vec(),
+            database: None,
         };
         let long = "x".repeat(2 * PART);
         let own = |record: u64| {
@@ -136,7 +150,7 @@ mod tests {
             Kind::Blank,
             Kind::Own(7),
             Kind::Other,
-            Kind::Earlier(4),
+            Kind::Either(4),
             Kind::Own(8),
             Kind::Other,
             Kind::Blank,

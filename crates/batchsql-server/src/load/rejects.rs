@@ -50,14 +50,32 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn endings(&self) -> io::Result<Endings> {
+    fn endings(&self, elsewhere: Elsewhere) -> io::Result<Endings> {
         let ending = |load: &Self| {
             let mut ending = serde_json::to_vec(load)?;
             ending[0] = b',';
             io::Result::Ok(ending)
         };
-        Ok(Endings { own: ending(self)?, earlier: ending(&Self { database: None, ..self.clone() })? })
+        let earlier = ending(&Self { database: None, ..self.clone() })?;
+        let database = match (&self.database, elsewhere) {
+            (Some(database), Elsewhere::Counted) => {
+                let begin = br#","file":"","database":""#.len() + self.file.len();
+                Some(begin..begin + database.len())
+            }
+            _ => None,
+        };
+        Ok(Endings { own: ending(self)?, earlier, database })
     }
+}
+
+/// What becomes of lines with another identity of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Elsewhere {
+    /// They are of other loads: the mark of a load has the identity too.
+    OfOthers,
+    /// The position is in the database, which may have another name now. So they count where they may be of the load, and stay, as
+    /// they may be of another database.
+    Counted,
 }
 
 /// The file of a load that goes on. It is made with the first record.
@@ -98,6 +116,7 @@ pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
 pub(crate) struct Found {
     path: PathBuf,
     load: Load,
+    elsewhere: Elsewhere,
     /// With its length, if there is one.
     file: Option<(File, u64)>,
 }
@@ -107,7 +126,7 @@ impl Found {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(crate) fn at(path: &Path, load: Load) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path, load: Load, elsewhere: Elsewhere) -> io::Result<Self> {
         check(path)?;
         let file = loop {
             let file = match File::open(path) {
@@ -120,7 +139,7 @@ impl Found {
                 break Some((file, length));
             }
         };
-        Ok(Self { path: path.to_owned(), load, file })
+        Ok(Self { path: path.to_owned(), load, elsewhere, file })
     }
 
     pub(crate) fn is_there(&self) -> bool {
@@ -136,10 +155,10 @@ impl Found {
     /// # Errors
     /// The file cannot be read or written.
     pub(crate) fn take_back(self, passed: &Done) -> io::Result<Rejects> {
-        let Self { path, load, file } = self;
+        let Self { path, load, elsewhere, file } = self;
         let mut rejects = Rejects { path, load, found: None, file: None, count: 0 };
         let Some((found, length)) = file else { return Ok(rejects) };
-        let (path, endings) = (&rejects.path, rejects.load.endings()?);
+        let (path, endings) = (&rejects.path, rejects.load.endings(elsewhere)?);
         // A record is there twice if another process has loaded the file until this one took its place.
         let mut records = Vec::new();
         let (mut blanked, mut torn, mut kept) = (None, false, 0);
@@ -154,12 +173,12 @@ impl Found {
                 }
                 Kind::Own(record) => records.push(record),
                 // It may be of this database or of another one: it is told, and stays.
-                Kind::Earlier(record) if passed.has(record) => records.push(record),
+                Kind::Either(record) if passed.has(record) => records.push(record),
                 Kind::Torn => {
                     torn = true;
                     return Ok(());
                 }
-                Kind::Earlier(_) | Kind::Blank | Kind::Other => {}
+                Kind::Either(_) | Kind::Blank | Kind::Other => {}
             }
             kept = line.end;
             Ok(())
@@ -303,7 +322,7 @@ mod tests {
     }
 
     fn open(path: &Path, load: Load, passed: &Done) -> io::Result<Rejects> {
-        Found::at(path, load)?.take_back(passed)
+        Found::at(path, load, Elsewhere::OfOthers)?.take_back(passed)
     }
 
     fn record(number: u64) -> (u64, u64, String, String) {
@@ -384,6 +403,32 @@ mod tests {
         assert_eq!(records(&path), [1, 5].map(|record| ("a".to_owned(), record)));
     }
 
+    /// The position says that records are done, also if the database had another name then.
+    #[test]
+    fn lines_of_another_name_of_the_database_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rejects.ndjson");
+        open(&path, load("a", None), &passed(0)).unwrap().add(&[record(1), record(5), record(9)]).unwrap();
+        let named = |file: &str, again| Load { database: Some("host".to_owned()), ..load(file, again) };
+        let open = |load, elsewhere, last| {
+            let found = Found::at(&path, load, elsewhere).unwrap();
+            found.take_back(&passed(last)).unwrap()
+        };
+        let mut rejects = open(named("a", None), Elsewhere::Counted, 8);
+        assert_eq!(rejects.count, 2);
+        rejects.add(&[record(9)]).unwrap();
+        drop(rejects);
+        assert_eq!(open(named("a", None), Elsewhere::Counted, 9).count, 3, "what is there twice is one");
+        assert_eq!(open(load("a", None), Elsewhere::Counted, 9).count, 3);
+        assert_eq!(open(named("a", None), Elsewhere::OfOthers, 9).count, 1);
+        for other in [named("b", None), named("a", Some("second"))] {
+            assert_eq!(open(other, Elsewhere::Counted, 9).count, 0);
+        }
+        // Without a position nothing is done, and only own lines are taken back.
+        assert_eq!(open(named("a", None), Elsewhere::Counted, 0).count, 0);
+        assert_eq!(records(&path), [1, 5, 9].map(|record| ("a".to_owned(), record)));
+    }
+
     fn records(path: &Path) -> Vec<(String, u64)> {
         let text = std::fs::read_to_string(path).unwrap();
         let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -451,7 +496,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
         open(&path, load("a", None), &passed(0)).unwrap().add(&[record(2), record(3)]).unwrap();
-        let late = Found::at(&path, load("a", None)).unwrap();
+        let late = Found::at(&path, load("a", None), Elsewhere::OfOthers).unwrap();
         let length = std::fs::metadata(&path).unwrap().len();
         let mut next = open(&path, load("a", None), &passed(2)).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), length, "nothing is cut off once it was found");
@@ -465,7 +510,7 @@ mod tests {
     fn only_what_was_taken_back_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rejects.ndjson");
-        let (kept, endings) = ("{\"line\":1}\n", load("a", None).endings().unwrap());
+        let (kept, endings) = ("{\"line\":1}\n", load("a", None).endings(Elsewhere::OfOthers).unwrap());
         let check = |rest: &str, expected: bool| {
             std::fs::write(&path, format!("{kept}{rest}")).unwrap();
             let has_no_line = has_no_line(&File::open(&path).unwrap(), kept.len() as u64, &endings).unwrap();

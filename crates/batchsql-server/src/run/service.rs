@@ -2,6 +2,7 @@
 //! Must not know HTTP or files.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,13 +189,13 @@ impl Service {
         {
             tracing::error!(%error, "readiness was no longer shown, because of a defect of the program");
         }
-        // A load goes on with the next start.
-        sources.stop_readers().await;
-        loaders.close().await;
         metrics.set_ready(false);
         if let Some((shared, _)) = &http {
             shared.drain();
         }
+        // A load goes on with the next start.
+        sources.stop_readers().await;
+        loaders.close().await;
         let closed = async {
             let closing = async {
                 match &intake {
@@ -247,20 +248,32 @@ impl Service {
 async fn ended_early(signal: &str, settings: &Settings, signals: &mut Signals) -> Failure {
     let text = format!("{signal} came before the start had ended");
     let Some(durable) = &settings.durable else { return Failure::unavailable(text) };
+    let log = durable.folder.join("log");
+    if matches!(log.metadata(), Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)) {
+        return Failure::unavailable(text);
+    }
     let folder = IntakeFolder::in_use(&durable.folder);
     // It only reads: what is left of the start may have the lock for a moment.
     let looking = tokio::task::spawn_blocking(move || {
-        let found = folder.inspect()?.recovery.partitions;
-        Ok::<u64, ToolError>(found.iter().map(|partition| partition.next - 1 - partition.settled_up_to).sum())
+        let found = folder.inspect()?.recovery;
+        let rows: u64 = found.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
+        let is_whole = found.damages.is_empty() && found.gaps.is_empty() && found.unfinished_segments.is_empty();
+        Ok::<_, ToolError>((rows, is_whole))
     });
     let looked = tokio::select! {
         looked = timeout(LOOKING, looking) => looked.ok(),
         _ = signals.next() => None,
     };
     match looked {
-        Some(Ok(Ok(0) | Err(_))) => Failure::unavailable(text),
-        Some(Ok(Ok(rows))) => Failure::waiting(format!("{text}; {rows} rows wait in the log for the next start")),
-        // Its length is not known, and rows that wait must not be taken for none.
+        Some(Ok(Ok((0, true)))) => Failure::unavailable(text),
+        Some(Ok(Ok((0, false)))) => {
+            Failure::waiting(format!("{text}; rows may wait in the log, which is damaged; see `batchsql log verify`"))
+        }
+        Some(Ok(Ok((rows, _)))) => Failure::waiting(format!("{text}; {rows} rows wait in the log for the next start")),
+        // Rows that wait must not be taken for none.
+        Some(Ok(Err(error))) => {
+            Failure::waiting(format!("{text}; rows may wait in the log, which cannot be read: {error}"))
+        }
         Some(Err(_)) | None => Failure::waiting(format!("{text}; rows may wait in the log for the next start")),
     }
 }

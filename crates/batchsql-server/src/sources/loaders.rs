@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use batchsql::prometheus::PrometheusMetrics;
 use batchsql::{BatchSql, DynSink, Sink as _};
+use futures_util::future::join_all;
 
 use crate::config::settings::{Settings, SourceKind};
 use crate::exit::Failure;
@@ -50,10 +51,39 @@ impl Loaders {
         }
     }
 
-    /// Ends them, when nothing is loaded any more.
+    /// Ends them at the same time, when nothing is loaded any more.
     pub(crate) async fn close(&self) {
-        for db in self.0.values() {
-            db.close(LAST_ROWS).await;
+        join_all(self.0.values().map(|db| db.close(LAST_ROWS))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::FieldRules;
+    use batchsql_testkit::{ScriptedSink, Step};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::table::record::tests::orders;
+
+    /// Each waits for its rows: one after the other would take as long as all of them.
+    #[tokio::test(start_paused = true)]
+    async fn all_of_them_end_at_the_same_time() {
+        let mut times = Vec::new();
+        for ids in [&["a"][..], &["a", "b", "c", "d"]] {
+            let mut loaders = BTreeMap::new();
+            for id in ids {
+                let sink = ScriptedSink::new();
+                sink.script([Step::Hang]);
+                let db = BatchSql::builder(DynSink::new(sink)).start().unwrap();
+                let row = orders(FieldRules::default()).row_of_json(br#"{"id":1}"#).unwrap();
+                db.submit_all([row]).await.unwrap();
+                loaders.insert((*id).to_owned(), db);
+            }
+            let begin = Instant::now();
+            Loaders(loaders).close().await;
+            times.push(begin.elapsed());
         }
+        assert!(times[0] >= LAST_ROWS && times[1] < 2 * times[0], "{times:?}");
     }
 }

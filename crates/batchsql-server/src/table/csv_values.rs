@@ -57,12 +57,9 @@ fn value(text: &str, ty: ColumnType, is_nullable: bool) -> Option<ValueRef<'_>> 
             _ => None,
         };
     }
-    // Whether it is rounded has to be looked at if it is a long integer, or nothing but for its exponent.
+    // Whether it is rounded has to be looked at if it has more digits, or an exponent.
     let is_short = text.len() <= SHORT && !text.contains(['e', 'E']);
-    let float = |number: f64| {
-        let is_exact = is_short || (number != 0.0 && text.contains('.'));
-        (number.is_finite() && is_exact).then_some(number)
-    };
+    let float = |number: f64| (number.is_finite() && is_short).then_some(number);
     match ty {
         ColumnType::I16 => text.parse().ok().map(ValueRef::I16),
         ColumnType::I32 => text.parse().ok().map(ValueRef::I32),
@@ -177,6 +174,11 @@ mod tests {
         assert!(short > 60, "most of them are obvious, and {short} were");
         let target = orders(FieldRules::default());
         let header = Header::new(&target, &["id"].into_iter().collect()).unwrap();
+        // It would be rounded.
+        for text in ["0.1234567890123456789", "9007199254740993.5", "1.5e-400"] {
+            assert!(value(text, ColumnType::F64, true).is_none(), "{text}");
+        }
+        assert_eq!(value("0.1234567890123", ColumnType::F64, true), Some(ValueRef::F64(0.123_456_789_012_3)));
         let like = Like::new(&header, &target.row_of_csv(&header, &["1"].into_iter().collect()).unwrap());
         assert!(like.row([&b"1"[..], b"2"].into_iter()).is_none(), "it has too many fields");
         assert!(like.row([&b"\xff"[..]].into_iter()).is_none(), "it is not UTF-8");

@@ -2,7 +2,7 @@
 //! Must not know its bytes.
 
 use std::fmt::Display;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use std::path::Path;
 
 use batchsql::durable::tools::{Export, IntakeFolder, Recovery, UnfinishedSegment};
@@ -64,7 +64,12 @@ pub(crate) fn export(
 ) -> Result<Exit, Failure> {
     let folder = (open(folder, in_use)?, which);
     let Some(path) = output else {
-        let exported = write(&folder, io::stdout().lock()).map_err(Failure::unavailable)?;
+        let mut out = Printed { out: io::stdout().lock(), is_closed: false };
+        let exported = match write(&folder, &mut out) {
+            // Whoever closes a pipe has read enough.
+            Err(_) if out.is_closed => return Ok(Exit::Done),
+            exported => exported.map_err(Failure::unavailable)?,
+        };
         let found = say(&exported, &format!("{} rows were written", exported.rows));
         return Ok(found);
     };
@@ -84,6 +89,30 @@ pub(crate) fn export(
         path.display()
     );
     Ok(say(&exported, &text))
+}
+
+/// Standard output, and whether it is a pipe that its reader has closed.
+struct Printed {
+    out: StdoutLock<'static>,
+    is_closed: bool,
+}
+
+impl Printed {
+    fn note<T>(&mut self, written: io::Result<T>) -> io::Result<T> {
+        written.inspect_err(|error| self.is_closed |= error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes);
+        self.note(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        self.note(flushed)
+    }
 }
 
 fn not_made(path: &Path, error: &impl Display) -> Failure {

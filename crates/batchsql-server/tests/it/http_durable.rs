@@ -125,6 +125,21 @@ fn a_signal_that_ends_the_start_has_the_exit_code_of_what_is_in_the_log() {
     check_rows(&place, 7);
     let (code, log) = end_start();
     assert_eq!(code, 3, "no row waits: {log}");
+    // Nobody knows whether rows wait.
+    let identity = place.path("intake/log/IDENTITY");
+    let whole = std::fs::read(&identity).unwrap();
+    std::fs::write(&identity, "nonsense").unwrap();
+    let (code, log) = end_start();
+    assert!(code == 4 && log.contains("rows may wait in the log, which cannot be read: "), "{code}: {log}");
+    std::fs::write(&identity, whole).unwrap();
+    let segment = std::fs::read_dir(place.path("intake/log")).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).max().unwrap();
+    std::fs::write(segment, "").unwrap();
+    let (code, log) = end_start();
+    assert!(code == 4 && log.contains("rows may wait in the log, which is damaged"), "{code}: {log}");
+    std::fs::remove_dir_all(place.path("intake")).unwrap();
+    let (code, log) = end_start();
+    assert_eq!(code, 3, "there is no log any more: {log}");
 }
 
 #[test]

@@ -414,6 +414,21 @@ fn a_file_is_loaded_into_several_databases_and_tables() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
 
+/// Its position is in the database, so what was rejected is told there.
+#[test]
+#[cfg(unix)]
+fn rejected_records_are_told_under_another_name_of_the_database() {
+    let place = Place::new();
+    place.sql("CREATE TABLE orders (id INTEGER NOT NULL CHECK (id > 0));");
+    place.write("x.csv", "id\n1\n-3\n");
+    std::fs::hard_link(place.path("a.db"), place.path("same.db")).unwrap();
+    for (name, part) in [("a.db", "1 written, 1 rejected"), ("same.db", "already loaded"), ("a.db", "already loaded")] {
+        let dsn = format!("sqlite:{}", place.path(name).display());
+        let ran = place.run(&["load", "x.csv", "--database", &dsn, "--table", "orders"]);
+        assert!(ran.code() == 1 && ran.out().contains(part), "{name}: {}", ran.all());
+    }
+}
+
 /// Nothing was done, so these are mistakes of the command line.
 #[test]
 fn files_that_are_not_what_their_name_says_are_mistakes() {

@@ -151,7 +151,20 @@ fn the_folder_of_a_source_is_checked() {
     assert!(!all.contains("no folder") && !all.contains("cannot be written"), "{all}");
     check("later/*/a.csv", "there is no folder");
     // Nobody may make a file there.
-    check("/proc/self/*.csv", "the folder cannot be written, where rejected records");
+    check("/proc/self/*.csv", "the folder /proc/self cannot be written, where rejected records");
+    // Files are made beside those that match, and not where the pattern begins.
+    for folder in ["data/a", "data/b"] {
+        std::fs::create_dir_all(place.path(folder)).unwrap();
+        place.write(&format!("{folder}/x.csv"), "id,note\n");
+    }
+    let made = || std::fs::metadata(place.path("data")).unwrap().modified().unwrap();
+    let before = made();
+    let all = check("data/*/x.csv", "2 files now");
+    assert!(!all.contains("cannot be written"), "{all}");
+    assert_eq!(made(), before, "nothing was made in the folder above them");
+    std::fs::remove_dir_all(place.path("data/b")).unwrap();
+    std::os::unix::fs::symlink("/proc/self", place.path("data/b")).unwrap();
+    check("data/*/x.csv", "data/b cannot be written, where rejected records");
 }
 
 /// Below a durable intake rows are retried without an end, those of files too.

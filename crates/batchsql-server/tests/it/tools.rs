@@ -302,6 +302,12 @@ fn rows_of_a_log_are_exported_and_written_elsewhere() {
     }
     let printed = export(&[]);
     assert_eq!(printed.out(), std::fs::read_to_string(place.path("rows.ndjson")).unwrap());
+    // Whoever closes the pipe has read enough.
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = place.command(&["log", "export", "intake"]);
+    let cut = crate::program::Ran(command.stdout(closed).output().unwrap());
+    assert!(cut.code() == 0 && cut.err().is_empty(), "{}", cut.all());
     let again = export(&["--output", "rows.ndjson"]);
     assert!(again.code() == 2 && again.err().contains("choose a new name"), "{}", again.all());
     let nothing = place.run(&["log", "export", "nowhere"]);
