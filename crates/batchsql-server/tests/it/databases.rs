@@ -217,7 +217,7 @@ fn redis() {
         if mark.is_empty() {
             return 0;
         }
-        serde_json::from_str::<serde_json::Value>(&mark).unwrap()["record"].as_i64().unwrap()
+        serde_json::from_str::<serde_json::Value>(&mark).unwrap()["loads"][0]["record"].as_i64().unwrap()
     };
     let kills = kill_and_go_on(&place, &["load", "a.csv", "--config", "b.toml"], 0, &mark);
     assert!(kills >= 2, "it was killed {kills} times");
