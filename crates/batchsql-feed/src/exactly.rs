@@ -253,11 +253,7 @@ impl<S: Source> Feed<S> {
                 Tried::Refused(error) => search.refused(next, error),
                 Tried::Table(error) => return self.wait_for_table(&error.to_string()).await,
                 Tried::Again(error, may_be_slow) => {
-                    if self.at.repeats() >= SHOWN_REPEATS {
-                        self.at.waits(format!("its rows were not written: {error}; trying again"));
-                    } else {
-                        tracing::warn!(%error, partition = %self.key, "rows were not written; trying again");
-                    }
+                    self.fails("rows were not written", "its rows were not written", &error);
                     failures += usize::from(may_be_slow);
                     // Once may be chance.
                     search.put_back(next.rows, may_be_slow && failures > 1);
@@ -437,15 +433,19 @@ impl<S: Source> Feed<S> {
             Ok(()) => self.has_reached(self.passed).await,
             Err(error) => {
                 if self.resolve(self.passed).await == Some(false) {
-                    let error = unmoved(error);
-                    if self.at.repeats() >= SHOWN_REPEATS {
-                        self.at.waits(format!("its position was not moved: {error}; trying again"));
-                    } else {
-                        tracing::warn!(%error, partition = %self.key, "a position was not moved; trying again");
-                    }
+                    self.fails("a position was not moved", "its position was not moved", &unmoved(error));
                     self.at.pause().await;
                 }
             }
+        }
+    }
+
+    /// Something is tried again: a warning `said`, and after some repeats what the partition waits for, `shown`.
+    fn fails(&mut self, said: &str, shown: &str, error: &SinkError) {
+        if self.at.repeats() >= SHOWN_REPEATS {
+            self.at.waits(format!("{shown}: {error}; trying again"));
+        } else {
+            tracing::warn!(%error, partition = %self.key, "{said}; trying again");
         }
     }
 
