@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::config_policies::{Coalesce, Delivery, Isolation, KeptBy, Ordering, WhenFull};
 use crate::config_table::{TableConfig, TableSettings};
-use crate::config_text::{bytes, duration, optional_duration};
+use crate::config_text::{duration, memory, optional_duration};
 
 /// Longer than any process runs, and short enough to be added to the current time.
 pub(crate) const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -55,7 +55,7 @@ pub struct PipelineConfig {
     /// `submit` waits.
     pub buffer_size: usize,
     /// Bytes that those rows may take, at most 4,294,967,295 (4 GiB less one byte); default 32 MiB.
-    #[serde(deserialize_with = "bytes")]
+    #[serde(deserialize_with = "memory")]
     pub buffer_bytes: usize,
     /// Rows after which a batch is ready to be written; default 500, at most `buffer_size`. While it waits for a
     /// connection it keeps growing, up to `max_batch_rows`.
@@ -84,7 +84,7 @@ pub struct PipelineConfig {
     /// Bytes after which a batch is ready to be written, and the most bytes that are written as one batch, not counting
     /// its last row; default 4 MiB, at most `buffer_bytes`. It is lowered to `buffer_bytes / 2 / max_concurrency`,
     /// because a batch is copied while it is written: with the default `buffer_bytes` and 16 connections to 1 MiB.
-    #[serde(deserialize_with = "bytes")]
+    #[serde(deserialize_with = "memory")]
     pub flush_bytes: usize,
     /// Age of its oldest row after which a batch is written; default 100 ms. With
     /// [`Duration::ZERO`] a batch is written as soon as a permit is free (eager flushing).
@@ -445,7 +445,7 @@ mod tests {
         check("flush_interval = \"100 parsecs\"", "write for example \"100ms\"");
         check("flush_bytes = \"4 apples\"", "write for example \"32MiB\"");
         check("flush_bytes = true", "expected a number of bytes, or a size such as \"32MiB\"");
-        check("flush_bytes = -1", "flush_bytes");
+        check("flush_bytes = -1", "it is below 0; write for example \"32MiB\"");
         check("ordering = \"PerKey\"", "expected one of `auto`, `per_key`, `per_table`, `none`");
         check("isolation = { bisect = { max = 1 } }", "max, available keys: max_statements, beyond");
         check("[tables.orders]\nbuffer_size = 5", "unknown field `buffer_size`, expected one of `flush_size`");

@@ -21,7 +21,8 @@ mod config;
 mod config_policies;
 mod config_setters;
 mod config_table;
-mod config_text;
+#[doc(hidden)]
+pub mod config_text;
 mod dispatch;
 #[doc(hidden)]
 pub mod dsn;

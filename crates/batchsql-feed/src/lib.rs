@@ -40,13 +40,16 @@
 //! # Modules
 //!
 //! [`mod@file`] is a source that is ready to use. [`block`] has the bytes of rows and schemas, [`key`] the canonical bytes of keys, both described in `FORMAT.md`. `source` is
-//! the contract with a source; `feeds` has the tasks: `at_least_once` with `window`, `exactly` with `search`, and `partition`,
-//! which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them, `misfits` counts those that do not fit.
+//! the contract with a source; `feeds` has the tasks: `at_least_once` with `window`, `exactly` with `backlog`, `claimed_position`
+//! and `search`, and `partition`, which both use. `schemas` finds the schema of stored rows, `rows` makes rows of them, `misfits`
+//! counts those that do not fit.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod at_least_once;
+mod backlog;
 pub mod block;
+mod claimed_position;
 mod context;
 mod exactly;
 mod feeds;

@@ -231,6 +231,16 @@ fn locked(path: &Path) -> Result<File, MarkError> {
     }
 }
 
+/// Where the position is kept, if it is in a file.
+pub(crate) fn mark_of(path: &Path, name: Option<&str>) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(match name {
+        Some(name) => format!(".{name}.batchsql-load"),
+        None => ".batchsql-load".to_owned(),
+    });
+    path.into()
+}
+
 #[cfg(test)]
 mod tests {
     use batchsql::DynSink;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchsql::DynRow;
 use tokio::io::AsyncReadExt;
@@ -22,8 +22,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A line waits this long for capacity before it is tried again; it is never given up.
 const CAPACITY_TIME: Duration = Duration::from_secs(60);
 
-/// Reads until the end. A line that is no row is left out; the log has the first of them and the number of the others. It has failed when there was such a line, or when input is left
-/// that is not read: who has sent it gets no other answer.
+/// Reads until the end. A line that is no row is left out; the log has the first one for each reason and the number of the others.
+/// It has failed when there was such a line, or when input is left that is not read: who has sent it gets no other answer.
 ///
 /// # Cancel safety
 /// If it is dropped, rows that were read are lost; `has_refused` says whether there was such a line.
@@ -31,7 +31,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
     let mut input = tokio::io::stdin();
     let mut items = Items::new(Form::Lines, LONGEST_LINE);
     let (mut part, mut accepted, mut refused) = (vec![0; PART], 0_u64, 0_u64);
-    let mut log = RefusedLines::new(id);
+    let log = RefusedLines::new(id);
     loop {
         let length = match input.read(&mut part).await {
             Ok(length) => length,
@@ -48,7 +48,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
                     Ok(row) => rows.rows.push_back(row),
                     Err(reason) => {
                         refused += 1;
-                        log.add(Some(line), &reason, Instant::now());
+                        log.add(Some(line), &reason);
                     }
                 },
                 Ok(None) => break (length == 0).then_some(Exit::Done),
@@ -61,7 +61,7 @@ pub(crate) async fn run(id: &str, intake: &Intake, target: &Target, has_refused:
         };
         let count = rows.rows.len() as u64;
         has_refused.fetch_or(refused > 0, Ordering::Relaxed);
-        let Some(not_accepted) = rows.submit(intake, &mut log).await else { return Exit::Done };
+        let Some(not_accepted) = rows.submit(intake, &log).await else { return Exit::Done };
         accepted += count - not_accepted;
         refused += not_accepted;
         has_refused.fetch_or(refused > 0, Ordering::Relaxed);
@@ -81,7 +81,7 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Submits all rows, and returns how many of them are left out. `None`: the service ends.
-    async fn submit(&mut self, intake: &Intake, log: &mut RefusedLines<'_>) -> Option<u64> {
+    async fn submit(&mut self, intake: &Intake, log: &RefusedLines<'_>) -> Option<u64> {
         let mut refused = 0;
         loop {
             match intake.submit(&mut self.rows, CAPACITY_TIME).await {
@@ -89,7 +89,7 @@ impl Rows<'_> {
                 Err(Refusal::Row(reason)) => {
                     self.rows.pop_front();
                     refused += 1;
-                    log.add(None, &reason, Instant::now());
+                    log.add(None, &reason);
                 }
                 Err(Refusal::Full) => sleep(PAUSE).await,
                 Err(Refusal::FullBefore(stored)) => {
