@@ -7,9 +7,9 @@ use batchsql_core::{
     Action, Attempt, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema,
     SchemaBuilder, Sink, Timestamp, TimestampTz, Value, ValueRef,
 };
-use batchsql_postgres::PostgresSink;
 use batchsql_postgres::sqlx::Executor;
 use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_postgres::PostgresSink;
 use batchsql_testkit::check_versions;
 
 use crate::support::{
@@ -241,6 +241,33 @@ async fn keys_are_compared_by_the_operator_of_their_type() {
     let delete = columns(&["id"]).on_conflict(Conflict::delete(["id"])).build().unwrap();
     assert_eq!(write(&sink, [values(&delete, [2_i64.into()])]).await, ["written"]);
     assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|5|0"]);
+}
+
+/// Versions are compared, and values are added, by the operators of their types.
+#[tokio::test]
+async fn versions_and_sums_have_the_operators_of_their_type() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, m bigint); INSERT INTO t VALUES (1, 1, 1), (2, 1, 1);
+         CREATE FUNCTION never(bigint, bigint) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE FUNCTION zero(bigint, bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::pg_catalog.int8';
+         CREATE OPERATOR > (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = never);
+         CREATE OPERATOR + (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = zero)",
+    )
+    .await;
+    let pool = PgPoolOptions::new().after_connect(|connection, _| {
+        let sql = "SELECT set_config('search_path', current_schema() || ', pg_catalog', false)";
+        Box::pin(async move { connection.execute(sql).await.map(drop) })
+    });
+    let sink = PostgresSink::new(pool.connect(&dsn).await.unwrap());
+    let others = read(&sink, "SELECT 2::bigint > 1::bigint, 2::bigint + 1::bigint").await;
+    assert_eq!(others, ["f|0"], "they are other operators");
+    for (id, rule) in [(1_i64, Conflict::update(["id"])), (2, Conflict::update_only(["id"]))] {
+        let newer = columns(&["id", "n"]).on_conflict(rule.clone().only_if_newer("n")).build().unwrap();
+        assert_eq!(write(&sink, [values(&newer, [id.into(), 5_i64.into()])]).await, ["written"], "{rule:?}");
+        let sum = columns(&["id", "m"]).on_conflict(rule.clone().set("m", Expr::add())).build().unwrap();
+        assert_eq!(write(&sink, [values(&sum, [id.into(), 2_i64.into()])]).await, ["written"], "{rule:?}");
+    }
+    assert_eq!(read(&sink, "SELECT * FROM t ORDER BY id").await, ["1|5|3", "2|5|3"]);
 }
 
 /// Names with a meaning in statements of PostgreSQL, and those of the sink's own statements.
