@@ -70,9 +70,10 @@ pub(crate) async fn claim(
         // A session keeps what it was opened with: the next claim asks a new one, and rows are written by new ones. This one is
         // closed, also in a pool of the user.
         conn.begin()?;
-        source.outdated.all();
+        source.outdated.wrong();
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
+    source.outdated.right();
     check_table(conn).await?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     if let Some(refused) = look(conn, key, claim).await.map_err(with_advice)? {

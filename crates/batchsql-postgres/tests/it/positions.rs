@@ -587,8 +587,16 @@ async fn a_setting_that_was_corrected_is_seen_at_the_next_claim() {
     let db = pipeline(&sink);
     let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
+    // Another time: sessions that were opened since are not closed by this one.
+    let opened = [sink.acquire().await.unwrap(), sink.acquire().await.unwrap(), sink.acquire().await.unwrap()];
+    drop(opened);
+    let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
     execute(admin.pg_pool(), &format!("ALTER ROLE {user} RESET synchronous_commit")).await;
-    claim(&db).await;
+    // Until a claim gets a new session.
+    while let Err(error) = db.claim(&key(), &anyone("a").or_begin_at(0)).await {
+        assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
+    }
     // Rows are written by new sessions too.
     for _ in 0..3 {
         assert_eq!(db.make_durable().await.unwrap(), None);
