@@ -42,6 +42,11 @@ const TABLE: &str = "SELECT CONCAT(t.TABLE_TYPE, '|', COALESCE(e.SAVEPOINTS, 'NO
     FROM information_schema.TABLES t LEFT JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE \
     WHERE t.TABLE_SCHEMA = DATABASE() AND t.TABLE_NAME = 'batchsql_positions' AND t.TABLE_TYPE <> 'TEMPORARY' LIMIT 1";
 
+/// The columns that may treat two texts as one. Columns of bytes have no collation.
+const INEXACT: &str = "SELECT COUNT(*) FROM information_schema.COLUMNS c \
+    WHERE c.TABLE_SCHEMA = DATABASE() AND c.TABLE_NAME = 'batchsql_positions' \
+    AND c.COLUMN_NAME IN ('source', 'incarnation', 'table_name', 'session') AND RIGHT(c.COLLATION_NAME, 4) <> '_bin'";
+
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const NO_COLUMN: u16 = 1054;
@@ -122,11 +127,18 @@ pub(crate) async fn lossy_setting(connection: &mut MySqlConnection) -> Result<Op
 }
 
 /// Refuses a table whose positions are not in the transaction of the rows: a step that fails would move them nevertheless, and
-/// its rows would be passed over.
+/// its rows would be passed over. And one that takes two sources for one.
 async fn check_table(connection: &mut MySqlConnection) -> Result<(), Failed> {
-    let found = connection.fetch_optional(TABLE).await.map_err(Failed::asked)?;
-    let found = found.map(|row| row.try_get_unchecked::<String, _>(0)).transpose().map_err(Failed::asked)?;
-    fits(found.as_deref())
+    let asked = connection.fetch_one(&*format!("SELECT ({TABLE}), ({INEXACT})")).await.map_err(Failed::asked)?;
+    let found: Option<String> = asked.try_get_unchecked(0).map_err(Failed::asked)?;
+    let inexact: i64 = asked.try_get_unchecked(1).map_err(Failed::asked)?;
+    fits(found.as_deref())?;
+    if inexact == 0 {
+        return Ok(());
+    }
+    let text = "the collation of the table batchsql_positions treats different texts as equal, so two sources would share a position, \
+                and rows of one be passed over; ALTER TABLE batchsql_positions CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+    Err(Failed::unsent(SinkError::new(ErrorClass::Schema, text)))
 }
 
 /// `found`: as [`TABLE`] returns it; `None` if there is none yet.

@@ -19,7 +19,7 @@ use crate::conn::PostgresConn;
 use crate::field::Field;
 use crate::outcome_source::OutcomeSource;
 use crate::params::array_types;
-use crate::returned_fit::check_returned;
+use crate::returned_fit::{Floats, check_returned};
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
@@ -265,6 +265,7 @@ impl PostgresPlan {
         };
         // With its namespace: a temporary table of the session, or another search path, must not receive the rows.
         let located = &schema.in_namespace(&table.namespace);
+        let floats = Floats::of(schema, table);
         let values = match settings.strategy {
             Strategy::MultiValues => {
                 let full = rows_per_statement(fields.len(), MAX_BINDS, VALUES_ROWS)
@@ -280,8 +281,8 @@ impl PostgresPlan {
             unnest: statements::unnest(located, &fields, outcome_source),
             numbered: statements::numbered(located, &fields),
             step: statements::step(located, &fields, outcome_source),
-            returning: statements::returning(located, &fields),
-            returning_numbered: statements::returning_numbered(located, &fields).filter(|_| inserts),
+            returning: statements::returning(located, &fields, floats),
+            returning_numbered: statements::returning_numbered(located, &fields, floats).filter(|_| inserts),
             copy: statements::copy(located).into(),
             staging: statements::staging(located, &fields, outcome_source),
             table: located.table().clone(),

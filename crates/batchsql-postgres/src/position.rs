@@ -39,8 +39,14 @@ const END_HOLDER: &str = "SELECT pg_catalog.pg_terminate_backend(l.pid) \
     ON l.locktype = 'transactionid' AND l.granted AND l.transactionid = p.xmax \
     WHERE l.pid <> pg_catalog.pg_backend_pid() AND ";
 
-/// Of what the name leads to: a temporary table hides the one of all sessions.
-const KIND: &str = "SELECT c.relkind::pg_catalog.text || c.relpersistence::pg_catalog.text \
+/// Of what the name leads to: a temporary table hides the one of all sessions. With an `i`, if a column may treat two texts as
+/// one: it is neither `text` (25) nor `varchar` (1043), or its collation is not deterministic.
+const KIND: &str = "SELECT c.relkind::pg_catalog.text || c.relpersistence::pg_catalog.text || \
+    CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+    LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
+    WHERE a.attrelid = c.oid AND a.attname IN ('source', 'incarnation', 'table_name', 'session') AND t.typcategory = 'S' \
+    AND (CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END NOT IN (25, 1043) \
+    OR pg_catalog.to_jsonb(l) OPERATOR(pg_catalog.->>) 'collisdeterministic' = 'false')) THEN 'i' ELSE '' END \
     FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
 
 const LOCK_TIMEOUT: &str = "55P03";
@@ -64,9 +70,10 @@ pub(crate) async fn claim(
         // A session keeps what it was opened with: the next claim asks a new one, and rows are written by new ones. This one is
         // closed, also in a pool of the user.
         conn.begin()?;
-        source.outdated.all();
+        source.outdated.wrong();
         return Err(SinkError::new(ErrorClass::Schema, format!("{setting}, or give up exactly once")));
     }
+    source.outdated.right();
     check_table(conn).await?;
     // Without a lock: the owner is not disturbed, and a step of it is not waited for.
     if let Some(refused) = look(conn, key, claim).await.map_err(with_advice)? {
@@ -130,15 +137,20 @@ async fn check_table(conn: &mut PostgresConn) -> Result<(), SinkError> {
     fits(kind.as_deref())
 }
 
-/// `kind`: `relkind` and `relpersistence` of the table; `None` if there is none yet.
+/// `kind`: as [`KIND`] returns it; `None` if there is no table yet.
 fn fits(kind: Option<&str>) -> Result<(), SinkError> {
     let text = match kind {
         None | Some("rp") => return Ok(()),
-        Some("ru") => {
+        Some("rpi") => {
+            "the table batchsql_positions compares texts without case, without spaces at their end, or by a collation that is not \
+             deterministic, so two sources would share a position, and rows of one be passed over; change its columns source, \
+             incarnation, table_name and session to text with the default collation"
+        }
+        Some(kind) if kind.starts_with("ru") => {
             "the table batchsql_positions is UNLOGGED: a crash of the server empties it; ALTER TABLE batchsql_positions SET \
              LOGGED, or give up exactly once"
         }
-        Some("rt") => {
+        Some(kind) if kind.starts_with("rt") => {
             "a temporary table has the name batchsql_positions, and its positions end with its session; drop it where it is \
              created"
         }

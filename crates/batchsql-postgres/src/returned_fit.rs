@@ -25,6 +25,47 @@ pub(crate) fn check_returned(schema: &Schema, table: &Table, problems: &mut Tabl
     problems.extend(found);
 }
 
+/// Whether floats are among the returned values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Floats {
+    None,
+    /// Also in arrays, ranges and composite types.
+    MayBeReturned,
+}
+
+impl Floats {
+    pub(crate) fn of(schema: &Schema, table: &Table) -> Self {
+        let is_returned = |name: &str| schema.returning().iter().any(|returned| returned.name() == name);
+        let may_have = |real: &RealType| {
+            let is_other = real.namespace == "pg_catalog"
+                && matches!(
+                    &*real.name,
+                    "bool"
+                        | "int2"
+                        | "int4"
+                        | "int8"
+                        | "numeric"
+                        | "text"
+                        | "varchar"
+                        | "bpchar"
+                        | "bytea"
+                        | "uuid"
+                        | "json"
+                        | "jsonb"
+                        | "date"
+                        | "time"
+                        | "timestamp"
+                        | "timestamptz"
+                );
+            !is_other && real.kind != 'e'
+        };
+        match table.columns.iter().any(|column| is_returned(&column.name) && may_have(&column.real)) {
+            true => Self::MayBeReturned,
+            false => Self::None,
+        }
+    }
+}
+
 fn may_fit(ty: ColumnType, real: &RealType) -> bool {
     let ty = ty.exhaustive();
     if ty == Type::Text {

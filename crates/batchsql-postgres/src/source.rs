@@ -2,13 +2,13 @@
 //! Must not know batches or plans.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use batchsql_core::{CachedPassword, ErrorClass, IdleDoubt, SinkError};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgPool};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::classify::{LinkLost, sink_error};
 use crate::conn::PostgresConn;
@@ -18,6 +18,9 @@ use crate::servers::{NoServer, Servers, move_to};
 
 /// How long a connection is tried after the pool gave none in time.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// A setting that stays wrong closes the sessions of all tables once in this time.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// The connections of a sink. Clones share them.
 #[derive(Clone)]
@@ -38,19 +41,45 @@ pub(crate) struct Source {
 
 /// When a setting of the sessions was found to be wrong: those that were opened before are not used again, because a session keeps
 /// the settings with which it was opened.
+///
+/// Example: 64 partitions wait for a setting, and each asks every few seconds. The sessions of all tables are closed for the first
+/// one, and then once in [`AGAIN`]. When one finds the setting to be right, those that were opened since are closed too.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outdated(Arc<Mutex<Option<Instant>>>);
+pub(crate) struct Outdated(Arc<Mutex<Found>>);
+
+#[derive(Debug, Default)]
+struct Found {
+    /// The sessions that were opened before are outdated.
+    since: Option<Instant>,
+    /// Later ones may be too.
+    is_due: bool,
+}
 
 impl Outdated {
-    /// The sessions that are open now.
-    pub(crate) fn all(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// The setting is wrong in a session: those that are open now are not used again, unless that was said within [`AGAIN`].
+    pub(crate) fn wrong(&self) {
+        let mut found = self.lock();
+        match found.since {
+            Some(since) if since.elapsed() < AGAIN => found.is_due = true,
+            _ => *found = Found { since: Some(Instant::now()), is_due: false },
+        }
+    }
+
+    /// The setting is right in a session. Those that are open now may be older.
+    pub(crate) fn right(&self) {
+        let mut found = self.lock();
+        if found.is_due {
+            *found = Found { since: Some(Instant::now()), is_due: false };
+        }
     }
 
     /// Whether a session that was opened so long ago is one of them.
     pub(crate) fn has(&self, age: Duration) -> bool {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| since.elapsed() <= age)
+        self.lock().since.is_some_and(|since| since.elapsed() <= age)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -292,4 +321,42 @@ impl Source {
 
 fn is_login_refused(error: &SinkError) -> bool {
     matches!(error.code(), Some("28P01" | "28000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A partition that waits would make each batch of each table open a connection.
+    #[tokio::test(start_paused = true)]
+    async fn a_setting_that_stays_wrong_does_not_close_sessions_again_and_again() {
+        let outdated = Outdated::default();
+        let opened = Instant::now();
+        let pass = |time| tokio::time::advance(time);
+        let second = Duration::from_secs(1);
+        assert!(!outdated.has(opened.elapsed()));
+        outdated.right();
+        assert!(!outdated.has(opened.elapsed()));
+        pass(second).await;
+        outdated.wrong();
+        assert!(outdated.has(opened.elapsed()));
+        pass(second).await;
+        let reopened = Instant::now();
+        for _ in 0..5 {
+            pass(second).await;
+            outdated.wrong();
+            assert!(!outdated.has(reopened.elapsed()), "it was closed a moment ago");
+        }
+        // Right again. What was opened before, when the setting was wrong, must not write.
+        outdated.right();
+        assert!(outdated.has(reopened.elapsed()));
+        pass(second).await;
+        let latest = Instant::now();
+        pass(second).await;
+        outdated.right();
+        assert!(!outdated.has(latest.elapsed()));
+        pass(AGAIN).await;
+        outdated.wrong();
+        assert!(outdated.has(latest.elapsed()));
+    }
 }

@@ -7,6 +7,7 @@ use batchsql_sql::{NEW, OLD, count_found, quote, quote_table, statement_from};
 use crate::field::Field;
 use crate::guard::RAISE;
 use crate::outcome_source::OutcomeSource;
+use crate::returned_fit::Floats;
 
 /// An insert in two versions.
 #[derive(Debug)]
@@ -108,6 +109,11 @@ const NOTED: &str = "pg_catalog.current_setting('batchsql.row')::pg_catalog.int8
 /// The condition of a source with which notices are disabled before triggers run, which may include row values in one.
 const QUIET: &str = "WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL";
 
+/// The condition of a source with which returned floats have all their digits: a session may have `extra_float_digits` of 0 or
+/// less. Some servers can set nothing for a transaction, and have another default.
+const ALL_DIGITS: &str = "(SELECT CASE WHEN pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 \
+    OPERATOR(pg_catalog.<) 1 THEN pg_catalog.set_config('extra_float_digits','3',true) ELSE '' END) IS NOT NULL";
+
 /// The source that notes the number of each row.
 fn noting(fields: &[Field]) -> String {
     format!(
@@ -176,19 +182,21 @@ fn expressions(fields: &[Field]) -> String {
 }
 
 /// As [`unnest`], with the values of [`Schema::returning`] as text; `None` if there are none.
-pub(crate) fn returning(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+pub(crate) fn returning(schema: &Schema, fields: &[Field], floats: Floats) -> Option<Box<str>> {
     let columns = returned(schema);
-    let statement = statement(schema, fields, &unnested(fields));
+    let digits = if floats == Floats::MayBeReturned { format!(" WHERE {ALL_DIGITS}") } else { String::new() };
+    let statement = statement(schema, fields, &(unnested(fields) + &digits));
     (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
 }
 
 /// As [`numbered`], with the values of [`Schema::returning`] of each row as text before its number; `None` if there are none.
-pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field]) -> Option<Box<str>> {
+pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field], floats: Floats) -> Option<Box<str>> {
     let columns = returned(schema);
     let named: Vec<String> =
         columns.iter().enumerate().map(|(index, column)| format!("{column} AS r{index}")).collect();
     let names: Vec<String> = (0..columns.len()).map(|index| format!("r{index}")).collect();
-    let insert = statement(schema, fields, &noting(fields));
+    let digits = if floats == Floats::MayBeReturned { format!(" AND {ALL_DIGITS}") } else { String::new() };
+    let insert = statement(schema, fields, &(noting(fields) + &digits));
     let is_exact = "(SELECT pg_catalog.count(*) = pg_catalog.count(DISTINCT n) FROM batchsql_i)";
     let sql = || {
         format!(

@@ -31,6 +31,9 @@ pub(crate) struct Names<'a> {
     pub(crate) old: &'a dyn Fn(&str) -> String,
     /// The submitted value of a column, by its number and its quoted name.
     pub(crate) new: &'a dyn Fn(usize, &str) -> String,
+    /// Whether the type of a column, by its number, is in `pg_catalog`. Operators of PostgreSQL are found in the search path: one
+    /// of another schema may come first, or fit the type better.
+    pub(crate) is_built_in: &'a dyn Fn(usize) -> bool,
     /// Whether each value depends on the version: MySQL has no condition for the update of an insert.
     pub(crate) guards_values: bool,
 }
@@ -61,7 +64,13 @@ pub(crate) fn guard(schema: &Schema, names: &Names<'_>) -> Option<String> {
     let (old, new) = ((names.old)(&quoted), (names.new)(version, &quoted));
     let is_given =
         if column.is_nullable() { format!("{old} IS NULL AND {new} IS NOT NULL") } else { format!("{old} IS NULL") };
-    Some(format!("({new}>{old} OR ({is_given}))"))
+    let newer = operator(">", (names.is_built_in)(version));
+    Some(format!("({new}{newer}{old} OR ({is_given}))"))
+}
+
+/// The text of an operator. That of `pg_catalog` for values of its types; other types have their own.
+pub(crate) fn operator(plain: &str, is_built_in: bool) -> String {
+    if is_built_in { format!(" OPERATOR(pg_catalog.{plain}) ") } else { plain.to_owned() }
 }
 
 fn value(schema: &Schema, assignment: &Assignment, quoted: &str, names: &Names<'_>) -> String {
@@ -92,7 +101,10 @@ fn value(schema: &Schema, assignment: &Assignment, quoted: &str, names: &Names<'
                 "CASE WHEN typeof({old})='integer' AND typeof({sum})<>'integer' THEN {SQLITE_ERROR} ELSE {sum} END"
             ))
         }
-        (Set::Add, _) => combined(format!("{}+{}", old(), new())),
+        (Set::Add, _) => {
+            let plus = operator("+", assignment.column.is_some_and(names.is_built_in));
+            combined(format!("{}{plus}{}", old(), new()))
+        }
         (Set::Now, Dialect::Postgres) => "pg_catalog.now()".into(),
         (Set::Now, Dialect::MySql) => "CURRENT_TIMESTAMP(6)".into(),
         (Set::Now, Dialect::Sqlite) => sqlite_now(column).into(),

@@ -4,7 +4,7 @@
 
 use batchsql_core::{Action, Schema, Target};
 
-use crate::dialect::{Dialect, NEW, Names, OLD, assignments, guard};
+use crate::dialect::{Dialect, NEW, Names, OLD, assignments, guard, operator};
 use crate::ident::{quote, quote_table};
 
 /// A statement of `rows` rows for SQLite with one placeholder `?` per value, row by row: what the rule of the schema
@@ -25,7 +25,7 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
     };
     let statement = match schema.action() {
         Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
-            insert_rows(schema, &rows, Dialect::Sqlite)
+            insert_rows(schema, &rows, Dialect::Sqlite, &|_| false)
         }
         Action::UpdateOnly => {
             let columns: Vec<String> = (0..schema.columns().len()).map(|index| format!("c{index}")).collect();
@@ -43,12 +43,13 @@ pub fn insert(schema: &Schema, rows: usize) -> String {
 
 /// A statement of the rows that `source` returns, in the order of the schema's columns, for PostgreSQL: what the rule of
 /// the schema does. `source` is `VALUES …` or `SELECT …`; `cast` returns what follows a key column of it, so that it is
-/// compared as the column of the table is, for example `::citext`. Types of `pg_catalog` are compared by its operator.
+/// compared as the column of the table is, for example `::citext`. Values of types of `pg_catalog` are compared and added by its
+/// operators, whatever the search path is.
 pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
     let rows = || rows_of(schema, source);
     match schema.action() {
         Action::Insert | Action::Ignore | Action::Replace | Action::Update => {
-            insert_rows(schema, source, Dialect::Postgres)
+            insert_rows(schema, source, Dialect::Postgres, &|index| is_built_in(&cast(index)))
         }
         Action::UpdateOnly => update(schema, Dialect::Postgres, &rows(), cast),
         Action::Delete => {
@@ -62,9 +63,11 @@ pub fn statement_from(schema: &Schema, source: &str, cast: impl Fn(usize) -> Str
 /// stored one, for PostgreSQL. There are more of them than changed rows if two rows of `source` have one key to the server.
 pub fn count_found(schema: &Schema, source: &str, cast: impl Fn(usize) -> String) -> String {
     let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
-    let names = Names { dialect: Dialect::Postgres, quote, old: &old, new: &new, guards_values: false };
+    let of_type = |index| is_built_in(&cast(index));
+    let (dialect, is_built_in) = (Dialect::Postgres, &of_type);
+    let names = Names { dialect, quote, old: &old, new: &new, is_built_in, guards_values: false };
     let condition = guard(schema, &names).map_or(String::new(), |guard| format!(" AND {guard}"));
-    let (table, key) = (quote_table(schema.table()), same_key(schema, cast));
+    let (table, key) = (quote_table(schema.table()), same_key(schema, &cast));
     format!("SELECT pg_catalog.count(*) FROM {table} AS {OLD},{} WHERE {key}{condition}", rows_of(schema, source))
 }
 
@@ -74,9 +77,9 @@ fn rows_of(schema: &Schema, source: &str) -> String {
     format!("({source}) AS {NEW}({})", columns.join(","))
 }
 
-fn insert_rows(schema: &Schema, source: &str, dialect: Dialect) -> String {
+fn insert_rows(schema: &Schema, source: &str, dialect: Dialect, is_built_in: &dyn Fn(usize) -> bool) -> String {
     let columns: Vec<String> = schema.columns().iter().map(|column| quote(column.name())).collect();
-    let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns, dialect));
+    let (table, clause) = (quote_table(schema.table()), conflict_clause(schema, &columns, dialect, is_built_in));
     let is_plain = schema.only_overwrites() && schema.version_column().is_none();
     // In PostgreSQL a table of this name is not distinct from the submitted row. Returned columns have the alias in any case.
     let is_named = schema.table().name() == "excluded" || !schema.returning().is_empty();
@@ -90,7 +93,12 @@ fn insert_rows(schema: &Schema, source: &str, dialect: Dialect) -> String {
 }
 
 /// The clause with its leading space; empty for a plain insert.
-fn conflict_clause(schema: &Schema, quoted: &[String], dialect: Dialect) -> String {
+fn conflict_clause(
+    schema: &Schema,
+    quoted: &[String],
+    dialect: Dialect,
+    is_built_in: &dyn Fn(usize) -> bool,
+) -> String {
     if schema.action() == Action::Insert {
         return String::new();
     }
@@ -104,7 +112,7 @@ fn conflict_clause(schema: &Schema, quoted: &[String], dialect: Dialect) -> Stri
         return format!(" ON CONFLICT {target} DO NOTHING");
     }
     let (old, new) = (|name: &str| format!("{OLD}.{name}"), |_, name: &str| format!("excluded.{name}"));
-    let names = Names { dialect, quote, old: &old, new: &new, guards_values: false };
+    let names = Names { dialect, quote, old: &old, new: &new, is_built_in, guards_values: false };
     let condition = guard(schema, &names).map_or(String::new(), |guard| format!(" WHERE {guard}"));
     let assignments = assignments(schema, schema.assignments(), &names);
     format!(" ON CONFLICT {target} DO UPDATE SET {}{condition}", assignments.join(","))
@@ -112,19 +120,24 @@ fn conflict_clause(schema: &Schema, quoted: &[String], dialect: Dialect) -> Stri
 
 fn update(schema: &Schema, dialect: Dialect, rows: &str, cast: impl Fn(usize) -> String) -> String {
     let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
-    let names = Names { dialect, quote, old: &old, new: &new, guards_values: false };
+    let of_type = |index| dialect == Dialect::Postgres && is_built_in(&cast(index));
+    let names = Names { dialect, quote, old: &old, new: &new, is_built_in: &of_type, guards_values: false };
     let condition = guard(schema, &names).map_or(String::new(), |guard| format!(" AND {guard}"));
-    let (table, key) = (quote_table(schema.table()), same_key(schema, cast));
+    let (table, key) = (quote_table(schema.table()), same_key(schema, &cast));
     let assignments = assignments(schema, schema.assignments(), &names);
     format!("UPDATE {table} AS {OLD} SET {} FROM {rows} WHERE {key}{condition}", assignments.join(","))
+}
+
+/// Whether a cast is to a type of `pg_catalog`.
+fn is_built_in(cast: &str) -> bool {
+    cast.starts_with("::\"pg_catalog\".")
 }
 
 /// The condition that a stored row has the key of a submitted one.
 fn same_key(schema: &Schema, cast: impl Fn(usize) -> String) -> String {
     let equal = |index: &usize| {
         let (name, cast) = (quote(schema.columns()[*index].name()), cast(*index));
-        // Other operators may be found first in the search path.
-        let equals = if cast.starts_with("::\"pg_catalog\".") { " OPERATOR(pg_catalog.=) " } else { "=" };
+        let equals = operator("=", is_built_in(&cast));
         format!("{OLD}.{name}{equals}{NEW}.c{index}{cast}")
     };
     schema.key_columns().iter().map(equal).collect::<Vec<_>>().join(" AND ")
@@ -194,6 +207,29 @@ mod tests {
         insta::assert_snapshot!(sqlite, @r#"INSERT INTO "t" AS batchsql_old ("k","n","m") VALUES (?,?,?) ON CONFLICT ("k") DO UPDATE SET "m"=COALESCE(batchsql_old."m",excluded."m"),"n"=COALESCE(excluded."n",batchsql_old."n"),"t"=strftime('%Y-%m-%d %H:%M:%f','now')"#);
         let (postgres, _) = texts(rule().set("m", Expr::raw("{old} * 2 + {new.n} - {old.x}")));
         insta::assert_snapshot!(postgres, @r#"INSERT INTO "t" AS batchsql_old ("k","n","m") s ON CONFLICT ("k") DO UPDATE SET "m"=(batchsql_old."m" * 2 + excluded."n" - batchsql_old."x")"#);
+    }
+
+    /// One of another schema may be found first, and mean something else.
+    #[test]
+    fn built_in_types_have_the_operators_of_pg_catalog() {
+        let rules = [
+            (Conflict::update(["a"]).only_if_newer("b"), [">"].as_slice()),
+            (Conflict::update(["a"]).set("b", Expr::add()), &["+"]),
+            (Conflict::update_only(["a"]).only_if_newer("b"), &["=", ">"]),
+            (Conflict::update_only(["a"]).set("b", Expr::add()), &["=", "+"]),
+        ];
+        for (rule, operators) in rules {
+            let schema = schema(rule);
+            let built_in = statement_from(&schema, "s", |_| "::\"pg_catalog\".\"int8\"".into());
+            let other = statement_from(&schema, "s", |_| "::\"public\".\"mine\"".into());
+            for operator in operators {
+                assert_eq!(built_in.matches(&format!(" OPERATOR(pg_catalog.{operator}) ")).count(), 1, "{built_in}");
+            }
+            assert!(!other.contains("OPERATOR"), "{other}");
+        }
+        let newer = schema(Conflict::update_only(["a"]).only_if_newer("b"));
+        let count = count_found(&newer, "s", |_| "::\"pg_catalog\".\"int8\"".into());
+        assert!(count.contains(r#"batchsql_new.c1 OPERATOR(pg_catalog.>) batchsql_old."b""#), "{count}");
     }
 
     #[test]

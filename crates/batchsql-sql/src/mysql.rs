@@ -79,7 +79,14 @@ pub fn insert_around(schema: &Schema, on_duplicate: OnDuplicate) -> (String, Str
     if on_duplicate == OnDuplicate::Update {
         let ordered = in_order(schema).expect("a plan has checked the order");
         let new = |_, name: &str| format!("VALUES({name})");
-        let names = Names { dialect: Dialect::MySql, quote, old: &str::to_owned, new: &new, guards_values: true };
+        let names = Names {
+            dialect: Dialect::MySql,
+            quote,
+            old: &str::to_owned,
+            new: &new,
+            is_built_in: &|_| false,
+            guards_values: true,
+        };
         let assignments = assignments(schema, ordered, &names);
         assert!(!assignments.is_empty(), "an update has columns to update");
         tail = format!(" ON DUPLICATE KEY UPDATE {}", assignments.join(","));
@@ -192,7 +199,8 @@ fn first_row(values: &[&str]) -> String {
 /// The assignments of an update without insert.
 fn assigned(schema: &Schema) -> String {
     let (old, new) = (|name: &str| format!("{OLD}.{name}"), |index, _: &str| format!("{NEW}.c{index}"));
-    let names = Names { dialect: Dialect::MySql, quote, old: &old, new: &new, guards_values: false };
+    let names =
+        Names { dialect: Dialect::MySql, quote, old: &old, new: &new, is_built_in: &|_| false, guards_values: false };
     let set = assignments(schema, schema.assignments(), &names);
     set.into_iter().map(|set| format!("{OLD}.{set}")).collect::<Vec<_>>().join(",")
 }

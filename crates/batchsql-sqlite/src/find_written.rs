@@ -19,7 +19,7 @@ pub(crate) fn find_written(conn: &mut Connection, plan: &SharedPlan, rows: Rows<
     // Only read, and rolled back when it is dropped.
     let transaction = conn.transaction().map_err(statement_error)?;
     let plan = plan.current(&transaction)?;
-    let mut statement = transaction.prepare(&question(rows.schema())).map_err(statement_error)?;
+    let mut statement = transaction.prepare(&question(&plan.located)).map_err(statement_error)?;
     let mut found = Vec::new();
     for (number, row) in (0_u32..).zip(0..rows.len()) {
         bind_rows(&mut statement, rows.slice(row..row + 1), &plan.forms).map_err(statement_error)?;

@@ -23,6 +23,8 @@ pub(crate) struct SqlitePlan {
     /// The versions that the plan was made from. The plan is valid while they are unchanged.
     versions: Versions,
     pub(crate) table: TableId,
+    /// The schema with the database in which the table was found: a temporary table must not receive the rows.
+    pub(crate) located: Schema,
     pub(crate) forms: Box<[Form]>,
     pub(crate) shapes: Shapes,
     /// Statement text by number of rows.
@@ -58,6 +60,9 @@ impl SqlitePlan {
         let Some(table) = Table::find(conn, schema.table()).map_err(statement_error)? else {
             return Err(problem(not_there(conn, schema.table()).map_err(statement_error)?));
         };
+        if let Some(text) = table.temporary(schema.table()) {
+            return Err(problem(text));
+        }
         let columns = &table.columns;
         match table.kind {
             TableKind::Table | TableKind::Virtual => {}
@@ -67,6 +72,7 @@ impl SqlitePlan {
                 return Err(problem("it is a part of a virtual table; write to the virtual table".into()));
             }
         }
+        let located = schema.in_namespace(&table.id.database);
         let mut problems = TableProblems::default();
         check_twice(schema, &mut problems);
         let forms = forms(schema, columns, &mut problems);
@@ -80,20 +86,20 @@ impl SqlitePlan {
             format!("{} columns are more than the {binds} values of a statement", schema.columns().len())
         });
         let full = problems.check(full);
-        if !problems.is_empty() && has_key(schema, columns) && lacks_index(conn, schema) {
+        if !problems.is_empty() && has_key(schema, columns) && lacks_index(conn, &located) {
             problems.add(missing_index(schema));
         }
         let (forms, full) = problems.finish(forms.zip(full)).map_err(|(_, text)| problem(text))?;
         // Returned rows have no defined order, so each row has a statement of its own.
         let shapes = Shapes::new(if schema.returning().is_empty() { full } else { 1 });
         let statements: Vec<(usize, Box<str>)> =
-            shapes.sizes().map(|rows| (rows, insert(schema, rows).into())).collect();
+            shapes.sizes().map(|rows| (rows, insert(&located, rows).into())).collect();
         let (schema, versions) = (schema.clone(), table.versions);
-        let plan = Self { schema, versions, table: table.id, forms, shapes, statements };
+        let plan = Self { schema, versions, table: table.id, located, forms, shapes, statements };
         // Finds errors that the check of the columns cannot, for example a key without a unique index.
         conn.prepare(plan.statement(1)).map_err(|error| unpreparable(error, &plan.schema))?;
         if !inserts {
-            conn.prepare(&key_check(&plan.schema)).map_err(|error| unpreparable(error, &plan.schema))?;
+            conn.prepare(&key_check(&plan.located)).map_err(|error| unpreparable(error, &plan.schema))?;
         }
         Ok(plan)
     }

@@ -3,20 +3,21 @@
 
 use std::time::Duration;
 
-use batchsql_core::{
-    Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, Schema, SinkError, Step, StoredPosition,
-};
-use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, quote, release_position};
+use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
+use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, quote};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::classify::{commit_error, statement_error};
+use crate::table::TableId;
 
-const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (
+// With the database in each statement: a temporary table of the connection must not receive positions.
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS main.batchsql_positions (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, incarnation TEXT NOT NULL, table_name TEXT NOT NULL,
     partition_number INTEGER NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, session TEXT, lease TEXT,
     UNIQUE (source, incarnation, table_name, partition_number))";
 
-const BEGIN_AT: &str = "INSERT INTO batchsql_positions
+const BEGIN_AT: &str = "INSERT INTO main.batchsql_positions
     (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?1, ?2, ?3, ?4, 0, ?5)
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
@@ -24,7 +25,12 @@ const BEGIN_AT: &str = "INSERT INTO batchsql_positions
 const COLUMNS: &str = "id, epoch, sequence, session,
     CAST(round((julianday(lease) - julianday('now')) * 86400000) AS INTEGER) * 1000";
 
-const MOVE: &str = "UPDATE batchsql_positions SET sequence = ?1 WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
+const MOVE: &str = "UPDATE main.batchsql_positions SET sequence = ?1 WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
+
+const RELEASE: &str = "UPDATE main.batchsql_positions SET session = NULL, lease = NULL WHERE id = ?1 AND epoch = ?2";
+
+/// Two sources may have names that a collation of the column treats as one.
+const EXACT: &str = "COLLATE BINARY";
 
 /// `PRAGMA synchronous = FULL`.
 const FULL: i64 = 2;
@@ -43,17 +49,24 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
         let begin_at = params![source, incarnation, table, partition, sequence];
         transaction.execute(BEGIN_AT, begin_at).map_err(statement_error)?;
     }
-    let of_key = position_of(|number| format!("?{number}"));
-    let find = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {of_key}");
+    let of_key = position_of(|number| format!("?{number} {EXACT}"));
+    let find = format!("SELECT {COLUMNS} FROM main.batchsql_positions WHERE {of_key}");
     let found = transaction.query_row(&find, params![source, incarnation, table, partition], found);
     let claimed = match found.optional().map_err(statement_error)? {
+        None if claim.begin_at.is_some() => {
+            let text = format!(
+                "the unique key of batchsql_positions takes another partition for this one, because a column of it has another \
+                 collation than BINARY; rename it, and the table is created, or create it as this: {CREATE}"
+            );
+            return Err(SinkError::new(ErrorClass::Schema, text));
+        }
         None => Claimed::Missing,
         Some(Found { mut position, owner, lease }) => match claim.refused_by(owner.as_deref(), lease) {
             Some(refused) => refused,
             None => {
                 let lease = lease_after(claim, owner.as_deref(), ends_after);
                 let raise = format!(
-                    "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?1, lease = {lease} WHERE id = ?2"
+                    "UPDATE main.batchsql_positions SET epoch = epoch + 1, session = ?1, lease = {lease} WHERE id = ?2"
                 );
                 transaction.execute(&raise, params![claim.owner, position.id]).map_err(statement_error)?;
                 position.epoch += 1;
@@ -108,13 +121,14 @@ fn ends_after(micros: i64) -> String {
 /// Reads all positions of a source.
 pub(crate) fn read(conn: &Connection, source: &str) -> Result<Vec<StoredPosition>, SinkError> {
     // rusqlite 0.32, which is used beside sqlx-sqlite, has no `table_exists`.
-    let tables = "SELECT count(*) FROM main.sqlite_master WHERE type = 'table' AND name = 'batchsql_positions'";
+    let tables = "SELECT count(*) FROM main.sqlite_master WHERE type = 'table'
+        AND name = 'batchsql_positions' COLLATE NOCASE";
     if conn.query_row(tables, [], |row| row.get::<_, i64>(0)).map_err(statement_error)? == 0 {
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM batchsql_positions WHERE source = ?1
-         ORDER BY incarnation, table_name, partition_number"
+        "SELECT {COLUMNS}, incarnation, table_name, partition_number FROM main.batchsql_positions
+         WHERE source = ?1 {EXACT} ORDER BY incarnation, table_name, partition_number"
     );
     let mut statement = conn.prepare(&sql).map_err(statement_error)?;
     let stored = |row: &Row<'_>| {
@@ -138,7 +152,8 @@ pub(crate) fn renew(
     let mut stored = read(&transaction, source)?;
     if !stored.is_empty() {
         let sql = format!(
-            "UPDATE batchsql_positions SET lease = {} WHERE source = ?1 AND session = ?2 AND lease IS NOT NULL",
+            "UPDATE main.batchsql_positions SET lease = {}
+             WHERE source = ?1 {EXACT} AND session = ?2 {EXACT} AND lease IS NOT NULL",
             ends_after(lease_micros(lease))
         );
         transaction.execute(&sql, [source, owner]).map_err(statement_error)?;
@@ -152,7 +167,7 @@ pub(crate) fn renew(
 /// Gives a partition away.
 pub(crate) fn release(conn: &mut Connection, position: &Position) -> Result<bool, SinkError> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
-    let released = transaction.execute(&release_position(position), []).map_err(statement_error)?;
+    let released = transaction.execute(RELEASE, params![position.id, position.epoch]).map_err(statement_error)?;
     transaction.commit().map_err(commit_error)?;
     Ok(released == 1)
 }
@@ -171,7 +186,7 @@ pub(crate) fn remove(
         return Ok(refused);
     }
     for stored in &stored {
-        let sql = "DELETE FROM batchsql_positions WHERE id = ?1";
+        let sql = "DELETE FROM main.batchsql_positions WHERE id = ?1";
         transaction.execute(sql, [stored.position.id]).map_err(statement_error)?;
     }
     transaction.commit().map_err(commit_error)?;
@@ -211,11 +226,10 @@ fn make_database_durable(conn: &Connection, name: &str) -> Result<Option<String>
 }
 
 /// A transaction over several files is not atomic in WAL mode, and positions are in the file `main`.
-pub(crate) fn check_table(schema: &Schema) -> Result<(), SinkError> {
-    match schema.table().namespace() {
-        None => Ok(()),
-        Some(namespace) if namespace.eq_ignore_ascii_case("main") => Ok(()),
-        Some(_) => {
+pub(crate) fn check_table(table: &TableId) -> Result<(), SinkError> {
+    match &*table.database {
+        "main" => Ok(()),
+        _ => {
             let text = "the table is in an attached database, and its rows cannot be written in one transaction with a position; \
                         use a sink for that file, or give up exactly once";
             Err(SinkError::new(ErrorClass::Schema, text))

@@ -22,6 +22,9 @@ pub(crate) fn read_schema(conn: &Connection, name: &TableName) -> Result<TableSc
     let Some(table) = Table::find(conn, name).map_err(statement_error)? else {
         return Err(problem(not_there(conn, name).map_err(statement_error)?));
     };
+    if let Some(text) = table.temporary(name) {
+        return Err(problem(text));
+    }
     if table.kind != TableKind::Table {
         return Err(problem("it is a view or a virtual table; declare its columns with Schema::builder".into()));
     }

@@ -88,7 +88,8 @@ impl SqliteSink {
         Self::start(options.open()?, options.path().map(Into::into))
     }
 
-    /// Writes through a connection that you opened, with the pragmas you chose.
+    /// Writes through a connection that you opened, with the pragmas you chose. A temporary table of it does not hide a table that
+    /// lasts: statements name the database in which the table was found.
     ///
     /// # Errors
     /// The writer thread cannot be started.

@@ -39,7 +39,7 @@ pub(crate) struct TableColumn {
 /// increments these with every change of a table, by any connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Versions {
-    /// Their names and files, in the order in which SQLite searches them, after temp.
+    /// Their names and files, in the order in which they are searched.
     databases: Vec<(String, Option<String>)>,
     /// Queries and their results.
     versions: Vec<(String, i64)>,
@@ -86,6 +86,18 @@ fn version(conn: &Connection, question: &str) -> rusqlite::Result<i64> {
 }
 
 impl Table {
+    /// Why rows are not written to it under this name.
+    pub(crate) fn temporary(&self, name: &TableName) -> Option<String> {
+        let is_temporary = name.namespace().is_none() && self.id.database == "temp";
+        is_temporary.then(|| {
+            format!(
+                "it is temporary: only one connection has it, and its rows end with the connection; write to a table that lasts, or \
+                 name it TableName::qualified(\"temp\", {:?})",
+                name.name()
+            )
+        })
+    }
+
     /// Returns `None` if there is no such table.
     pub(crate) fn find(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<Self>> {
         let Some(database) = database_of(conn, name)? else { return Ok(None) };
@@ -93,10 +105,7 @@ impl Table {
         let listed = databases(conn)?;
         let mut watched: Vec<&str> = vec![&database];
         if name.namespace().is_none() {
-            watched.push("temp");
-            watched.extend(
-                listed.iter().map(|(name, _)| &**name).take_while(|name| *name != database && database != "temp"),
-            );
+            watched.extend(listed.iter().map(|(name, _)| &**name).take_while(|name| *name != database));
             watched.sort_unstable();
             watched.dedup();
         }
@@ -132,7 +141,8 @@ impl Table {
     }
 }
 
-/// The database in which SQLite finds the table: temp, main, then the attached ones in order.
+/// The database of the table: main, then the attached ones in order. SQLite itself searches temp first, whose rows end with the
+/// connection: it does not count, unless no other database has the table.
 fn database_of(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<String>> {
     let known: Vec<String> =
         conn.prepare("PRAGMA database_list")?.query_map([], |row| row.get("name"))?.collect::<Result<_, _>>()?;
@@ -144,8 +154,8 @@ fn database_of(conn: &Connection, name: &TableName) -> rusqlite::Result<Option<S
     let question = format!("PRAGMA table_list({})", quote(name.name()));
     let with_it: Vec<String> =
         conn.prepare(&question)?.query_map([], |row| row.get("schema"))?.collect::<Result<_, _>>()?;
-    let temp = with_it.iter().find(|database| *database == "temp").cloned();
-    Ok(temp.or_else(|| known.into_iter().find(|database| with_it.contains(database))))
+    let (temp, others): (Vec<String>, Vec<String>) = with_it.into_iter().partition(|database| database == "temp");
+    Ok(known.into_iter().find(|database| others.contains(database)).or_else(|| temp.into_iter().next()))
 }
 
 /// The columns, each with a flag whether it is in the primary key.

@@ -52,11 +52,13 @@ pub(crate) fn write_rows(
     end_open_transaction(conn)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     if let Some(step) = attempt.step() {
-        check_table(rows.schema())?;
         move_position(&transaction, step)?;
     }
     // A recreated table may change values that the old one stored unchanged.
     let plan = &plan.current(&transaction)?;
+    if attempt.step().is_some() {
+        check_table(&plan.table)?;
+    }
     let mut written = Written::default();
     let mut start = 0;
     for size in plan.shapes.split(rows.len()) {

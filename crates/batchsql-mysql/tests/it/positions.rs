@@ -482,6 +482,32 @@ async fn a_table_of_positions_without_transactions_is_refused() {
     refused("not a plain table").await;
 }
 
+/// Two sources would share a position, and rows of one be passed over.
+#[tokio::test]
+async fn a_table_of_positions_that_makes_one_source_of_two_is_refused() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let db = pipeline(&database.sink);
+    let change = async |to: &str| database.run(&format!("ALTER TABLE batchsql_positions {to}")).await;
+    claim(&db).await;
+    for inexact in [
+        "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci",
+        "MODIFY source VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NOT NULL",
+        "MODIFY session VARCHAR(100) CHARACTER SET latin1 COLLATE latin1_swedish_ci NULL",
+    ] {
+        change(inexact).await;
+        let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+        assert!(error.class() == ErrorClass::Schema, "{error}");
+        assert!(error.to_string().contains("share a position"), "{inexact}: {error}");
+        // As the error says.
+        change("CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin").await;
+        claim(&db).await;
+    }
+    change("MODIFY source VARBINARY(400) NOT NULL, MODIFY session VARCHAR(100) CHARACTER SET latin1 COLLATE latin1_bin NULL")
+        .await;
+    claim(&db).await;
+}
+
 #[tokio::test]
 async fn another_table_with_the_name_is_named_with_advice() {
     let server = durable_server();

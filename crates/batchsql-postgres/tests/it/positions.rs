@@ -523,6 +523,36 @@ async fn a_table_of_positions_that_is_not_durable_is_refused() {
     refused("not a plain table").await;
 }
 
+/// Two sources would share a position, and rows of one be passed over.
+#[tokio::test]
+async fn a_table_of_positions_that_makes_one_source_of_two_is_refused() {
+    let sink = fresh(
+        "CREATE TABLE t (id bigint); CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE DOMAIN short AS text",
+    )
+    .await;
+    let db = pipeline(&sink);
+    claim(&db).await;
+    let columns = ["source", "incarnation", "table_name", "session"];
+    for column in columns {
+        let change = async |ty: &str| {
+            let sql = format!("ALTER TABLE batchsql_positions ALTER COLUMN {column} TYPE {ty}");
+            execute(sink.pg_pool(), &sql).await;
+        };
+        for inexact in ["text COLLATE ci", "char(20)"] {
+            change(inexact).await;
+            let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+            assert!(error.class() == ErrorClass::Schema, "{error}");
+            assert!(error.to_string().contains("share a position"), "{column} {inexact}: {error}");
+            change("text COLLATE pg_catalog.\"default\"").await;
+        }
+        for exact in ["varchar(100)", "short", "text COLLATE \"C\"", "text COLLATE pg_catalog.\"default\""] {
+            change(exact).await;
+            claim(&db).await;
+        }
+    }
+}
+
 /// A temporary table hides the one of all sessions.
 #[tokio::test]
 async fn a_temporary_table_of_positions_is_refused() {
@@ -557,8 +587,16 @@ async fn a_setting_that_was_corrected_is_seen_at_the_next_claim() {
     let db = pipeline(&sink);
     let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
+    // Another time: sessions that were opened since are not closed by this one.
+    let opened = [sink.acquire().await.unwrap(), sink.acquire().await.unwrap(), sink.acquire().await.unwrap()];
+    drop(opened);
+    let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
+    assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
     execute(admin.pg_pool(), &format!("ALTER ROLE {user} RESET synchronous_commit")).await;
-    claim(&db).await;
+    // Until a claim gets a new session.
+    while let Err(error) = db.claim(&key(), &anyone("a").or_begin_at(0)).await {
+        assert!(error.to_string().contains("synchronous_commit is off"), "{error}");
+    }
     // Rows are written by new sessions too.
     for _ in 0..3 {
         assert_eq!(db.make_durable().await.unwrap(), None);

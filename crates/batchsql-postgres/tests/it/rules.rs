@@ -7,9 +7,9 @@ use batchsql_core::{
     Action, Attempt, BatchSql, ColumnType, Conflict, Date, Decimal, ErrorClass, Expr, PipelineConfig, Schema,
     SchemaBuilder, Sink, Timestamp, TimestampTz, Value, ValueRef,
 };
-use batchsql_postgres::PostgresSink;
 use batchsql_postgres::sqlx::Executor;
 use batchsql_postgres::sqlx::postgres::PgPoolOptions;
+use batchsql_postgres::{PostgresSink, Settings};
 use batchsql_testkit::check_versions;
 
 use crate::support::{
@@ -241,6 +241,86 @@ async fn keys_are_compared_by_the_operator_of_their_type() {
     let delete = columns(&["id"]).on_conflict(Conflict::delete(["id"])).build().unwrap();
     assert_eq!(write(&sink, [values(&delete, [2_i64.into()])]).await, ["written"]);
     assert_eq!(read(&sink, "SELECT * FROM t").await, ["1|5|0"]);
+}
+
+/// A session that shows floats with fewer digits than they have.
+#[tokio::test]
+async fn returned_floats_have_all_their_digits() {
+    let dsn = fresh_dsn(
+        "CREATE TYPE span AS RANGE (subtype = float8); CREATE TYPE two AS (a float4, b float8);
+         CREATE TABLE t (id bigint PRIMARY KEY, f8 float8 DEFAULT 0.1::float8 + 0.2::float8, f4 float4 DEFAULT 16777.217,
+                         list float8[] DEFAULT ARRAY[0.1::float8 + 0.2::float8], small float4[] DEFAULT '{16777.217}',
+                         span span DEFAULT '[0.30000000000000004,1)', place point DEFAULT '(0.30000000000000004,1)',
+                         two two DEFAULT ROW(16777.217, 0.30000000000000004))",
+    )
+    .await;
+    let id = Schema::builder("t").column("id", ColumnType::I64);
+    let columns = [
+        ("f8", ColumnType::F64, Value::F64(0.1 + 0.2)),
+        ("f8", ColumnType::Text, "0.30000000000000004".into()),
+        ("f4", ColumnType::F32, Value::F32(16777.217)),
+        ("list", ColumnType::Text, "{0.30000000000000004}".into()),
+        ("small", ColumnType::Text, "{16777.217}".into()),
+        ("span", ColumnType::Text, "[0.30000000000000004,1)".into()),
+        ("place", ColumnType::Text, "(0.30000000000000004,1)".into()),
+        ("two", ColumnType::Text, "(16777.217,0.30000000000000004)".into()),
+    ];
+    for (digits, prepared) in [(-15, true), (0, true), (0, false)] {
+        let pool = PgPoolOptions::new().max_connections(1).connect(&dsn).await.unwrap();
+        execute(&pool, &format!("SET extra_float_digits = {digits}")).await;
+        let sink = PostgresSink::from_pool(pool, Settings::default().prepared_statements(prepared));
+        // In one statement in order, in one with numbers, and one by one.
+        for conflict in [Conflict::none(), Conflict::ignore(["id"]), Conflict::update_only(["id"])] {
+            for (name, ty, expected) in &columns {
+                execute(sink.pg_pool(), "DELETE FROM t").await;
+                let schema = id.clone().column("f4", ColumnType::F32).on_conflict(conflict.clone());
+                let schema = schema.returning(*name, *ty).build().unwrap();
+                if schema.action() == Action::UpdateOnly {
+                    execute(sink.pg_pool(), "INSERT INTO t VALUES (1)").await;
+                }
+                let db = pipeline(&sink);
+                let receipt = db.submit_tracked(&values(&schema, [1_i64.into(), 16777.217_f32.into()])).await.unwrap();
+                db.close(Duration::from_secs(60)).await;
+                let (outcome, returned) = receipt.with_returned().await;
+                assert_eq!(outcome.kind().name(), "written", "{digits} {conflict:?} {name}");
+                let returned = returned.unwrap();
+                assert_eq!(
+                    returned.get(name).map(|found| found.to_value()).as_ref(),
+                    Some(expected),
+                    "{digits} {conflict:?} {name}"
+                );
+            }
+        }
+        // Nothing is left on the connection.
+        assert_eq!(read(&sink, "SHOW extra_float_digits").await, [digits.to_string()]);
+    }
+}
+
+/// Versions are compared, and values are added, by the operators of their types.
+#[tokio::test]
+async fn versions_and_sums_have_the_operators_of_their_type() {
+    let dsn = fresh_dsn(
+        "CREATE TABLE t (id bigint PRIMARY KEY, n bigint, m bigint); INSERT INTO t VALUES (1, 1, 1), (2, 1, 1);
+         CREATE FUNCTION never(bigint, bigint) RETURNS bool LANGUAGE sql AS 'SELECT false';
+         CREATE FUNCTION zero(bigint, bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 0::pg_catalog.int8';
+         CREATE OPERATOR > (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = never);
+         CREATE OPERATOR + (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = zero)",
+    )
+    .await;
+    let pool = PgPoolOptions::new().after_connect(|connection, _| {
+        let sql = "SELECT set_config('search_path', current_schema() || ', pg_catalog', false)";
+        Box::pin(async move { connection.execute(sql).await.map(drop) })
+    });
+    let sink = PostgresSink::new(pool.connect(&dsn).await.unwrap());
+    let others = read(&sink, "SELECT 2::bigint > 1::bigint, 2::bigint + 1::bigint").await;
+    assert_eq!(others, ["f|0"], "they are other operators");
+    for (id, rule) in [(1_i64, Conflict::update(["id"])), (2, Conflict::update_only(["id"]))] {
+        let newer = columns(&["id", "n"]).on_conflict(rule.clone().only_if_newer("n")).build().unwrap();
+        assert_eq!(write(&sink, [values(&newer, [id.into(), 5_i64.into()])]).await, ["written"], "{rule:?}");
+        let sum = columns(&["id", "m"]).on_conflict(rule.clone().set("m", Expr::add())).build().unwrap();
+        assert_eq!(write(&sink, [values(&sum, [id.into(), 2_i64.into()])]).await, ["written"], "{rule:?}");
+    }
+    assert_eq!(read(&sink, "SELECT * FROM t ORDER BY id").await, ["1|5|3", "2|5|3"]);
 }
 
 /// Names with a meaning in statements of PostgreSQL, and those of the sink's own statements.

@@ -63,9 +63,9 @@ async fn a_table_made_anew_that_would_round_decimals_takes_none() {
     let changed = async { sink.call(move |conn| conn.execute_batch(anew)).await.unwrap() };
     let error = after(&sink, batchsql_core::TableName::qualified("aux", "t"), changed).await;
     assert!(error.contains("declared \"NUMERIC\""), "{error}");
-    // A table in temp that is searched earlier.
-    let sink = memory("CREATE TABLE t (id INTEGER, price TEXT)").await;
-    let anew = "CREATE TEMP TABLE t (id INTEGER, price NUMERIC)";
+    // In the file, where a table is searched before those that are attached.
+    let sink = memory("ATTACH ':memory:' AS aux; CREATE TABLE aux.t (id INTEGER, price TEXT)").await;
+    let anew = "CREATE TABLE t (id INTEGER, price NUMERIC)";
     let error = after(&sink, "t", async { sink.call(move |conn| conn.execute_batch(anew)).await.unwrap() }).await;
     assert!(error.contains("declared \"NUMERIC\""), "{error}");
 }

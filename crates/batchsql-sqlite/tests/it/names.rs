@@ -1,8 +1,9 @@
 //! Names with a special meaning in SQLite.
 
-use batchsql_core::{ColumnType, ErrorClass, Schema, SchemaBuilder, TableName};
+use batchsql_core::{ColumnType, Conflict, ErrorClass, Expr, Schema, SchemaBuilder, Sink, TableName};
+use batchsql_testkit::batch_of;
 
-use crate::support::{HOUR, memory, pipeline, read};
+use crate::support::{HOUR, memory, pipeline, read, row, schema};
 
 #[tokio::test]
 async fn names_that_sqlite_would_take_for_others_are_refused_with_advice() {
@@ -45,6 +46,47 @@ async fn one_table_has_one_name() {
     // The table with that name in another database is a different table.
     db.prepare(&named(TableName::qualified("aux", "t"))).await.unwrap();
     db.prepare(&named(TableName::new("t"))).await.unwrap();
+}
+
+/// Its rows would end with the connection, and nobody else would see them.
+#[tokio::test]
+async fn a_temporary_table_takes_no_row_in() {
+    let rules = [
+        (Conflict::none(), 2, "2|x"),
+        (Conflict::ignore(["id"]), 2, "2|x"),
+        (Conflict::update(["id"]), 1, "1|x"),
+        (Conflict::update(["id"]).set("note", Expr::unless_null()), 1, "1|x"),
+        (Conflict::update_only(["id"]), 1, "1|x"),
+    ];
+    let hides = ["CREATE TEMP TABLE t (id INTEGER PRIMARY KEY, note TEXT)", "CREATE TEMP VIEW t AS SELECT 1 AS id"];
+    for ((conflict, id, expected), hide) in rules.iter().flat_map(|rule| hides.map(|hide| (rule, hide))) {
+        for is_planned_before in [true, false] {
+            let sink =
+                memory("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT); INSERT INTO t VALUES (1, 'a')").await;
+            let (db, schema) = (pipeline(&sink), schema(conflict.clone()));
+            if is_planned_before {
+                db.prepare(&schema).await.unwrap();
+            }
+            sink.call(move |conn| conn.execute_batch(hide)).await.unwrap();
+            let receipt = db.submit_tracked(&row(&schema, *id, "x")).await.unwrap();
+            db.close(HOUR).await;
+            assert_eq!(receipt.await.kind().name(), "written", "{hide}, {conflict:?}");
+            assert_eq!(read(&sink, "SELECT * FROM main.t").await.last().unwrap(), expected, "{hide}, {conflict:?}");
+            let mut conn = sink.acquire().await.unwrap();
+            let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+            let batch = batch_of([row(&schema, *id, "x")]).await;
+            assert_eq!(sink.find_written(&mut conn, &plan, batch.rows()).await.unwrap(), [0], "{hide}, {conflict:?}");
+        }
+    }
+    // It has no other.
+    let sink = memory("CREATE TEMP TABLE t (id INTEGER PRIMARY KEY, note TEXT)").await;
+    let error = pipeline(&sink).prepare(&schema(Conflict::none())).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("it is temporary"), "{error}");
+    let error = sink.read_schema(&TableName::new("t")).await.unwrap_err();
+    assert!(error.to_string().contains("it is temporary"), "{error}");
+    // As the error says.
+    let named = Schema::builder(TableName::qualified("temp", "t")).column("id", ColumnType::I64).build().unwrap();
+    pipeline(&sink).prepare(&named).await.unwrap();
 }
 
 #[tokio::test]

@@ -159,7 +159,8 @@ async fn what_is_not_atomic_with_positions_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let sink = SqliteSink::with_options(&SqliteOptions::file(dir.path().join("d"))).unwrap();
     let other = dir.path().join("other").display().to_string();
-    let sql = format!("ATTACH '{other}' AS aside; CREATE TABLE aside.t (id INTEGER)");
+    let sql =
+        format!("ATTACH '{other}' AS aside; CREATE TABLE aside.t (id INTEGER); CREATE TABLE aside.u (id INTEGER)");
     sink.call(move |conn| conn.execute_batch(&sql)).await.unwrap();
     let db = pipeline(&sink);
     let key = PartitionKey::new("s", "i", "t", 0);
@@ -172,9 +173,72 @@ async fn what_is_not_atomic_with_positions_is_refused() {
     rows.push(&schema.row().set("id", 1_i64).unwrap().finish().unwrap()).unwrap();
     let refused = db.write_step(rows.into_rows().rows(), &Step::new(position, 1)).await.unwrap_err();
     assert!(refused.error.to_string().contains("attached database"), "{refused}");
+    // Found there, because the file has no table of the name.
+    let schema = Schema::builder("u").column("id", ColumnType::I64).build().unwrap();
+    let mut rows = RowBuffer::new(&schema, ValueRules::default());
+    rows.push(&schema.row().set("id", 1_i64).unwrap().finish().unwrap()).unwrap();
+    let refused = db.write_step(rows.into_rows().rows(), &Step::new(position, 1)).await.unwrap_err();
+    assert!(refused.error.to_string().contains("attached database"), "{refused}");
     sink.call(|conn| conn.query_row("PRAGMA journal_mode = MEMORY", [], |_| Ok(()))).await.unwrap();
     let refused = db.claim(&key, &Claim::of("a")).await.unwrap_err();
     assert!(refused.to_string().contains("journal_mode is memory"), "{refused}");
+}
+
+/// Two sources would share a position, and rows of one be passed over.
+#[tokio::test]
+async fn a_collation_without_case_does_not_make_one_source_of_two() {
+    let columns =
+        "id INTEGER PRIMARY KEY, source TEXT NOT NULL COLLATE NOCASE, incarnation TEXT NOT NULL COLLATE NOCASE,
+        table_name TEXT NOT NULL COLLATE NOCASE, partition_number INTEGER NOT NULL, epoch INTEGER NOT NULL,
+        sequence INTEGER NOT NULL, session TEXT COLLATE NOCASE, lease TEXT";
+    for (key, is_exact) in [
+        ("source, incarnation, table_name, partition_number", false),
+        ("source COLLATE BINARY, incarnation COLLATE BINARY, table_name COLLATE BINARY, partition_number", true),
+    ] {
+        let sink = memory("CREATE TABLE t (id INTEGER)").await;
+        let sql =
+            format!("CREATE TABLE batchsql_positions ({columns}); CREATE UNIQUE INDEX k ON batchsql_positions ({key})");
+        sink.call(move |conn| conn.execute_batch(&sql)).await.unwrap();
+        let db = pipeline(&sink);
+        let claim = |owner: &str| Claim::of(owner).or_begin_at(0).lease(Duration::from_secs(600));
+        let first = PartitionKey::new("s", "i", "t", 0);
+        let position = db.claim(&first, &claim("a")).await.unwrap().position().unwrap();
+        db.advance(&Step::new(position, 7)).await.unwrap();
+        for other in ["S i t", "s I t", "s i T"] {
+            let [source, incarnation, table] = <[&str; 3]>::try_from(other.split(' ').collect::<Vec<_>>()).unwrap();
+            let claimed = db.claim(&PartitionKey::new(source, incarnation, table, 0), &claim("A")).await;
+            if is_exact {
+                assert_eq!(claimed.unwrap().position().unwrap().sequence, 0, "{other}");
+            } else {
+                let error = claimed.unwrap_err();
+                assert!(error.class() == ErrorClass::Schema && error.to_string().contains("collation"), "{error}");
+            }
+        }
+        if is_exact {
+            assert_eq!(db.positions("S").await.unwrap().len(), 1);
+            // Only leases of its own.
+            assert_eq!(db.renew("s", "a", Duration::from_secs(600)).await.unwrap().len(), 1);
+            assert_eq!(db.renew("s", "A", Duration::from_secs(600)).await.unwrap().len(), 2);
+        } else {
+            assert!(db.positions("S").await.unwrap().is_empty());
+        }
+    }
+}
+
+/// One that is created later has a copy of the position.
+#[tokio::test]
+async fn a_temporary_table_takes_no_position_in() {
+    let sink = memory("CREATE TABLE t (id INTEGER)").await;
+    let db = pipeline(&sink);
+    let key = PartitionKey::new("s", "i", "t", 0);
+    let position = db.claim(&key, &Claim::of("a").or_begin_at(0)).await.unwrap().position().unwrap();
+    let hide = "CREATE TEMP TABLE batchsql_positions AS SELECT * FROM main.batchsql_positions";
+    sink.call(move |conn| conn.execute_batch(hide)).await.unwrap();
+    db.advance(&Step::new(position, 5)).await.unwrap();
+    assert_eq!(read(&sink, "SELECT sequence FROM main.batchsql_positions").await, ["5"]);
+    assert_eq!(db.positions("s").await.unwrap()[0].position.sequence, 5);
+    assert!(db.release(&position).await.unwrap());
+    assert_eq!(read(&sink, "SELECT session FROM main.batchsql_positions").await, ["NULL"]);
 }
 
 /// Its positions would end with the connection, or be outside of the transaction.
