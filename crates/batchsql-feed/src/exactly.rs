@@ -35,6 +35,9 @@ use crate::state::PartitionState;
 const SHOWN_REPEATS: u32 = 6;
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
+/// So many rows more than a step takes are read while the table accepts none, and so many of them are tried at a time.
+const ROWS_BEHIND: usize = 4_096;
+const TRIED_BEHIND: usize = 4;
 
 /// Runs until it is ended, and returns the source.
 pub(crate) async fn run<S: Source>(
@@ -58,6 +61,8 @@ pub(crate) async fn run<S: Source>(
         is_blocked: false,
         is_blamed: false,
         rejected: 0,
+        accepts: None,
+        looks: 0,
     };
     feed.run().await
 }
@@ -86,6 +91,10 @@ struct Feed<S> {
     is_blamed: bool,
     /// Rows that were rejected since a row was accepted.
     rejected: usize,
+    /// The row behind the front that the table would have accepted last.
+    accepts: Option<u64>,
+    /// How often rows behind the front were tried alone: other ones each time.
+    looks: usize,
 }
 
 /// What is at the front.
@@ -122,6 +131,8 @@ impl<S: Source> Feed<S> {
                 Waiting::Rows(stored, _) => self.at.context.pipeline.max_step_rows(stored.rows.rows().schema()),
                 Waiting::Skipped(_) => 1,
             });
+            // The rows of one step may all be bad: others show whether the table accepts any.
+            let enough = if self.is_blamed { enough.saturating_add(ROWS_BEHIND) } else { enough };
             if self.is_blocked {
                 let found = self.at.changed().await;
                 self.take(found);
@@ -236,8 +247,8 @@ impl<S: Source> Feed<S> {
                 return;
             }
             let Some(next) = search.next() else {
-                // A row of another shape may show that the table accepts rows.
-                if search.blames_table() && self.another_is_accepted(rows.rows()).await {
+                // A row behind these may show that the table accepts rows.
+                if search.blames_table() && self.another_is_accepted(rows.rows(), &sequences).await {
                     search.another_was_accepted();
                     continue;
                 }
@@ -332,16 +343,44 @@ impl<S: Source> Feed<S> {
         true
     }
 
-    /// Whether the first row that waits with another schema than these would be accepted.
-    async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
-        let other = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Rows(stored, from) if !stored.is_refused() && stored.rows.rows().schema() != rows.schema() => {
-                Some((stored, *from))
+    /// Whether a row behind these would be accepted: the first one with another schema, or some of all.
+    async fn another_is_accepted(&mut self, rows: Rows<'_>, sequences: &[u64]) -> bool {
+        let last = sequences.last().copied().unwrap_or(0);
+        let behind = self.rows_waiting().saturating_sub(sequences.len()).max(1);
+        let known = self.accepts.take().filter(|sequence| *sequence > last);
+        let of_other = self.row_behind(last, |stored| stored.rows.rows().schema() != rows.schema(), 0);
+        let places = (0..TRIED_BEHIND).rev().map(|part| (self.looks + part * behind / TRIED_BEHIND) % behind);
+        let any: Vec<u64> = places.filter_map(|place| self.row_behind(last, |_| true, place)).collect();
+        self.looks = self.looks.wrapping_add(1);
+        for sequence in known.into_iter().chain(of_other).chain(any) {
+            if self.is_accepted(sequence).await {
+                self.accepts = Some(sequence);
+                return true;
             }
+        }
+        false
+    }
+
+    /// The row at this place among those behind `last` of blocks that are wanted.
+    fn row_behind(&self, last: u64, is_wanted: impl Fn(&StoredRows) -> bool, place: usize) -> Option<u64> {
+        let wanted = self.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Rows(stored, from) if !stored.is_refused() && is_wanted(stored) => Some((stored, *from)),
             _ => None,
         });
-        let Some((stored, row)) = other else { return false };
-        let (sequence, view) = (stored.first + row as u64, stored.rows.rows().row(row));
+        let rows = wanted.flat_map(|(stored, from)| (from..stored.len()).map(|row| stored.first + row as u64));
+        rows.filter(|sequence| *sequence > last).nth(place)
+    }
+
+    /// Whether a row that waits would be accepted alone.
+    async fn is_accepted(&mut self, sequence: u64) -> bool {
+        let holds = |stored: &StoredRows| stored.first <= sequence && sequence <= stored.last();
+        let Some(stored) = self.waiting.iter().find_map(|waiting| match waiting {
+            Waiting::Rows(stored, _) if holds(stored) => Some(stored),
+            _ => None,
+        }) else {
+            return false;
+        };
+        let view = stored.rows.rows().row((sequence - stored.first) as usize);
         let Ok(mut alone) = self.at.context.pipeline.row_buffer(view.schema()) else { return false };
         if alone.push(&view).is_err() {
             return false;
