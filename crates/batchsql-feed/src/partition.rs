@@ -14,7 +14,7 @@ use crate::misfits::{Misfit, Rejections};
 use crate::rows::{NoRows, StoredRows, rows_of};
 use crate::said::Said;
 use crate::source::{Next, Refusal, Source, SourceBlock, SourceGap};
-use crate::state::PartitionState;
+use crate::state::{PartitionState, WaitsFor};
 
 /// The waits between repeats of rows, and of reads that fail: doubled up to a limit.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -72,8 +72,6 @@ pub(crate) struct Partition<S> {
     waits: u32,
     /// Why it waits, as the log has it.
     said: Said,
-    /// It waits for a file.
-    waits_for_file: bool,
     is_aside: bool,
     rejections: Rejections,
 }
@@ -96,7 +94,6 @@ impl<S: Source> Partition<S> {
             times: Queue::new(),
             waits: 0,
             said: Said::default(),
-            waits_for_file: false,
             is_aside: false,
             rejections: Rejections::default(),
         }
@@ -160,7 +157,7 @@ impl<S: Source> Partition<S> {
     pub(crate) async fn read(&mut self) -> Found {
         let next = self.source.next().await;
         if next.is_ok() {
-            self.has_file();
+            self.state.wait(WaitsFor::Source, None);
         }
         match next {
             Ok(Next::Block(block)) => {
@@ -190,7 +187,8 @@ impl<S: Source> Partition<S> {
                 Some(kind) => self.stop(kind, error.to_string()),
                 None => {
                     let place = self.context.options.place;
-                    self.waits_for_file(format!("{place} cannot be read: {error}; trying again"));
+                    let reason = format!("{place} cannot be read: {error}; trying again");
+                    self.waits_for(WaitsFor::Source, reason);
                     self.pause().await;
                 }
             },
@@ -314,15 +312,16 @@ impl<S: Source> Partition<S> {
             let (letters, text) = (Arc::clone(&self.context.options.letters), Arc::clone(&lines));
             match tokio::task::spawn_blocking(move || letters.append(&text)).await {
                 Ok(Ok(())) => {
-                    self.has_file();
+                    self.state.wait(WaitsFor::Letters, None);
                     self.counts.dead_letters.add(rows as u64);
                     return true;
                 }
                 Ok(Err(error)) => {
                     let path = self.context.options.letters.path().display();
-                    self.waits_for_file(format!(
+                    let reason = format!(
                         "the dead-letter file {path} cannot be written: {error}; free some space or correct its folder; trying again"
-                    ));
+                    );
+                    self.waits_for(WaitsFor::Letters, reason);
                 }
                 // The runtime ends.
                 Err(_) => return false,
@@ -352,7 +351,7 @@ impl<S: Source> Partition<S> {
     pub(crate) fn stop(&mut self, kind: StopReason, reason: String) {
         let (table, partition) = (self.state.table(), self.state.partition());
         tracing::error!(table, partition, reason, "a partition has stopped");
-        self.state.wait(None);
+        self.state.wait_for_nothing();
         self.state.stop(Some((kind, reason)));
         self.reading = Reading::Stopped;
         self.context.progress.send_replace(());
@@ -369,26 +368,17 @@ impl<S: Source> Partition<S> {
         }
     }
 
-    /// Shows why it does not go on now.
+    /// Shows why it does not go on now, which is due to the database.
     pub(crate) fn waits(&mut self, reason: String) {
+        self.waits_for(WaitsFor::Database, reason);
+    }
+
+    fn waits_for(&mut self, what: WaitsFor, reason: String) {
         if self.said.is_due(&reason, Instant::now()) {
             let (table, partition) = (self.state.table(), self.state.partition());
             tracing::error!(table, partition, reason, "a partition waits");
         }
-        self.state.wait(Some(reason));
-    }
-
-    /// The same for a file that cannot be read or written.
-    fn waits_for_file(&mut self, reason: String) {
-        self.waits_for_file = true;
-        self.waits(reason);
-    }
-
-    /// The file can be read or written again.
-    fn has_file(&mut self) {
-        if std::mem::take(&mut self.waits_for_file) {
-            self.goes_on();
-        }
+        self.state.wait(what, Some(reason));
     }
 
     /// Repeats since the last row was settled.
@@ -396,9 +386,9 @@ impl<S: Source> Partition<S> {
         self.waits
     }
 
-    /// It does no longer wait.
+    /// It does no longer wait for the database.
     pub(crate) fn goes_on(&self) {
-        self.state.wait(None);
+        self.state.wait(WaitsFor::Database, None);
     }
 
     /// The source is read again from its position on.

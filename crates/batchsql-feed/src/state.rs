@@ -3,10 +3,24 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchsql_core::{StopReason, TableName};
+
+/// What a partition waits for. Each has a reason of its own: the end of one wait is not that of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// Its dead-letter file.
+    Letters,
+    /// Its table, its position, or the claim of it.
+    Database,
+    /// Its source can be read.
+    Source,
+}
+
+/// The reasons, in the order of [`WaitsFor`]. The first one is shown: it holds up more than those behind it.
+type Waits = [Option<String>; 3];
 
 /// A partition of a table that does not go on without a person, or not now. Its rows stay in their source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +78,7 @@ pub struct PartitionState {
     blocks: AtomicUsize,
     is_held: AtomicBool,
     stopped: Mutex<Option<(StopReason, String)>>,
-    waits: Mutex<Option<String>>,
+    waits: Mutex<Waits>,
 }
 
 impl PartitionState {
@@ -128,7 +142,7 @@ impl PartitionState {
 
     /// Why it does not go on now, if so. It tries again by itself.
     pub fn waiting(&self) -> Option<StoppedPartition> {
-        let reason = self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let reason = self.waits().iter().flatten().next().cloned()?;
         Some(self.with_reason(None, reason))
     }
 
@@ -158,8 +172,18 @@ impl PartitionState {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    pub(crate) fn wait(&self, reason: Option<String>) {
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    /// It waits for this, or no longer.
+    pub(crate) fn wait(&self, what: WaitsFor, reason: Option<String>) {
+        self.waits()[what as usize] = reason;
+    }
+
+    /// It waits for nothing.
+    pub(crate) fn wait_for_nothing(&self) {
+        *self.waits() = Waits::default();
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_reason(&self, kind: Option<StopReason>, reason: String) -> StoppedPartition {
@@ -170,6 +194,24 @@ impl PartitionState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_one_wait_is_not_that_of_another() {
+        let state = PartitionState::new("t", 0, 0);
+        let shown = || state.waiting().map(|waiting| waiting.reason);
+        let wait = |what, reason: Option<&str>| state.wait(what, reason.map(str::to_owned));
+        wait(WaitsFor::Source, Some("source"));
+        wait(WaitsFor::Database, Some("database"));
+        assert_eq!(shown().as_deref(), Some("database"));
+        wait(WaitsFor::Letters, Some("letters"));
+        assert_eq!(shown().as_deref(), Some("letters"));
+        wait(WaitsFor::Letters, None);
+        assert_eq!(shown().as_deref(), Some("database"));
+        wait(WaitsFor::Database, None);
+        assert_eq!(shown().as_deref(), Some("source"));
+        state.wait_for_nothing();
+        assert_eq!(shown(), None);
+    }
 
     #[test]
     fn no_two_tables_have_one_name() {

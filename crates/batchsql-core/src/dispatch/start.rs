@@ -127,15 +127,26 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Starts a returned batch. If its own rows do not show whether the table or one row causes its error, it takes
     /// over the next batches of its lane. That ends, because its rows then have the time of the newest batch.
+    ///
+    /// Rows of a source wait until a row is accepted, however many are refused before it: nothing else ends their wait. So such a
+    /// batch grows with each probe, also after some of its rows have ended. It passes batches that were returned if its lane has no order.
     fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
-        let lane = job.lane;
+        let (lane, has_source) = (job.lane, self.executor.has_source());
         let is_young = now.duration_since(job.first_opened_at) < self.limits.park_for;
-        if !job.may_take_over() || !is_young || state.schedule.holds(lane) {
+        let passes_others = has_source && !table.is_serial();
+        let may = job.may_take_over() && is_young && (has_source || job.is_untouched());
+        if !may || (state.schedule.holds(lane) && !passes_others) {
             return self.start(state, table, job, Vec::new(), now);
         }
         let mut limit = self.pull_limit(state, table, lane);
         // Rows are tried alone, or in parts of the size that the table allows.
         limit.rows = limit.rows.max(2 * SAMPLES).max(2 * table.settings().flush_size);
+        if has_source {
+            let open = usize::try_from(job.open_rows()).unwrap_or(usize::MAX);
+            let more = open.max(SAMPLES).max(table.settings().flush_size);
+            limit.rows = limit.rows.max(job.batch.len().saturating_add(more));
+            limit.bytes = limit.bytes.saturating_add(job.batch.bytes());
+        }
         let (others, status) = table.pull_more(lane, &job, limit);
         self.start(state, table, job, others, now);
         state.schedule.note(table, lane, status);

@@ -128,7 +128,7 @@ impl Job {
         let Some(doubt) = &self.progress.doubt else { return false };
         (self.batch.len() < SAMPLES || doubt.probes > 1)
             && doubt.is_open
-            && self.is_untouched()
+            && !self.has_any_maybe_written()
             // No sink holds its rows any more.
             && Arc::strong_count(&self.batch) == 1
     }

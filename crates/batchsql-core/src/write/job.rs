@@ -207,11 +207,15 @@ impl Job {
 
     /// Whether none of its rows has an outcome or may be in the database.
     pub(crate) fn is_untouched(&self) -> bool {
-        let round = self.progress.round.as_ref();
-        self.progress.counts.total() == 0 && round.is_none_or(|round| !round.has_maybe_written())
+        self.progress.counts.total() == 0 && !self.has_any_maybe_written()
     }
 
-    /// Discards the round, so that a new one begins with the rows that are taken over.
+    /// Whether any of its rows may be in the database after an attempt without a reply.
+    pub(crate) fn has_any_maybe_written(&self) -> bool {
+        self.progress.round.as_ref().is_some_and(Round::has_maybe_written)
+    }
+
+    /// Discards the round, so that a new one begins with the rows that have no outcome and those that are taken over.
     pub(crate) fn begin_anew(&mut self) {
         let Progress { attempts_of_all, attempts_of_some, .. } = &mut self.progress;
         attempts_of_some.resize(self.batch.len(), 0);
@@ -253,17 +257,28 @@ impl Job {
             // No sink has seen it, or none keeps a copy.
             None => unreachable!("a batch that takes over others has one owner"),
         }
+        if !self.progress.ends.is_empty() {
+            self.progress.ends.resize(self.batch.len(), End::Open);
+        }
     }
 
-    /// Begins the first round.
+    /// Begins the first round, or one anew.
     pub(crate) fn begin(&mut self, coalescing: Coalescing, sorts: bool, budget: usize, max_rows: usize) {
-        if (coalescing != Coalescing::Off || sorts)
-            && let Some(arranged) = keys::arrange(Rows::all(&self.batch), coalescing, sorts)
-        {
-            self.progress.round = Some(Round::arranged(arranged, sorts));
+        let is_arranged = coalescing != Coalescing::Off || sorts;
+        let arrange = |rows: Rows<'_>| if is_arranged { keys::arrange(rows, coalescing, sorts) } else { None };
+        let open = (self.progress.counts.total() > 0).then(|| self.open_numbers());
+        match &open {
+            None => {
+                let arranged = arrange(Rows::all(&self.batch));
+                self.progress.round = arranged.map(|arranged| Round::arranged(arranged, sorts));
+            }
+            Some(open) => {
+                let arranged = arrange(Rows::all(&Arc::new(self.batch.gather(open))));
+                self.progress.round = Some(Round::of_open(open, arranged, sorts, self.batch.len()));
+            }
         }
         let rows = self.rows().len();
-        self.limit.coalesced(self.lane.lane, self.batch.len(), rows);
+        self.limit.coalesced(self.lane.lane, open.map_or(self.batch.len(), |open| open.len()), rows);
         let mut search = Search::new(rows, budget);
         search.limit_rows(max_rows);
         self.progress.search = Some(search);

@@ -12,7 +12,7 @@ use crate::model::value::Value;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeKind};
 use crate::write::job::{End, Job};
 use crate::write::references::{Refused, Waited};
-use crate::write::round::{MaybeWritten, Round};
+use crate::write::round::{self, MaybeWritten, Round};
 use crate::write::sink::Written;
 
 impl Job {
@@ -405,8 +405,13 @@ impl Job {
         self.open_rows() > 0
     }
 
-    pub(super) fn open_rows(&self) -> u64 {
+    pub(crate) fn open_rows(&self) -> u64 {
         self.batch.len() as u64 - self.progress.counts.total()
+    }
+
+    /// The rows of the batch that have no outcome yet.
+    pub(super) fn open_numbers(&self) -> Vec<u32> {
+        (0..self.batch.len()).filter(|row| self.is_open(*row)).map(round::number).collect()
     }
 
     pub(super) fn is_open(&self, row: usize) -> bool {

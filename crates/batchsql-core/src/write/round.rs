@@ -61,6 +61,18 @@ impl Round {
         Self::of((0..rows).map(number).collect())
     }
 
+    /// The round of a batch of `rows` rows of which only those in `open` have no outcome: these as they are, or as they were arranged.
+    pub(crate) fn of_open(open: &[u32], arranged: Option<Arranged>, sorts: bool, rows: usize) -> Self {
+        let of_batch = |row: u32| open[row as usize];
+        let Some(arranged) = arranged else { return Self { sorts, ..Self::of(open.into()) } };
+        let mut previous = vec![None; if arranged.previous.is_empty() { 0 } else { rows }];
+        for (row, before) in open.iter().zip(&arranged.previous) {
+            previous[*row as usize] = before.map(of_batch);
+        }
+        let rows = arranged.rows.iter().copied().map(of_batch).collect();
+        Self::arranged(Arranged { rows, previous: previous.into(), coalescing: arranged.coalescing }, sorts)
+    }
+
     fn of(rows: Box<[u32]>) -> Self {
         Self {
             rows,
@@ -229,6 +241,6 @@ pub(crate) struct MaybeWritten {
     pub(crate) overtaken: Vec<bool>,
 }
 
-fn number(row: usize) -> u32 {
+pub(super) fn number(row: usize) -> u32 {
     u32::try_from(row).expect("buffer_size fits u32")
 }

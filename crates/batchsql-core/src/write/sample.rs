@@ -19,8 +19,9 @@ use crate::error::SinkError;
 /// The most rows that are tried alone before the table is assumed to be at fault.
 pub(crate) const SAMPLES: usize = 4;
 
-/// The most rows that one probe of a parked table tries.
-const MAX_PROBE: usize = 64;
+/// The most rows that most probes of a parked table try, and the most that any of them tries.
+const WIDE_PROBE: usize = 64;
+const WIDEST_PROBE: usize = 4_096;
 
 /// Rows that are being tried alone.
 #[derive(Debug)]
@@ -100,10 +101,17 @@ impl Candidates {
     }
 
     /// The rows of a probe of a parked table: one at random. If they need their order, the first one; every fourth time
-    /// an increasing number, because the first rows may all be bad.
+    /// more of them, because the first rows may all be bad: an increasing number, then 64, every second time of these 128, every
+    /// fourth time 256, and so on up to 4,096. So the load stays low, and good rows are found behind many bad ones.
     pub(crate) fn choose_probe(&self, probe: usize) -> Vec<usize> {
         let is_wide = self.in_turn && probe % SAMPLES == SAMPLES - 1;
-        let most = if is_wide { (SAMPLES << (probe / SAMPLES).min(8)).min(MAX_PROBE) } else { 1 };
+        let number = probe / SAMPLES;
+        let most = match SAMPLES << number.min(8) {
+            _ if !is_wide => 1,
+            // Of the numbers 0 to 3.
+            rows if rows < WIDE_PROBE => rows,
+            _ => (WIDE_PROBE << (number - 3).trailing_zeros().min(8)).min(WIDEST_PROBE),
+        };
         self.choose(most)
     }
 }
@@ -153,5 +161,7 @@ mod tests {
         let in_turn = Candidates { rows: (0..1_000).collect(), in_turn: true };
         let tried = |probe| in_turn.choose_probe(probe).len();
         assert_eq!([tried(0), tried(2), tried(3), tried(4), tried(7), tried(400_003)], [1, 1, 4, 1, 8, 64]);
+        let wide = (0..12).map(|number| tried(4 * number + 3)).collect::<Vec<_>>();
+        assert_eq!(wide, [4, 8, 16, 32, 64, 128, 64, 256, 64, 128, 64, 512]);
     }
 }

@@ -319,19 +319,61 @@ async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
     }
 }
 
-/// As above, for rows of a source, which are not rejected because the time of a park is over.
+/// As above, for rows of a source, which are not rejected because the time of a park is over. Rows before the bad ones may be
+/// written, so that a part of a batch has ended when it is not known whose the error is.
 #[tokio::test(start_paused = true)]
 async fn bad_rows_of_a_source_at_the_head_of_a_lane_are_rejected_in_the_end() {
-    for (bad, flush_size) in [(10, 10), (10, 100), (30, 100)] {
-        for conflict in [Conflict::update(["id"]), Conflict::none()] {
-            let config = config().buffer_size(1_000).flush_size(flush_size).ordering(Ordering::PerTable);
-            let (db, sink) = pipeline(of_source(config));
-            sink.poison_as(ErrorClass::Schema, move |row| id(row) < bad);
+    let cases = [(9, 10), (10, 10), (11, 10), (29, 10), (30, 10), (31, 10), (9, 1), (30, 1), (10, 100), (100, 10)];
+    let orders = [
+        (Ordering::PerTable, Conflict::update(["id"])),
+        (Ordering::PerTable, Conflict::none()),
+        (Ordering::PerKey, Conflict::update(["id"])),
+    ];
+    for ((bad, flush_size), (ordering, conflict)) in
+        cases.into_iter().flat_map(|case| orders.iter().cloned().map(move |order| (case, order)))
+    {
+        for (class, first) in
+            [(ErrorClass::Schema, 0), (ErrorClass::Schema, 3), (ErrorClass::Row, 0), (ErrorClass::Row, 3)]
+        {
+            let case = format!("{bad} bad from {first} on, {flush_size} a batch, {class} {ordering:?}");
+            let few = Isolation::Bisect { max_statements: 4, beyond: batchsql_core::BeyondBudget::Park };
+            let config = config().buffer_size(1_000).flush_size(flush_size).ordering(ordering).isolation(few);
+            let (db, sink) = pipeline(of_source(config.flush_bytes(1_000).max_concurrency(1)));
+            sink.poison_as(class, move |row| (first..first + bad).contains(&id(row)));
             let all = receipts(&db, &table("t", conflict.clone()), 0..200).await;
             let is_over = tokio::time::timeout(HOUR, db.flush()).await.is_ok();
             let (rejected, written) = (db.balance().rejected() as i64, db.balance().written() as i64);
-            assert_eq!((is_over, rejected, written), (true, bad, 200 - bad), "{bad} {flush_size} {conflict:?}");
+            assert_eq!((is_over, rejected, written), (true, bad, 200 - bad), "{case}");
+            let mut applied = ids(&sink.applied());
+            if ordering != Ordering::PerTable {
+                applied.sort_unstable();
+            }
+            let good = (0..200).filter(|id| !(first..first + bad).contains(id));
+            assert_eq!(applied, good.collect::<Vec<_>>(), "{case}");
             drop(all);
+        }
+    }
+}
+
+/// The rows that show whose the error is come long after their table was parked. One commit allows a few rejections only.
+#[tokio::test(start_paused = true)]
+async fn a_good_row_of_a_source_resumes_a_parked_table_whenever_it_comes() {
+    for ordering in [Ordering::PerTable, Ordering::PerKey, Ordering::None] {
+        for bad in [7, 30] {
+            let config = config().buffer_size(1_000).ordering(ordering).flush_interval(Duration::from_millis(10));
+            let (db, sink) = pipeline(of_source(config));
+            sink.poison_as(ErrorClass::Schema, move |row| id(row) < bad);
+            let schema = table("t", Conflict::update(["id"]));
+            drop(receipts(&db, &schema, 0..bad).await);
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            assert!(!db.health().parked.is_empty(), "{ordering:?} {bad}");
+            for good in bad..bad + 10 {
+                drop(receipts(&db, &schema, good..good + 1).await);
+                tokio::time::sleep(Duration::from_secs(600)).await;
+            }
+            let balance = db.balance();
+            assert_eq!((balance.rejected() as i64, balance.written()), (bad, 10), "{ordering:?} {bad}");
+            assert!(db.health().parked.is_empty(), "{ordering:?} {bad}");
         }
     }
 }

@@ -3,8 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use batchsql_core::{BatchInfo, Claim, ClaimFrom, ErrorClass, MetricsReporter, PartitionKey, StopReason};
-use batchsql_feed::{Begin, NotClaimed, Refusal};
+use batchsql_core::{
+    BatchInfo, BeyondBudget, Claim, ClaimFrom, ErrorClass, Isolation, MetricsReporter, PartitionKey, PipelineConfig,
+    StopReason,
+};
+use batchsql_feed::{Begin, FeedOptions, NotClaimed, Refusal, without_ends};
 use batchsql_testkit::{Sabotage, Step};
 
 use crate::source::{Fed, Memory, TABLE, written};
@@ -181,6 +184,41 @@ async fn a_late_step_of_an_earlier_epoch_changes_nothing() {
     assert_eq!(with_a_late_step(None).await, (vec![0, 1, 2], true));
     let found = with_a_late_step(Some(Sabotage::NoEpochTest)).await;
     assert_ne!(found, (vec![0, 1, 2], true), "the defect is not found");
+}
+
+/// More bad rows than a step takes, so that none of the rows of a step shows that the table accepts rows.
+#[tokio::test(start_paused = true)]
+async fn good_rows_behind_steps_of_bad_ones_are_found() {
+    let few = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
+    for (bad, step) in [(9, 10), (10, 10), (11, 10), (29, 10), (30, 10), (31, 10), (30, 1), (100, 10)] {
+        for class in [ErrorClass::Schema, ErrorClass::Row] {
+            let config = PipelineConfig::default().flush_size(step).max_batch_rows(step).isolation(few);
+            let exactly_once = |options: FeedOptions| options.exactly_once("test");
+            let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+            fed.sink.poison_as(class, move |row| (0..bad).any(|id| *row == crate::source::row(id)));
+            (0..15).for_each(|block| source.block(block * 10 + 1, block as i64 * 10..block as i64 * 10 + 10));
+            let state = fed.start(0, 0, &source);
+            fed.until("all has ended", || state.settled() == 150).await;
+            assert_eq!(written(&fed.sink), (bad..150).collect::<Vec<_>>(), "{bad} {step} {class}");
+            assert_eq!(fed.letters().lines().count() as i64, bad, "{bad} {step} {class}");
+            assert_eq!(state.waiting(), None, "{bad} {step} {class}");
+            fed.end().await;
+        }
+    }
+}
+
+/// It is found once, and shows for every step before it that the table accepts rows.
+#[tokio::test(start_paused = true)]
+async fn one_good_row_behind_many_steps_of_bad_ones_is_enough() {
+    let config = PipelineConfig::default().flush_size(10).max_batch_rows(10);
+    let exactly_once = |options: FeedOptions| options.exactly_once("test");
+    let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+    fed.sink.poison_as(ErrorClass::Schema, |row| *row != crate::source::row(97));
+    (0..15).for_each(|block| source.block(block * 10 + 1, block as i64 * 10..block as i64 * 10 + 10));
+    let state = fed.start(0, 0, &source);
+    fed.until("the good row was written", || state.settled() >= 98).await;
+    assert_eq!(written(&fed.sink), [97]);
+    fed.end().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,6 +46,30 @@ async fn a_partition_waits_for_a_source_that_cannot_be_read() {
     }
 }
 
+/// It is read again, and its table still refuses its rows.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_can_be_read_again_ends_no_other_wait() {
+    let fed = Fed::new(|options| options.exactly_once("test"));
+    let source = Memory::default();
+    fed.sink.poison_as(ErrorClass::Schema, |_| true);
+    source.block(1, 0..4);
+    let state = fed.start(0, 0, &source);
+    let waits_for_table =
+        || state.waiting().is_some_and(|waiting| waiting.reason.contains("its table cannot be written"));
+    fed.until("it waits", waits_for_table).await;
+    // What follows the reads does not answer.
+    fed.sink.script([Step::Hang]);
+    source.push(Err(SourceError::again("the disk fails")));
+    source.block(5, 4..8);
+    fed.until("it was read again", || state.read() == 8).await;
+    assert!(waits_for_table(), "{:?}", state.waiting());
+    fed.sink.poison(|_| false);
+    fed.sink.release(1);
+    fed.until("all is written", || state.settled() == 8).await;
+    assert_eq!(state.waiting(), None);
+    fed.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn rows_that_are_tried_again_and_again_are_shown() {
     for class in [ErrorClass::Transient, ErrorClass::Resource, ErrorClass::Unknown] {
