@@ -7,6 +7,9 @@ use crate::misfits::Misfit;
 use crate::partition::Found;
 use crate::rows::StoredRows;
 
+/// So many rows more than a step takes are read while the table accepts none.
+const ROWS_BEHIND: usize = 4_096;
+
 /// What was read, in its order.
 pub(crate) struct Backlog {
     waiting: Queue<Waiting>,
@@ -65,17 +68,19 @@ impl Backlog {
         self.waiting.is_empty()
     }
 
-    /// Whether there are as many rows as a step may have.
-    pub(crate) fn is_enough(&self, pipeline: &BatchSql) -> bool {
+    /// Whether there are as many rows as a step may have. While the table accepts none, more are read: the rows of one
+    /// step may all be bad, and others show whether the table accepts any.
+    pub(crate) fn is_enough(&self, pipeline: &BatchSql, is_table_blamed: bool) -> bool {
         let enough = self.waiting.front().map_or(1, |front| match front {
             Waiting::Rows(stored, _) => pipeline.max_step_rows(stored.rows.rows().schema()),
             Waiting::Skipped(_) => 1,
         });
-        self.rows_waiting() >= enough
+        let behind = if is_table_blamed { ROWS_BEHIND } else { 0 };
+        self.rows_waiting() >= enough.saturating_add(behind)
     }
 
     /// How many rows wait.
-    fn rows_waiting(&self) -> usize {
+    pub(crate) fn rows_waiting(&self) -> usize {
         let rows = |waiting: &Waiting| match waiting {
             Waiting::Rows(stored, from) => stored.len() - from,
             Waiting::Skipped(_) => 1,
@@ -137,18 +142,28 @@ impl Backlog {
         if misfits.is_empty() { Front::Rows(rows.into_rows(), sequences) } else { Front::Refused(misfits) }
     }
 
-    /// The first row that waits with another schema than this one, alone, with its sequence.
-    pub(crate) fn another(&self, schema: &Schema, pipeline: &BatchSql) -> Option<(SharedRows, u64)> {
-        let (stored, row) = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Rows(stored, from) if !stored.is_refused() && stored.rows.rows().schema() != schema => {
+    /// The row at this place among those behind `last` that have a wanted schema.
+    pub(crate) fn row_behind(&self, last: u64, is_wanted: impl Fn(&Schema) -> bool, place: usize) -> Option<u64> {
+        let wanted = self.waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Rows(stored, from) if !stored.is_refused() && is_wanted(stored.rows.rows().schema()) => {
                 Some((stored, *from))
             }
             _ => None,
+        });
+        let rows = wanted.flat_map(|(stored, from)| (from..stored.len()).map(|row| stored.first + row as u64));
+        rows.filter(|sequence| *sequence > last).nth(place)
+    }
+
+    /// A row that waits, alone.
+    pub(crate) fn alone(&self, sequence: u64, pipeline: &BatchSql) -> Option<SharedRows> {
+        let stored = self.waiting.iter().find_map(|waiting| match waiting {
+            Waiting::Rows(stored, _) if stored.first <= sequence && sequence <= stored.last() => Some(stored),
+            _ => None,
         })?;
-        let (sequence, view) = (stored.first + row as u64, stored.rows.rows().row(row));
+        let view = stored.rows.rows().row((sequence - stored.first) as usize);
         let mut alone = pipeline.row_buffer(view.schema()).ok()?;
         alone.push(&view).ok()?;
-        Some((alone.into_rows(), sequence))
+        Some(alone.into_rows())
     }
 }
 

@@ -32,8 +32,7 @@ use crate::state::PartitionState;
 
 /// How often a table that cannot be written is tried.
 const PROBE: Duration = Duration::from_secs(5);
-/// So many rows more than a step takes are read while the table accepts none, and so many of them are tried at a time.
-const ROWS_BEHIND: usize = 4_096;
+/// So many rows behind the front are tried at a time while the table accepts none.
 const TRIED_BEHIND: usize = 4;
 
 /// Runs until it is ended, and returns the source.
@@ -88,19 +87,10 @@ impl<S: Source> Feed<S> {
                 }
                 continue;
             }
-<<<<<<< HEAD
-=======
-            let enough = self.waiting.front().map_or(1, |front| match front {
-                Waiting::Rows(stored, _) => self.at.context.pipeline.max_step_rows(stored.rows.rows().schema()),
-                Waiting::Skipped(_) => 1,
-            });
-            // The rows of one step may all be bad: others show whether the table accepts any.
-            let enough = if self.is_blamed { enough.saturating_add(ROWS_BEHIND) } else { enough };
->>>>>>> bx
             if self.is_blocked {
                 let found = self.at.changed().await;
                 self.backlog.take(found);
-            } else if self.at.is_ready() && !self.backlog.is_enough(&self.at.context.pipeline) {
+            } else if self.at.is_ready() && !self.backlog.is_enough(&self.at.context.pipeline, self.is_blamed) {
                 let found = self.at.read().await;
                 self.backlog.take(found);
             } else if self.backlog.is_empty() && self.backlog.passed() <= self.position.reached() {
@@ -231,121 +221,23 @@ impl<S: Source> Feed<S> {
         true
     }
 
-<<<<<<< HEAD
-    /// Whether the first row that waits with another schema than these would be accepted.
-    async fn another_is_accepted(&mut self, rows: Rows<'_>) -> bool {
-        let another = self.backlog.another(rows.schema(), &self.at.context.pipeline);
-        let Some((alone, sequence)) = another else { return false };
-        matches!(self.position.try_step(&mut self.at, alone.rows(), sequence, false).await, Tried::Accepted)
-=======
     /// Whether a row behind these would be accepted: the first one with another schema, or some of all.
     async fn another_is_accepted(&mut self, rows: Rows<'_>, sequences: &[u64]) -> bool {
         let last = sequences.last().copied().unwrap_or(0);
-        let behind = self.rows_waiting().saturating_sub(sequences.len()).max(1);
+        let behind = self.backlog.rows_waiting().saturating_sub(sequences.len()).max(1);
         let known = self.accepts.take().filter(|sequence| *sequence > last);
-        let of_other = self.row_behind(last, |stored| stored.rows.rows().schema() != rows.schema(), 0);
+        let of_other = self.backlog.row_behind(last, |schema| schema != rows.schema(), 0);
         let places = (0..TRIED_BEHIND).rev().map(|part| (self.looks + part * behind / TRIED_BEHIND) % behind);
-        let any: Vec<u64> = places.filter_map(|place| self.row_behind(last, |_| true, place)).collect();
+        let any: Vec<u64> = places.filter_map(|place| self.backlog.row_behind(last, |_| true, place)).collect();
         self.looks = self.looks.wrapping_add(1);
         for sequence in known.into_iter().chain(of_other).chain(any) {
-            if self.is_accepted(sequence).await {
+            let Some(alone) = self.backlog.alone(sequence, &self.at.context.pipeline) else { continue };
+            if matches!(self.position.try_step(&mut self.at, alone.rows(), sequence, false).await, Tried::Accepted) {
                 self.accepts = Some(sequence);
                 return true;
             }
         }
         false
-    }
-
-    /// The row at this place among those behind `last` of blocks that are wanted.
-    fn row_behind(&self, last: u64, is_wanted: impl Fn(&StoredRows) -> bool, place: usize) -> Option<u64> {
-        let wanted = self.waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Rows(stored, from) if !stored.is_refused() && is_wanted(stored) => Some((stored, *from)),
-            _ => None,
-        });
-        let rows = wanted.flat_map(|(stored, from)| (from..stored.len()).map(|row| stored.first + row as u64));
-        rows.filter(|sequence| *sequence > last).nth(place)
-    }
-
-    /// Whether a row that waits would be accepted alone.
-    async fn is_accepted(&mut self, sequence: u64) -> bool {
-        let holds = |stored: &StoredRows| stored.first <= sequence && sequence <= stored.last();
-        let Some(stored) = self.waiting.iter().find_map(|waiting| match waiting {
-            Waiting::Rows(stored, _) if holds(stored) => Some(stored),
-            _ => None,
-        }) else {
-            return false;
-        };
-        let view = stored.rows.rows().row((sequence - stored.first) as usize);
-        let Ok(mut alone) = self.at.context.pipeline.row_buffer(view.schema()) else { return false };
-        if alone.push(&view).is_err() {
-            return false;
-        }
-        matches!(self.try_step(alone.into_rows().rows(), sequence, false).await, Tried::Accepted)
-    }
-
-    /// How many rows wait.
-    fn rows_waiting(&self) -> usize {
-        let rows = |waiting: &Waiting| match waiting {
-            Waiting::Rows(stored, from) => stored.len() - from,
-            Waiting::Skipped(_) => 1,
-        };
-        self.waiting.iter().map(rows).sum()
-    }
-
-    /// Removes what is behind the position or passed.
-    fn drop_passed(&mut self) {
-        self.passed = self.passed.max(self.reached());
-        while let Some(front) = self.waiting.front_mut() {
-            match front {
-                Waiting::Skipped(last) => self.passed = self.passed.max(*last),
-                Waiting::Rows(stored, _) if stored.last() <= self.passed => {}
-                Waiting::Rows(stored, from) => {
-                    let passed = (self.passed + 1).saturating_sub(stored.first);
-                    *from = usize::try_from(passed).map_or(*from, |passed| passed.max(*from));
-                    break;
-                }
-            }
-            self.waiting.pop_front();
-        }
-    }
-
-    /// The rows of one schema at the front.
-    fn front(&self) -> Front {
-        let Some(Waiting::Rows(first, from)) = self.waiting.front() else { return Front::Nothing };
-        let (pipeline, schema) = (&self.at.context.pipeline, first.rows.rows().schema());
-        if first.is_refused() {
-            return Front::Refused(first.misfits_from(*from).collect());
-        }
-        let mut rows = match pipeline.row_buffer(schema) {
-            Ok(rows) => rows,
-            Err(error) => {
-                let error = row_refused(&error);
-                return Front::Refused((*from..first.len()).map(|row| first.misfit(row, error.clone())).collect());
-            }
-        };
-        let (mut sequences, mut misfits) = (Vec::new(), Vec::new());
-        let most = pipeline.max_step_rows(schema);
-        'blocks: for waiting in self.waiting.iter() {
-            let Waiting::Rows(stored, from) = waiting else { break };
-            let views = stored.rows.rows();
-            if views.schema() != schema || stored.is_refused() {
-                break;
-            }
-            for row in *from..stored.len().min(from + most - sequences.len()) {
-                match rows.push(&views.row(row)) {
-                    Ok(()) if misfits.is_empty() => sequences.push(stored.first + row as u64),
-                    // Those before it end first.
-                    Ok(()) => break 'blocks,
-                    Err(_) if !sequences.is_empty() => break 'blocks,
-                    Err(error) => misfits.push(stored.misfit(row, row_refused(&error))),
-                }
-            }
-            if !misfits.is_empty() {
-                break;
-            }
-        }
-        if misfits.is_empty() { Front::Rows(rows.into_rows(), sequences) } else { Front::Refused(misfits) }
->>>>>>> bx
     }
 
     /// Moves the position behind rows that are not written.
