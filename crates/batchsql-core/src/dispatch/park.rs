@@ -112,6 +112,11 @@ impl Park {
         self.tried_at
     }
 
+    /// Whether the time of rows that were accepted at `opened_at` is over, so that a try that starts now is the last one.
+    pub(crate) fn is_over(&self, opened_at: Instant, now: Instant, park_for: Duration) -> bool {
+        now.checked_sub(park_for).is_some_and(|over| self.clock.max(opened_at) <= over)
+    }
+
     /// Rows that were accepted at this time or before have waited long enough, and were tried after that; `None` when
     /// there are none.
     pub(crate) fn over_before(&self, park_for: Duration) -> Option<Instant> {

@@ -46,6 +46,11 @@ impl Schedule {
         self.parks.iter().map(|(group, park)| (*group, park))
     }
 
+    /// Whether a batch is rejected if the try that starts now fails, because the time of its parked group is over.
+    pub(crate) fn is_over(&self, job: &Job, now: Instant) -> bool {
+        self.parks.get(&job.group).is_some_and(|park| park.is_over(job.opened_at, now, self.park_for))
+    }
+
     /// Makes the next batch of a parked group a probe at once.
     pub(crate) fn probe_now(&mut self, group: GroupId, now: Instant) {
         if let Some(park) = self.parks.get_mut(&group) {

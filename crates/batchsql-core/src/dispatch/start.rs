@@ -130,7 +130,8 @@ impl<S: Sink> Dispatcher<S> {
     ///
     /// Rows of a source wait until a row is accepted, however many are refused before it: nothing else ends their wait. So such a
     /// batch grows with each probe, also after some of its rows have ended. It passes batches that were returned if its lane has no order.
-    fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, job: Box<Job>, now: Instant) {
+    fn start_held(&self, state: &mut State<S::Conn>, table: &Arc<Table>, mut job: Box<Job>, now: Instant) {
+        job.note_last_probe(state.schedule.is_over(&job, now));
         let (lane, has_source) = (job.lane, self.executor.has_source());
         let is_young = now.duration_since(job.first_opened_at) < self.limits.park_for;
         let passes_others = has_source && !table.is_serial();
@@ -141,10 +142,9 @@ impl<S: Sink> Dispatcher<S> {
         let mut limit = self.pull_limit(state, table, lane);
         // Rows are tried alone, or in parts of the size that the table allows.
         limit.rows = limit.rows.max(2 * SAMPLES).max(2 * table.settings().flush_size);
-        if has_source {
-            let open = usize::try_from(job.open_rows()).unwrap_or(usize::MAX);
-            let more = open.max(SAMPLES).max(table.settings().flush_size);
-            limit.rows = limit.rows.max(job.batch.len().saturating_add(more));
+        let more = job.rows_to_take_over();
+        if has_source && more > 0 {
+            limit.rows = limit.rows.max(job.batch.len().saturating_add(more.max(table.settings().flush_size)));
             limit.bytes = limit.bytes.saturating_add(job.batch.bytes());
         }
         let (others, status) = table.pull_more(lane, &job, limit);

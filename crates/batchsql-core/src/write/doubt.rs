@@ -27,14 +27,16 @@ pub(crate) struct Doubt {
     pub(crate) has_waited: bool,
     /// How often rows were tried alone without success.
     pub(crate) probes: usize,
-    /// Whether it is given up if the next rows are refused.
+    /// Whether it is given up if the next rows are refused, because the pipeline drains.
     pub(crate) is_last_try: bool,
+    /// The same, because the time of its rows is over.
+    pub(crate) is_over: bool,
 }
 
 impl Doubt {
     pub(crate) fn new(begun: u64) -> Self {
         let (has_waited, is_last_try) = (false, false);
-        Self { credited_for: begun, credit: 0, is_open: true, has_waited, probes: 0, is_last_try }
+        Self { credited_for: begun, credit: 0, is_open: true, has_waited, probes: 0, is_last_try, is_over: false }
     }
 
     /// Other rows are tried from now on: what was decided without them does not count.

@@ -12,7 +12,7 @@ use crate::outcome::outcomes::FailureKind;
 use crate::write::doubt::Doubt;
 use crate::write::job::Job;
 use crate::write::repeated::Repeated;
-use crate::write::sample::{Candidates, SAMPLES};
+use crate::write::sample::{Candidates, SAMPLES, WIDEST_PROBE};
 use crate::write::sink::Written;
 
 /// Which rows that were refused alone must not be written behind the row that was committed.
@@ -76,10 +76,10 @@ impl Job {
         let committed = self.commits.committed();
         let Some(doubt) = &mut self.progress.doubt else { return };
         let is_settled = !doubt.is_open || doubt.is_proven(committed);
-        let (probe, is_last_try) = (doubt.probes, doubt.is_last_try);
+        let (probe, is_last_try) = (doubt.probes, doubt.is_last_try || doubt.is_over);
         if !is_settled && !self.search().is_sampling() {
             self.sample(None, in_order, |candidates| match is_last_try {
-                true => candidates.choose(LAST_SAMPLES),
+                true => candidates.choose_last_probe(probe, LAST_SAMPLES),
                 false => candidates.choose_probe(probe),
             });
         }
@@ -123,6 +123,13 @@ impl Job {
         self.progress.doubt.as_mut().is_some_and(|doubt| !std::mem::replace(&mut doubt.is_last_try, true))
     }
 
+    /// Whether it is given up if the rows that are tried alone next are refused, because its time is over.
+    pub(crate) fn note_last_probe(&mut self, is_over: bool) {
+        if let Some(doubt) = &mut self.progress.doubt {
+            doubt.is_over = is_over;
+        }
+    }
+
     /// Whether it may take over other batches of its lane, because its own rows do not show the cause of the error.
     pub(crate) fn may_take_over(&self) -> bool {
         let Some(doubt) = &self.progress.doubt else { return false };
@@ -131,6 +138,14 @@ impl Job {
             && !self.has_any_maybe_written()
             // No sink holds its rows any more.
             && Arc::strong_count(&self.batch) == 1
+    }
+
+    /// How many rows it should take over, so that it has as many without an outcome as its next probes may try. More with each
+    /// probe: if the table is at fault, few batches become one.
+    pub(crate) fn rows_to_take_over(&self) -> usize {
+        let probes = self.progress.doubt.as_ref().map_or(0, |doubt| doubt.probes);
+        let tried = probes.saturating_mul(2 * SAMPLES).min(WIDEST_PROBE);
+        tried.saturating_sub(usize::try_from(self.open_rows()).unwrap_or(usize::MAX))
     }
 
     /// Ends the rest of the round as refused, with an error that does not say that each row was tried.

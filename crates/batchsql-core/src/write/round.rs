@@ -64,7 +64,7 @@ impl Round {
     /// The round of a batch of `rows` rows of which only those in `open` have no outcome: these as they are, or as they were arranged.
     pub(crate) fn of_open(open: &[u32], arranged: Option<Arranged>, sorts: bool, rows: usize) -> Self {
         let of_batch = |row: u32| open[row as usize];
-        let Some(arranged) = arranged else { return Self { sorts, ..Self::of(open.into()) } };
+        let Some(arranged) = arranged else { return Self::of(open.into()) };
         let mut previous = vec![None; if arranged.previous.is_empty() { 0 } else { rows }];
         for (row, before) in open.iter().zip(&arranged.previous) {
             previous[*row as usize] = before.map(of_batch);

@@ -21,7 +21,7 @@ pub(crate) const SAMPLES: usize = 4;
 
 /// The most rows that most probes of a parked table try, and the most that any of them tries.
 const WIDE_PROBE: usize = 64;
-const WIDEST_PROBE: usize = 4_096;
+pub(crate) const WIDEST_PROBE: usize = 4_096;
 
 /// Rows that are being tried alone.
 #[derive(Debug)]
@@ -113,6 +113,12 @@ impl Candidates {
             _ => (WIDE_PROBE << (number - 3).trailing_zeros().min(8)).min(WIDEST_PROBE),
         };
         self.choose(most)
+    }
+
+    /// The rows of a probe after which the batch is given up: `most` rows, or more if the probe tries more in any case.
+    pub(crate) fn choose_last_probe(&self, probe: usize, most: usize) -> Vec<usize> {
+        let rows = self.choose_probe(probe);
+        if rows.len() < most { self.choose(most) } else { rows }
     }
 }
 

@@ -301,7 +301,7 @@ async fn a_row_that_was_refused_just_before_the_table_was_repaired_is_tried_agai
 
 #[tokio::test(start_paused = true)]
 async fn bad_rows_at_the_head_of_a_lane_do_not_hold_up_good_ones_for_ever() {
-    for (bad, flush_size) in [(10, 10), (30, 10), (10, 100)] {
+    for (bad, flush_size) in [(9, 10), (10, 10), (11, 10), (29, 10), (30, 10), (31, 10), (10, 100), (9, 1), (30, 1)] {
         for (ordering, conflict) in [(Ordering::PerTable, Conflict::update(["id"])), (Ordering::Auto, Conflict::none())]
         {
             for class in CLASSES {
