@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql::{BatchSql, OutcomeKind, PipelineConfig};
+use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Sink as _};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Load;
@@ -13,11 +13,12 @@ use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
+use crate::config::source_checks::adds_twice;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
 use crate::load::loading::{Job, Loaded};
-use crate::load::marked::mark_of;
+use crate::load::marked::{Unsaved, mark_of};
 use crate::load::reader::check_fields;
 use crate::load::rejects;
 use crate::load::same_file::is_same;
@@ -52,6 +53,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
+    if (load.at_least_once || !sink.keeps_positions()) && target.schema.counts_repeats() {
+        return Err(Failure::mistake(adds_twice(&target.name)));
+    }
     let delimiter = delimiter(&load)?;
     tokio::select! {
         checked = check_files(&load, &target, delimiter) => checked?,
@@ -160,6 +164,7 @@ async fn one(
         at_least_once: load.at_least_once,
         name: load.again.clone(),
         steps: db.max_steps(),
+        unsaved: Unsaved::default(),
     };
     let loaded = job.run(|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();

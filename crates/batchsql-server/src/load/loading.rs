@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::exit::Failure;
 use crate::load::file::Input;
 use crate::load::incomplete::{InTable, changed, damaged};
+use crate::load::marked::Unsaved;
 use crate::load::opened::{Opened, open};
 use crate::load::parse::Parsed;
 use crate::load::reader::{Read, Reader};
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) name: Option<String>,
     /// Stripes that are written at once; at least 1.
     pub(crate) steps: usize,
+    /// What an earlier try of this process could not store.
+    pub(crate) unsaved: Unsaved,
 }
 
 /// What a load has done.
@@ -64,8 +67,10 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } = self;
-        let mut opened = open(&db, &target, &input, &database, (at_least_once, name.as_deref())).await?;
+        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps, unsaved } =
+            self;
+        let how = (at_least_once, name.as_deref());
+        let mut opened = open(&db, &target, &input, &database, how, &unsaved).await?;
         let front = opened.done.front();
         if input.has_changed() {
             return Err(changed(&input, InTable::new(&OutcomeCounts::default(), front)));
@@ -159,7 +164,7 @@ pub(crate) mod tests {
     use batchsql::{
         ColumnType, DynRow, DynSink, ErrorClass, FieldRules, OutcomeKind, PipelineConfig, Schema, ValueRef,
     };
-    use batchsql_testkit::ScriptedSink;
+    use batchsql_testkit::{ScriptedSink, Step};
 
     use super::*;
     use crate::exit::{Exit, Remedy};
@@ -174,10 +179,13 @@ pub(crate) mod tests {
         sink: &ScriptedSink,
         path: &std::path::Path,
     ) -> Result<Loaded, Failure> {
+        job(target, sink, path).run(|_| {}).await
+    }
+
+    fn job(target: Target, sink: &ScriptedSink, path: &std::path::Path) -> Job {
         let config = PipelineConfig::default().flush_size(5_000).buffer_size(20_000);
-        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
-        let job = Job {
-            db,
+        Job {
+            db: BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap(),
             target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',
@@ -187,8 +195,14 @@ pub(crate) mod tests {
             at_least_once: false,
             name: None,
             steps: 4,
-        };
-        job.run(|_| {}).await
+            unsaved: Unsaved::default(),
+        }
+    }
+
+    /// A pipeline that gives rows up after one try.
+    fn impatient(sink: &ScriptedSink) -> BatchSql {
+        let config = PipelineConfig::default().retry_for(std::time::Duration::ZERO);
+        BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap()
     }
 
     /// A table without a key.
@@ -248,5 +262,97 @@ pub(crate) mod tests {
         assert_eq!(load(&sink, &path).await.unwrap().counts.get(OutcomeKind::Written), 2);
         let again = load(&sink, &path).await.unwrap();
         assert_eq!((again.before, sink.applied().len()), (2, 2));
+    }
+
+    /// A row that goes on failing is tried again alone, by this process and by a later one. A table whose rows may be written again
+    /// gets all of them in their order.
+    #[tokio::test]
+    async fn rows_that_have_ended_are_not_written_again() {
+        let repeatable = || {
+            let mut target = plain();
+            let schema = Schema::builder("orders").column("id", ColumnType::I64).column("region", ColumnType::Text);
+            target.schema = schema.on_conflict(batchsql::Conflict::update(["id"])).build().unwrap();
+            target
+        };
+        let one = [1, 2, 3, 4, 5].to_vec();
+        for (target, expected) in [(plain(), one), (repeatable(), [1, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5].to_vec())] {
+            let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+            let path = folder.path().join("a.csv");
+            std::fs::write(&path, "id,region\n1,eu\n2,eu\n3,eu\n4,eu\n5,eu\n").unwrap();
+            // The second one has no outcome, of all and then of those that are left.
+            for step in [Step::LeaveRow(1, ErrorClass::Transient), Step::LeaveRow(0, ErrorClass::Transient)] {
+                sink.script([step]);
+                let job = Job { db: impatient(&sink), ..job(target.clone(), &sink, &path) };
+                let failure = job.run(|_| {}).await.unwrap_err();
+                assert_eq!(failure.exit, Exit::Unavailable, "{failure:?}");
+            }
+            let loaded = load_into(target, &sink, &path).await.unwrap();
+            assert_eq!((loaded.records, loaded.rejected), (5, 0));
+            assert_eq!(ids(&sink), expected);
+        }
+    }
+
+    /// Only the rejected record is tried again. A file of rejected records that cannot be written is seen before the first row.
+    #[tokio::test]
+    async fn a_rejected_record_that_cannot_be_stored_repeats_no_row() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "id,region\n1,eu\n2,eu\n3,eu\n4,eu\n").unwrap();
+        let of_rejects = folder.path().join("rejects");
+        let (gone, in_the_way) = (of_rejects.clone(), folder.path().join("a.csv.batchsql-load.tmp"));
+        sink.poison_as(ErrorClass::Row, move |row| {
+            let is_bad = matches!(row.get("id"), Some(ValueRef::I64(3)));
+            if is_bad {
+                let _ = std::fs::remove_dir(&gone);
+                let _ = std::fs::create_dir(&in_the_way);
+            }
+            is_bad
+        });
+        let unsaved = Unsaved::default();
+        let load = || {
+            let job =
+                Job { rejects: of_rejects.join("a.ndjson"), unsaved: unsaved.clone(), ..job(plain(), &sink, &path) };
+            job.run(|_| {})
+        };
+        let failure = load().await.unwrap_err();
+        assert_eq!(failure.remedy, Remedy::FileBeside, "{failure:?}");
+        assert_eq!(sink.applied().len(), 0, "the folder is not there before the first row");
+        std::fs::create_dir(&of_rejects).unwrap();
+        let failure = load().await.unwrap_err();
+        assert!(failure.text.contains("the file of rejected records cannot be written"), "{failure:?}");
+        assert_eq!(ids(&sink), [1, 2, 4]);
+        // The mark could not be stored either, but this process knows it.
+        std::fs::create_dir(&of_rejects).unwrap();
+        std::fs::remove_dir(folder.path().join("a.csv.batchsql-load.tmp")).unwrap();
+        let loaded = load().await;
+        let loaded = loaded.unwrap_err();
+        assert!(loaded.text.contains("the file of rejected records cannot be written"), "{loaded:?}");
+        assert_eq!(ids(&sink), [1, 2, 4]);
+        sink.poison_as(ErrorClass::Row, |row| matches!(row.get("id"), Some(ValueRef::I64(3))));
+        std::fs::create_dir(&of_rejects).unwrap();
+        std::fs::remove_dir(folder.path().join("a.csv.batchsql-load.tmp")).unwrap();
+        let loaded = load().await.unwrap();
+        assert_eq!((loaded.records, loaded.before, loaded.rejected), (4, 3, 1));
+        assert_eq!(ids(&sink), [1, 2, 4]);
+        assert_eq!(std::fs::read_to_string(of_rejects.join("a.ndjson")).unwrap().lines().count(), 1);
+    }
+
+    /// With a higher limit the load goes on.
+    #[tokio::test]
+    async fn a_load_with_too_many_rejected_records_repeats_no_row() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = folder.path().join("a.csv");
+        std::fs::write(&path, "id,region\n1,eu\n2,eu\nx,eu\n4,eu\n").unwrap();
+        sink.poison_as(ErrorClass::Row, |row| matches!(row.get("id"), Some(ValueRef::I64(2))));
+        let load = |most_rejects| Job { most_rejects, ..job(plain(), &sink, &path) }.run(|_| {});
+        for _ in 0..3 {
+            let failure = load(1).await.unwrap_err();
+            assert!(failure.text.contains("2 records were rejected, which is more than 1"), "{failure:?}");
+            assert_eq!(ids(&sink), [1, 4]);
+        }
+        let loaded = load(2).await.unwrap();
+        assert_eq!((loaded.records, loaded.rejected), (4, 2));
+        assert_eq!(ids(&sink), [1, 4]);
+        assert_eq!(std::fs::read_to_string(path.with_extension("rejects")).unwrap().lines().count(), 2);
     }
 }

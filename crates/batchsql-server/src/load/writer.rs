@@ -21,14 +21,11 @@ impl Writer {
     /// # Errors
     /// The load cannot go on. What was written is known to a later run.
     pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
-        let record = |(record, reason): &(u64, String)| {
-            let (line, text) = parsed.stripe.text(*record);
-            (line, *record, reason.clone(), text)
-        };
-        let refused: Vec<_> = parsed.refused.iter().map(record).collect();
-        tally.reject(&refused)?;
         match self {
-            Self::Exactly(writer) => writer.write(parsed, tally).await,
+            Self::Exactly(writer) => {
+                tally.reject(&parsed.refused(|_| true))?;
+                writer.write(parsed, tally).await
+            }
             Self::Marked(writer) => writer.write(parsed, tally).await,
         }
     }

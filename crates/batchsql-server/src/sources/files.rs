@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure, Remedy};
 use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
+use crate::load::marked::{Unsaved, mark_of};
 use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
@@ -25,6 +26,7 @@ type Version = (u64, Option<SystemTime>);
 /// Looks for files until it is dropped.
 pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
+    let unsaved = Unsaved::default();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -32,6 +34,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
+        unsaved.retain(found.iter().map(|(path, _)| mark_of(path, None)));
         for (path, version) in found {
             if done.get(&path) == Some(&version) || !is_complete(version, files) {
                 continue;
@@ -51,7 +54,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     continue;
                 }
             };
-            match load(files, db, target, database, input, &rejects).await {
+            match load(files, db, target, database, input, &rejects, &unsaved).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     if loaded.rejected == 0 {
@@ -97,7 +100,8 @@ fn is_complete((_, modified): Version, files: &Files) -> bool {
     age >= files.unchanged_for
 }
 
-fn rejects(path: &Path) -> PathBuf {
+/// Where records of a file go that are not written.
+pub(crate) fn rejects(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".rejects.ndjson");
     name.into()
@@ -116,6 +120,7 @@ async fn load(
     database: &str,
     input: Input,
     rejects: &Path,
+    unsaved: &Unsaved,
 ) -> Result<Loaded, Failure> {
     let job = Job {
         db: db.clone(),
@@ -129,6 +134,7 @@ async fn load(
         name: None,
         // Rows of others are written too.
         steps: (db.max_steps() / 2).max(1),
+        unsaved: unsaved.clone(),
     };
     job.run(|_| {}).await
 }

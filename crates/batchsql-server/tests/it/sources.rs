@@ -150,6 +150,9 @@ fn the_folder_of_a_source_is_checked() {
     let all = check("in/*.csv", "0 files now");
     assert!(!all.contains("no folder") && !all.contains("cannot be written"), "{all}");
     check("later/*/a.csv", "there is no folder");
+    place.write("in/a.csv", "id,note\n");
+    std::fs::create_dir(place.path("in/a.csv.rejects.ndjson")).unwrap();
+    check("in/*.csv", "rejected records cannot be added to");
     // Nobody may make a file there.
     check("/proc/self/*.csv", "the folder /proc/self cannot be written, where rejected records");
     // Files are made beside those that match, and not where the pattern begins.
