@@ -2,11 +2,13 @@
 //! Must not know how a file is loaded.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Sink as _};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::timeout;
 
 use crate::cli::Load;
 use crate::config::problem::SourceText;
@@ -22,6 +24,7 @@ use crate::load::marked::{Unsaved, mark_of};
 use crate::load::reader::check_fields;
 use crate::load::rejects;
 use crate::load::same_file::is_same;
+use crate::load::stop::{LAST_STEP, Stop, Stopper, stopped};
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
@@ -67,10 +70,21 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
-        let loading = one(&load, &db, &target, &identity, path);
+        let stopper = Stopper::new();
+        let mut loading = pin!(one(&load, &db, &target, &identity, path, stopper.watched()));
         let loaded = tokio::select! {
-            loaded = loading => loaded,
-            signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+            loaded = &mut loading => loaded,
+            signal = signals.next() => {
+                stopper.stop();
+                let ended = tokio::select! {
+                    ended = timeout(LAST_STEP, loading) => ended.ok(),
+                    _ = signals.next() => None,
+                };
+                match ended {
+                    Some(Ok(loaded)) if number + 1 == load.files.len() => Ok(loaded),
+                    _ => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+                }
+            }
         };
         let loaded = loaded.map_err(|failure| of_several(failure, &load.files, number))?;
         if loaded.rejected > 0 {
@@ -137,6 +151,7 @@ async fn one(
     target: &Arc<target::Target>,
     database: &str,
     path: &Path,
+    mut stop: Stop,
 ) -> Result<Loaded, Failure> {
     let bar = ProgressBar::new(std::fs::metadata(path).map_or(0, |found| found.len()));
     let style = "{prefix} {msg:8} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -144,7 +159,11 @@ async fn one(
     bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     bar.set_message("reading");
     let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
-    let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
+    let opening = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes)));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = stop.wanted() => return Err(stopped()),
+    };
     let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
     let input = opened?;
     bar.set_length(input.bytes);
@@ -165,6 +184,7 @@ async fn one(
         name: load.again.clone(),
         steps: db.max_steps(),
         unsaved: Unsaved::default(),
+        stop,
     };
     let loaded = job.run(|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();

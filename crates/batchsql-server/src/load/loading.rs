@@ -17,6 +17,7 @@ use crate::load::opened::{Opened, open};
 use crate::load::parse::Parsed;
 use crate::load::reader::{Read, Reader};
 use crate::load::rejects::Load;
+use crate::load::stop::{Stop, stopped};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
 use crate::table::target::Target;
@@ -43,6 +44,7 @@ pub(crate) struct Job {
     pub(crate) steps: usize,
     /// What an earlier try of this process could not store.
     pub(crate) unsaved: Unsaved,
+    pub(crate) stop: Stop,
 }
 
 /// What a load has done.
@@ -67,10 +69,26 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps, unsaved } =
-            self;
+        let Self {
+            db,
+            target,
+            input,
+            delimiter,
+            rejects,
+            most_rejects,
+            database,
+            at_least_once,
+            name,
+            steps,
+            unsaved,
+            mut stop,
+        } = self;
         let how = (at_least_once, name.as_deref());
-        let mut opened = open(&db, &target, &input, &database, how, &unsaved).await?;
+        let mut opened = tokio::select! {
+            biased;
+            () = stop.wanted() => return Err(stopped()),
+            opened = open(&db, &target, &input, &database, how, &unsaved) => opened?,
+        };
         let front = opened.done.front();
         if input.has_changed() {
             return Err(changed(&input, InTable::new(&OutcomeCounts::default(), front)));
@@ -91,7 +109,7 @@ impl Job {
         for writer in writers {
             let (stripes, parsed) = mpsc::channel(ahead);
             partitions.push(stripes);
-            writing.spawn(write(writer, parsed, Arc::clone(&steps), Arc::clone(&tally), report.clone()));
+            writing.spawn(write(writer, parsed, Arc::clone(&steps), Arc::clone(&tally), report.clone(), stop.clone()));
         }
         drop(report);
         let reader = Reader { db, target, input: input.clone(), delimiter, done };
@@ -147,16 +165,22 @@ async fn write(
     steps: Arc<Semaphore>,
     tally: Arc<Tally>,
     progress: mpsc::Sender<u64>,
+    mut stop: Stop,
 ) -> Result<(), Failure> {
-    while let Some(parsing) = stripes.recv().await {
+    loop {
+        let parsing = tokio::select! {
+            biased;
+            () = stop.wanted() => return Err(stopped()),
+            parsing = stripes.recv() => parsing,
+        };
+        let Some(parsing) = parsing else { return Ok(()) };
         let parsed = parsing.await.map_err(|error| Failure::failed(format!("records could not be parsed: {error}")))?;
         let step = steps.acquire().await.map_err(Failure::failed)?;
-        writer.write(&parsed, &tally).await?;
+        writer.write(&parsed, &tally, &mut stop).await?;
         drop(step);
         // Whoever shows it may have ended.
         let _ = progress.send(parsed.stripe.read).await;
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -168,6 +192,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::exit::{Exit, Remedy};
+    use crate::load::stop::Stopper;
     use crate::table::record::tests::orders;
 
     pub(crate) async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
@@ -196,6 +221,7 @@ pub(crate) mod tests {
             name: None,
             steps: 4,
             unsaved: Unsaved::default(),
+            stop: Stopper::new().watched(),
         }
     }
 
@@ -354,5 +380,32 @@ pub(crate) mod tests {
         assert_eq!((loaded.records, loaded.rejected), (4, 2));
         assert_eq!(ids(&sink), [1, 4]);
         assert_eq!(std::fs::read_to_string(path.with_extension("rejects")).unwrap().lines().count(), 2);
+    }
+
+    /// What is being written when the load is stopped would be written again by the next one.
+    #[tokio::test]
+    async fn a_stop_finishes_what_is_being_written() {
+        const RECORDS: i64 = 50_000;
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        let path = folder.path().join("a.csv");
+        let lines: String = (1..=RECORDS).map(|id| format!("{id},eu\n")).collect();
+        std::fs::write(&path, format!("id,region\n{lines}")).unwrap();
+        for hangs in 1..=3 {
+            let stopper = Stopper::new();
+            sink.script([Step::Hang]);
+            let (job, tries) = (Job { stop: stopper.watched(), ..job(plain(), &sink, &path) }, sink.writes());
+            let loading = tokio::spawn(job.run(|_| {}));
+            while sink.writes() == tries {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            stopper.stop();
+            sink.release(1);
+            let failure = loading.await.unwrap().unwrap_err();
+            assert!(failure.text.contains("it was stopped"), "{failure:?}");
+            let written = ids(&sink).len() as i64;
+            assert!(0 < written && written < RECORDS, "{hangs}: {written}");
+        }
+        load_into(plain(), &sink, &path).await.unwrap();
+        assert_eq!(ids(&sink), (1..=RECORDS).collect::<Vec<_>>());
     }
 }

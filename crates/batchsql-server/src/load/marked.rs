@@ -26,6 +26,7 @@ use crate::exit::Failure;
 use crate::load::layout::{Done, Ranges, is_in};
 use crate::load::parse::{Parsed, Run};
 use crate::load::same_file::is_named;
+use crate::load::stop::{Stop, stopped};
 use crate::load::tally::Tally;
 use crate::private_file;
 
@@ -217,14 +218,14 @@ impl Marked {
         Done::with_behind(self.mark.record, self.mark.ended.clone())
     }
 
-    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
+    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally, stop: &Stop) -> Result<(), Failure> {
         // On a full disk these rows would be written again by each try.
         if !self.was_kept {
             self.keep_or_fail()?;
             tally.probe()?;
         }
         let mut pending = BTreeSet::new();
-        let written = self.write_stripe(parsed, tally, &mut pending).await;
+        let written = self.write_stripe(parsed, (tally, stop), &mut pending).await;
         self.pass(parsed, &pending);
         match written {
             Ok(()) => self.keep_or_fail(),
@@ -237,7 +238,12 @@ impl Marked {
     }
 
     /// Writes what has not ended. `pending` gets the records that have not ended then.
-    async fn write_stripe(&self, parsed: &Parsed, tally: &Tally, pending: &mut BTreeSet<u64>) -> Result<(), Failure> {
+    async fn write_stripe(
+        &self,
+        parsed: &Parsed,
+        (tally, stop): (&Tally, &Stop),
+        pending: &mut BTreeSet<u64>,
+    ) -> Result<(), Failure> {
         let is_left = |record: u64| !is_in(&self.mark.ended, record);
         let refused = parsed.refused(is_left);
         if let Err(failure) = tally.reject(&refused) {
@@ -246,6 +252,11 @@ impl Marked {
             return Err(failure);
         }
         for (number, run) in parsed.runs.iter().enumerate() {
+            if stop.is_wanted() {
+                let left = parsed.runs[number..].iter().flat_map(|run| &run.records);
+                pending.extend(left.filter(|record| is_left(**record)));
+                return Err(stopped());
+            }
             let written = self.write_run(parsed, run, tally, pending).await;
             if written.is_err() {
                 let behind = parsed.runs[number + 1..].iter().flat_map(|run| &run.records);

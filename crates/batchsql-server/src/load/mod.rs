@@ -5,7 +5,7 @@
 //! is in which partition, `claims` takes their positions. `rejects` has the records that
 //! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them
 //! together: `opened` has the writers and what earlier runs have done, `reader` reads the file, `incomplete` says why it was not
-//! loaded to its end. `command` is `batchsql load`.
+//! loaded to its end, `stop` is how it is ended early. `command` is `batchsql load`.
 
 #[cfg(feature = "arrow")]
 mod batches;
@@ -26,6 +26,7 @@ mod reader;
 mod reject_lines;
 pub(crate) mod rejects;
 mod same_file;
+pub(crate) mod stop;
 mod stripes;
 mod tally;
 mod writer;

@@ -15,6 +15,7 @@ use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
 use crate::load::marked::{Unsaved, mark_of};
+use crate::load::stop::Stop;
 use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
@@ -23,14 +24,25 @@ const MOST_REJECTS: u64 = 10_000;
 /// What a file looked like when it was dealt with.
 type Version = (u64, Option<SystemTime>);
 
-/// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
+/// Looks for files until it is dropped, or is to stop: then it ends when what is being written is known to a later run.
+pub(crate) async fn run(
+    id: &str,
+    files: &Files,
+    db: &BatchSql,
+    target: &Arc<Target>,
+    database: &str,
+    mut stop: Stop,
+) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let unsaved = Unsaved::default();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            biased;
+            () = stop.wanted() => return Exit::Done,
+            _ = ticks.tick() => {}
+        }
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
@@ -41,7 +53,12 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
             }
             let begin = Instant::now();
             let rejects = rejects(&path);
-            let input = match open(files, &path).await {
+            let opened = tokio::select! {
+                biased;
+                () = stop.wanted() => return Exit::Done,
+                opened = open(files, &path) => opened,
+            };
+            let input = match opened {
                 Ok(input) => input,
                 // Others may be read, so they do not wait for it.
                 Err(Failure { exit: Exit::Unavailable, text, .. }) => {
@@ -54,7 +71,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     continue;
                 }
             };
-            match load(files, db, target, database, input, &rejects, &unsaved).await {
+            match load(files, db, target, database, input, &rejects, (&unsaved, &stop)).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     if loaded.rejected == 0 {
@@ -63,6 +80,10 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                         tracing::warn!(source = id, file = %path.display(), "loaded: {text}");
                     }
                     done.insert(path, version);
+                }
+                Err(Failure { text, .. }) if stop.is_wanted() => {
+                    tracing::info!(source = id, file = %path.display(), "not loaded to its end: {text}");
+                    return Exit::Done;
                 }
                 // Others do not need it.
                 Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
@@ -120,7 +141,7 @@ async fn load(
     database: &str,
     input: Input,
     rejects: &Path,
-    unsaved: &Unsaved,
+    (unsaved, stop): (&Unsaved, &Stop),
 ) -> Result<Loaded, Failure> {
     let job = Job {
         db: db.clone(),
@@ -135,6 +156,7 @@ async fn load(
         // Rows of others are written too.
         steps: (db.max_steps() / 2).max(1),
         unsaved: unsaved.clone(),
+        stop: stop.clone(),
     };
     job.run(|_| {}).await
 }
