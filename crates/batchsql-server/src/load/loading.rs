@@ -408,4 +408,95 @@ pub(crate) mod tests {
         load_into(plain(), &sink, &path).await.unwrap();
         assert_eq!(ids(&sink), (1..=RECORDS).collect::<Vec<_>>());
     }
+
+    fn file(folder: &tempfile::TempDir, records: std::ops::RangeInclusive<i64>) -> PathBuf {
+        let path = folder.path().join("a.csv");
+        let lines: String = records.map(|id| format!("{id},eu\n")).collect();
+        std::fs::write(&path, format!("id,region\n{lines}")).unwrap();
+        path
+    }
+
+    fn is_in(of: &'static [i64]) -> impl Fn(&DynRow) -> bool {
+        move |row| matches!(row.get("id"), Some(ValueRef::I64(id)) if of.contains(&id))
+    }
+
+    /// The rows behind it show that the table accepts rows, wherever the load begins.
+    #[tokio::test]
+    async fn a_bad_record_that_comes_first_is_rejected_alone() {
+        // A stripe has 20,000 records.
+        for (class, bad, last) in [
+            (ErrorClass::Schema, &[1, 2, 20_001], 20_010),
+            (ErrorClass::Permission, &[1, 2, 4], 9),
+            (ErrorClass::Size, &[1, 2, 9], 9),
+        ] {
+            let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+            sink.keep_positions();
+            sink.poison_as(class, is_in(bad));
+            let path = file(&folder, 1..=last);
+            let load = |most_rejects| Job { most_rejects, ..job(plain(), &sink, &path) }.run(|_| {});
+            let failure = load(2).await.unwrap_err();
+            assert!(failure.text.contains("3 records were rejected, which is more than 2"), "{failure:?}");
+            let loaded = load(3).await.unwrap();
+            assert_eq!((loaded.records, loaded.rejected), (last as u64, 3), "{class:?}");
+            assert_eq!(ids(&sink), (1..=last).filter(|id| !bad.contains(id)).collect::<Vec<_>>());
+        }
+        // The database says that it is the row.
+        for class in [ErrorClass::Row, ErrorClass::Size] {
+            let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+            sink.keep_positions();
+            sink.poison_as(class, |_| true);
+            assert_eq!(load_into(plain(), &sink, &file(&folder, 1..=3)).await.unwrap().rejected, 3);
+        }
+    }
+
+    /// A trigger may raise the code of a deadlock for one row.
+    #[tokio::test]
+    async fn a_record_that_goes_on_with_a_transient_error_is_rejected_alone() {
+        for (class, bad) in [
+            (ErrorClass::Transient, &[1][..]),
+            (ErrorClass::Unknown, &[7, 8, 300]),
+            (ErrorClass::Resource, &[199, 200]),
+        ] {
+            let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+            sink.keep_positions();
+            sink.poison_as(class, is_in(bad));
+            let path = file(&folder, 1..=400);
+            let config = PipelineConfig::default().retry_for(std::time::Duration::from_millis(60));
+            let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
+            let loaded = Job { db, ..job(plain(), &sink, &path) }.run(|_| {}).await.unwrap();
+            assert_eq!((loaded.records, loaded.rejected), (400, bad.len() as u64), "{class:?}");
+            assert_eq!(ids(&sink), (1..=400).filter(|id| !bad.contains(id)).collect::<Vec<_>>());
+        }
+    }
+
+    /// It ends the command, and nothing is lost.
+    #[tokio::test]
+    async fn a_table_that_accepts_no_row_rejects_no_record() {
+        for (class, exit) in [
+            (ErrorClass::Schema, Exit::Failed),
+            (ErrorClass::Transient, Exit::Unavailable),
+            (ErrorClass::Resource, Exit::Unavailable),
+        ] {
+            let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+            sink.keep_positions();
+            sink.poison_as(class, |_| true);
+            let path = file(&folder, 1..=400);
+            let load = || {
+                let config = PipelineConfig::default().retry_for(std::time::Duration::from_millis(60));
+                let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
+                Job { db, ..job(plain(), &sink, &path) }.run(|_| {})
+            };
+            let failure = load().await.unwrap_err();
+            assert_eq!(failure.exit, exit, "{failure:?}");
+            assert!(sink.writes() < 400, "{class:?}: {} writes", sink.writes());
+            assert!(!path.with_extension("rejects").exists());
+            // Behind the rows that were written, too.
+            sink.poison_as(class, |row| matches!(row.get("id"), Some(ValueRef::I64(id)) if id > 30));
+            assert_eq!(load().await.unwrap_err().exit, exit);
+            sink.poison_as(class, |_| false);
+            let loaded = load().await.unwrap();
+            assert_eq!((loaded.records, loaded.rejected), (400, 0), "{class:?}");
+            assert_eq!(ids(&sink), (1..=400).collect::<Vec<_>>());
+        }
+    }
 }
