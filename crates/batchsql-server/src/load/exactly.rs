@@ -303,7 +303,7 @@ fn blamed(error: &SinkError) -> Failure {
 }
 
 fn fenced() -> Failure {
-    Failure::unavailable("another process loads this file now; what this one has written is written once")
+    Failure::of_other_process("another process loads this file now; what this one has written is written once")
 }
 
 fn given_up(error: &SinkError) -> Failure {

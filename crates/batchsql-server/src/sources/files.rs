@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use batchsql::BatchSql;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::settings::Files;
 use crate::exit::{Exit, Failure, Remedy};
@@ -20,6 +20,9 @@ use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
 const MOST_REJECTS: u64 = 10_000;
+
+/// A file that another process has taken is left to it for this time. Otherwise two services would take it from each other.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// What a file looked like when it was dealt with.
 type Version = (u64, Option<SystemTime>);
@@ -35,6 +38,7 @@ pub(crate) async fn run(
 ) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let unsaved = Unsaved::default();
+    let mut taken: Option<(PathBuf, Instant)> = None;
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -50,6 +54,10 @@ pub(crate) async fn run(
         for (path, version) in found {
             if done.get(&path) == Some(&version) || !is_complete(version, files) {
                 continue;
+            }
+            if taken.as_ref().is_some_and(|(other, since)| *other == path && since.elapsed() < LEFT_ALONE) {
+                // Those behind it wait for it, whoever loads it.
+                break;
             }
             let begin = Instant::now();
             let rejects = rejects(&path);
@@ -88,6 +96,11 @@ pub(crate) async fn run(
                 // Others do not need it.
                 Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                }
+                Err(Failure { remedy: Remedy::OtherProcess, text, .. }) => {
+                    tracing::warn!(source = id, file = %path.display(), "left to the other one for {LEFT_ALONE:?}: {text}");
+                    taken = Some((path, Instant::now()));
+                    break;
                 }
                 // It is tried again: the database may come back, or somebody repairs the table.
                 Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
@@ -159,4 +172,54 @@ async fn load(
         stop: stop.clone(),
     };
     job.run(|_| {}).await
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{Claim, ClaimFrom, DynSink};
+    use batchsql_testkit::{ScriptedSink, Step};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::load::loading::tests::{ids, plain};
+    use crate::load::stop::Stopper;
+
+    /// Two services would take it from each other, and both would get on slowly.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_another_process_has_taken_is_left_to_it() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        std::fs::write(folder.path().join("a.csv"), "id,region\n1,eu\n").unwrap();
+        let files = Files {
+            table: "orders".to_owned(),
+            pattern: folder.path().join("*.csv").to_string_lossy().into_owned(),
+            format: None,
+            at_least_once: false,
+            every: Duration::from_secs(1),
+            unchanged_for: Duration::ZERO,
+        };
+        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        let (stopper, of_run, target) = (Stopper::new(), db.clone(), Arc::new(plain()));
+        let stop = stopper.watched();
+        sink.script([Step::Hang]);
+        let running = tokio::spawn(async move { run("drop", &files, &of_run, &target, "shop", stop).await });
+        while sink.writes() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let input = Input::open(&folder.path().join("a.csv"), None, |_| {}).unwrap();
+        let source = format!("load:{}", &input.digest[..16]);
+        let key = db.positions(&source).await.unwrap()[0].key.clone();
+        db.claim(&key, &Claim::of("other").from(ClaimFrom::Anyone)).await.unwrap();
+        sink.release(1);
+        sleep(LEFT_ALONE / 2).await;
+        let owner = db.positions(&source).await.unwrap()[0].owner.clone();
+        assert_eq!((owner.as_deref(), sink.applied().len()), (Some("other"), 0));
+        // The other one may have ended.
+        while sink.applied().is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(ids(&sink), [1]);
+        stopper.stop();
+        assert_eq!(running.await.unwrap(), Exit::Done);
+    }
 }
