@@ -214,6 +214,16 @@ mod tests {
 
     use super::*;
 
+    /// A caller with a limit of its own needs no other row to see whose fault it is; errors that may be the table's do.
+    #[test]
+    fn errors_of_rows_can_be_those_of_the_row() {
+        for (class, faulty) in [(ErrorClass::Row, 9), (ErrorClass::Size, 9), (ErrorClass::Schema, 0)] {
+            let search = Search::new(9, 2, false).judging(RowErrors::AreOfRow);
+            let (passed, is_blamed) = run(9, class, search, |_, _| true);
+            assert_eq!((passed.len(), is_blamed), (faulty, faulty == 0), "{class:?}");
+        }
+    }
+
     /// Runs a search over rows. `is_bad(row, tries)` says whether a row is refused after so many tries. Returns committed and
     /// faulty rows in the order in which the position passed them, and whether the table was blamed.
     fn run(

@@ -6,24 +6,23 @@
 //! records 101 to 104, of which 103 goes on failing:
 //!
 //! ```text
-//! first try     101, 102 and 104 are written     mark: 102, and 104
-//! next tries    103 alone                        mark: the same, until it is written or rejected: 104
+//! first try     101, 102 and 104 are written              mark: 102, and 104 has ended
+//! next tries    103 alone, until it is written or stored    mark: 104
 //! ```
 //!
 //! Where a repeat changes nothing, all behind the front is written again: a row that was late would overwrite later ones of its key.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use batchsql::{BatchSql, OutcomeKind};
-use serde::{Deserialize, Serialize};
 
 use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::layout::{Done, Ranges, is_in};
+use crate::load::mark::{Mark, MarkError, Marks, Stored, Unsaved};
 use crate::load::parse::{Parsed, Run};
 use crate::load::same_file::is_named;
 use crate::load::stop::{Stop, stopped};
@@ -43,136 +42,8 @@ pub(crate) struct Marked {
     lock: File,
 }
 
-/// Marks that could not be stored, by their files, for the next try of this process. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Unsaved(Arc<Mutex<HashMap<PathBuf, Mark>>>);
-
-impl Unsaved {
-    /// Forgets those of other files.
-    pub(crate) fn retain(&self, paths: impl Iterator<Item = PathBuf>) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !marks.is_empty() {
-            let paths: HashSet<PathBuf> = paths.collect();
-            marks.retain(|path, _| paths.contains(path));
-        }
-    }
-
-    fn set(&self, path: &Path, mark: Option<Mark>) {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match mark {
-            Some(mark) => marks.insert(path.to_owned(), mark),
-            None => marks.remove(path),
-        };
-    }
-
-    /// The one of the same load, if it is not behind `mark`.
-    fn of(&self, path: &Path, mark: &Mark) -> Option<Mark> {
-        let marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same =
-            |other: &&Mark| (&other.database, &other.file, &other.table) == (&mark.database, &mark.file, &mark.table);
-        marks.get(path).filter(is_same).filter(|other| other.record >= mark.record).cloned()
-    }
-}
-
 /// Marks of other contents that are kept: a file may become what it was.
 const OTHERS: usize = 100;
-
-/// Why a mark cannot be used.
-#[derive(Debug)]
-pub(crate) enum MarkError {
-    /// Another load writes with it now.
-    InUse,
-    /// An earlier version has made the mark, which did not store the database.
-    NoDatabase {
-        /// It would be this one.
-        database: String,
-        /// How the mark is found in the file.
-        entry: String,
-    },
-    /// Something else is in the file.
-    Unreadable,
-    Io(io::Error),
-}
-
-impl MarkError {
-    /// As the end of a load, for the mark with this path.
-    pub(crate) fn failure(&self, path: &Path) -> Failure {
-        let path = path.display();
-        match self {
-            Self::InUse => Failure::unavailable(format!(
-                "{path}: another process loads this file now, or another source of this one; wait for its end, then run the \
-                 command again"
-            )),
-            Self::NoDatabase { database, entry } => Failure::failed(format!(
-                "{path}: an earlier version has made the entry with {entry}, which does not say into which database the file was \
-                 loaded; if into this one, write \"database\":\"{database}\", behind the brace that begins this entry; if into another \
-                 one, remove only this entry, and the file is loaded from its begin; start a service again after that"
-            )),
-            Self::Unreadable => Failure::failed(format!(
-                "{path} does not say how far the file is loaded; remove it, and the file is loaded from its begin"
-            )),
-            Self::Io(error) => Failure::of_file_beside(format!("{path} cannot be read or made: {error}")),
-        }
-    }
-}
-
-impl From<io::Error> for MarkError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// How far a content is written into a table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
-    /// Its identity. An earlier version has stored none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    database: Option<String>,
-    /// The content of the file.
-    file: String,
-    table: String,
-    record: u64,
-    /// Records behind it that have ended.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ended: Ranges,
-}
-
-impl Mark {
-    /// What tells it from the others without a database.
-    fn entry(&self) -> String {
-        let table = serde_json::Value::from(&*self.table);
-        format!("\"file\":\"{}\",\"table\":{table}", self.file)
-    }
-}
-
-/// What is in the file.
-#[derive(Serialize)]
-struct Marks<'a> {
-    loads: Vec<&'a Mark>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Stored {
-    Several {
-        loads: Vec<Mark>,
-    },
-    /// Of an earlier version, which had one.
-    One(Mark),
-}
-
-impl Stored {
-    fn read(text: &[u8]) -> Result<Vec<Mark>, MarkError> {
-        // It was made for its lock only, or its only mark was removed.
-        if text.trim_ascii().is_empty() {
-            return Ok(Vec::new());
-        }
-        match serde_json::from_slice(text).map_err(|_| MarkError::Unreadable)? {
-            Self::Several { loads } => Ok(loads),
-            Self::One(mark) => Ok(vec![mark]),
-        }
-    }
-}
 
 impl Marked {
     /// Locks and reads the file of marks, and makes an empty one if there is none. The mark is that of this database, table and

@@ -1,7 +1,7 @@
 //! Files into a table. `file` says what a file is, `stripes` reads its records in stripes (`csv_end` finds an open quote, `csv_quotes` text behind a closed one, `batches` reads
 //! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
-//! the transaction of the rows (`patience` says how long rows are tried), `marked` in a file beside it where the database has no transactions. `layout` says which record
+//! the transaction of the rows (`patience` says how long rows are tried), `marked` in a file beside it (`mark`) where the database has no transactions. `layout` says which record
 //! is in which partition, `claims` takes their positions. `rejects` has the records that
 //! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them
 //! together: `opened` has the writers and what earlier runs have done, `reader` reads the file, `incomplete` says why it was not
@@ -19,6 +19,9 @@ pub(crate) mod file;
 mod incomplete;
 mod layout;
 pub(crate) mod loading;
+#[cfg(test)]
+mod loading_tests;
+pub(crate) mod mark;
 pub(crate) mod marked;
 mod opened;
 mod parse;

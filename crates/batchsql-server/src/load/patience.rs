@@ -100,3 +100,46 @@ impl Patience {
         Patient::Tries(pause)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// What becomes of these rows at the given second.
+    fn after(patience: &mut Patience, begin: Instant, second: u64, rows: Range<usize>) -> Patient {
+        patience.after(&rows, true, begin + Duration::from_secs(second))
+    }
+
+    #[test]
+    fn rows_are_searched_when_their_time_is_over() {
+        let (mut patience, begin) = (Patience::new(MINUTE, 100), Instant::now());
+        assert_eq!(after(&mut patience, begin, 0, 0..100), Patient::Tries(FIRST_PAUSE));
+        assert!(matches!(after(&mut patience, begin, 59, 0..100), Patient::Tries(_)));
+        assert_eq!(after(&mut patience, begin, 61, 0..100), Patient::Searches);
+        assert_eq!(after(&mut patience, begin, 61, 0..50), Patient::Searches);
+        // Alone it has a quarter more, and three tries.
+        for second in [61, 62, 75] {
+            assert!(matches!(after(&mut patience, begin, second, 7..8), Patient::Tries(_)), "{second}");
+        }
+        assert_eq!(after(&mut patience, begin, 76, 7..8), Patient::Searches);
+        assert_eq!(after(&mut patience, begin, 76, 8..9), Patient::Searches, "nothing was accepted since");
+        patience.accepted();
+        assert!(matches!(after(&mut patience, begin, 77, 8..9), Patient::Tries(_)));
+    }
+
+    #[test]
+    fn a_database_that_does_not_answer_is_given_up() {
+        let (mut patience, begin) = (Patience::new(MINUTE, 100), Instant::now());
+        assert_eq!(patience.after(&(0..100), false, begin), Patient::Tries(FIRST_PAUSE));
+        assert_eq!(patience.after(&(0..100), false, begin + 2 * MINUTE), Patient::GivesUp);
+    }
+
+    #[test]
+    fn a_table_that_accepts_nothing_is_given_up() {
+        let (mut patience, begin) = (Patience::new(Duration::ZERO, 100), Instant::now());
+        let tries = (0..1000).take_while(|_| after(&mut patience, begin, 1, 0..2) != Patient::GivesUp).count();
+        assert!(tries < 40, "{tries}");
+    }
+}

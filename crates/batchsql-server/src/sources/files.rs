@@ -14,7 +14,8 @@ use crate::exit::{Exit, Failure, Remedy};
 use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
-use crate::load::marked::{Unsaved, mark_of};
+use crate::load::mark::Unsaved;
+use crate::load::marked::mark_of;
 use crate::load::stop::Stop;
 use crate::table::target::Target;
 
