@@ -74,6 +74,8 @@ pub use letters::Letters;
 pub use options::FeedSabotage;
 pub use options::{FeedOptions, Misfits, without_ends};
 pub use schemas::Schemas;
+#[doc(hidden)]
+pub use search::{RowErrors, Search, Try};
 pub use source::{Begin, Next, NotClaimed, Refusal, Source, SourceBlock, SourceError, SourceGap};
 pub use state::{PartitionState, StoppedPartition, quoted_table, unquoted_table};
 

@@ -18,15 +18,27 @@ const SAMPLES: usize = 4;
 
 /// What is tried next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Try {
-    pub(crate) rows: Range<usize>,
+#[allow(clippy::exhaustive_structs, reason = "only for crates of this workspace")]
+pub struct Try {
+    /// Their numbers.
+    pub rows: Range<usize>,
     /// Otherwise it is rolled back.
-    pub(crate) commits: bool,
+    pub commits: bool,
+}
+
+/// Whose fault it is when the database blames a row that is refused alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "only for crates of this workspace")]
+pub enum RowErrors {
+    /// Perhaps that of the table, as long as no other row is accepted.
+    MayBeOfTable,
+    /// That of the row: a caller counts them, and stops at a limit of its own.
+    AreOfRow,
 }
 
 /// Which rows of a run are tried next.
 #[derive(Debug)]
-pub(crate) struct Search {
+pub struct Search {
     rows: usize,
     /// Ranges to try, the next one last.
     left: Vec<Range<usize>>,
@@ -47,12 +59,13 @@ pub(crate) struct Search {
     /// Rows that may be refused alone before any is accepted.
     budget: usize,
     last_error: Option<SinkError>,
+    row_errors: RowErrors,
 }
 
 impl Search {
     /// `budget`: how many rows may be refused alone before any is accepted. `is_blamed`: the table accepted none of the rows
     /// that were tried last, so only a few are tried.
-    pub(crate) fn new(rows: usize, budget: usize, is_blamed: bool) -> Self {
+    pub fn new(rows: usize, budget: usize, is_blamed: bool) -> Self {
         let left = std::iter::once(0..rows).filter(|rows| !rows.is_empty()).collect();
         let samples = if is_blamed { samples(0..rows) } else { Vec::new() };
         Self {
@@ -68,11 +81,19 @@ impl Search {
             is_isolating: false,
             budget,
             last_error: None,
+            row_errors: RowErrors::MayBeOfTable,
         }
     }
 
+    /// The same, with another judgement of rows that the database blames.
+    pub fn judging(mut self, row_errors: RowErrors) -> Self {
+        self.row_errors = row_errors;
+        self
+    }
+
     /// The next rows to try. It must hear how that ended.
-    pub(crate) fn next(&mut self) -> Option<Try> {
+    #[allow(clippy::should_implement_trait, reason = "an iterator would hear nothing")]
+    pub fn next(&mut self) -> Option<Try> {
         self.is_sample = false;
         if let Some(row) = self.samples.pop() {
             self.is_sample = true;
@@ -85,7 +106,7 @@ impl Search {
     }
 
     /// The rows are tried again; `halved`: in two parts, because together they may be too slow.
-    pub(crate) fn put_back(&mut self, rows: Range<usize>, halved: bool) {
+    pub fn put_back(&mut self, rows: Range<usize>, halved: bool) {
         match (self.is_sample, halved && rows.len() > 1) {
             (true, _) => self.samples.push(rows.start),
             (false, true) => self.split(rows),
@@ -100,7 +121,7 @@ impl Search {
     }
 
     /// The rows were committed, or would have been: then they are tried again when the suspects are out of the way.
-    pub(crate) fn accepted(&mut self, Try { rows, commits }: Try) {
+    pub fn accepted(&mut self, Try { rows, commits }: Try) {
         self.has_sampled = false;
         self.again.retain(|row| !rows.contains(row));
         if commits {
@@ -115,7 +136,7 @@ impl Search {
     }
 
     /// A row of the table was accepted, whichever: suspects have their second try.
-    pub(crate) fn another_was_accepted(&mut self) {
+    pub fn another_was_accepted(&mut self) {
         self.has_sampled = false;
         for (row, _) in std::mem::take(&mut self.suspects).into_iter().rev() {
             self.again.insert(row);
@@ -123,7 +144,8 @@ impl Search {
         }
     }
 
-    pub(crate) fn refused(&mut self, Try { rows, .. }: Try, error: SinkError) {
+    /// The rows were refused: one of them, or the table, is at fault.
+    pub fn refused(&mut self, Try { rows, .. }: Try, error: SinkError) {
         self.last_error = Some(error.clone());
         if self.is_sample {
             return;
@@ -133,7 +155,9 @@ impl Search {
             return self.split(rows);
         }
         let row = rows.start;
-        if self.again.remove(&row) || std::mem::take(&mut self.has_committed) {
+        let is_again = self.again.remove(&row);
+        let is_judged = self.row_errors == RowErrors::AreOfRow && is_of_row(&error);
+        if is_again || is_judged || std::mem::take(&mut self.has_committed) {
             self.faulty.push((row, error));
             return;
         }
@@ -146,7 +170,7 @@ impl Search {
 
     /// The rows that are at fault: they were refused, and others were accepted. Also, if no row is left to compare them with,
     /// those of which the database says that the row is at fault, and not the table.
-    pub(crate) fn take_faulty(&mut self) -> Vec<(usize, SinkError)> {
+    pub fn take_faulty(&mut self) -> Vec<(usize, SinkError)> {
         let is_last = self.left.is_empty() && self.suspects.len() <= self.budget;
         if is_last && self.faulty.is_empty() && self.suspects.iter().all(|(_, error)| is_of_row(error)) {
             return std::mem::take(&mut self.suspects).into();
@@ -155,14 +179,19 @@ impl Search {
     }
 
     /// Whether rows that were tried alone were refused, and none was accepted.
-    pub(crate) fn blames_table(&self) -> bool {
+    pub fn blames_table(&self) -> bool {
         let is_over = self.left.is_empty() || self.suspects.len() > self.budget;
         self.samples.is_empty()
             && ((!self.suspects.is_empty() && is_over) || (self.has_sampled && !self.left.is_empty()))
     }
 
+    /// How rows were refused last.
+    pub fn last_error(&self) -> Option<&SinkError> {
+        self.last_error.as_ref()
+    }
+
     /// Why the table is at fault.
-    pub(crate) fn why(&self) -> String {
+    pub fn why(&self) -> String {
         let error = self.last_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
         format!("rows that were tried alone were refused, and none was accepted{error}")
     }
@@ -184,6 +213,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A caller with a limit of its own needs no other row to see whose fault it is; errors that may be the table's do.
+    #[test]
+    fn errors_of_rows_can_be_those_of_the_row() {
+        for (class, faulty) in [(ErrorClass::Row, 9), (ErrorClass::Size, 9), (ErrorClass::Schema, 0)] {
+            let search = Search::new(9, 2, false).judging(RowErrors::AreOfRow);
+            let (passed, is_blamed) = run(9, class, search, |_, _| true);
+            assert_eq!((passed.len(), is_blamed), (faulty, faulty == 0), "{class:?}");
+        }
+    }
 
     /// Runs a search over rows. `is_bad(row, tries)` says whether a row is refused after so many tries. Returns committed and
     /// faulty rows in the order in which the position passed them, and whether the table was blamed.

@@ -55,6 +55,8 @@ pub(crate) enum Remedy {
     Table,
     /// A file beside the loaded one cannot be written, which says nothing of others.
     FileBeside,
+    /// Another process does it now.
+    OtherProcess,
 }
 
 impl Failure {
@@ -88,6 +90,11 @@ impl Failure {
     /// A file beside the loaded one cannot be written.
     pub(crate) fn of_file_beside(text: impl std::fmt::Display) -> Self {
         Self { remedy: Remedy::FileBeside, ..Self::unavailable(text) }
+    }
+
+    /// Another process does it now.
+    pub(crate) fn of_other_process(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::OtherProcess, ..Self::unavailable(text) }
     }
 
     fn new(exit: Exit, text: impl std::fmt::Display) -> Self {

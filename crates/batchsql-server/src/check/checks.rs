@@ -20,8 +20,10 @@ use crate::config::settings::{Database, Destination, Publish, Settings, Source, 
 use crate::database;
 use crate::http::tls;
 use crate::intake;
+use crate::load::rejects;
 use crate::nats::publish;
 use crate::nats::publisher::Publisher;
+use crate::sources::files;
 use crate::table::target::{self, Target};
 
 /// All checks, in the order in which `run` would meet what they find.
@@ -226,6 +228,13 @@ fn folders_of(pattern: &str) -> Vec<PathBuf> {
     folders.take(MOST_FOLDERS).collect()
 }
 
+/// A file of rejected records that is there, and to which none can be added.
+fn closed_rejects(pattern: &str) -> Option<(PathBuf, std::io::Error)> {
+    let found = glob::glob(pattern).into_iter().flatten().filter_map(Result::ok);
+    let rejects = found.map(|path| files::rejects(&path)).filter(|path| path.exists());
+    rejects.take(MOST_FOLDERS).find_map(|path| rejects::can_add(&path).err().map(|error| (path, error)))
+}
+
 fn sources(settings: &Settings) -> Vec<Finding> {
     let finding = |Source { id, kind }: &Source| match kind {
         SourceKind::Stdin { .. } => Finding::new("source", id, Status::Ok, "reads standard input"),
@@ -239,7 +248,14 @@ fn sources(settings: &Settings) -> Vec<Finding> {
             }
             let refused = |folder: PathBuf| can_write(&folder).err().map(|error| (folder, error));
             match folders_of(&files.pattern).into_iter().find_map(refused) {
-                None => Finding::new("source", id, Status::Ok, detail),
+                None => match closed_rejects(&files.pattern) {
+                    None => Finding::new("source", id, Status::Ok, detail),
+                    Some((path, error)) => {
+                        let path = path.display();
+                        let detail = format!("{detail}; rejected records cannot be added to {path}: {error}");
+                        Finding::new("source", id, Status::Warning, detail)
+                    }
+                },
                 Some((folder, error)) => {
                     let what = "cannot be written, where rejected records and marks of files go";
                     let detail = format!("{detail}; the folder {} {what}: {error}", folder.display());

@@ -17,7 +17,7 @@ pub(crate) mod read;
 pub(crate) mod secret;
 pub(crate) mod sections;
 pub(crate) mod settings;
-mod source_checks;
+pub(crate) mod source_checks;
 mod table_checks;
 mod variables;
 

@@ -185,6 +185,13 @@ fn each_mistake_of_a_publisher_has_its_message() {
         "b.toml:6:1: with [publish], [database] is where columns are read, and Redis has no catalogue of columns; remove \
          [database]",
     );
+    let text = "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\nat_least_once = true\n";
+    check(
+        "[[tables]]\nname = \"orders\"\n",
+        &format!("{text}[[tables]]\nname = \"orders\"\nrule = \"update\"\nkey = [\"id\"]\nset = {{ n = \"add\" }}\n"),
+        "b.toml:6:1: table `orders` has a rule that adds (`set`), and at least once a row may be written more than once; load it \
+         exactly once (without `at_least_once` or --at-least-once, and not on Redis), or use another rule",
+    );
     check(
         "[[tables]]",
         "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[tables]]",

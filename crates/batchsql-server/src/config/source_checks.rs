@@ -73,6 +73,19 @@ pub(super) fn check(
     sources
 }
 
+/// Whether each repeat of a row changes the table once more.
+fn adds(table: &Table) -> bool {
+    table.set.values().any(|set| *set == SetTo::Add)
+}
+
+/// Why a table is not loaded at least once.
+pub(crate) fn adds_twice(table: &str) -> String {
+    format!(
+        "table `{table}` has a rule that adds (`set`), and at least once a row may be written more than once; load it exactly once \
+         (without `at_least_once` or --at-least-once, and not on Redis), or use another rule"
+    )
+}
+
 fn kind(
     checks: &mut Mistakes<'_>,
     span: Range<usize>,
@@ -109,6 +122,11 @@ fn kind(
             if around.publishes() && !section.at_least_once {
                 let text = "a stream does not keep how far a file is written; set `at_least_once = true`";
                 checks.problem(span, text);
+                return None;
+            }
+            let is_repeated = section.at_least_once || around.is_redis();
+            if is_repeated && around.tables.iter().any(|known| *known.name.get_ref() == table && adds(known)) {
+                checks.problem(span, adds_twice(&table));
                 return None;
             }
             let (every, unchanged_for) = (section.every, section.unchanged_for);
@@ -205,12 +223,9 @@ fn jetstream(
         None if around.is_redis() => Guarantee::AtLeastOnce,
         given => given.unwrap_or(Guarantee::ExactlyOnce),
     };
-    let adds = |table: &&Table| {
-        let is_meant = tables.contains(table.name.get_ref());
-        is_meant && table.set.values().any(|set| *set == SetTo::Add)
-    };
+    let is_meant = |table: &&Table| tables.contains(table.name.get_ref()) && adds(table);
     if guarantee == Guarantee::AtLeastOnce
-        && let Some(table) = around.tables.iter().find(adds)
+        && let Some(table) = around.tables.iter().find(is_meant)
     {
         let text = format!(
             "at least once, a row may be written twice, and table `{}` adds it up (`set`); use the guarantee exactly_once",

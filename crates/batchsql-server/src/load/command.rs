@@ -2,25 +2,30 @@
 //! Must not know how a file is loaded.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql::{BatchSql, OutcomeKind, PipelineConfig};
+use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Sink as _};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::timeout;
 
 use crate::cli::Load;
 use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
+use crate::config::source_checks::adds_twice;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
 use crate::load::loading::{Job, Loaded};
+use crate::load::mark::Unsaved;
 use crate::load::marked::mark_of;
 use crate::load::reader::check_fields;
 use crate::load::rejects;
 use crate::load::same_file::is_same;
+use crate::load::stop::{LAST_STEP, Stop, Stopper, stopped};
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
@@ -52,6 +57,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let sink = database::open(database, &settings.tables).await?;
     let target = target::open(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
+    if (load.at_least_once || !sink.keeps_positions()) && target.schema.counts_repeats() {
+        return Err(Failure::mistake(adds_twice(&target.name)));
+    }
     let delimiter = delimiter(&load)?;
     tokio::select! {
         checked = check_files(&load, &target, delimiter) => checked?,
@@ -63,10 +71,21 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
-        let loading = one(&load, &db, &target, &identity, path);
+        let stopper = Stopper::new();
+        let mut loading = pin!(one(&load, &db, &target, &identity, path, stopper.watched()));
         let loaded = tokio::select! {
-            loaded = loading => loaded,
-            signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+            loaded = &mut loading => loaded,
+            signal = signals.next() => {
+                stopper.stop();
+                let ended = tokio::select! {
+                    ended = timeout(LAST_STEP, loading) => ended.ok(),
+                    _ = signals.next() => None,
+                };
+                match ended {
+                    Some(Ok(loaded)) if number + 1 == load.files.len() => Ok(loaded),
+                    _ => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+                }
+            }
         };
         let loaded = loaded.map_err(|failure| of_several(failure, &load.files, number))?;
         if loaded.rejected > 0 {
@@ -133,6 +152,7 @@ async fn one(
     target: &Arc<target::Target>,
     database: &str,
     path: &Path,
+    mut stop: Stop,
 ) -> Result<Loaded, Failure> {
     let bar = ProgressBar::new(std::fs::metadata(path).map_or(0, |found| found.len()));
     let style = "{prefix} {msg:8} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -140,7 +160,11 @@ async fn one(
     bar.set_prefix(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     bar.set_message("reading");
     let (counted, file, format) = (bar.clone(), path.to_owned(), load.format);
-    let opened = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes))).await;
+    let opening = tokio::task::spawn_blocking(move || Input::open(&file, format, |bytes| counted.inc(bytes)));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = stop.wanted() => return Err(stopped()),
+    };
     let opened = opened.map_err(|error| Failure::failed(format!("the file could not be read: {error}")))?;
     let input = opened?;
     bar.set_length(input.bytes);
@@ -160,6 +184,8 @@ async fn one(
         at_least_once: load.at_least_once,
         name: load.again.clone(),
         steps: db.max_steps(),
+        unsaved: Unsaved::default(),
+        stop,
     };
     let loaded = job.run(|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();

@@ -10,22 +10,30 @@
 //! step 102 to 103    refused alone: it goes to the rejected records
 //! step 102 to 104    committed, with row 104; the position has passed record 103
 //! ```
+//!
+//! Where the reason may be that of the table, a row is at fault only if the table accepts another one. A transient error is
+//! searched for so too, when it was there for `retry_for`: a trigger may raise it for one row.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use batchsql::feed::{RowErrors, Search};
 use batchsql::{
     BatchSql, Claim, ClaimFrom, Claimed, ErrorClass, OutcomeKind, PartitionKey, Position, SinkError, Step, StepError,
 };
 use tokio::time::{Instant, sleep};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::load::parse::{Parsed, Run};
+use crate::load::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience, Patient};
 use crate::load::tally::Tally;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// So many records are refused alone before only some of the others are tried.
+const REFUSED: usize = 64;
 /// So many records in a row are not all at fault, if the reason may be the table's.
 const SUSPECTS: usize = 4;
+/// So many rows behind a run are tried while the table accepts none of it.
+const TRIED_BEHIND: usize = 4;
 /// Longer than any process runs: `retry_for` has no end below a durable intake.
 const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -36,17 +44,18 @@ pub(crate) struct Exactly {
     position: Position,
     /// Whether a row was written, so that the table can be.
     has_written: bool,
-    /// Records since the last row that was written, which were refused alone for a reason that may be the table's.
+    /// Records that were taken for faulty since then, although none behind them was accepted.
     suspects: usize,
 }
 
 /// What became of one try.
 enum Tried {
-    Written,
+    /// The rows were written, or would have been.
+    Accepted,
     /// One of the rows may be at fault.
     Refused(SinkError),
-    /// Nothing was written; it may work later.
-    Again(SinkError),
+    /// Nothing was written; it may work later. Whether rows were sent.
+    Again(SinkError, bool),
 }
 
 impl Exactly {
@@ -88,8 +97,8 @@ impl Exactly {
     }
 
     pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
-        for run in &parsed.runs {
-            self.write_run(parsed, run, tally).await?;
+        for number in 0..parsed.runs.len() {
+            self.write_run(parsed, number, tally).await?;
         }
         let last = parsed.stripe.last();
         if self.reached() < last {
@@ -99,87 +108,127 @@ impl Exactly {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.db.config().retry_for.min(FAR)
+        Instant::now() + self.retry_for()
     }
 
-    async fn write_run(&mut self, parsed: &Parsed, run: &Run, tally: &Tally) -> Result<(), Failure> {
-        // The part at the end is the next one.
-        let mut parts = vec![(0, run.records.len())];
-        while let Some((begin, end)) = parts.pop() {
-            match self.try_long(run, begin, end, tally).await? {
-                Tried::Written => {
-                    self.has_written = true;
-                    self.suspects = 0;
-                }
-                Tried::Refused(_) if end - begin > 1 => {
-                    let middle = begin + (end - begin) / 2;
-                    parts.push((middle, end));
-                    parts.push((begin, middle));
-                }
-                Tried::Refused(error) => {
-                    // A table that accepts no row may be at fault itself, also since the last one. The position has not
-                    // passed the records that were refused since then: they are tried again.
-                    let is_suspect = !matches!(error.class(), ErrorClass::Row | ErrorClass::Size);
-                    self.suspects += usize::from(is_suspect);
-                    let is_first = error.class() != ErrorClass::Row && !self.has_written;
-                    if is_first || self.suspects >= SUSPECTS {
-                        return Err(not_written(&error));
-                    }
-                    let record = run.records[begin];
-                    let (line, text) = parsed.stripe.text(record);
-                    self.db.reject_step(run.rows.rows(), begin, &error).await;
-                    tally.add(OutcomeKind::Rejected, 1);
-                    tally.reject(&[(line, record, error.to_string(), text)])?;
-                }
-                Tried::Again(error) => return Err(given_up(&error)),
-            }
-        }
-        Ok(())
+    fn retry_for(&self) -> Duration {
+        self.db.config().retry_for.min(FAR)
     }
 
-    /// Tries until there is an answer, for `retry_for`.
-    async fn try_long(&mut self, run: &Run, begin: usize, end: usize, tally: &Tally) -> Result<Tried, Failure> {
-        let deadline = self.deadline();
-        let mut pause = FIRST_PAUSE;
+    /// Writes a run of a stripe, and searches it for the rows that are at fault.
+    async fn write_run(&mut self, parsed: &Parsed, number: usize, tally: &Tally) -> Result<(), Failure> {
+        let run = &parsed.runs[number];
+        let (rows, count) = (run.rows.rows(), run.records.len());
+        let search = Search::new(count, self.db.isolation_budget(rows).min(REFUSED), false);
+        let mut search = search.judging(RowErrors::AreOfRow);
+        let mut patience = Patience::new(self.retry_for(), count);
         loop {
-            let tried = self.try_once(run, begin, end, tally).await?;
-            let Tried::Again(error) = &tried else { return Ok(tried) };
-            if Instant::now() + pause > deadline {
-                return Ok(tried);
+            let Some(next) = search.next() else {
+                if !search.blames_table() {
+                    return Ok(());
+                }
+                let failure = search.last_error().map_or_else(|| Failure::failed(search.why()), blamed);
+                if !self.another_is_accepted(parsed, number, tally).await? && !self.are_at_fault(count, &failure) {
+                    return Err(failure);
+                }
+                search.another_was_accepted();
+                continue;
+            };
+            match self.try_once(run, next.rows.clone(), next.commits, tally).await? {
+                Tried::Accepted => {
+                    if next.commits {
+                        (self.has_written, self.suspects) = (true, 0);
+                    }
+                    patience.accepted();
+                    search.accepted(next);
+                }
+                Tried::Refused(error) => search.refused(next, error),
+                Tried::Again(error, was_sent) => match patience.after(&next.rows, was_sent, Instant::now()) {
+                    Patient::Tries(pause) => {
+                        tracing::warn!(%error, "rows were not written; trying again");
+                        sleep(pause).await;
+                        search.put_back(next.rows, false);
+                    }
+                    Patient::Searches => search.refused(next, error),
+                    Patient::GivesUp => return Err(given_up(&error)),
+                },
             }
-            tracing::warn!(%error, "rows were not written; trying again");
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            for (row, error) in search.take_faulty() {
+                let record = run.records[row];
+                let (line, text) = parsed.stripe.text(record);
+                self.db.reject_step(rows, row, &error).await;
+                tally.add(OutcomeKind::Rejected, 1);
+                tally.reject(&[(line, record, error.to_string(), text)])?;
+            }
         }
     }
 
-    async fn try_once(&mut self, run: &Run, begin: usize, end: usize, tally: &Tally) -> Result<Tried, Failure> {
-        let rows = run.rows.rows().slice(begin..end);
-        let to = signed(run.records[end - 1]);
-        match self.db.write_step(rows, &Step::new(self.position, to)).await {
-            Ok(counts) => {
+    /// Whether the table would accept one of some rows of the runs behind this one.
+    async fn another_is_accepted(&mut self, parsed: &Parsed, number: usize, tally: &Tally) -> Result<bool, Failure> {
+        let behind = &parsed.runs[number + 1..];
+        let mut last = None;
+        for part in 0..TRIED_BEHIND {
+            let Some(run) = behind.get(part * behind.len() / TRIED_BEHIND) else { break };
+            let row = part * run.records.len() / TRIED_BEHIND;
+            if last.replace(run.records[row]) == Some(run.records[row]) {
+                continue;
+            }
+            if matches!(self.try_once(run, row..row + 1, false, tally).await?, Tried::Accepted) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether so few records behind those that this run has written are at fault, if none is left to compare them with. The
+    /// position does not pass them before another row is written: until then they are tried again by the next run.
+    fn are_at_fault(&mut self, records: usize, failure: &Failure) -> bool {
+        self.suspects += records;
+        self.has_written && self.suspects < SUSPECTS && failure.exit != Exit::Unavailable
+    }
+
+    async fn try_once(
+        &mut self,
+        run: &Run,
+        rows: Range<usize>,
+        commits: bool,
+        tally: &Tally,
+    ) -> Result<Tried, Failure> {
+        let to = signed(run.records[rows.end - 1]);
+        let rows = run.rows.rows().slice(rows);
+        let step = Step::new(self.position, to);
+        let step = if commits { step } else { step.rolled_back() };
+        let StepError { error, was_sent, .. } = match self.db.write_step(rows, &step).await {
+            Ok(counts) if commits => {
                 self.position.sequence = to;
                 for kind in [OutcomeKind::Written, OutcomeKind::Ignored, OutcomeKind::Superseded] {
                     tally.add(kind, counts.get(kind));
                 }
-                Ok(Tried::Written)
+                return Ok(Tried::Accepted);
             }
-            Err(StepError { error, .. }) if error.is_fenced() => Err(fenced()),
-            Err(StepError { error, was_sent, .. }) => match error.class() {
-                ErrorClass::Transient if !was_sent => Ok(Tried::Again(error)),
-                ErrorClass::Resource => Ok(Tried::Again(error)),
-                // Without an answer, what was sent may still be under way: the claim ends it, and knows what became of it.
-                ErrorClass::Transient | ErrorClass::Unknown => {
-                    if self.resolve(to).await? {
-                        self.db.step_was_written(rows);
-                        tally.add(OutcomeKind::Written, rows.len() as u64);
-                        return Ok(Tried::Written);
-                    }
-                    Ok(Tried::Again(error))
+            Ok(_) => return Ok(Tried::Accepted),
+            Err(failed) => failed,
+        };
+        if error.is_fenced() {
+            return Err(fenced());
+        }
+        match error.class() {
+            ErrorClass::Transient if !was_sent => Ok(Tried::Again(error, was_sent)),
+            ErrorClass::Resource => Ok(Tried::Again(error, was_sent)),
+            // Without an answer, what was sent may still be under way: the claim ends it, and knows what became of it. One that
+            // is rolled back moves nothing.
+            ErrorClass::Transient | ErrorClass::Unknown => {
+                if self.resolve(to).await? {
+                    self.db.step_was_written(rows);
+                    tally.add(OutcomeKind::Written, rows.len() as u64);
+                    return Ok(Tried::Accepted);
                 }
-                _ if was_sent => Ok(Tried::Refused(error)),
-                _ => Err(not_written(&error)),
-            },
+                Ok(Tried::Again(error, true))
+            }
+            // A row that is too large may be refused before it is sent.
+            ErrorClass::Row | ErrorClass::Size => Ok(Tried::Refused(error)),
+            _ if was_sent => Ok(Tried::Refused(error)),
+            _ => Err(not_written(&error)),
         }
     }
 
@@ -245,8 +294,16 @@ fn not_written(error: &SinkError) -> Failure {
     }
 }
 
+/// The table has accepted no row.
+fn blamed(error: &SinkError) -> Failure {
+    match error.class() {
+        ErrorClass::Transient | ErrorClass::Unknown | ErrorClass::Resource => given_up(error),
+        _ => not_written(error),
+    }
+}
+
 fn fenced() -> Failure {
-    Failure::unavailable("another process loads this file now; what this one has written is written once")
+    Failure::of_other_process("another process loads this file now; what this one has written is written once")
 }
 
 fn given_up(error: &SinkError) -> Failure {

@@ -25,13 +25,28 @@ pub(super) const LEAST_BYTES: u64 = 1 << 20;
 pub(crate) struct Done {
     /// The last record of each partition that is done.
     reached: Vec<u64>,
+    /// Records behind these that are done too.
+    behind: Ranges,
 }
+
+/// Records from the first one to the last one, in ascending order.
+pub(super) type Ranges = Vec<(u64, u64)>;
 
 impl Done {
     /// At least one partition.
     pub(super) fn new(reached: Vec<u64>) -> Self {
         assert!(!reached.is_empty(), "a file has a partition");
-        Self { reached }
+        Self { reached, behind: Ranges::new() }
+    }
+
+    /// Of a file with one partition.
+    pub(super) fn with_behind(reached: u64, behind: Ranges) -> Self {
+        Self { reached: vec![reached], behind }
+    }
+
+    /// How many records are done that are not reached.
+    pub(super) fn records_behind(&self) -> u64 {
+        self.behind.iter().map(|(first, last)| last.saturating_sub(*first).saturating_add(1)).sum()
     }
 
     pub(super) fn partition(&self, record: u64) -> usize {
@@ -44,7 +59,7 @@ impl Done {
     }
 
     pub(super) fn has(&self, record: u64) -> bool {
-        record <= self.reached(record)
+        record <= self.reached(record) || is_in(&self.behind, record)
     }
 
     /// All records up to this one are done.
@@ -58,6 +73,12 @@ impl Done {
         };
         (0..).zip(&self.reached).map(missing).min().unwrap_or(1) - 1
     }
+}
+
+/// Whether a record is in the ranges.
+pub(super) fn is_in(ranges: &[(u64, u64)], record: u64) -> bool {
+    let later = ranges.partition_point(|(first, _)| *first <= record);
+    later > 0 && record <= ranges[later - 1].1
 }
 
 #[cfg(test)]

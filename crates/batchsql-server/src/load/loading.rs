@@ -12,10 +12,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::exit::Failure;
 use crate::load::file::Input;
 use crate::load::incomplete::{InTable, changed, damaged};
+use crate::load::mark::Unsaved;
 use crate::load::opened::{Opened, open};
 use crate::load::parse::Parsed;
 use crate::load::reader::{Read, Reader};
 use crate::load::rejects::Load;
+use crate::load::stop::{Stop, stopped};
 use crate::load::tally::Tally;
 use crate::load::writer::Writer;
 use crate::table::target::Target;
@@ -40,6 +42,9 @@ pub(crate) struct Job {
     pub(crate) name: Option<String>,
     /// Stripes that are written at once; at least 1.
     pub(crate) steps: usize,
+    /// What an earlier try of this process could not store.
+    pub(crate) unsaved: Unsaved,
+    pub(crate) stop: Stop,
 }
 
 /// What a load has done.
@@ -64,8 +69,26 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } = self;
-        let mut opened = open(&db, &target, &input, &database, (at_least_once, name.as_deref())).await?;
+        let Self {
+            db,
+            target,
+            input,
+            delimiter,
+            rejects,
+            most_rejects,
+            database,
+            at_least_once,
+            name,
+            steps,
+            unsaved,
+            mut stop,
+        } = self;
+        let how = (at_least_once, name.as_deref());
+        let mut opened = tokio::select! {
+            biased;
+            () = stop.wanted() => return Err(stopped()),
+            opened = open(&db, &target, &input, &database, how, &unsaved) => opened?,
+        };
         let front = opened.done.front();
         if input.has_changed() {
             return Err(changed(&input, InTable::new(&OutcomeCounts::default(), front)));
@@ -86,7 +109,7 @@ impl Job {
         for writer in writers {
             let (stripes, parsed) = mpsc::channel(ahead);
             partitions.push(stripes);
-            writing.spawn(write(writer, parsed, Arc::clone(&steps), Arc::clone(&tally), report.clone()));
+            writing.spawn(write(writer, parsed, Arc::clone(&steps), Arc::clone(&tally), report.clone(), stop.clone()));
         }
         drop(report);
         let reader = Reader { db, target, input: input.clone(), delimiter, done };
@@ -142,16 +165,22 @@ async fn write(
     steps: Arc<Semaphore>,
     tally: Arc<Tally>,
     progress: mpsc::Sender<u64>,
+    mut stop: Stop,
 ) -> Result<(), Failure> {
-    while let Some(parsing) = stripes.recv().await {
+    loop {
+        let parsing = tokio::select! {
+            biased;
+            () = stop.wanted() => return Err(stopped()),
+            parsing = stripes.recv() => parsing,
+        };
+        let Some(parsing) = parsing else { return Ok(()) };
         let parsed = parsing.await.map_err(|error| Failure::failed(format!("records could not be parsed: {error}")))?;
         let step = steps.acquire().await.map_err(Failure::failed)?;
-        writer.write(&parsed, &tally).await?;
+        writer.write(&parsed, &tally, &mut stop).await?;
         drop(step);
         // Whoever shows it may have ended.
         let _ = progress.send(parsed.stripe.read).await;
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -163,6 +192,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::exit::{Exit, Remedy};
+    use crate::load::stop::Stopper;
     use crate::table::record::tests::orders;
 
     pub(crate) async fn load(sink: &ScriptedSink, path: &std::path::Path) -> Result<Loaded, Failure> {
@@ -174,10 +204,13 @@ pub(crate) mod tests {
         sink: &ScriptedSink,
         path: &std::path::Path,
     ) -> Result<Loaded, Failure> {
+        job(target, sink, path).run(|_| {}).await
+    }
+
+    pub(crate) fn job(target: Target, sink: &ScriptedSink, path: &std::path::Path) -> Job {
         let config = PipelineConfig::default().flush_size(5_000).buffer_size(20_000);
-        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
-        let job = Job {
-            db,
+        Job {
+            db: BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap(),
             target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',
@@ -187,8 +220,9 @@ pub(crate) mod tests {
             at_least_once: false,
             name: None,
             steps: 4,
-        };
-        job.run(|_| {}).await
+            unsaved: Unsaved::default(),
+            stop: Stopper::new().watched(),
+        }
     }
 
     /// A table without a key.

@@ -10,6 +10,7 @@ use crate::load::claims::{Claims, Order, claim};
 use crate::load::exactly::Exactly;
 use crate::load::file::Input;
 use crate::load::layout::{Done, LEAST_BYTES};
+use crate::load::mark::Unsaved;
 use crate::load::marked::{Marked, mark_of};
 use crate::load::rejects::{self, Elsewhere, Found, Load, Rejects};
 use crate::load::writer::Writer;
@@ -65,6 +66,7 @@ pub(crate) async fn open(
     input: &Input,
     database: &str,
     (at_least_once, name): (bool, Option<&str>),
+    unsaved: &Unsaved,
 ) -> Result<Opened, Failure> {
     let table = target.schema.table_display();
     if db.keeps_positions() && !at_least_once {
@@ -76,9 +78,9 @@ pub(crate) async fn open(
         return Ok(Opened { writers, whole, done });
     }
     let path = mark_of(&input.path, name);
-    let marked = Marked::open(db.clone(), &path, (database, table), &input.digest);
+    let marked = Marked::open(db.clone(), &path, (database, table), &input.digest, unsaved);
     let marked = marked.map_err(|error| error.failure(&path))?;
-    let done = Done::new(vec![marked.reached()]);
+    let done = marked.done();
     Ok(Opened { writers: vec![Writer::Marked(Box::new(marked))], whole: None, done })
 }
 
@@ -133,7 +135,7 @@ mod tests {
         for (path, target, record) in [in_order, (path, plain(), "\"record\":7,")] {
             let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
             let input = Input::open(&path, None, |_| {}).unwrap();
-            let mut late = open(&db, &target, &input, "shop", (false, None)).await.unwrap();
+            let mut late = open(&db, &target, &input, "shop", (false, None), &Unsaved::default()).await.unwrap();
             let of_file = Load {
                 file: input.digest[..16].to_owned(),
                 database: Some("shop".to_owned()),

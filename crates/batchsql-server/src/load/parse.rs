@@ -17,6 +17,18 @@ pub(crate) struct Parsed {
     pub(crate) refused: Vec<(u64, String)>,
 }
 
+impl Parsed {
+    /// The wanted ones of the records that are no rows: line, record, reason, text.
+    pub(crate) fn refused(&self, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, u64, String, String)> {
+        let wanted = self.refused.iter().filter(|(record, _)| is_wanted(*record));
+        let told = wanted.map(|(record, reason)| {
+            let (line, text) = self.stripe.text(*record);
+            (line, *record, reason.clone(), text)
+        });
+        told.collect()
+    }
+}
+
 /// Rows of one shape that follow each other.
 pub(crate) struct Run {
     pub(crate) rows: SharedRows,

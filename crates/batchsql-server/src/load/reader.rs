@@ -51,7 +51,7 @@ impl Reader {
         let read = Arc::new(AtomicU64::new(0));
         let shape: Arc<OnceLock<Shape>> = Arc::default();
         let front = done.front();
-        let (mut records, mut behind) = (0, 0);
+        let (mut records, mut behind) = (0, done.records_behind());
         let next = |stripe: Stripe| {
             records = stripe.last();
             let reached = done.reached(stripe.first);

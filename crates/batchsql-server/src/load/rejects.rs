@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use batchsql::small_file::sync_folder;
 use serde::{Deserialize, Serialize};
 
+use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::layout::Done;
 use crate::load::reject_lines::{self, Endings, Kind, Line};
@@ -22,6 +23,8 @@ use crate::private_file;
 /// A load has the file for itself no longer than it takes to cut off its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
+/// Bytes that are needed at least for rejected records.
+const SPACE: usize = 4096;
 
 /// One record that was not written.
 #[derive(Debug, Serialize, Deserialize)]
@@ -110,6 +113,17 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 pub(crate) fn failure(path: &Path, error: &io::Error) -> Failure {
     let text = format!("the file of rejected records {} cannot be used: {error}", path.display());
     if error.kind() == io::ErrorKind::InvalidInput { Failure::mistake(text) } else { Failure::of_file_beside(text) }
+}
+
+/// Whether lines can be added to the file, or to a new one in its folder.
+///
+/// # Errors
+/// They cannot.
+pub(crate) fn can_add(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => DraftFile::create(path)?.write_all(&[b' '; SPACE]),
+        opened => opened.map(drop),
+    }
 }
 
 /// The file before its lines are taken back. Nobody cuts it off from now on.
@@ -209,6 +223,14 @@ impl Found {
 }
 
 impl Rejects {
+    /// Whether records can be added, without making the file: nobody wants an empty one.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        can_add(&self.path)
+    }
+
     /// Adds records, and returns when they are on disk: only then may the position pass them.
     ///
     /// # Errors

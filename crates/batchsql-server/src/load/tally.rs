@@ -37,15 +37,21 @@ impl Tally {
         self.rejects.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
+    /// Looks whether records that are rejected later could be stored.
+    ///
+    /// # Errors
+    /// They could not.
+    pub(crate) fn probe(&self) -> Result<(), Failure> {
+        self.rejects.lock().unwrap_or_else(PoisonError::into_inner).probe().map_err(|error| not_stored(&error))
+    }
+
     /// Records that were not written: line, record, reason, text.
     ///
     /// # Errors
     /// The file cannot be written, or there are too many.
     pub(crate) fn reject(&self, records: &[(u64, u64, String, String)]) -> Result<(), Failure> {
-        let failed =
-            |error| Failure::of_file_beside(format!("the file of rejected records cannot be written: {error}"));
         let mut rejects = self.rejects.lock().unwrap_or_else(PoisonError::into_inner);
-        rejects.add(records).map_err(failed)?;
+        rejects.add(records).map_err(|error| not_stored(&error))?;
         let count = rejects.count;
         drop(rejects);
         if count <= self.most_rejects {
@@ -57,4 +63,8 @@ impl Tally {
             self.most_rejects
         )))
     }
+}
+
+fn not_stored(error: &std::io::Error) -> Failure {
+    Failure::of_file_beside(format!("the file of rejected records cannot be written: {error}"))
 }

@@ -5,6 +5,7 @@ use crate::exit::Failure;
 use crate::load::exactly::Exactly;
 use crate::load::marked::Marked;
 use crate::load::parse::Parsed;
+use crate::load::stop::{Stop, stopped};
 use crate::load::tally::Tally;
 
 /// How stripes are written, and how it is kept which of them are.
@@ -19,17 +20,19 @@ impl Writer {
     /// Writes a stripe. When it returns, a later run begins behind it.
     ///
     /// # Errors
-    /// The load cannot go on. What was written is known to a later run.
-    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally) -> Result<(), Failure> {
-        let record = |(record, reason): &(u64, String)| {
-            let (line, text) = parsed.stripe.text(*record);
-            (line, *record, reason.clone(), text)
-        };
-        let refused: Vec<_> = parsed.refused.iter().map(record).collect();
-        tally.reject(&refused)?;
+    /// The load cannot go on, or is to end. What was written is known to a later run.
+    pub(crate) async fn write(&mut self, parsed: &Parsed, tally: &Tally, stop: &mut Stop) -> Result<(), Failure> {
         match self {
-            Self::Exactly(writer) => writer.write(parsed, tally).await,
-            Self::Marked(writer) => writer.write(parsed, tally).await,
+            Self::Exactly(writer) => {
+                tally.reject(&parsed.refused(|_| true))?;
+                tokio::select! {
+                    biased;
+                    // The position says how far it is written, wherever this ends.
+                    () = stop.wanted() => Err(stopped()),
+                    written = writer.write(parsed, tally) => written,
+                }
+            }
+            Self::Marked(writer) => writer.write(parsed, tally, stop).await,
         }
     }
 }

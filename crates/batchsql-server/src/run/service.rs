@@ -24,6 +24,7 @@ use crate::http::server::Server;
 use crate::http::shared::Shared;
 use crate::http::tls;
 use crate::intake::Intake;
+use crate::load::stop::LAST_STEP;
 use crate::logging;
 use crate::nats::publish;
 use crate::nats::publisher::Publisher;
@@ -194,7 +195,7 @@ impl Service {
             shared.drain();
         }
         // A load goes on with the next start.
-        sources.stop_readers().await;
+        sources.stop_readers(drain_for.min(LAST_STEP)).await;
         loaders.close().await;
         let closed = async {
             let closing = async {

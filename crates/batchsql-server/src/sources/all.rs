@@ -11,7 +11,8 @@ use batchsql::DynSink;
 use batchsql::Sink as _;
 use batchsql::prometheus::PrometheusMetrics;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::timeout;
 
 use crate::config::settings::{Settings, SourceKind};
 use crate::database_id;
@@ -19,6 +20,7 @@ use crate::exit::{Exit, Failure};
 #[cfg(feature = "nats")]
 use crate::failed_log::FailedLog;
 use crate::intake::Intake;
+use crate::load::stop::Stopper;
 use crate::nats::publisher::Opening;
 use crate::sources::loaders::Loaders;
 use crate::sources::state::State;
@@ -45,6 +47,10 @@ type Tasks = JoinSet<Result<Exit, Failure>>;
 pub(crate) struct Sources {
     /// Those that go on with the next start, wherever they were.
     readers: Tasks,
+    /// Of those that end at once, wherever they are.
+    at_once: Vec<AbortHandle>,
+    /// Of those that load files.
+    loads: Stopper,
     /// Those of streams.
     workers: Tasks,
     /// Becomes the time in which workers have to end.
@@ -61,7 +67,8 @@ impl Sources {
     pub(crate) fn start(supply: &Supply<'_>) -> Self {
         let (readers, workers, states) = (JoinSet::new(), JoinSet::new(), Vec::new());
         let (ending, has_refused) = (watch::Sender::new(None), Arc::default());
-        let mut sources = Self { readers, workers, ending, states, has_refused, exit: Exit::Done };
+        let (at_once, loads, exit) = (Vec::new(), Stopper::new(), Exit::Done);
+        let mut sources = Self { readers, at_once, loads, workers, ending, states, has_refused, exit };
         for source in &supply.settings.sources {
             let id = source.id.clone();
             match (&source.kind, supply.intake) {
@@ -69,13 +76,16 @@ impl Sources {
                 (SourceKind::Stdin { table }, Some(intake)) => {
                     let (intake, target) = (intake.clone(), Arc::clone(&supply.tables[table]));
                     let has_refused = Arc::clone(&sources.has_refused);
-                    sources.readers.spawn(async move { Ok(stdin::run(&id, &intake, &target, &has_refused).await) });
+                    let reading = async move { Ok(stdin::run(&id, &intake, &target, &has_refused).await) };
+                    sources.at_once.push(sources.readers.spawn(reading));
                 }
                 (SourceKind::Files(files), _) => {
                     let (db, target) = (supply.loaders.of(&id).clone(), Arc::clone(&supply.tables[&files.table]));
                     let files = files.clone();
                     let database = database_id::of_destination(&supply.settings.destination);
-                    sources.readers.spawn(async move { Ok(files::run(&id, &files, &db, &target, &database).await) });
+                    let stop = sources.loads.watched();
+                    let loading = async move { Ok(files::run(&id, &files, &db, &target, &database, stop).await) };
+                    sources.readers.spawn(loading);
                 }
                 (SourceKind::Stdin { .. }, None) => unreachable!("this source has an intake"),
             }
@@ -110,7 +120,7 @@ impl Sources {
 
     /// Runs beside the sources: the stream that their rows are published to is opened.
     pub(crate) fn open(&mut self, opening: Opening) {
-        self.readers.spawn(opening);
+        self.at_once.push(self.readers.spawn(opening));
     }
 
     /// What the sources of streams do, by their ids.
@@ -159,17 +169,25 @@ impl Sources {
         }
     }
 
-    /// Ends files and standard input where they are.
-    pub(crate) async fn stop_readers(&mut self) {
-        self.readers.abort_all();
-        while let Some(ended) = self.readers.join_next().await {
-            // One that was aborted here has not failed.
-            if !matches!(&ended, Err(error) if error.is_cancelled()) {
-                self.note(ended);
-            }
+    /// Ends standard input where it is. Files have `limit` to finish what would be written again otherwise.
+    pub(crate) async fn stop_readers(&mut self, limit: Duration) {
+        self.loads.stop();
+        self.at_once.iter().for_each(AbortHandle::abort);
+        if timeout(limit, self.readers_ended()).await.is_err() {
+            self.readers.abort_all();
+            self.readers_ended().await;
         }
         if self.has_refused.load(Ordering::Relaxed) && self.exit == Exit::Done {
             self.exit = Exit::Failed;
+        }
+    }
+
+    async fn readers_ended(&mut self) {
+        while let Some(ended) = self.readers.join_next().await {
+            // One that was aborted has not failed.
+            if !matches!(&ended, Err(error) if error.is_cancelled()) {
+                self.note(ended);
+            }
         }
     }
 

@@ -4,41 +4,70 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use batchsql::BatchSql;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::settings::Files;
 use crate::exit::{Exit, Failure, Remedy};
 use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
+use crate::load::mark::Unsaved;
+use crate::load::marked::mark_of;
+use crate::load::stop::Stop;
 use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
 const MOST_REJECTS: u64 = 10_000;
 
+/// A file that another process has taken is left to it for this time. Otherwise two services would take it from each other.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+
 /// What a file looked like when it was dealt with.
 type Version = (u64, Option<SystemTime>);
 
-/// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
+/// Looks for files until it is dropped, or is to stop: then it ends when what is being written is known to a later run.
+pub(crate) async fn run(
+    id: &str,
+    files: &Files,
+    db: &BatchSql,
+    target: &Arc<Target>,
+    database: &str,
+    mut stop: Stop,
+) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
+    let unsaved = Unsaved::default();
+    let mut taken: Option<(PathBuf, Instant)> = None;
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            biased;
+            () = stop.wanted() => return Exit::Done,
+            _ = ticks.tick() => {}
+        }
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
+        unsaved.retain(found.iter().map(|(path, _)| mark_of(path, None)));
         for (path, version) in found {
             if done.get(&path) == Some(&version) || !is_complete(version, files) {
                 continue;
             }
+            if taken.as_ref().is_some_and(|(other, since)| *other == path && since.elapsed() < LEFT_ALONE) {
+                // Those behind it wait for it, whoever loads it.
+                break;
+            }
             let begin = Instant::now();
             let rejects = rejects(&path);
-            let input = match open(files, &path).await {
+            let opened = tokio::select! {
+                biased;
+                () = stop.wanted() => return Exit::Done,
+                opened = open(files, &path) => opened,
+            };
+            let input = match opened {
                 Ok(input) => input,
                 // Others may be read, so they do not wait for it.
                 Err(Failure { exit: Exit::Unavailable, text, .. }) => {
@@ -51,7 +80,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     continue;
                 }
             };
-            match load(files, db, target, database, input, &rejects).await {
+            match load(files, db, target, database, input, &rejects, (&unsaved, &stop)).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     if loaded.rejected == 0 {
@@ -61,9 +90,18 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     }
                     done.insert(path, version);
                 }
+                Err(Failure { text, .. }) if stop.is_wanted() => {
+                    tracing::info!(source = id, file = %path.display(), "not loaded to its end: {text}");
+                    return Exit::Done;
+                }
                 // Others do not need it.
                 Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
                     tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                }
+                Err(Failure { remedy: Remedy::OtherProcess, text, .. }) => {
+                    tracing::warn!(source = id, file = %path.display(), "left to the other one for {LEFT_ALONE:?}: {text}");
+                    taken = Some((path, Instant::now()));
+                    break;
                 }
                 // It is tried again: the database may come back, or somebody repairs the table.
                 Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
@@ -97,7 +135,8 @@ fn is_complete((_, modified): Version, files: &Files) -> bool {
     age >= files.unchanged_for
 }
 
-fn rejects(path: &Path) -> PathBuf {
+/// Where records of a file go that are not written.
+pub(crate) fn rejects(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".rejects.ndjson");
     name.into()
@@ -116,6 +155,7 @@ async fn load(
     database: &str,
     input: Input,
     rejects: &Path,
+    (unsaved, stop): (&Unsaved, &Stop),
 ) -> Result<Loaded, Failure> {
     let job = Job {
         db: db.clone(),
@@ -129,6 +169,58 @@ async fn load(
         name: None,
         // Rows of others are written too.
         steps: (db.max_steps() / 2).max(1),
+        unsaved: unsaved.clone(),
+        stop: stop.clone(),
     };
     job.run(|_| {}).await
+}
+
+#[cfg(test)]
+mod tests {
+    use batchsql::{Claim, ClaimFrom, DynSink};
+    use batchsql_testkit::{ScriptedSink, Step};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::load::loading::tests::{ids, plain};
+    use crate::load::stop::Stopper;
+
+    /// Two services would take it from each other, and both would get on slowly.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_another_process_has_taken_is_left_to_it() {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        std::fs::write(folder.path().join("a.csv"), "id,region\n1,eu\n").unwrap();
+        let files = Files {
+            table: "orders".to_owned(),
+            pattern: folder.path().join("*.csv").to_string_lossy().into_owned(),
+            format: None,
+            at_least_once: false,
+            every: Duration::from_secs(1),
+            unchanged_for: Duration::ZERO,
+        };
+        let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
+        let (stopper, of_run, target) = (Stopper::new(), db.clone(), Arc::new(plain()));
+        let stop = stopper.watched();
+        sink.script([Step::Hang]);
+        let running = tokio::spawn(async move { run("drop", &files, &of_run, &target, "shop", stop).await });
+        while sink.writes() == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let input = Input::open(&folder.path().join("a.csv"), None, |_| {}).unwrap();
+        let source = format!("load:{}", &input.digest[..16]);
+        let key = db.positions(&source).await.unwrap()[0].key.clone();
+        db.claim(&key, &Claim::of("other").from(ClaimFrom::Anyone)).await.unwrap();
+        sink.release(1);
+        sleep(LEFT_ALONE / 2).await;
+        let owner = db.positions(&source).await.unwrap()[0].owner.clone();
+        assert_eq!((owner.as_deref(), sink.applied().len()), (Some("other"), 0));
+        // The other one may have ended.
+        while sink.applied().is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(ids(&sink), [1]);
+        stopper.stop();
+        assert_eq!(running.await.unwrap(), Exit::Done);
+    }
 }

@@ -2,7 +2,7 @@
 //! the service ends. `state` is what is said about a source of a stream.
 
 pub(crate) mod all;
-mod files;
+pub(crate) mod files;
 #[cfg(feature = "nats")]
 mod jetstream;
 pub(crate) mod loaders;

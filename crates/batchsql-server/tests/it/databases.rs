@@ -136,6 +136,78 @@ sql_server!(
     "IDENTIFIED BY"
 );
 
+/// Files whose first record the table refuses, with errors that may be those of the table or of the server: the records behind it are
+/// written, once.
+fn bad_first(dsn: &str, table: &str, notes: &[&str], execute: &dyn Fn(&str), number: &dyn Fn(&str) -> i64) {
+    let place = Place::new();
+    let config =
+        format!("[database]\ndsn = \"{dsn}\"\n[pipeline]\nretry_for = \"300ms\"\n[[tables]]\nname = \"{table}\"\n");
+    place.write("b.toml", config);
+    for note in notes {
+        let shown: String = note.chars().take(8).collect();
+        place.write("a.csv", format!("id,note\n1,{note}\n2,a\n3,b\n"));
+        let ran = place.run(&["load", "a.csv", "--config", "b.toml", "--again", &shown]);
+        assert!(ran.code() == 1 && ran.out().contains("2 written, 1 rejected"), "{shown}: {}", ran.all());
+        assert_eq!(number(&format!("SELECT count(*) FROM {table} WHERE id IN (2, 3)")), 2, "{shown}");
+        assert_eq!(number(&format!("SELECT count(*) FROM {table}")), 2, "{shown}");
+        execute(&format!("DELETE FROM {table}"));
+    }
+    execute(&format!("DROP TABLE {table}"));
+}
+
+#[test]
+fn a_record_that_postgres_refuses_first_keeps_no_other_back() {
+    use sqlx::Connection;
+    let (dsn, runtime, table) = (dsn(Kind::Postgres), runtime(), unique("first"));
+    let connection = std::cell::RefCell::new(runtime.block_on(sqlx::PgConnection::connect(&dsn)).unwrap());
+    let execute = |sql: &str| {
+        runtime.block_on(sqlx::query(sql).execute(&mut *connection.borrow_mut())).unwrap();
+    };
+    let number =
+        |sql: &str| runtime.block_on(sqlx::query(sql).fetch_one(&mut *connection.borrow_mut())).unwrap().get(0);
+    execute(&format!("CREATE TABLE {table} (id BIGINT NOT NULL, note TEXT)"));
+    execute(&format!("CREATE INDEX ON {table} (note)"));
+    execute(&format!(
+        "CREATE FUNCTION {table}_refuse() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN \
+         IF length(NEW.note) = 5 THEN RAISE EXCEPTION 'refused' USING ERRCODE = NEW.note; END IF; RETURN NEW; END $$"
+    ));
+    execute(&format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_refuse()"));
+    // Longer than an entry of the index, also compressed.
+    let mut state = 1_u64;
+    let long: String = (0..12_000)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'a' + (state >> 59) as u8 % 26)
+        })
+        .collect();
+    bad_first(&dsn, &table, &["40P01", "08006", "57P01", "42501", &long], &execute, &number);
+    execute(&format!("DROP FUNCTION {table}_refuse()"));
+}
+
+#[test]
+fn a_record_that_mysql_refuses_first_keeps_no_other_back() {
+    use sqlx::Connection;
+    let server = Server::start(Kind::MySql, &["--innodb-flush-log-at-trx-commit=1", "--max-allowed-packet=1M"]);
+    let (dsn, runtime, table) = (server.dsn().to_owned(), runtime(), unique("first"));
+    let connection = std::cell::RefCell::new(runtime.block_on(sqlx::MySqlConnection::connect(&dsn)).unwrap());
+    let execute = |sql: &str| {
+        runtime.block_on(sqlx::raw_sql(sql).execute(&mut *connection.borrow_mut())).unwrap();
+    };
+    let number =
+        |sql: &str| runtime.block_on(sqlx::query(sql).fetch_one(&mut *connection.borrow_mut())).unwrap().get(0);
+    execute(&format!("CREATE TABLE {table} (id BIGINT NOT NULL, note LONGTEXT)"));
+    let raised = |number: &str| {
+        format!("IF NEW.note = '{number}' THEN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {number}; END IF; ")
+    };
+    let numbers = ["1213", "1142", "1146"];
+    execute(&format!(
+        "CREATE TRIGGER {table}_refuse BEFORE INSERT ON {table} FOR EACH ROW BEGIN {} END",
+        numbers.map(raised).concat()
+    ));
+    let long = "x".repeat(3_000_000);
+    bad_first(&dsn, &table, &[&numbers[..], &[&long]].concat(), &execute, &number);
+}
+
 /// The right that is missing, not columns that a program would have to declare.
 #[test]
 fn a_right_that_is_missing_is_named() {

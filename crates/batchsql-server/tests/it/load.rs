@@ -194,6 +194,24 @@ fn a_file_is_loaded_at_least_once_by_one_process_at_a_time() {
     assert!(ran.code() == 0 && ran.out().contains("10 written"), "{}", ran.all());
 }
 
+/// A row that is written twice would be added twice.
+#[test]
+fn what_adds_is_not_loaded_at_least_once() {
+    let place = Place::new();
+    place.sql("CREATE TABLE sums (id INTEGER PRIMARY KEY, n INTEGER);");
+    let table = "[[tables]]\nname = \"sums\"\nrule = \"update\"\nset = { n = \"add\" }\n";
+    place.write("b.toml", format!("{}{table}", place.database()));
+    place.write("a.csv", "id,n\n1,5\n");
+    let ran = place.run(&["load", "a.csv", "--config", "b.toml", "--at-least-once"]);
+    assert!(ran.code() == 2 && ran.err().contains("table `sums` has a rule that adds (`set`)"), "{}", ran.all());
+    let source = "[[sources]]\nid = \"a\"\ntable = \"sums\"\nfiles = \"*.csv\"\nat_least_once = true\n";
+    place.write("c.toml", format!("{}{table}{source}", place.database()));
+    let ran = place.run(&["check", "c.toml"]);
+    assert!(ran.code() == 2 && ran.all().contains("table `sums` has a rule that adds (`set`)"), "{}", ran.all());
+    let ran = place.run(&["load", "a.csv", "--config", "b.toml"]);
+    assert!(ran.code() == 0 && ran.out().contains("1 written"), "{}", ran.all());
+}
+
 #[test]
 fn a_table_may_have_any_name() {
     let place = Place::new();

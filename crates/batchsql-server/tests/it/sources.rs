@@ -132,6 +132,32 @@ fn a_file_whose_rejected_records_have_no_place_keeps_no_other_waiting() {
     assert_eq!(program.stop().0, 0);
 }
 
+/// A service that is stopped in the middle of a file writes nothing of it again.
+#[test]
+fn stops_double_no_row_of_a_file() {
+    const RECORDS: i64 = 200_000;
+    let place = place();
+    let lines: String = (0..RECORDS).map(|id| format!("{id},x\n")).collect();
+    place.write("in/a.csv", format!("id,note\n{lines}"));
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*.csv\"\nevery = \
+         \"50ms\"\nunchanged_for = \"0s\"\nat_least_once = true\n",
+        place.database()
+    );
+    let rows = || place.number("SELECT count(*) FROM orders");
+    for _ in 0..4 {
+        let before = rows();
+        let program = place.start(&config);
+        until(|| rows() > before || before == RECORDS, || format!("{before} rows"));
+        let (code, log) = program.stop();
+        assert_eq!(code, 0, "{log}");
+    }
+    let mut program = place.start(&config);
+    program.wait_for(&format!("loaded: {RECORDS} records"));
+    assert_eq!(program.stop().0, 0);
+    assert_eq!((rows(), place.number("SELECT count(DISTINCT id) FROM orders")), (RECORDS, RECORDS));
+}
+
 /// Nothing would come from there, or its rejected records could not be stored.
 #[test]
 fn the_folder_of_a_source_is_checked() {
@@ -150,6 +176,9 @@ fn the_folder_of_a_source_is_checked() {
     let all = check("in/*.csv", "0 files now");
     assert!(!all.contains("no folder") && !all.contains("cannot be written"), "{all}");
     check("later/*/a.csv", "there is no folder");
+    place.write("in/a.csv", "id,note\n");
+    std::fs::create_dir(place.path("in/a.csv.rejects.ndjson")).unwrap();
+    check("in/*.csv", "rejected records cannot be added to");
     // Nobody may make a file there.
     check("/proc/self/*.csv", "the folder /proc/self cannot be written, where rejected records");
     // Files are made beside those that match, and not where the pattern begins.
