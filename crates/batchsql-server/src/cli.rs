@@ -116,8 +116,9 @@ pub(crate) struct Load {
     /// A configuration with the database and the table
     #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "rule", "key", "ignore_unknown"])]
     pub(crate) config: Option<PathBuf>,
-    /// The database, without a configuration
-    #[arg(long, value_name = "DSN", env = "BATCHSQL_DATABASE", hide_env_values = true)]
+    /// The database, without a configuration; default: the variable BATCHSQL_DATABASE
+    // Not by `env` of clap, which would be in conflict with --config.
+    #[arg(long, value_name = "DSN")]
     pub(crate) database: Option<String>,
     /// The table: its name in the configuration, or in the database
     #[arg(long)]

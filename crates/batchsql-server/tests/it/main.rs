@@ -16,6 +16,7 @@ mod http_durable;
 mod http_limits;
 mod http_rows;
 mod load;
+mod load_arguments;
 #[cfg(feature = "arrow")]
 mod load_batches;
 #[cfg(feature = "arrow")]
