@@ -123,7 +123,11 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
         toml.push_str("unknown_fields = \"ignore\"\n");
     }
     let source = SourceText::of_options(toml);
-    read::parse_options(&source).map_err(|problems| Failure::mistake(format!("{problems}")))
+    let mut settings = read::parse_options(&source).map_err(|problems| Failure::mistake(format!("{problems}")))?;
+    for named in &mut settings.tables {
+        *named.name.get_mut() = table.clone();
+    }
+    Ok(settings)
 }
 
 /// The database of `--database`, or else of the environment, which a configuration takes the place of.
@@ -140,7 +144,7 @@ fn dsn(load: &Load) -> Result<Option<String>, Failure> {
     }
 }
 
-/// Names in the configuration have no quotes or spaces; one table needs no name.
+/// Names in the configuration have no quotes or spaces.
 fn name_of(table: &str) -> String {
     table
         .chars()

@@ -15,6 +15,7 @@ mod guides;
 mod http_durable;
 mod http_limits;
 mod http_rows;
+mod left_out;
 mod load;
 mod load_arguments;
 #[cfg(feature = "arrow")]
