@@ -144,11 +144,10 @@ impl Sources {
                 else => return Ok(()),
             };
             match ended {
-                Ok(Ok(Exit::Done)) => {}
-                Ok(Ok(exit)) => self.exit = exit,
+                Ok(Ok(exit)) => self.worsen(exit),
                 Ok(Err(Failure { exit, text, .. })) => {
                     tracing::error!("{text}");
-                    self.exit = exit;
+                    self.worsen(exit);
                     return Err("a stream cannot be used");
                 }
                 Err(error) => {
@@ -168,8 +167,8 @@ impl Sources {
                 self.note(ended);
             }
         }
-        if self.has_refused.load(Ordering::Relaxed) && self.exit == Exit::Done {
-            self.exit = Exit::Failed;
+        if self.has_refused.load(Ordering::Relaxed) {
+            self.worsen(Exit::Failed);
         }
     }
 
@@ -194,11 +193,10 @@ impl Sources {
 
     fn note(&mut self, ended: Result<Result<Exit, Failure>, JoinError>) {
         match ended {
-            Ok(Ok(Exit::Done)) => {}
-            Ok(Ok(exit)) => self.exit = exit,
+            Ok(Ok(exit)) => self.worsen(exit),
             Ok(Err(Failure { exit, text, .. })) => {
                 tracing::error!("{text}");
-                self.exit = exit;
+                self.worsen(exit);
             }
             Err(error) => self.defect(&error),
         }
@@ -206,6 +204,10 @@ impl Sources {
 
     fn defect(&mut self, error: &JoinError) {
         tracing::error!(%error, "a source has ended because of a defect of the program");
-        self.exit = Exit::Failed;
+        self.worsen(Exit::Failed);
+    }
+
+    fn worsen(&mut self, exit: Exit) {
+        self.exit = self.exit.or_worse(exit);
     }
 }

@@ -226,6 +226,36 @@ fn input_that_is_not_read_is_a_failure() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
 }
 
+/// Whoever starts the program again has to know that rows wait.
+#[test]
+fn rows_that_wait_count_more_than_lines_that_were_refused() {
+    let place = place();
+    let config = format!(
+        "{}[run]\ndrain_for = \"100ms\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[[tables]]\nname = \"orders\"\n[[sources]]\nid = \
+         \"pipe\"\ntable = \"orders\"\nstdin = true\n",
+        place.database().replace(".db", ".db?busy_timeout=3600s")
+    );
+    place.write("b.toml", &config);
+    let start = || {
+        let mut command = place.command(&["run", "b.toml"]);
+        command.stdin(Stdio::piped());
+        Running::start(command)
+    };
+    let mut program = start();
+    let lock = place.sql("BEGIN IMMEDIATE");
+    program.stdin().write_all(b"{\"id\":1}\nnonsense\n").unwrap();
+    program.close_stdin();
+    let (code, log) = program.wait();
+    assert!(code == 4 && log.contains("refused=1"), "{code}: {log}");
+    drop(lock);
+    let mut program = start();
+    program.stdin().write_all(b"nonsense\n").unwrap();
+    program.close_stdin();
+    let (code, log) = program.wait();
+    assert_eq!(code, 1, "{log}");
+    assert_eq!(place.number("SELECT count(*) FROM orders"), 1);
+}
+
 /// A whole input of another form would fill the disk of the log.
 #[test]
 fn refused_lines_of_standard_input_are_counted_in_the_log() {
