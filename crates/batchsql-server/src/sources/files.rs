@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure, Remedy};
 use crate::load::command::summary;
 use crate::load::file::Input;
 use crate::load::loading::{Job, Loaded};
+use crate::sources::said_files::SaidFiles;
 use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
@@ -25,6 +26,7 @@ type Version = (u64, Option<SystemTime>);
 /// Looks for files until it is dropped.
 pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
+    let mut said = SaidFiles::default();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -32,6 +34,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
+        said.retain(|path| found.iter().any(|(known, version)| known == path && done.get(known) != Some(version)));
         for (path, version) in found {
             if done.get(&path) == Some(&version) || !is_complete(version, files) {
                 continue;
@@ -42,7 +45,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                 Ok(input) => input,
                 // Others may be read, so they do not wait for it.
                 Err(Failure { exit: Exit::Unavailable, text, .. }) => {
-                    tracing::warn!(source = id, "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                     continue;
                 }
                 Err(Failure { text, .. }) => {
@@ -63,11 +66,11 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                 }
                 // Others do not need it.
                 Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
-                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                 }
                 // It is tried again: the database may come back, or somebody repairs the table.
                 Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
-                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                     // A later file may have later values of the same keys.
                     break;
                 }
