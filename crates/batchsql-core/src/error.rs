@@ -179,6 +179,16 @@ impl SinkError {
         Self::build(self.0.class, self.0.code.clone(), message, None)
     }
 
+    /// The error of rows whose time was over before they were tried alone: it may be that of another row.
+    pub(crate) fn not_tried_in_time(&self) -> Self {
+        let message = format!(
+            "this row was not tried alone, because the time of its batch was over; the last error of the batch, which may be that of \
+             another row: {}",
+            self.0.message
+        );
+        Self::build(self.0.class, self.0.code.clone(), message, None)
+    }
+
     /// The error of rows of a batch of which some were refused alone, and none was written.
     pub(crate) fn of_batch(&self) -> Self {
         let message = format!("rows of this batch were refused, and none was written: {}", self.0.message);

@@ -19,6 +19,7 @@ use crate::config::sections::Format;
   3  a database, a file, a folder or a port could not be used, or output that was asked for could not be written (a pipe
      that its reader closes is no error)
   4  rows wait in the durable intake for the next start
+When `run` has several of these to say, it ends with the highest of them.
 
 Examples:
   batchsql check batchsql.toml
@@ -45,7 +46,8 @@ for their answers. A second signal shortens this to a second. Rows that are left
 [durable]; without both sections they are lost.
 
 Exit codes: 0 all rows that were accepted were written, 1 some were not, or lines of standard input or messages of a stream were refused,
-2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start, or may wait there.")]
+2 the file is wrong, 3 something cannot be reached, 4 rows wait in the durable intake for the next start, or may wait there. If several
+are true, it is the highest: 4 also if lines were refused.")]
     Run {
         /// The configuration, a TOML file
         config: PathBuf,
@@ -116,8 +118,9 @@ pub(crate) struct Load {
     /// A configuration with the database and the table
     #[arg(long, value_name = "FILE", conflicts_with_all = ["database", "rule", "key", "ignore_unknown"])]
     pub(crate) config: Option<PathBuf>,
-    /// The database, without a configuration
-    #[arg(long, value_name = "DSN", env = "BATCHSQL_DATABASE", hide_env_values = true)]
+    /// The database, without a configuration; default: the variable BATCHSQL_DATABASE
+    // Not by `env` of clap, which would be in conflict with --config.
+    #[arg(long, value_name = "DSN")]
     pub(crate) database: Option<String>,
     /// The table: its name in the configuration, or in the database
     #[arg(long)]

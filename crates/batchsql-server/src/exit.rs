@@ -30,6 +30,11 @@ impl Exit {
             Self::Waiting => 4,
         }
     }
+
+    /// Of two reasons to end, the more severe one: its number is higher.
+    pub(crate) fn or_worse(self, other: Self) -> Self {
+        if other.number() > self.number() { other } else { self }
+    }
 }
 
 impl From<Exit> for ExitCode {

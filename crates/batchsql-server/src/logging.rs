@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use crate::config::level;
 use crate::config::sections::{Log, LogFormat};
+use crate::output;
 use crate::words::LogOutput;
 
 /// Writes the log to standard error, as text (with colours only on a terminal) or as one JSON object per line. The variable
@@ -26,6 +27,9 @@ pub(crate) fn start_quiet(log: &Log) -> Result<(), String> {
 }
 
 fn start_at(log: &Log, default: &str) -> Result<(), String> {
+    if log.format == LogFormat::Json {
+        output::errors_in_json();
+    }
     let level = std::env::var("RUST_LOG").ok().filter(|level| !level.is_empty());
     let level = level.or_else(|| log.level.as_ref().map(|level| level.get_ref().clone()));
     let filter = level::filter(level.as_deref().unwrap_or(default))?;

@@ -98,8 +98,7 @@ async fn run(command: Command) -> Exit {
         }
     };
     ended.unwrap_or_else(|Failure { exit, text, .. }: Failure| {
-        let text = words::of_program(&text);
-        eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
+        output::error(&words::of_program(&text));
         exit
     })
 }

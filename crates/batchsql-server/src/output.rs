@@ -5,6 +5,8 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, StdoutLock, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use crate::exit::Exit;
 
@@ -20,6 +22,9 @@ macro_rules! eprintln {
 
 /// Why nothing more is written to standard output.
 static OVER: OnceLock<io::Error> = OnceLock::new();
+
+/// Whether errors are lines of a log in JSON.
+static HAS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// Standard output. A write never fails: when one of the process has failed, the rest is left out, the command goes on, and
 /// [`exit`] says it.
@@ -66,6 +71,22 @@ pub(crate) fn error_line(text: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// From now on errors are lines of a log in JSON.
+pub(crate) fn errors_in_json() {
+    HAS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// Why a command ends: a line of the log if that is in JSON, whatever its level is, and text otherwise.
+pub(crate) fn error(text: &str) {
+    if HAS_JSON.load(Ordering::Relaxed) {
+        let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+        let line = serde_json::json!({ "timestamp": time, "level": "ERROR", "message": text, "target": "batchsql" });
+        eprintln!("{line}");
+    } else {
+        eprintln!("{} {text}", console::style("error:").for_stderr().red().bold());
+    }
+}
+
 /// Notes how something else has written to standard output.
 pub(crate) fn note(written: io::Result<()>) {
     Output::note(written);
@@ -77,7 +98,7 @@ pub(crate) fn exit(ended: Exit) -> Exit {
     let _ = Output::lock().flush();
     match OVER.get() {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-            eprintln!("error: standard output cannot be written: {error}; a part of the output is missing");
+            self::error(&format!("standard output cannot be written: {error}; a part of the output is missing"));
             if ended == Exit::Done { Exit::Unavailable } else { ended }
         }
         _ => ended,

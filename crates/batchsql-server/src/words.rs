@@ -6,7 +6,27 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 /// Longer parts first. No replacement has a quote, which a log in JSON would show with an escape.
-const WORDS: [(&str, &str); 45] = [
+const WORDS: &[(&str, &str)] = &[
+    (
+        "declare one with a conflict rule, for example Conflict::replace([\"id\"]), or choose the key with Key::prefixed",
+        "give the table a `key` and a rule, for example replace",
+    ),
+    ("use Command::document() or another conflict rule", "use `redis = document` for the table, or another rule"),
+    ("use Command::raw(\"UNLINK\") with the key, or let keys expire (ttl)", "use a SQL database"),
+    ("use Command::raw with INCRBY, HINCRBY or ZADD GT", "use a SQL database"),
+    ("use a sorted set with GT (Command::raw), or a SQL database", "use a SQL database"),
+    ("name it as TableName::qualified(", "name it with its schema, as schema.table ("),
+    (
+        "it has no columns; add at least one with .column(name, type)",
+        "it has no field that is a column of the table; give at least one",
+    ),
+    ("or name one with .set()", "or name one in `set`"),
+    ("a rule with Expr::add or Expr::raw", "a rule that adds (`add` in `set`)"),
+    (
+        "add it to the builder as I64 or F64, or declare it TEXT",
+        "give it a type, i64 or f64, in `columns` of the table, or declare it TEXT",
+    ),
+    (": remove it, or name another one with FileOptions::mark", ": remove it"),
     (
         "DurableOptions::exactly_once, accept it with Conflict::may_add_twice, or use another rule",
         "`exactly_once` in [durable], or use another rule",
@@ -115,6 +135,10 @@ mod tests {
         check(
             "the log has 5 bytes of its disk_bytes (6); settle rows or raise it",
             "the log has 5 bytes of `disk` in [durable] (6); see why rows wait, or raise it",
+        );
+        check(
+            "there is a table \"ord\" in schema \"public\": name it as TableName::qualified(\"public\", \"ord\"); names are",
+            "there is a table \"ord\" in schema \"public\": name it with its schema, as schema.table (\"public\", \"ord\"); names are",
         );
         check("table a has a row", "table a has a row");
         for (at, (library, program)) in WORDS.iter().enumerate() {

@@ -261,7 +261,8 @@ impl<S: Sink> Executor<S> {
                         if is_expired && !is_of_row {
                             job.progress.expired = Some(error.clone());
                         }
-                        job.failed(range.clone(), kind, Some(&error));
+                        let of_another = (is_searched && range.len() > 1).then(|| error.not_tried_in_time());
+                        job.failed(range.clone(), kind, Some(of_another.as_ref().unwrap_or(&error)));
                         job.search().judge(range, Verdict::Ended);
                         if is_searched && !is_of_row {
                             expire_rest(job, &error);
@@ -349,8 +350,9 @@ fn doubt_delay(job: &Job) -> Duration {
 
 /// Ends the rest of a round that was searched for the rows of a transient error.
 fn expire_rest(job: &mut Job, error: &SinkError) {
+    let error = error.not_tried_in_time();
     for rest in job.search().take_rest() {
-        job.failed(rest, FailureKind::Expired, Some(error));
+        job.failed(rest, FailureKind::Expired, Some(&error));
     }
 }
 

@@ -231,3 +231,53 @@ async fn the_search_ends_when_the_connection_is_lost() {
     assert_eq!(outcomes(first).await, "eeeeeeeeee");
     assert_eq!(*sink.0.lock().unwrap(), 1);
 }
+
+/// The time of the search is over when one of three bad rows was tried: the others expire, with the error of one of them.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_not_tried_alone_is_not_told_as_the_cause() {
+    use batchsql_core::{Attempt, Rows, Sink, SinkError, Written};
+
+    /// Refuses the first bad row of a write, and takes long for a single row.
+    #[derive(Clone)]
+    struct Slow;
+
+    impl Sink for Slow {
+        type Conn = ();
+        type Plan = ();
+
+        fn name(&self) -> &'static str {
+            "slow"
+        }
+
+        async fn acquire(&self) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        async fn prepare(&self, (): &mut (), _: &Schema) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        async fn write(&self, (): &mut (), (): &(), rows: Rows<'_>, _: &Attempt) -> Result<Written, SinkError> {
+            if rows.len() == 1 {
+                tokio::time::sleep(MINUTE / 3).await;
+            }
+            Err(match id(&rows.to_row(0)) {
+                1 => SinkError::with_code(ErrorClass::Transient, "40P01", "of the first row"),
+                2 => SinkError::with_code(ErrorClass::Transient, "08006", "of the second row"),
+                _ => SinkError::with_code(ErrorClass::Row, "P0001", "of the third row"),
+            })
+        }
+    }
+
+    let config = minutes().flush_size(3).statement_timeout(MINUTE);
+    let db = BatchSql::builder(Slow).config(config).start().unwrap();
+    let mut told = Vec::new();
+    for receipt in receipts(&db, &table("t", Conflict::none()), 1..4).await {
+        let outcome = receipt.await;
+        assert_eq!(outcome.kind(), OutcomeKind::Expired);
+        told.push(outcome.to_string());
+    }
+    let is_alone: Vec<bool> = told.iter().map(|text| !text.contains("this row was not tried alone")).collect();
+    assert_eq!(is_alone, [true, false, false], "{told:?}");
+    assert!(told[0].contains("of the first row") && told[2].contains("of the second row"), "{told:?}");
+}

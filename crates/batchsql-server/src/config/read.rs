@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use toml::Spanned;
 use toml::de::{DeTable, Deserializer, Error};
 
 use crate::config::checks;
@@ -33,13 +34,32 @@ pub(crate) fn read(path: &Path) -> Result<Settings, Problems> {
 /// # Errors
 /// All mistakes that are found.
 pub(crate) fn parse(source: &SourceText, variable: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
-    let at = |error: Error| Problems::from(source.problem(error.span(), advise(error.message())));
-    let mut table = DeTable::parse(source.text()).map_err(at)?;
+    let mut table = table(source)?;
     let mut problems: Vec<Problem> = Vec::new();
     variables::fill(table.get_mut(), source, variable, &mut problems);
     if !problems.is_empty() {
         return Err(Problems(problems));
     }
-    let config = Config::deserialize(Deserializer::from(table)).map_err(at)?;
+    settings(table, source)
+}
+
+/// Checks a text that is made of options: it has no variables.
+///
+/// # Errors
+/// All mistakes that are found.
+pub(crate) fn parse_options(source: &SourceText) -> Result<Settings, Problems> {
+    settings(table(source)?, source)
+}
+
+fn table(source: &SourceText) -> Result<Spanned<DeTable<'_>>, Problems> {
+    DeTable::parse(source.text()).map_err(|error| mistake(source, &error))
+}
+
+fn settings(table: Spanned<DeTable<'_>>, source: &SourceText) -> Result<Settings, Problems> {
+    let config = Config::deserialize(Deserializer::from(table)).map_err(|error| mistake(source, &error))?;
     checks::check(config, source)
+}
+
+fn mistake(source: &SourceText, error: &Error) -> Problems {
+    source.problem(error.span(), advise(error.message())).into()
 }

@@ -165,6 +165,9 @@ impl Fields {
     fn new(target: &Target, file: &SchemaRef) -> io::Result<Self> {
         let is_used = |name: &str| !target.ignores_unknown || target.schema.column_index(target.column(name)).is_some();
         let fields = file.fields().iter().enumerate().filter(|(_, field)| is_used(field.name()));
+        if let Some(problem) = fields.clone().find_map(|(_, field)| target.left_out_field(field.name())) {
+            return Err(invalid(format!("the file {problem}")));
+        }
         let (used, fields): (Vec<usize>, Vec<_>) = fields
             .map(|(number, field)| {
                 let column = target.column(field.name()).to_owned();

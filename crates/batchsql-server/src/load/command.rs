@@ -1,6 +1,7 @@
 //! Owns `batchsql load`: the files of a command line, with a progress bar.
 //! Must not know how a file is loaded.
 
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -112,17 +113,23 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
     if let Some(path) = &load.config {
         return Ok(read::read(path)?);
     }
-    let (Some(dsn), Some(table)) = (&load.database, &load.table) else {
+    let (Some(dsn), Some(table)) = (dsn(load)?, &load.table) else {
         return Err(Failure::mistake("say where to: --config FILE, or --database DSN --table NAME"));
     };
-    let database = Database { dsn: Secret::new(dsn), connect_for: Duration::ZERO };
+    // What stands there may be a part of a password.
+    if dsn.contains("${") {
+        let text = "the DSN of --database or BATCHSQL_DATABASE has a `${`, and variables are replaced in configuration files only; \
+                    write the value itself (the text `${` in a password is %24%7B)";
+        return Err(Failure::mistake(text));
+    }
+    let database = Database { dsn: Secret::new(&dsn), connect_for: Duration::ZERO };
     if database.is_redis() {
         let text = "Redis has no catalogue of columns; declare them in a configuration: `columns` of the table, and --config FILE";
         return Err(Failure::mistake(text));
     }
     // A configuration of the arguments, so that both are checked alike. A text of JSON is a text of TOML.
     let text = |value: &str| serde_json::Value::from(value).to_string();
-    let mut toml = format!("[database]\ndsn = {}\n[[tables]]\nname = {}\n", text(dsn), text(&name_of(table)));
+    let mut toml = format!("[database]\ndsn = {}\n[[tables]]\nname = {}\n", text(&dsn), text(&name_of(table)));
     toml.push_str(&format!("table = {}\n", text(table)));
     if let Some(rule) = &load.rule {
         toml.push_str(&format!("rule = {}\n", text(rule)));
@@ -135,10 +142,28 @@ fn settings(load: &Load) -> Result<Settings, Failure> {
         toml.push_str("unknown_fields = \"ignore\"\n");
     }
     let source = SourceText::of_options(toml);
-    read::parse(&source, &|_| None).map_err(|problems| Failure::mistake(format!("{problems}")))
+    let mut settings = read::parse_options(&source).map_err(|problems| Failure::mistake(format!("{problems}")))?;
+    for named in &mut settings.tables {
+        *named.name.get_mut() = table.clone();
+    }
+    Ok(settings)
 }
 
-/// Names in the configuration have no quotes or spaces; one table needs no name.
+/// The database of `--database`, or else of the environment, which a configuration takes the place of.
+fn dsn(load: &Load) -> Result<Option<String>, Failure> {
+    if load.database.is_some() {
+        return Ok(load.database.clone());
+    }
+    match std::env::var("BATCHSQL_DATABASE") {
+        Ok(dsn) => Ok(Some(dsn).filter(|dsn| !dsn.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Failure::mistake("the variable BATCHSQL_DATABASE is not UTF-8; correct it"))
+        }
+    }
+}
+
+/// Names in the configuration have no quotes or spaces.
 fn name_of(table: &str) -> String {
     table
         .chars()

@@ -232,11 +232,7 @@ impl Service {
             tracing::warn!(%error, "the server of the metrics did not end");
         }
         let (exit, text) = match ended {
-            // A source or a stream that cannot be used is why rows wait.
-            Some(ended) if matches!(ended.exit, Exit::Done | Exit::Waiting) && sources_exit != Exit::Done => {
-                (sources_exit, ended.text)
-            }
-            Some(ended) => (ended.exit, ended.text),
+            Some(ended) => (ended.exit.or_worse(sources_exit), ended.text),
             None => (sources_exit, "the workers have ended".to_owned()),
         };
         tracing::info!(exit_code = exit.number(), "ended: {text}");

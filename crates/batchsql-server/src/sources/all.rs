@@ -154,11 +154,10 @@ impl Sources {
                 else => return Ok(()),
             };
             match ended {
-                Ok(Ok(Exit::Done)) => {}
-                Ok(Ok(exit)) => self.exit = exit,
+                Ok(Ok(exit)) => self.worsen(exit),
                 Ok(Err(Failure { exit, text, .. })) => {
                     tracing::error!("{text}");
-                    self.exit = exit;
+                    self.worsen(exit);
                     return Err("a stream cannot be used");
                 }
                 Err(error) => {
@@ -177,8 +176,8 @@ impl Sources {
             self.readers.abort_all();
             self.readers_ended().await;
         }
-        if self.has_refused.load(Ordering::Relaxed) && self.exit == Exit::Done {
-            self.exit = Exit::Failed;
+        if self.has_refused.load(Ordering::Relaxed) {
+            self.worsen(Exit::Failed);
         }
     }
 
@@ -212,11 +211,10 @@ impl Sources {
 
     fn note(&mut self, ended: Result<Result<Exit, Failure>, JoinError>) {
         match ended {
-            Ok(Ok(Exit::Done)) => {}
-            Ok(Ok(exit)) => self.exit = exit,
+            Ok(Ok(exit)) => self.worsen(exit),
             Ok(Err(Failure { exit, text, .. })) => {
                 tracing::error!("{text}");
-                self.exit = exit;
+                self.worsen(exit);
             }
             Err(error) => self.defect(&error),
         }
@@ -224,6 +222,10 @@ impl Sources {
 
     fn defect(&mut self, error: &JoinError) {
         tracing::error!(%error, "a source has ended because of a defect of the program");
-        self.exit = Exit::Failed;
+        self.worsen(Exit::Failed);
+    }
+
+    fn worsen(&mut self, exit: Exit) {
+        self.exit = self.exit.or_worse(exit);
     }
 }

@@ -17,6 +17,7 @@ use crate::load::loading::{Job, Loaded};
 use crate::load::mark::Unsaved;
 use crate::load::marked::mark_of;
 use crate::load::stop::Stop;
+use crate::sources::said_files::SaidFiles;
 use crate::table::target::Target;
 
 /// Rejected records of one file, after which it is left to a person.
@@ -40,6 +41,7 @@ pub(crate) async fn run(
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let unsaved = Unsaved::default();
     let mut taken: Option<(PathBuf, Instant)> = None;
+    let mut said = SaidFiles::default();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -52,6 +54,7 @@ pub(crate) async fn run(
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
         unsaved.retain(found.iter().map(|(path, _)| mark_of(path, None)));
+        said.retain(|path| found.iter().any(|(known, version)| known == path && done.get(known) != Some(version)));
         for (path, version) in found {
             if done.get(&path) == Some(&version) || !is_complete(version, files) {
                 continue;
@@ -71,7 +74,7 @@ pub(crate) async fn run(
                 Ok(input) => input,
                 // Others may be read, so they do not wait for it.
                 Err(Failure { exit: Exit::Unavailable, text, .. }) => {
-                    tracing::warn!(source = id, "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                     continue;
                 }
                 Err(Failure { text, .. }) => {
@@ -96,7 +99,7 @@ pub(crate) async fn run(
                 }
                 // Others do not need it.
                 Err(Failure { remedy: Remedy::FileBeside, text, .. }) => {
-                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                 }
                 Err(Failure { remedy: Remedy::OtherProcess, text, .. }) => {
                     tracing::warn!(source = id, file = %path.display(), "left to the other one for {LEFT_ALONE:?}: {text}");
@@ -105,7 +108,7 @@ pub(crate) async fn run(
                 }
                 // It is tried again: the database may come back, or somebody repairs the table.
                 Err(Failure { exit: Exit::Unavailable, text, .. } | Failure { remedy: Remedy::Table, text, .. }) => {
-                    tracing::warn!(source = id, file = %path.display(), "not loaded, trying again: {text}");
+                    said.not_loaded(id, &path, &text);
                     // A later file may have later values of the same keys.
                     break;
                 }

@@ -7,5 +7,6 @@ pub(crate) mod files;
 mod jetstream;
 pub(crate) mod loaders;
 mod refused_lines;
+mod said_files;
 pub(crate) mod state;
 mod stdin;

@@ -31,12 +31,8 @@ impl Header {
                     columns.push(None);
                     continue;
                 }
-                if let Some((_, why)) = target.left_out.iter().find(|(left_out, _)| left_out == column) {
-                    return Err(format!(
-                        "the header has the field `{name}`, and rows cannot carry the column `{column}` of {} ({why}); remove the \
-                         field, or set `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)",
-                        target.name
-                    ));
+                if let Some(problem) = target.left_out_field(name) {
+                    return Err(format!("the header {problem}"));
                 }
                 let known: Vec<&str> = target.known_fields().into_iter().collect();
                 let what = format!("the header has the field `{name}`, which is not a column of {}", target.name);

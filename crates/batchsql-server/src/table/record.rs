@@ -57,6 +57,12 @@ impl Target {
     fn reason(&self, record: &JsonRecord<'_>, error: &RowError) -> String {
         let text = words::of_program(&error.to_string()).into_owned();
         let Some(column) = error.column() else { return text };
+        if let Some(why) = self.why_left_out(column) {
+            let (table, why) = (error.table(), words::of_program(why));
+            return format!(
+                "row of table {table:?}: field {column:?} cannot be written: rows cannot carry this column ({why}); leave the field out"
+            );
+        }
         let (start, named) = (format!("row of table {:?}: ", error.table()), format!("column {column:?} "));
         let rest = text.strip_prefix(&start).and_then(|rest| rest.strip_prefix(&named));
         let is_half = |value: &str| value.starts_with('"') && serde_json::from_str::<String>(value).is_err();

@@ -119,15 +119,16 @@ pub(crate) async fn open(catalogue: Option<&DynSink>, table: &Table) -> Result<T
         Ok(schema) => schema,
         Err(error) => {
             // The rule is wrong. The columns are known all the same, so mistakes of other keys are found too.
-            let others = columns.build().ok().and_then(|columns| check_columns(table, &columns).err());
-            let problems: Vec<String> = [error.to_string()].into_iter().chain(others).collect();
+            let others = columns.build().ok().and_then(|columns| check_columns(table, &columns, &left_out).err());
+            let of_rule = not_in_rule(table, &left_out);
+            let problems: Vec<String> = [error.to_string()].into_iter().chain(of_rule).chain(others).collect();
             return Err(problems.join("; ").into());
         }
     };
     if table.rule == Rule::Delete {
         schema = schema.deletion().map_err(|error| error.to_string())?;
     }
-    check_columns(table, &schema)?;
+    check_columns(table, &schema, &left_out)?;
     let defaults = table.defaults.iter().map(|(column, value)| (column.clone(), json(value.get_ref()))).collect();
     let fields = table.fields.iter().map(|(field, column)| (field.clone(), column.get_ref().clone())).collect();
     let unknown = match table.unknown_fields {
@@ -196,18 +197,38 @@ fn conflict(table: &Table, key: &[String]) -> Conflict {
 
 /// # Errors
 /// Fields or defaults name columns that the table does not have; the text has all of them.
-fn check_columns(table: &Table, schema: &Schema) -> Result<(), String> {
+fn check_columns(table: &Table, schema: &Schema, left_out: &[(String, String)]) -> Result<(), String> {
     let known: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
     let mapped = table.fields.iter().map(|(field, column)| (format!("fields.{field}"), column.get_ref()));
     let given = table.defaults.keys().map(|column| (format!("defaults.{column}"), column));
     let unknown = mapped.chain(given).filter(|(_, column)| !known.contains(&column.as_str()));
     all(unknown.map(|(key, column)| {
+        if let Some(why) = why_left_out(left_out, column) {
+            return format!(
+                "`{key}` names the column `{column}` of {}, which rows cannot carry ({why}); remove it",
+                schema.table_display()
+            );
+        }
         let what = format!("`{key}` names the column `{column}`, which {} does not have", schema.table_display());
         match closest(column, &known) {
             Some(meant) => format!("{what}; did you mean `{meant}`?"),
             None => format!("{what}; its columns are {}", known.join(", ")),
         }
     }))
+}
+
+/// The columns of the rule that the database has and rows cannot carry.
+fn not_in_rule(table: &Table, left_out: &[(String, String)]) -> Option<String> {
+    let named = table.key.iter().flatten().chain(table.update_columns.iter().flatten());
+    let named: BTreeSet<&String> = named.chain(&table.only_if_newer).chain(table.set.keys()).collect();
+    let reasons =
+        named.iter().filter_map(|column| why_left_out(left_out, column).map(|why| format!("{column}: {why}")));
+    let reasons: Vec<String> = reasons.collect();
+    (!reasons.is_empty()).then(|| format!("rows cannot carry these columns of the rule: {}", reasons.join("; ")))
+}
+
+fn why_left_out<'a>(left_out: &'a [(String, String)], column: &str) -> Option<&'a str> {
+    left_out.iter().find(|(name, _)| name == column).map(|(_, why)| why.as_str())
 }
 
 /// # Errors
@@ -290,6 +311,23 @@ impl Target {
         let refused = self.schema.columns().iter().map(|column| self.filled(column));
         let refused = refused.filter(|column| column.otherwise == Otherwise::Refused);
         refused.map(|column| column.column).filter(|column| !given.contains(column)).collect()
+    }
+
+    /// Why rows cannot carry a column that the database has, if it has one with this name.
+    pub(super) fn why_left_out(&self, column: &str) -> Option<&str> {
+        why_left_out(&self.left_out, column)
+    }
+
+    /// What is wrong with a field of a file whose column rows cannot carry, unless there is no such column.
+    pub(crate) fn left_out_field(&self, field: &str) -> Option<String> {
+        let column = self.column(field);
+        self.why_left_out(column).map(|why| {
+            format!(
+                "has the field `{field}`, and rows cannot carry the column `{column}` of {} ({why}); remove the field, or set \
+                 `unknown_fields = \"ignore\"` (without a configuration `--ignore-unknown`)",
+                self.name
+            )
+        })
     }
 
     /// The names of fields that a row may have, for the header of a file.

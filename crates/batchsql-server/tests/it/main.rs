@@ -15,7 +15,9 @@ mod guides;
 mod http_durable;
 mod http_limits;
 mod http_rows;
+mod left_out;
 mod load;
+mod load_arguments;
 #[cfg(feature = "arrow")]
 mod load_batches;
 #[cfg(feature = "arrow")]

@@ -113,3 +113,35 @@ fn files_are_loaded_though_it_cannot_be_said() {
         assert_eq!(ran.code(), if name == "full" { 3 } else { 0 }, "{name}: {}", ran.all());
     }
 }
+
+/// A program that reads the log reads the reason of a start that fails too.
+#[test]
+fn the_error_of_a_start_is_json_where_the_log_is() {
+    let place = orders();
+    place.write("a.csv", "id\n1\n");
+    let config = |dsn: &str, more: &str| {
+        format!(
+            "[database]\ndsn = \"{dsn}\"\nconnect_for = \"0s\"\n[log]\nformat = \"json\"\nlevel = \"off\"\n[[tables]]\nname = \
+             \"orders\"\n{more}"
+        )
+    };
+    let http = "[http]\nlisten = \"127.0.0.1:0\"\n";
+    place.write("none.toml", config("sqlite:none.db", http));
+    place.write("nothing.toml", config("sqlite:a.db", ""));
+    for (arguments, code) in [
+        (&["run", "none.toml"][..], 3),
+        (&["run", "nothing.toml"], 2),
+        (&["load", "a.csv", "--config", "none.toml"], 3),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code(), code, "{}", ran.all());
+        let lines: Vec<serde_json::Value> =
+            ran.err().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+        let [line] = &lines[..] else { panic!("{}", ran.all()) };
+        assert!(line["level"] == "ERROR" && !line["message"].as_str().unwrap().is_empty(), "{line}");
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z') && line["target"] == "batchsql", "{line}");
+    }
+    // It has no form before it is read.
+    place.write("wrong.toml", config("sqlite:a.db", "color = 1\n"));
+    assert!(place.run(&["run", "wrong.toml"]).err().starts_with("error: "));
+}

@@ -160,6 +160,10 @@ impl Running {
         self.child.stdin.as_mut().expect("the command has a pipe")
     }
 
+    pub(crate) fn close_stdin(&mut self) {
+        self.child.stdin = None;
+    }
+
     /// Memory that the process has had at most, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         peak_memory(self.child.id()).unwrap()
