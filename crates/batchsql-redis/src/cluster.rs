@@ -18,6 +18,7 @@ use crate::classify::{connect_error, of_several};
 use crate::encode::{Encoded, Encoder};
 use crate::fan_out::{Task, first_ok, join_all, stagger_delay};
 use crate::link::Link;
+use crate::memory::WithoutLargest;
 use crate::plan::RedisPlan;
 use crate::pool::{LONGEST, Lease, Pool, with_host};
 use crate::replies::RowResults;
@@ -234,6 +235,24 @@ impl Cluster {
             }
         }
         write.results.failed.extend(batches.0.values().flat_map(ServerBatch::rows).map(|row| (row, slot_migrating())));
+        let mut without_largest = WithoutLargest::new();
+        loop {
+            let smaller = without_largest.next(&mut write.results, plan, number(rows.len()), &mut encoder);
+            if smaller.is_empty() {
+                break;
+            }
+            // Their buffers at the servers have the size of the largest row.
+            lease.links().for_each(|(_, link)| link.mark_unusable());
+            let mut batches = BatchesByServer::default();
+            for row in smaller {
+                match encoder.row(row as usize).and_then(|encoded| Ok((topology.master_of(&encoded, plan)?, encoded))) {
+                    Ok((master, encoded)) => batches.of(master).add(row, &encoded, false),
+                    Err(error) => write.results.failed.push((row, error)),
+                }
+            }
+            let redirected = self.send(lease, plan, batches, &mut write, attempt).await?;
+            write.results.failed.extend(redirected.iter().map(|redirected| (redirected.row, slot_migrating())));
+        }
         if lease.pool.options().password.is_some() {
             write.results.failed.iter_mut().for_each(|(_, error)| ask_again(error));
         }

@@ -129,6 +129,7 @@ mod fan_out;
 mod limits;
 mod link;
 mod lookup;
+mod memory;
 mod options;
 mod packed;
 mod persistence;

@@ -26,7 +26,7 @@ pub(crate) struct ServerLimits {
 /// Size of the commands of a row, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CommandSize {
-    total: usize,
+    pub(crate) total: usize,
     pub(crate) largest: usize,
 }
 

@@ -8,7 +8,7 @@ use redis::{ServerError, Value};
 
 use crate::classify::reply_error;
 use crate::plan::RedisPlan;
-use crate::shape::IgnoredReply;
+use crate::shape::{IgnoredReply, Shape};
 
 /// Replies of a command in a `MULTI` with another one: `OK`, `QUEUED`, `QUEUED`, and those of `EXEC`.
 pub(crate) const IN_TRANSACTION: usize = 4;
@@ -19,6 +19,8 @@ pub(crate) struct Answer<'v> {
     pub(crate) row: u32,
     /// The row runs a script.
     pub(crate) is_script: bool,
+    /// The row is one `HDEL`.
+    pub(crate) is_delete: bool,
     /// The replies that contain its outcome.
     pub(crate) replies: &'v [Value],
 }
@@ -35,9 +37,14 @@ impl RowResults {
     /// Records the replies to one row. Returns the error of a row that must be sent to another node of the
     /// cluster; it is not recorded.
     pub(crate) fn enter<'v>(&mut self, plan: &RedisPlan, answer: Answer<'v>) -> Option<&'v ServerError> {
-        let Answer { row, is_script, replies } = answer;
+        let Answer { row, is_script, is_delete, replies } = answer;
         match row_result(replies) {
             RowResult::Refused(error) if matches!(error.code(), "MOVED" | "ASK") => return Some(error),
+            RowResult::Refused(error)
+                if is_delete && matches!(plan.shape, Shape::Hash { .. }) && is_of_delete(error) =>
+            {
+                self.failed.push((row, no_delete()));
+            }
             RowResult::Refused(error) => self.failed.push((row, reply_error(error, is_script))),
             RowResult::NoDelete => self.failed.push((row, no_delete())),
             RowResult::InPart => self.failed.push((row, in_part())),
@@ -181,6 +188,12 @@ fn is_without_right(reply: &Value) -> bool {
     error_of(reply).is_some_and(|error| error.code() == "NOPERM")
 }
 
+/// Whether the user has no right to `HDEL`. The code is the same without a right to the key, and only the text has the command.
+fn is_of_delete(error: &ServerError) -> bool {
+    let has_command = |text: &str| text.to_ascii_lowercase().contains("'hdel'");
+    error.code() == "NOPERM" && error.details().is_some_and(has_command)
+}
+
 /// An error of the row: those without NULL can be written.
 fn no_delete() -> SinkError {
     let text = "the user may not run HDEL, which deletes the fields that are NULL in a row of a hash; allow it (ACL \
@@ -228,7 +241,7 @@ mod tests {
     }
 
     fn answer(row: u32, replies: &[Value]) -> Answer<'_> {
-        Answer { row, is_script: false, replies }
+        Answer { row, is_script: false, is_delete: false, replies }
     }
 
     fn error(line: &str) -> Value {
@@ -320,6 +333,21 @@ mod tests {
         check([Value::Okay, queued(), error("NOPERM x"), abort()], Some(ErrorClass::Row));
         check([Value::Okay, error("NOPERM x"), error("NOPERM x"), abort()], Some(ErrorClass::Permission));
         check([Value::Okay, queued(), error("OOM x"), abort()], Some(ErrorClass::Resource));
+    }
+
+    #[test]
+    fn a_row_that_only_deletes_is_at_fault_if_the_user_may_not_delete() {
+        let check = |command: Command, is_delete, text: &str, expected| {
+            let mut results = RowResults::default();
+            let replies = [error(text)];
+            let plan = plan(command, Conflict::replace(["k"]));
+            assert!(results.enter(&plan, Answer { is_delete, ..answer(0, &replies) }).is_none());
+            assert_eq!(results.failed[0].1.class(), expected, "{text}");
+        };
+        let command = "NOPERM User u has no permissions to run the 'hdel' command";
+        check(Command::hash().into(), true, command, ErrorClass::Row);
+        check(Command::hash().into(), true, "NOPERM No permissions to access a key", ErrorClass::Permission);
+        check(Command::hash().into(), false, command, ErrorClass::Permission);
     }
 
     #[test]

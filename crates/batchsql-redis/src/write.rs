@@ -11,6 +11,7 @@ use crate::classify::{late, lost, reply_error};
 use crate::encode::{Encoded, Encoder};
 use crate::limits::{Closed, CommandSize, SendWay, Trial, closes, is_end, refused};
 use crate::link::Link;
+use crate::memory::WithoutLargest;
 use crate::plan::RedisPlan;
 use crate::pool::Lease;
 use crate::replies::{Answer, IN_TRANSACTION, RowResults};
@@ -42,6 +43,8 @@ struct SentRow {
     size: CommandSize,
     /// It may have run in part if the server answers with an error.
     is_script: bool,
+    /// It only deletes the fields of a hash, which are all NULL.
+    is_delete: bool,
     /// Where its commands end in the bytes of the batch.
     end: usize,
 }
@@ -76,6 +79,7 @@ impl Sent {
         self.answered.iter().map(|(sent, replies)| Answer {
             row: sent.row,
             is_script: sent.is_script,
+            is_delete: sent.is_delete,
             replies: &self.values[replies.clone()],
         })
     }
@@ -124,7 +128,8 @@ impl ServerBatch {
             }
         }
         let (is_script, end) = (is_script(encoded.command.argument(0)), self.bytes.len());
-        self.rows.push(SentRow { row, skipped, replies, size, is_script, end });
+        let is_delete = encoded.second.is_none() && encoded.command.argument(0) == b"HDEL";
+        self.rows.push(SentRow { row, skipped, replies, size, is_script, is_delete, end });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -299,6 +304,7 @@ pub(crate) async fn write_to_server(
         attempt.defer();
     }
     let mut is_first = true;
+    let mut without_largest = WithoutLargest::new();
     while !batch.is_empty() {
         // Only now, so that a broken link is replaced before anything is sent.
         let server = lease.pool.server().await;
@@ -325,7 +331,7 @@ pub(crate) async fn write_to_server(
                 results.failed.push((answer.row, reply_error(redirected, answer.is_script)));
             }
         }
-        // Each third iteration gives a row its outcome, so the loop ends.
+        // Each third iteration gives a row its outcome or is without the largest of those that found no memory, so the loop ends.
         batch = ServerBatch::with_capacity(sent.unsent.len());
         batch.tried = sent.tried;
         // It is large, so it is encoded only once.
@@ -341,6 +347,19 @@ pub(crate) async fn write_to_server(
             }
         }
         results.failed.extend(sent.failed);
+        if batch.is_empty() {
+            let smaller = without_largest.next(&mut results, plan, number(rows.len()), &mut encoder);
+            if !smaller.is_empty() {
+                // Its buffer at the server has the size of the largest row.
+                link.mark_unusable();
+            }
+            for row in smaller {
+                match encoder.row(row as usize) {
+                    Ok(encoded) => batch.add(row, &encoded, false),
+                    Err(error) => results.failed.push((row, error)),
+                }
+            }
+        }
     }
     if lease.pool.options().password.is_some() {
         results.failed.iter_mut().for_each(|(_, error)| ask_again(error));

@@ -82,6 +82,7 @@
 mod bind;
 mod classify;
 mod find_written;
+mod journal;
 mod linked_version;
 mod opened_file;
 mod options;

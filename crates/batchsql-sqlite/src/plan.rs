@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use rusqlite::limits::Limit;
 
 use crate::classify::statement_error;
+use crate::journal::check_journal;
 use crate::table::{Table, TableColumn, TableId, TableKind, Versions};
 use crate::types::{Form, form};
 
@@ -63,6 +64,7 @@ impl SqlitePlan {
         if let Some(text) = table.temporary(schema.table()) {
             return Err(problem(text));
         }
+        check_journal(conn, &table.id.database)?;
         let columns = &table.columns;
         match table.kind {
             TableKind::Table | TableKind::Virtual => {}

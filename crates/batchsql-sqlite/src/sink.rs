@@ -89,7 +89,8 @@ impl SqliteSink {
     }
 
     /// Writes through a connection that you opened, with the pragmas you chose. A temporary table of it does not hide a table that
-    /// lasts: statements name the database in which the table was found.
+    /// lasts: statements name the database in which the table was found. With `PRAGMA journal_mode = OFF` SQLite cannot roll back, and
+    /// no row is written.
     ///
     /// # Errors
     /// The writer thread cannot be started.

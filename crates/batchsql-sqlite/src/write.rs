@@ -12,6 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
 
 use crate::bind::bind_rows;
 use crate::classify::{commit_error, row_error, statement_error};
+use crate::journal::check_journal;
 use crate::plan::SqlitePlan;
 use crate::position::{check_table, move_position};
 use crate::refused_commit::refused_commit;
@@ -52,6 +53,7 @@ pub(crate) fn write_rows(
     end_open_transaction(conn)?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(statement_error)?;
     if let Some(step) = attempt.step() {
+        check_journal(&transaction, "main")?;
         move_position(&transaction, step)?;
     }
     // A recreated table may change values that the old one stored unchanged.
@@ -59,6 +61,7 @@ pub(crate) fn write_rows(
     if attempt.step().is_some() {
         check_table(&plan.table)?;
     }
+    check_journal(&transaction, &plan.table.database)?;
     let mut written = Written::default();
     let mut start = 0;
     for size in plan.shapes.split(rows.len()) {

@@ -226,7 +226,7 @@ impl<S: Sink> Executor<S> {
                 }
                 Next::Try(range) => match self.write_range(job, range.clone(), conn, flight).await {
                     Ok((written, number)) => {
-                        job.progress.references.progressed();
+                        job.progress.references.committed(range.len());
                         job.written(range.clone(), &written, self.repeats(job));
                         job.search().judge(range.clone(), Verdict::Ended);
                         job.committed(&range, &written, number, self.overtaken(job));
@@ -244,7 +244,8 @@ impl<S: Sink> Executor<S> {
                     Err(Stop::MaybeWritten(error)) => {
                         job.search().judge(range.clone(), Verdict::Ended);
                         if job.fail_maybe_written(range, &error) {
-                            postpone_rest(job);
+                            // It may have later rows with the keys of rows that are already left.
+                            job.postpone_rest();
                         }
                     }
                     Err(Stop::Repeated(error)) if range.len() == 1 => {
@@ -294,7 +295,8 @@ impl<S: Sink> Executor<S> {
         if !job.has_unfinished() {
             return None;
         }
-        postpone_rest(job);
+        // It may have later rows with the keys of rows that are already left.
+        job.postpone_rest();
         let errors = || written.unfinished.iter().map(|(_, error)| error);
         // Other errors are those of rejected rows.
         let mut transient = errors().filter(|error| error.is_retryable() || error.class() == ErrorClass::Unknown);
@@ -353,13 +355,6 @@ fn expire_rest(job: &mut Job, error: &SinkError) {
     let error = error.not_tried_in_time();
     for rest in job.search().take_rest() {
         job.failed(rest, FailureKind::Expired, Some(&error));
-    }
-}
-
-/// Leaves the rest of the round to the next one: it may have later rows with the keys of rows that are already left.
-fn postpone_rest(job: &mut Job) {
-    for left in job.search().take_rest() {
-        job.postpone(left);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::keys::Coalescing;
 use crate::model::value::Value;
 use crate::outcome::outcomes::{FailedRow, FailureKind, Outcome, OutcomeKind};
 use crate::write::job::{End, Job};
-use crate::write::references::{Refused, Waited};
+use crate::write::references::{NextRound, Refused, Waited};
 use crate::write::round::{self, MaybeWritten, Round};
 use crate::write::sink::Written;
 
@@ -81,7 +81,7 @@ impl Job {
     pub(crate) fn reject_row(&mut self, row: usize, error: &SinkError) {
         self.progress.refusal = Some(error.clone());
         self.commits.reject();
-        self.progress.references.progressed();
+        self.progress.references.rejected();
         self.fail_alone(row, FailureKind::Rejected, error);
     }
 
@@ -104,6 +104,10 @@ impl Job {
                 self.round().reverse();
                 self.postpone(range);
             }
+            Refused::EndsRound => {
+                self.postpone(range);
+                self.postpone_rest();
+            }
         }
         true
     }
@@ -114,8 +118,7 @@ impl Job {
         if !self.progress.references.end_parts() {
             return false;
         }
-        let left: Vec<Range<usize>> = self.search().take_rest().collect();
-        left.into_iter().for_each(|range| self.postpone(range));
+        self.postpone_rest();
         // They may refer to rows of the parts, which were not tried since.
         let alone = self.progress.references.take_alone();
         self.try_again(alone);
@@ -147,7 +150,11 @@ impl Job {
         if let Some(doubt) = self.progress.doubt.as_mut().filter(|_| self.progress.references.has_waiting()) {
             doubt.begins_anew();
         }
-        match self.progress.references.end_round() {
+        let NextRound { is_reversed, alone } = self.progress.references.end_round();
+        if is_reversed {
+            self.round().reverse();
+        }
+        match alone {
             Waited::TriedAgain(rows) => self.try_again(rows),
             Waited::Rejected(rows) => {
                 if let Some((_, error)) = rows.last() {
@@ -234,6 +241,12 @@ impl Job {
     /// Leaves a range of the round to the next one.
     pub(crate) fn postpone(&mut self, range: Range<usize>) {
         self.round().postpone(range);
+    }
+
+    /// Leaves the rest of the round to the next one.
+    pub(crate) fn postpone_rest(&mut self) {
+        let left: Vec<Range<usize>> = self.search().take_rest().collect();
+        left.into_iter().for_each(|range| self.postpone(range));
     }
 
     /// Whether rows are left to the next round because the sink could not finish them.

@@ -99,12 +99,14 @@ async fn a_row_that_waits_is_written_once_when_batches_merge() {
     assert_eq!(applied, (0..20).collect::<Vec<_>>());
 }
 
+type Reference = Box<dyn Fn(i64) -> Option<i64> + Send>;
+
 /// Refuses rows that come before the row to which they refer, as MySQL does.
 #[derive(Clone)]
 struct RowByRow(Arc<Mutex<Stored>>);
 
 struct Stored {
-    reference: fn(i64) -> Option<i64>,
+    reference: Reference,
     bad: Vec<i64>,
     rows: Vec<i64>,
     writes: usize,
@@ -145,19 +147,60 @@ impl Sink for RowByRow {
 
 /// Writes rows 0 to 99 in one batch; so many of them are good, and it takes so many writes at most.
 async fn row_by_row(reference: fn(i64) -> Option<i64>, bad: &[i64], good: usize, most_writes: usize) {
+    let writes = writes(100, Box::new(reference), bad, good).await;
+    assert!(writes <= most_writes, "{bad:?}: {writes} writes");
+}
+
+/// Writes `all` rows in one batch, of which so many are good; how many writes it takes.
+async fn writes(all: usize, reference: Reference, bad: &[i64], good: usize) -> usize {
     let sink = RowByRow(Arc::new(Mutex::new(Stored { reference, bad: bad.to_vec(), rows: Vec::new(), writes: 0 })));
-    let db = BatchSql::builder(sink.clone()).config(config().flush_size(100)).start().unwrap();
-    let receipts = receipts(&db, &plain(), 0..100).await;
+    let db = BatchSql::builder(sink.clone()).config(config().buffer_size(all).flush_size(all)).start().unwrap();
+    let all = i64::try_from(all).unwrap();
+    let receipts = receipts(&db, &plain(), 0..all).await;
     db.flush().await.unwrap();
     let mut told = Vec::new();
-    for (id, receipt) in (0..100).zip(receipts) {
+    for (id, receipt) in (0..all).zip(receipts) {
         told.extend(receipt.await.is_written().then_some(id));
     }
     let stored = sink.0.lock().unwrap();
     let mut rows = stored.rows.clone();
     rows.sort_unstable();
     assert_eq!((told.len(), told), (good, rows), "{bad:?}");
-    assert!(stored.writes <= most_writes, "{bad:?}: {} writes", stored.writes);
+    stored.writes
+}
+
+/// Chains of rows, from the first row of each to the last, and a row at `orphan` that refers to none.
+#[derive(Clone, Copy)]
+enum Chains {
+    ParentsFirst,
+    ChildrenFirst,
+    Shuffled,
+}
+
+async fn writes_of_chains(chains: Chains, number: i64, length: i64, orphan: Option<i64>) -> usize {
+    let rows = number * length;
+    let mut places: Vec<i64> = (0..rows).collect();
+    if matches!(chains, Chains::Shuffled) {
+        fastrand::Rng::with_seed(7).shuffle(&mut places);
+    }
+    // The row at place n of its chain, for each row, and back.
+    let mut rows_at = vec![0; places.len()];
+    (0..).zip(&places).for_each(|(row, place)| rows_at[usize::try_from(*place).unwrap()] = row);
+    let at = |list: &[i64], index: i64| list[usize::try_from(index).unwrap()];
+    let reference = move |id: i64| {
+        if orphan == Some(id) {
+            return Some(-1);
+        }
+        let before = |row: i64| i64::from(orphan.is_some_and(|orphan| orphan <= row));
+        let place = at(&places, id - i64::from(orphan.is_some_and(|orphan| orphan < id)));
+        let other = match chains {
+            Chains::ParentsFirst | Chains::Shuffled => (place % length > 0).then(|| place - 1),
+            Chains::ChildrenFirst => (place % length < length - 1).then(|| place + 1),
+        };
+        other.map(|place| at(&rows_at, place)).map(|row| row + before(row))
+    };
+    let all = usize::try_from(rows).unwrap() + usize::from(orphan.is_some());
+    writes(all, Box::new(reference), &[], usize::try_from(rows).unwrap()).await
 }
 
 /// Each row refers to the next one.
@@ -183,4 +226,30 @@ async fn rows_behind_those_to_which_they_refer_are_searched_in_their_order() {
     row_by_row(head, &[], 99, 30).await;
     row_by_row(head, &[97], 98, 45).await;
     row_by_row(|id| if id == 55 { Some(999) } else { (id > 0).then_some(id / 4) }, &[], 99, 45).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_orphan_among_rows_in_either_order_costs_a_short_search() {
+    use Chains::{ChildrenFirst, ParentsFirst};
+    for orphan in [0, 1, 30, 60, 61, 100, 119, 120] {
+        for chains in [ParentsFirst, ChildrenFirst] {
+            let writes = writes_of_chains(chains, 3, 40, Some(orphan)).await;
+            assert!(writes <= 45, "row {orphan}: {writes} writes");
+        }
+    }
+    for orphan in [0, 1, 500, 999] {
+        for chains in [ParentsFirst, ChildrenFirst] {
+            let writes = writes_of_chains(chains, 1, 1000, Some(orphan)).await;
+            assert!(writes <= 55, "row {orphan}: {writes} writes");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_in_no_order_cost_no_more_than_twice_a_search_for_each_level() {
+    // 50 levels of two rows, searched row by row: 2 x 50 x 100.
+    for orphan in [None, Some(50)] {
+        let writes = writes_of_chains(Chains::Shuffled, 1, 100, orphan).await;
+        assert!(writes <= 10_000, "{orphan:?}: {writes} writes");
+    }
 }

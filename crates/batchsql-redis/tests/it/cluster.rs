@@ -273,3 +273,24 @@ async fn hashes_with_null_follow_a_slot_when_it_has_arrived() {
         (vec!["a".to_owned(), "3".into()], vec!["a".to_owned(), "3".into()])
     );
 }
+
+/// As of one server: the node counts the buffer for the large value as used memory.
+#[tokio::test]
+async fn one_value_that_finds_no_memory_at_its_node_takes_no_row_along() {
+    let server = Server::start(Kind::RedisCluster, &["--maxmemory-policy", "noeviction"]);
+    let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+    let node = node_of(&server, "{a}").await;
+    let memory: String = ask_at(&node, &["INFO", "memory"]).await;
+    let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let limit = used.trim().parse::<u64>().unwrap() + 2_500_000;
+    ask_at::<()>(&node, &["CONFIG", "SET", "maxmemory", &limit.to_string()]).await;
+    let schema = Schema::builder("t").column("k", ColumnType::Text).column("v", ColumnType::Text).build().unwrap();
+    let length = |n| if n == 4 { 3_000_000 } else { 100 };
+    let rows = (0..20).map(|n| row(&schema, [format!("{{a}}{n}").into(), "x".repeat(length(n)).into()]));
+    let db = BatchSql::builder(sink).config(config().retry_for(Duration::from_millis(500))).start().unwrap();
+    let receipts = receipts_of(&db, rows).await;
+    db.close(HOUR).await;
+    let names: Vec<&str> = outcomes_of(receipts).await.iter().map(|outcome| outcome.kind().name()).collect();
+    let expected: Vec<&str> = (0..20).map(|n| if n == 4 { "expired" } else { "written" }).collect();
+    assert_eq!(names, expected);
+}

@@ -84,6 +84,31 @@ async fn rows_that_found_no_memory_are_written_when_there_is_some() {
     assert_eq!(ask_at::<i64>(server.dsn(), &["DBSIZE"]).await, 10);
 }
 
+/// The buffer for the large value counts as used memory, so the rows around it are refused too.
+#[tokio::test]
+async fn one_value_that_finds_no_memory_takes_no_row_along() {
+    for large in [0, 4, 19] {
+        let server = Server::start(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
+        let sink = sink_at(server.dsn(), "t", Command::set("k", "v")).await;
+        let schema = pairs("t", Conflict::none());
+        let mut conn = crate::support::looker(server.dsn()).await;
+        let memory: String = redis::cmd("INFO").arg("memory").query_async(&mut conn).await.unwrap();
+        let used = memory.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        let limit = used.trim().parse::<u64>().unwrap() + 2_500_000;
+        redis::cmd("CONFIG").arg(&["SET", "maxmemory"]).arg(limit).exec_async(&mut conn).await.unwrap();
+        let length = |n| if n == large { 3_000_000 } else { 100 };
+        let rows = (0..20).map(|n| row(&schema, [format!("k{n}").into(), "x".repeat(length(n)).into()]));
+        let config = config().retry_for(Duration::from_millis(500));
+        let db = BatchSql::builder(sink.clone()).config(config).start().unwrap();
+        let receipts = receipts_of(&db, rows).await;
+        db.close(HOUR).await;
+        let names: Vec<String> = outcomes_of(receipts).await.iter().map(name).collect();
+        let expected: Vec<&str> = (0..20).map(|n| if n == large { "expired OOM" } else { "written" }).collect();
+        assert_eq!(names, expected);
+        assert_eq!(ask_at::<i64>(server.dsn(), &["DBSIZE"]).await, 19);
+    }
+}
+
 #[tokio::test]
 async fn a_row_is_not_written_over_a_later_one_with_its_key() {
     let server = Server::start(Kind::Redis, &["--maxmemory-policy", "noeviction"]);
@@ -296,6 +321,11 @@ async fn without_the_right_to_delete_fields_only_rows_with_null_are_refused() {
     let failed = end.failure().unwrap();
     assert_eq!((failed.class(), failed.attempts()), (Some(ErrorClass::Row), 1), "{failed}");
     assert!(failed.to_string().contains("may not run HDEL"), "{failed}");
+    // Also if all of its fields are NULL, and it is only the deletion.
+    let empty = row(&schema, ["y".into(), batchsql_core::Value::Null, batchsql_core::Value::Null]);
+    let end = outcomes(&sink, [empty]).await.remove(0);
+    let failed = end.failure().unwrap();
+    assert_eq!((failed.class(), failed.attempts()), (Some(ErrorClass::Row), 1), "{failed}");
     assert_eq!(ask::<i64>(&["EXISTS", &format!("{t}:y")]).await, 0);
 }
 

@@ -7,6 +7,7 @@ use batchsql_core::{
 };
 use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink};
+use batchsql_testkit::{outcomes_of, receipts_of};
 
 use crate::support::{HOUR, memory, outcomes, pipeline, read, row, schema, write};
 
@@ -39,6 +40,40 @@ async fn tables_that_cannot_be_written_are_refused_with_advice() {
     check(Schema::builder("keyed").column("id", ColumnType::I64), "\"part\" is NOT NULL without a default").await;
     // Names are compared as SQLite compares them.
     db.prepare(&Schema::builder("T").column("ID", ColumnType::I64).build().unwrap()).await.unwrap();
+}
+
+/// SQLite cannot take back what a refused statement has written.
+#[tokio::test]
+async fn without_a_journal_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = dir.path().join("aside").display().to_string();
+    for (database, journal) in [("main", "MEMORY"), ("aside", "DELETE")] {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(&format!("ATTACH '{name}' AS aside")).unwrap();
+        let table = format!("CREATE TABLE {database}.t (id INTEGER, note TEXT CHECK (note <> 'bad'))");
+        conn.execute_batch(&format!("{table}; PRAGMA {database}.journal_mode = OFF")).unwrap();
+        let sink = SqliteSink::from_connection(conn).unwrap();
+        let schema = schema(Conflict::none());
+        let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Schema);
+        assert!(error.to_string().contains("is off") && error.to_string().contains("use WAL or DELETE"), "{error}");
+        let bad = || [row(&schema, 2, "good"), row(&schema, 3, "bad"), row(&schema, 4, "good")];
+        assert_eq!(write(&sink, bad()).await, ["rejected"; 3]);
+
+        // Also if it is set when the table was accepted before.
+        let set = |mode: &str| format!("PRAGMA {database}.journal_mode = {mode}");
+        let (on, off) = (set(journal), set("OFF"));
+        sink.call(move |conn| conn.execute_batch(&on)).await.unwrap();
+        let db = pipeline(&sink);
+        let mut receipts = receipts_of(&db, [row(&schema, 1, "good")]).await;
+        db.flush().await.unwrap();
+        sink.call(move |conn| conn.execute_batch(&off)).await.unwrap();
+        receipts.extend(receipts_of(&db, bad()).await);
+        db.close(HOUR).await;
+        let ends: Vec<_> = outcomes_of(receipts).await.iter().map(|outcome| outcome.kind().name()).collect();
+        assert_eq!(ends, ["written", "rejected", "rejected", "rejected"], "{database}");
+        assert_eq!(read(&sink, "SELECT id FROM t").await, ["1"], "{database}");
+    }
 }
 
 #[tokio::test]
