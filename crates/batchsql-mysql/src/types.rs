@@ -212,6 +212,7 @@ mod tests {
             leaves_rows_out: false,
             reads_uncommitted: false,
             is_mariadb: true,
+            state: None,
         }
     }
 
