@@ -138,6 +138,27 @@ async fn a_session_with_another_database_or_other_settings_takes_no_row_in() {
     }
 }
 
+/// Locks of a session are no setting: the server refuses the rows, and the next connection has none.
+#[tokio::test]
+async fn rows_under_lock_tables_are_written_on_another_connection() {
+    let db = Database::with(&format!("{TABLE}; CREATE TABLE u (id BIGINT)"), "max_connections=1").await;
+    for sink in [users_pool(&db).await, db.sink.clone()] {
+        for (id, lock) in [(1, "LOCK TABLES t READ"), (2, "LOCK TABLES u WRITE")] {
+            // The pipeline has its connection and its plan.
+            let pipeline = pipeline(&sink);
+            let mut connection = sink.mysql_pool().acquire().await.unwrap();
+            connection.execute(lock).await.unwrap();
+            drop(connection);
+            let rows = [row(&schema(Conflict::none()), id, "a"), row(&schema(Conflict::none()), id + 10, "b")];
+            let ended = submitted(&pipeline, rows).await;
+            assert!(ended.iter().all(batchsql_core::Outcome::is_written), "{lock}: {ended:?}");
+            pipeline.close(crate::support::HOUR).await;
+        }
+        assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["4"]);
+        db.run("DELETE FROM t").await;
+    }
+}
+
 /// What the first session of a pool has is right if all have it.
 #[tokio::test]
 async fn a_pool_whose_new_sessions_have_other_settings_has_its_tables_read_again() {
