@@ -1,6 +1,8 @@
 //! Owns the queries for the properties of the server, of a session and of a table.
 //! Must not know what the results are used for.
 
+use std::sync::Arc;
+
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
@@ -27,6 +29,8 @@ pub(crate) struct Session {
     /// Whether the session leaves rows of a query out (`sql_select_limit`): then the other settings may be missing.
     pub(crate) leaves_rows_out: bool,
     pub(crate) is_mariadb: bool,
+    /// All that a session must have in common with this one, where that is checked.
+    pub(crate) state: Option<Arc<str>>,
 }
 
 /// A table as the server reports it.
@@ -92,6 +96,7 @@ impl Session {
             "character_set_client",
             // The character set to which the server converts the text of a statement.
             "character_set_connection",
+            "character_set_results",
             "autocommit",
             "max_allowed_packet",
             "explicit_defaults_for_timestamp",
@@ -110,16 +115,18 @@ impl Session {
             sql_mode: value("sql_mode").to_owned(),
             time_zone: value("time_zone").to_owned(),
             system_time_zone: value("system_time_zone").to_owned(),
-            character_set: ["character_set_client", "character_set_connection"]
+            character_set: ["character_set_client", "character_set_connection", "character_set_results"]
                 .into_iter()
                 .map(value)
                 .find(|set| *set != "utf8mb4")
-                .unwrap_or("utf8mb4")
+                // That of results may be none.
+                .map_or("utf8mb4", |set| if set.is_empty() { "NULL" } else { set })
                 .to_owned(),
             autocommit: value("autocommit") == "ON",
             max_allowed_packet: packet(value("max_allowed_packet")),
             explicit_timestamps: value("explicit_defaults_for_timestamp") == "ON",
             is_mariadb: value("version").to_lowercase().contains("mariadb"),
+            state: None,
         })
     }
 }

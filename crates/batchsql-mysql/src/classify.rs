@@ -168,8 +168,8 @@ fn if_refused(code: u16, state: &str, stage: Stage) -> Option<ErrorClass> {
     let is_of_server = match code {
         1053 => state == "08S01",
         1317 => state == "70100",
-        3169 => state == "HY000",
-        1180 | 8501 => true,
+        // 8501 is of TiDB, whose list is not asked for.
+        1180 | 3169 => state == "HY000",
         _ => false,
     };
     (stage == Stage::Statement && !is_of_server).then(|| class(code, state, Stage::Open))
@@ -179,10 +179,16 @@ fn if_refused(code: u16, state: &str, stage: Stage) -> Option<ErrorClass> {
 /// its connections, while a new connection may reach the new primary.
 fn ends_the_connection(code: u16) -> bool {
     is_read_only(code)
+        || is_under_locks(code)
         || matches!(
             code,
             1047 | 1053 | 1153..=1161 | 1184 | 1243 | 1317 | 1927 | 2006 | 2013 | 2055 | 3032 | 3169 | 4031
         )
+}
+
+/// The application has left LOCK TABLES on the connection. Another one has no locks.
+fn is_under_locks(code: u16) -> bool {
+    matches!(code, 1099 | 1100)
 }
 
 /// Read-only by option, transaction, start mode or engine; a replication plugin that refuses writes.
@@ -236,14 +242,14 @@ pub(crate) fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         | 3168
         | 3169
         | 4031 => ErrorClass::Transient,
-        _ if is_passing_elsewhere(code) => ErrorClass::Transient,
+        _ if is_passing_elsewhere(code) || is_under_locks(code) => ErrorClass::Transient,
         // The last ones are TiDB codes: a year, a key of a JSON object, a row that is too large.
         1022 | 1048 | 1062 | 1118 | 1138 | 1169 | 1172 | 1216 | 1217 | 1242 | 1263 | 1264 | 1265 | 1292 | 1300
         | 1301 | 1329 | 1339 | 1365 | 1366 | 1367 | 1406 | 1411 | 1416 | 1441 | 1451 | 1452 | 1525 | 1526 | 1557
         | 1586 | 1644 | 1645 | 1690 | 1748 | 1761 | 1762 | 1859 | 1977 | 3140 | 3141 | 3144 | 3156 | 3819 | 3854
         | 3903 | 3988 | 4025 | 4038 | 8025 | 8032 | 8033 | 8129 => ErrorClass::Row,
-        1046 | 1049 | 1051 | 1054 | 1064 | 1100 | 1109 | 1136 | 1146 | 1241 | 1288 | 1305 | 1347 | 1348 | 1356
-        | 1364 | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
+        1046 | 1049 | 1051 | 1054 | 1064 | 1109 | 1136 | 1146 | 1241 | 1288 | 1305 | 1347 | 1348 | 1356 | 1364
+        | 1394 | 1415 | 1422 | 1424 | 1442 | 1471 | 1814 | 1906 | 1932 | 3098 | 3105 => ErrorClass::Schema,
         1044 | 1045 | 1129 | 1130 | 1142 | 1143 | 1227 | 1251 | 1370 | 1449 | 1524 | 1698 | 1820 | 1862 | 3118
         | 3159 | 3955 | 4151 | 8121 => ErrorClass::Permission,
         // A packet is too large, a statement has too many placeholders, or a transaction exceeds the binary log
@@ -253,7 +259,7 @@ pub(crate) fn class(code: u16, state: &str, stage: Stage) -> ErrorClass {
         // Disk, memory, table or lock table full, a damaged table, exhausted numbers, too many prepared
         // statements.
         1021 | 1026 | 1030 | 1034 | 1036 | 1037 | 1038 | 1041 | 1114 | 1135 | 1180 | 1194 | 1195 | 1206 | 1223
-        | 1461 | 1467 | 1598 | 1637 | 1785 | 8059 | 8176 | 8252 => ErrorClass::Resource,
+        | 1461 | 1467 | 1598 | 1637 | 1785 | 4084 | 8059 | 8176 | 8252 => ErrorClass::Resource,
         _ => match state.get(..2) {
             // No data, no matching case, more than one row, a bad value, a constraint.
             Some("02" | "20" | "21" | "22" | "23" | "44") => ErrorClass::Row,
@@ -281,7 +287,7 @@ mod tests {
                 }
             }
         };
-        check(&[1205, 1213, 1020, 1040, 1203, 1226, 1615, 3032, 3101], ErrorClass::Transient);
+        check(&[1205, 1213, 1020, 1040, 1099, 1100, 1203, 1226, 1615, 3032, 3101], ErrorClass::Transient);
         // Codes of TiDB, ProxySQL and other proxies.
         check(&[2003, 8002, 8005, 8022, 8027, 8028, 9001, 9002, 9003, 9004, 9005, 9006, 9007], ErrorClass::Transient);
         // From expressions and triggers.
@@ -291,7 +297,7 @@ mod tests {
         // 1364: a column that the rows lack has no default. A generated column is 3105 in MySQL, 1906 in MariaDB.
         check(&[1146, 1054, 1049, 1364, 1442, 3105, 1906], ErrorClass::Schema);
         check(&[1142, 1143, 1044, 1045, 1227], ErrorClass::Permission);
-        check(&[1290, 1792, 1836, 1874, 1036, 1206, 1021, 1114, 1030, 3100], ErrorClass::Resource);
+        check(&[1290, 1792, 1836, 1874, 1036, 1206, 1021, 1114, 1030, 3100, 4084], ErrorClass::Resource);
         check(&[1153, 1197, 1390], ErrorClass::Size);
         check(&(9001..=9020).collect::<Vec<u16>>(), ErrorClass::Transient);
     }
@@ -347,10 +353,10 @@ mod tests {
         }
     }
 
-    /// Its server may stay read-only, while a new connection reaches the new primary.
+    /// Its server may stay read-only, while a new connection reaches the new primary; another one has no LOCK TABLES.
     #[test]
     fn a_connection_to_a_server_that_refuses_writes_is_closed() {
-        for code in [1290, 1792, 1836, 1874, 3100] {
+        for code in [1290, 1792, 1836, 1874, 3100, 1099, 1100] {
             assert!(ends_the_connection(code), "code {code}");
         }
         for code in [1036, 1062, 1146, 1205, 1213] {
@@ -412,11 +418,14 @@ mod tests {
     fn what_the_server_may_tell_of_a_statement_that_is_done_shows_no_refusal() {
         let check =
             |code, state, stage, expected| assert_eq!(if_refused(code, state, stage), expected, "{code} {state}");
-        for (code, state) in [(2013, "HY000"), (2006, "HY000"), (1158, "08S01"), (1317, "HY000"), (1053, "HY000")] {
+        let raised =
+            [(2013, "HY000"), (2006, "HY000"), (1158, "08S01"), (1317, "HY000"), (1053, "HY000"), (8501, "HY000")];
+        for (code, state) in raised {
             check(code, state, Stage::Statement, Some(ErrorClass::Transient));
             check(code, state, Stage::Commit, None);
         }
-        for (code, state) in [(1317, "70100"), (1053, "08S01"), (3169, "HY000"), (1180, "HY000"), (8501, "HY000")] {
+        check(1180, "99001", Stage::Statement, Some(ErrorClass::Resource));
+        for (code, state) in [(1317, "70100"), (1053, "08S01"), (3169, "HY000"), (1180, "HY000")] {
             check(code, state, Stage::Statement, None);
         }
     }

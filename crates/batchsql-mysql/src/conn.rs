@@ -17,7 +17,7 @@ use crate::classify::{Failed, acquire_error};
 use crate::in_use::{Left, left_open};
 use crate::options::server;
 use crate::seen;
-use crate::session::{SessionName, Sessions, SharedName};
+use crate::session::{SessionName, Sessions, SharedName, State};
 use crate::watcher::Watcher;
 
 /// The most connections that are closed before an acquire fails because all of them are in use.
@@ -26,8 +26,18 @@ const MAX_FOUND_IN_USE: usize = 64;
 /// How long a connection is tried after the pool gave none in time.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// After this many connections without autocommit, or with another character set, the pool is assumed to be configured so.
+/// After this many connections with other settings, of which the last one is new, the pool is assumed to be configured so.
 const MAX_UNFIT: usize = 3;
+
+/// A connection that was taken from the pool.
+struct Taken {
+    live: PoolConnection<MySql>,
+    left: Left,
+    /// The state of the session, where it was checked.
+    state: Option<State>,
+    /// The name of the session, if the pool has asked for it.
+    name: Option<SessionName>,
+}
 
 /// The source of connections.
 #[derive(Clone)]
@@ -69,12 +79,11 @@ impl Source {
         }
     }
 
-    /// With the name of its session, if the pool has asked for it.
-    async fn acquire(&self) -> Result<(PoolConnection<MySql>, Left, Option<SessionName>), SinkError> {
+    async fn acquire(&self) -> Result<Taken, SinkError> {
         self.renew_password().await?;
         self.close_doubted();
         let refused = match seen::acquire(&self.pool).await {
-            Ok((live, name)) if self.is_ours => return Ok((live, Left::Nothing, name)),
+            Ok((live, name)) if self.is_ours => return Ok(Taken { live, left: Left::Nothing, state: None, name }),
             Ok((live, _)) => return self.check(live).await,
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
             Err(error) => acquire_error(error),
@@ -107,35 +116,37 @@ impl Source {
         SinkError::new(ErrorClass::Transient, text)
     }
 
-    /// Acquires connections until one has no open transaction. If none is in autocommit with utf8mb4, returns the last one; the
-    /// table check then fails with advice.
-    async fn check(
-        &self,
-        mut live: PoolConnection<MySql>,
-    ) -> Result<(PoolConnection<MySql>, Left, Option<SessionName>), SinkError> {
+    /// Acquires connections until one has no open transaction. If none has the expected settings, returns the last one, which is
+    /// new: the tables are then checked again, with advice if the settings do not suit.
+    async fn check(&self, mut live: PoolConnection<MySql>) -> Result<Taken, SinkError> {
         if self.is_ours {
-            return Ok((live, Left::Nothing, None));
+            return Ok(Taken { live, left: Left::Nothing, state: None, name: None });
         }
-        let mut unfit = 0;
+        let (mut unfit, mut is_new) = (0, false);
         for _ in 0..MAX_FOUND_IN_USE {
             // A connection that fails, or is dropped during the check, is closed.
             let mut looked_at = Closing(Some(live));
-            let probe = self.sessions.probe(looked_at.connection()).await;
+            let (probe, expected) = self.sessions.probe(looked_at.connection()).await;
             let left = left_open(looked_at.connection(), probe).await;
             unfit += usize::from(matches!(left, Ok(Left::Settings)));
             match left {
-                Ok(Left::Settings) if unfit < MAX_UNFIT => self.sessions.warn_in_use(),
+                // Idle connections may all have been changed. A new one shows what the pool sets up.
+                Ok(Left::Settings) if unfit < MAX_UNFIT || !is_new => self.sessions.warn_in_use(),
                 Ok(Left::Transaction) => self.sessions.warn_in_use(),
-                Ok(left) => return Ok((looked_at.0.take().expect("it is taken once"), left, None)),
+                Ok(left) => {
+                    let live = looked_at.0.take().expect("it is taken once");
+                    return Ok(Taken { live, left, state: expected.filter(|_| left == Left::Nothing), name: None });
+                }
                 // The connection was idle for too long.
                 Err(sqlx::Error::Io(_)) => {}
                 Err(error) => return Err(Failed::asked(error).error),
             }
             drop(looked_at);
+            is_new = self.pool.num_idle() == 0;
             live = self.pool.acquire().await.map_err(acquire_error)?;
         }
-        let text = "every connection of the pool has a transaction open; end transactions before connections go back \
-                    to the pool";
+        let text = "every connection of the pool has a transaction open or other settings; end transactions, and undo USE and \
+                    SET, before connections go back to the pool";
         Err(SinkError::new(ErrorClass::Transient, text))
     }
 }
@@ -164,6 +175,8 @@ pub struct MySqlConn {
     live: Option<PoolConnection<MySql>>,
     busy: bool,
     left: Left,
+    /// The state of the session of a user's pool, once it is known.
+    state: Option<State>,
     /// The name of the session, once the pool or the pipeline has asked for it.
     pub(crate) named: Option<SharedName>,
 }
@@ -176,9 +189,9 @@ impl fmt::Debug for MySqlConn {
 
 impl MySqlConn {
     pub(crate) async fn acquire(source: &Source) -> Result<Self, SinkError> {
-        let (live, left, name) = source.acquire().await?;
+        let Taken { live, left, state, name } = source.acquire().await?;
         let named = name.map(|name| SharedName::of(Some(name)));
-        Ok(Self { source: source.clone(), live: Some(live), busy: false, left, named })
+        Ok(Self { source: source.clone(), live: Some(live), busy: false, left, state, named })
     }
 
     /// The connection for one operation; [`end`](Self::end) marks the operation as complete.
@@ -187,9 +200,9 @@ impl MySqlConn {
         let live = match self.live.take() {
             Some(live) => live,
             None => {
-                let (live, left, _) = self.source.acquire().await?;
-                self.left = left;
-                live
+                let taken = self.source.acquire().await?;
+                (self.left, self.state) = (taken.left, taken.state);
+                taken.live
             }
         };
         self.busy = true;
@@ -207,7 +220,26 @@ impl MySqlConn {
         Arc::clone(&self.source.sessions)
     }
 
-    /// Whether statements commit by themselves, and their text is not converted.
+    /// The state of the session of a user's pool; `None` if the server does not show it. A round trip where it was not checked.
+    pub(crate) async fn state(&mut self) -> Result<Option<State>, SinkError> {
+        if self.source.is_ours || self.state.is_some() {
+            return Ok(self.state.clone());
+        }
+        let sessions = self.sessions();
+        let asked = sessions.state(self.begin().await?).await.map_err(Failed::asked);
+        self.state = self.end(asked)?;
+        Ok(self.state.clone())
+    }
+
+    /// A table was found to suit the session.
+    pub(crate) fn suits(&mut self) {
+        if !self.source.is_ours {
+            self.left = Left::Nothing;
+            self.source.sessions.expect(self.state.clone());
+        }
+    }
+
+    /// Whether the session has the expected settings.
     pub(crate) fn is_fit(&self) -> bool {
         self.left == Left::Nothing
     }

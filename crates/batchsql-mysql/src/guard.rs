@@ -23,11 +23,11 @@ pub(crate) enum Guard {
     Micros(i64),
     /// BINARY(n) pads shorter values with zeros.
     Exactly(usize),
-    /// CHAR drops trailing spaces.
-    NoSpaceAtEnd,
-    /// Trailing spaces beyond this many characters are cut off.
+    /// CHAR drops trailing spaces, and cuts off white space beyond this many characters.
+    NoSpaceAtEnd(usize),
+    /// White space beyond this many characters is cut off.
     Chars(usize),
-    /// Trailing spaces beyond this many bytes are cut off.
+    /// White space beyond this many bytes is cut off.
     Octets(usize),
     /// ENUM interprets numeric text as the position of a member, and text that equals a member in its collation as
     /// that member. The declaration lists the members.
@@ -90,9 +90,9 @@ impl Guard {
 
     fn refuses_text(&self, text: &str) -> bool {
         match self {
-            Self::NoSpaceAtEnd => text.ends_with(' '),
-            Self::Chars(max) => text.ends_with(' ') && text.len() > *max && text.chars().count() > *max,
-            Self::Octets(max) => text.ends_with(' ') && text.len() > *max,
+            Self::NoSpaceAtEnd(max) => text.ends_with(' ') || is_cut(text, *max),
+            Self::Chars(max) => is_cut(text, *max),
+            Self::Octets(max) => text.ends_with(is_white_space) && text.len() > *max,
             Self::Member(declared) => !is_member(declared, text),
             Self::Members(members) => {
                 !text.is_empty() && !text.split(',').all(|member| is_member(members.declared(), member))
@@ -119,11 +119,11 @@ impl Guard {
                 "has finer fractions of a second than the column, which the server would round; declare the column with (6)".into()
             }
             Self::Exactly(len) => format!("is not of {len} bytes, which the server would fill with zeros; use VARBINARY"),
-            Self::NoSpaceAtEnd => {
+            Self::NoSpaceAtEnd(_) if matches!(value, ValueRef::Text(v) | ValueRef::Json(v) if v.ends_with(' ')) => {
                 "ends with a space, which the server would drop on reading; trim it, or use VARCHAR".into()
             }
-            Self::Chars(_) | Self::Octets(_) => {
-                "is longer than the column, and the server would cut off the spaces at its end; trim it, or widen the column".into()
+            Self::NoSpaceAtEnd(_) | Self::Chars(_) | Self::Octets(_) => {
+                "is longer than the column, and the server would cut off the white space at its end; trim it, or widen the column".into()
             }
             Self::Members(_) => "is not a list of members of the SET, with commas between them".into(),
             Self::Year => "is not a year from 1901 to 2155, in four digits, or 0".into(),
@@ -142,6 +142,16 @@ impl Guard {
             Self::None => "is refused".into(),
         }
     }
+}
+
+/// Whether the server cuts the text to this many characters without an error, as far as its end shows it.
+fn is_cut(text: &str, max: usize) -> bool {
+    text.ends_with(is_white_space) && text.len() > max && text.chars().count() > max
+}
+
+/// What a strict session cuts off beyond the length of a column. It refuses wider spaces (U+00A0, U+3000) there.
+fn is_white_space(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
 }
 
 /// `[-]hh:mm:ss[.fraction]` with up to three digits of hours. The server checks the limit, 838:59:59.
@@ -189,11 +199,18 @@ mod tests {
         }
         check(Guard::Exactly(3), ValueRef::Bytes(b"abc"), false);
         check(Guard::Exactly(3), ValueRef::Bytes(b"ab"), true);
-        check(Guard::NoSpaceAtEnd, ValueRef::Text(" a"), false);
-        check(Guard::NoSpaceAtEnd, ValueRef::Text("a "), true);
+        check(Guard::NoSpaceAtEnd(3), ValueRef::Text(" a"), false);
+        check(Guard::NoSpaceAtEnd(3), ValueRef::Text("a "), true);
+        check(Guard::NoSpaceAtEnd(3), ValueRef::Text("aü\n"), false);
+        check(Guard::NoSpaceAtEnd(3), ValueRef::Text("abc\n"), true);
         check(Guard::Chars(2), ValueRef::Text("ü "), false);
         check(Guard::Chars(2), ValueRef::Text("üü "), true);
         check(Guard::Octets(4), ValueRef::Text("üü "), true);
+        for end in ["\n", "\t", "\r", "\u{b}", "\u{c}", "\r\n", " \n"] {
+            check(Guard::Chars(2), ValueRef::Text(&format!("üü{end}")), true);
+            check(Guard::Octets(4), ValueRef::Json(&format!("üü{end}")), true);
+            check(Guard::Chars(4), ValueRef::Text(&format!("üü{end}")), false);
+        }
         let size = || Guard::Member("enum('s','10','it''s')".into());
         check(size(), ValueRef::Text("s"), false);
         check(size(), ValueRef::Text("10"), false);

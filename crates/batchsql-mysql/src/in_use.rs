@@ -1,4 +1,5 @@
-//! Owns the check for state that was left on a connection: an open transaction, autocommit off, or another character set.
+//! Owns the check for state that was left on a connection: an open transaction, or settings that change where or how rows are
+//! stored.
 //! Must not know pools.
 //!
 //! A batch that joined an open transaction would be reported as written, and then be rolled back with it. Every
@@ -6,24 +7,62 @@
 //! with `BeginFailed` if no transaction is open after the statement that should begin one. So a statement that begins
 //! nothing shows whether one is open.
 
+use std::borrow::Cow;
+
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
 
 use crate::classify::number;
+use crate::quoted;
 
-/// Fails with 1690 where the session is not in autocommit, or converts text from another character set. It reads a table, because
-/// proxies pin a server connection to a client whose statement has a variable (`@@autocommit`). MariaDB finds a variable by its
-/// name at once; MySQL reads all of them each time.
-pub(crate) const PROBE_OF_MARIADB: &str = "SELECT EXP(IF((SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
-                                           WHERE VARIABLE_NAME = 'AUTOCOMMIT') = 'OFF' \
-                                           OR (SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
-                                           WHERE VARIABLE_NAME = 'CHARACTER_SET_CLIENT') <> 'utf8mb4' \
-                                           OR (SELECT VARIABLE_VALUE FROM information_schema.SESSION_VARIABLES \
-                                           WHERE VARIABLE_NAME = 'CHARACTER_SET_CONNECTION') <> 'utf8mb4', 10000, 0))";
-pub(crate) const PROBE_OF_MYSQL: &str = "SELECT EXP(IF(EXISTS (SELECT 1 FROM performance_schema.session_variables \
-                                         WHERE (VARIABLE_NAME = 'autocommit' AND VARIABLE_VALUE = 'OFF') \
-                                         OR (VARIABLE_NAME IN ('character_set_client', 'character_set_connection') \
-                                         AND VARIABLE_VALUE <> 'utf8mb4')), 10000, 0))";
+/// What changes where or how rows are stored, besides the database. A server has those that it knows.
+macro_rules! names {
+    () => {
+        "('autocommit', 'character_set_client', 'character_set_connection', 'character_set_results', 'sql_mode', \
+         'time_zone', 'check_constraint_checks', 'foreign_key_checks', 'unique_checks', 'sql_select_limit', \
+         'sql_auto_is_null', 'explicit_defaults_for_timestamp', 'tx_isolation', 'transaction_isolation', 'sql_log_bin', \
+         'old_mode', 'system_versioning_insert_history')"
+    };
+}
+
+/// The state of a session as one text. It reads a table, because proxies pin a server connection to a client whose statement has
+/// a variable (`@@autocommit`).
+macro_rules! state_from {
+    ($table:literal) => {
+        concat!(
+            "(SELECT SHA2(CONCAT_WS('|', COALESCE(DATABASE(), ''), \
+             GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|')), 256) FROM ",
+            $table,
+            " WHERE VARIABLE_NAME IN ",
+            names!(),
+            ")"
+        )
+    };
+}
+
+/// Fails with 1690 where the session is not in autocommit, or converts text from or to another character set: for a session
+/// of which no state is expected.
+macro_rules! unfit_in {
+    ($table:literal) => {
+        concat!(
+            "SELECT EXP(IF(EXISTS (SELECT 1 FROM ",
+            $table,
+            " WHERE (VARIABLE_NAME = 'autocommit' AND VARIABLE_VALUE = 'OFF') \
+             OR (VARIABLE_NAME IN ('character_set_client', 'character_set_connection', 'character_set_results') \
+             AND VARIABLE_VALUE <> 'utf8mb4')), 10000, 0))"
+        )
+    };
+}
+
+pub(crate) const STATE_OF_MARIADB: &str = state_from!("information_schema.SESSION_VARIABLES");
+pub(crate) const STATE_OF_MYSQL: &str = state_from!("performance_schema.session_variables");
+pub(crate) const PROBE_OF_MARIADB: &str = unfit_in!("information_schema.SESSION_VARIABLES");
+pub(crate) const PROBE_OF_MYSQL: &str = unfit_in!("performance_schema.session_variables");
+
+/// Fails with 1690 where the state of the session is not this one, which was read from another session.
+pub(crate) fn probe_of_state(state: &'static str, expected: &str) -> String {
+    format!("SELECT EXP(IF({state} = {}, 0, 10000))", quoted::text(expected))
+}
 
 /// For other servers: shows only whether a transaction is open.
 pub(crate) const PROBE_OF_OTHERS: &str = "DO 0";
@@ -37,12 +76,13 @@ pub(crate) enum Left {
     Nothing,
     /// A transaction is open.
     Transaction,
-    /// The next statement would open a transaction, or its text would be converted.
+    /// The next statement would open a transaction, its text would be converted, or rows would be stored elsewhere or otherwise
+    /// than by the session that has read their table.
     Settings,
 }
 
 /// Checks for state that was left open, by the probe of the server's kind. One round trip.
-pub(crate) async fn left_open(connection: &mut MySqlConnection, probe: &'static str) -> sqlx::Result<Left> {
+pub(crate) async fn left_open(connection: &mut MySqlConnection, probe: Cow<'static, str>) -> sqlx::Result<Left> {
     match connection.begin_with(probe).await {
         Err(sqlx::Error::BeginFailed) => Ok(Left::Nothing),
         Ok(_) | Err(sqlx::Error::InvalidSavePointStatement) => Ok(Left::Transaction),

@@ -64,8 +64,8 @@
 //!
 //! Declare TIME, DATETIME and TIMESTAMP with `(6)`: a value with finer fractions of a second than its column is an
 //! error of its row, as is everything else that even a strict server would silently change: digits of a decimal,
-//! trailing spaces of a CHAR, zeros that pad a BINARY. A column that does not fit its type is rejected when its
-//! table is first read.
+//! trailing spaces of a CHAR, white space beyond the length of a text column, zeros that pad a BINARY. A column that
+//! does not fit its type is rejected when its table is first read.
 //!
 //! # Statements
 //!

@@ -1,6 +1,8 @@
 //! Owns the statements with which stored rows are locked, read and changed by key.
 //! Must not know rows or transactions.
 
+use std::collections::BTreeSet;
+
 use batchsql_core::exhaustive::{Set, SetPart};
 use batchsql_core::{Action, ColumnType, Schema, Target};
 use batchsql_sql::TableProblems;
@@ -109,6 +111,20 @@ pub(crate) fn check_rule(schema: &Schema, table: &[TableColumn], session: &Sessi
             problems.add(format!(
                 "its column {:?} is a FLOAT, which the server shows with fewer digits than it has; use DOUBLE or an \
                  integer as the version",
+                column.name()
+            ));
+        }
+    }
+    let is_computed = |set: &Set| matches!(set, Set::Add | Set::Greatest | Set::Least);
+    let computed = schema.assignments().iter().filter(|assignment| is_computed(&assignment.set));
+    let computed: BTreeSet<usize> =
+        computed.filter_map(|assignment| assignment.column).chain(schema.version_column()).collect();
+    for column in computed.into_iter().map(|index| &schema.columns()[index]) {
+        // The server would add texts as doubles, and compare them by their characters.
+        let stored = table.iter().find(|found| same_name(&found.name, column.name()));
+        if column.column_type() == ColumnType::Decimal && stored.is_some_and(|found| found.data_type != "decimal") {
+            problems.add(format!(
+                "its column {:?} stores decimals as text, which the server cannot add up or compare; declare it DECIMAL(p,s)",
                 column.name()
             ));
         }

@@ -255,7 +255,7 @@ impl MySqlOptions {
                     if !sessions.is_pool_lent() {
                         return Ok(true);
                     }
-                    let probe = sessions.probe(connection).await;
+                    let (probe, _) = sessions.probe(connection).await;
                     let is_in_use = left_open(connection, probe).await? != Left::Nothing;
                     if is_in_use {
                         sessions.warn_in_use();
@@ -269,6 +269,10 @@ impl MySqlOptions {
                 Box::pin(async move {
                     seen::set(None);
                     set_up(connection, &wanted, &learned).await?;
+                    // The server's own settings may have changed since.
+                    if sessions.is_pool_lent() || sessions.expected().is_none() {
+                        sessions.expect(sessions.state(connection).await?);
+                    }
                     if sees { see(connection, &sessions, &names).await } else { Ok(()) }
                 })
             })

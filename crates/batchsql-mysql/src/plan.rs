@@ -23,6 +23,7 @@ use crate::classify::{Failed, NO_TABLE};
 use crate::keys::KeySearch;
 use crate::locks::{Locks, check_rule};
 use crate::returning::{clause, explained};
+use crate::session::State;
 use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
@@ -42,6 +43,8 @@ pub struct MySqlPlan {
     table: Arc<Table>,
     tables: Arc<Tables>,
     checked_at: Mutex<Instant>,
+    /// The state of the session that has read the table.
+    pub(crate) state: Option<State>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Maximum rows of a statement.
@@ -182,23 +185,24 @@ impl MySqlPlan {
     }
 
     /// Checks the session and the table, and lets the server check statement and rights. No packet is larger than
-    /// `packet`. A definition that was read for another schema of the table is reused for `max_age`, unless a check
-    /// fails.
+    /// `packet`. A definition that was read for another schema of the table, by a session of this state, is reused for `max_age`,
+    /// unless a check fails.
     pub(crate) async fn make(
         connection: &mut MySqlConnection,
         schema: &Schema,
         ways: (IgnoreWith, ReplaceWith),
         packet: &AtomicUsize,
         (tables, max_age): (&Arc<Tables>, Duration),
+        state: Option<State>,
     ) -> Result<Self, Failed> {
-        if let Some((session, table)) = tables.first_time(schema, max_age) {
+        if let Some((session, table)) = tables.first_time(schema, max_age, &state) {
             let known = (tables, session, table);
             match Self::from_known(connection, schema, ways, packet, known, TableProblems::default()).await {
                 Err(failed) if failed.usable => {}
                 made => return made,
             }
         }
-        let session = Session::read(connection).await.map_err(Failed::asked)?;
+        let session = Session { state, ..Session::read(connection).await.map_err(Failed::asked)? };
         let mut problems = TableProblems::default();
         check_session(&session, &mut problems);
         let name = schema.table();
@@ -286,6 +290,7 @@ impl MySqlPlan {
             expects_duplicates: AtomicBool::new(false),
             expects_missing: AtomicBool::new(false),
             statements: Statements::default(),
+            state: session.state.clone(),
             schema: schema.clone(),
             tables: Arc::clone(tables),
             table,

@@ -9,6 +9,7 @@
 //! and checks the process list until 7 is gone. If the server has restarted since, session 7 ended with it. Data that
 //! the network delivers later for an ended session reaches a closed socket.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -18,7 +19,9 @@ use sqlx::{Connection, Executor, Row};
 use tokio::time::Instant;
 
 use crate::classify::Failed;
-use crate::in_use::{PROBE_OF_MARIADB, PROBE_OF_MYSQL, PROBE_OF_OTHERS};
+use crate::in_use::{
+    PROBE_OF_MARIADB, PROBE_OF_MYSQL, PROBE_OF_OTHERS, STATE_OF_MARIADB, STATE_OF_MYSQL, probe_of_state,
+};
 
 /// Tolerance between the clocks of client and server: both round, and a server may adjust its clock.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(3);
@@ -150,7 +153,12 @@ pub(crate) struct Sessions {
     has_warned_in_use: AtomicBool,
     /// Whether the application has our pool, so that connections may come back with a transaction open.
     is_pool_lent: AtomicBool,
+    /// The state that every session should have: that of the last one that has read a table, or that our pool has set up.
+    expected: Mutex<Option<State>>,
 }
+
+/// The database and the settings of a session, see [`in_use`](crate::in_use).
+pub(crate) type State = Arc<str>;
 
 impl Sessions {
     /// Queries the name of a connection's session; `None` if another connection cannot end it.
@@ -188,13 +196,44 @@ impl Sessions {
         self.kind(connection).await.is_ok_and(|kind| kind != ServerKind::Other)
     }
 
-    /// The statement that shows what was left open on a connection.
-    pub(crate) async fn probe(&self, connection: &mut MySqlConnection) -> &'static str {
-        match self.kind(connection).await {
-            Ok(ServerKind::MySql) => PROBE_OF_MYSQL,
-            Ok(ServerKind::MariaDb) => PROBE_OF_MARIADB,
-            Ok(ServerKind::Other) | Err(_) => PROBE_OF_OTHERS,
+    /// The statement that shows what was left open on a connection, and the state that a session has which passes.
+    pub(crate) async fn probe(&self, connection: &mut MySqlConnection) -> (Cow<'static, str>, Option<State>) {
+        let (without, state) = match self.kind(connection).await {
+            Ok(ServerKind::MySql) => (PROBE_OF_MYSQL, STATE_OF_MYSQL),
+            Ok(ServerKind::MariaDb) => (PROBE_OF_MARIADB, STATE_OF_MARIADB),
+            Ok(ServerKind::Other) | Err(_) => return (PROBE_OF_OTHERS.into(), None),
+        };
+        match self.expected() {
+            Some(expected) => (probe_of_state(state, &expected).into(), Some(expected)),
+            None => (without.into(), None),
         }
+    }
+
+    /// The state of a session; `None` if the server does not show it. One round trip.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn state(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<State>> {
+        let state = match self.kind(connection).await {
+            Ok(ServerKind::MySql) => STATE_OF_MYSQL,
+            Ok(ServerKind::MariaDb) => STATE_OF_MARIADB,
+            Ok(ServerKind::Other) | Err(sqlx::Error::Database(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match connection.fetch_one(&*format!("SELECT {state}")).await {
+            Ok(row) => Ok(Some(text(&row, 0).into())),
+            Err(sqlx::Error::Database(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn expected(&self) -> Option<State> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on other sessions are in use that do not have this state.
+    pub(crate) fn expect(&self, state: Option<State>) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// As [`name`](Self::name), in the place of a ping: without the uptime, whose query is slow. So it is not known whether a
@@ -252,12 +291,13 @@ impl Sessions {
         self.is_pool_lent.load(Ordering::Relaxed)
     }
 
-    /// Warns once about connections that the pool returns with an open transaction.
+    /// Warns once about connections that the pool returns with an open transaction or other settings.
     pub(crate) fn warn_in_use(&self) {
         if !self.has_warned_in_use.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "a connection came from the pool with a transaction open, not in autocommit, or not in utf8mb4, and was closed, \
-                 which undoes that transaction; end transactions, and undo SET, before connections go back to the pool"
+                "a connection came from the pool with a transaction open, or with another database or other settings (sql_mode, \
+                 time_zone, character sets, checks) than other sessions of the pool, and was closed, which undoes that \
+                 transaction; end transactions, and undo USE and SET, before connections go back to the pool"
             );
         }
     }

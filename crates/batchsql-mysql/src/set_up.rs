@@ -25,6 +25,10 @@ const REFUSED_MODE: &str = "EMPTY_STRING_IS_NULL";
 /// write could wait at the server for up to a day, alongside its retries.
 const LOCK_WAIT: u64 = 20;
 
+/// The errors that a session keeps in its list, where the server keeps none. Without it a number that a trigger raises cannot be
+/// told from that of a lost connection.
+const MAX_ERRORS: u64 = 64;
+
 const COLLATION: &str = "utf8mb4_unicode_ci";
 
 /// What a session should have.
@@ -38,7 +42,7 @@ pub(crate) struct Wanted {
 }
 
 /// The variables that [`missing`] needs, and the packet limit.
-pub(crate) const NAMES: [&str; 10] = [
+pub(crate) const NAMES: [&str; 11] = [
     "sql_mode",
     "autocommit",
     "innodb_lock_wait_timeout",
@@ -49,6 +53,7 @@ pub(crate) const NAMES: [&str; 10] = [
     "character_set_results",
     "collation_connection",
     "max_allowed_packet",
+    "max_error_count",
 ];
 
 /// The statement for the settings that a session lacks; `None` if it has all of them. `found` are its variables.
@@ -75,6 +80,9 @@ pub(crate) fn missing(found: &[(String, String)], wanted: &Wanted) -> Option<Str
         if value(name).and_then(|value| value.parse().ok()).is_some_and(|seconds: u64| seconds > LOCK_WAIT) {
             parts.push(format!("{name} = {LOCK_WAIT}"));
         }
+    }
+    if value("max_error_count") == Some("0") {
+        parts.push(format!("max_error_count = {MAX_ERRORS}"));
     }
     if !wanted.leaves_rest_to_sqlx {
         if value("time_zone") != Some("+00:00") {
@@ -130,6 +138,8 @@ mod tests {
         check("autocommit", Some("OFF"), Some("SET autocommit = 1"));
         check("innodb_lock_wait_timeout", Some("50"), Some("SET innodb_lock_wait_timeout = 20"));
         check("innodb_lock_wait_timeout", Some("3"), None);
+        check("max_error_count", Some("0"), Some("SET max_error_count = 64"));
+        check("max_error_count", Some("1"), None);
         // A server that does not have the variable.
         check("lock_wait_timeout", None, None);
         check("character_set_results", Some("latin1"), Some("SET NAMES utf8mb4 COLLATE 'utf8mb4_unicode_ci'"));

@@ -120,8 +120,10 @@ impl MySqlSink {
     /// it must not be 0, or every batch is prepared twice.
     ///
     /// A connection that comes from the pool with an open transaction (by `START TRANSACTION` as text), or not in
-    /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. So is one with another character
-    /// set (`SET NAMES`): its texts would be stored as other characters. The check costs one round trip each time a connection is taken from the pool.
+    /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. So is one with another database
+    /// (`USE`) or other settings than the session that has read the tables, because rows would be stored elsewhere or as other
+    /// values: character sets, `sql_mode`, `time_zone`, `check_constraint_checks`, `foreign_key_checks`, `unique_checks` and
+    /// similar ones. The check costs one round trip each time a connection is taken from the pool.
     pub fn new(pool: MySqlPool) -> Self {
         Self::from_pool(pool, Settings::default())
     }
@@ -145,8 +147,8 @@ impl MySqlSink {
     }
 
     /// The pool, for your own queries: to create tables, or to read what was written. After the first call of a sink
-    /// with its own pool, each connection that goes back to the pool is checked for an open transaction, in one round
-    /// trip.
+    /// with its own pool, each connection that goes back to the pool is checked for an open transaction and changed
+    /// settings, in one round trip.
     pub fn mysql_pool(&self) -> &MySqlPool {
         self.source.sessions.lend_pool();
         &self.source.pool
@@ -348,11 +350,14 @@ impl Sink for MySqlSink {
     }
 
     async fn prepare(&self, conn: &mut MySqlConn, schema: &Schema) -> Result<MySqlPlan, SinkError> {
+        let state = conn.state().await?;
         let connection = conn.begin().await?;
         let ways = (self.settings.ignore_with, self.settings.replace_with);
         let known = (&self.tables, self.settings.table_check_interval);
-        let plan = MySqlPlan::make(connection, schema, ways, &self.learned.packet, known).await;
-        conn.end(plan)
+        let plan = MySqlPlan::make(connection, schema, ways, &self.learned.packet, known, state).await;
+        let plan = conn.end(plan)?;
+        conn.suits();
+        Ok(plan)
     }
 
     /// Dropping the returned future closes the connection; the server rolls back an open transaction. A statement
@@ -370,7 +375,11 @@ impl Sink for MySqlSink {
         conn.begin().await?;
         if !conn.is_fit() {
             // The next check of the table reports what to do.
-            return conn.end(Err(outdated("the session is not in autocommit, or not in utf8mb4")));
+            return conn.end(Err(outdated("the session has another database or other settings than those before")));
+        }
+        if plan.state.is_some() && !self.source.is_ours && conn.state().await? != plan.state {
+            return conn
+                .end(Err(outdated("the session has another database or other settings than the one that read it")));
         }
         let connection = conn.begin().await?;
         let (table, session) = (plan.table(), session.as_ref());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use batchsql_core::{Schema, SchemaId, TableName};
 
 use crate::catalog::{Session, Table};
+use crate::session::State;
 
 /// Maximum number of cached tables; beyond it, all are read again.
 const MAX_TABLES: usize = 1_024;
@@ -31,10 +32,19 @@ pub(crate) struct Known {
 }
 
 impl Tables {
-    /// The cached definition, for a schema that asks for the first time, if it is younger than `max_age`.
-    pub(crate) fn first_time(&self, schema: &Schema, max_age: Duration) -> Option<(Arc<Session>, Arc<Table>)> {
+    /// The cached definition, for a schema that asks for the first time, if it is younger than `max_age` and was read by a session
+    /// of this state.
+    pub(crate) fn first_time(
+        &self,
+        schema: &Schema,
+        max_age: Duration,
+        state: &Option<State>,
+    ) -> Option<(Arc<Session>, Arc<Table>)> {
         let mut tables = self.lock();
         let known = tables.get_mut(schema.table()).filter(|known| known.read_at.elapsed() < max_age)?;
+        if known.session.state != *state {
+            return None;
+        }
         known.used_by.insert(schema.id()).then(|| (Arc::clone(&known.session), Arc::clone(&known.table)))
     }
 

@@ -182,7 +182,7 @@ fn is_integer(data_type: &str) -> bool {
 
 fn text_guard(column: &TableColumn) -> Option<Guard> {
     match column.data_type.as_str() {
-        "char" => Some(Guard::NoSpaceAtEnd),
+        "char" => Some(Guard::NoSpaceAtEnd(column.max_chars as usize)),
         "varchar" => Some(Guard::Chars(column.max_chars as usize)),
         "tinytext" | "text" | "mediumtext" | "longtext" => Some(Guard::Octets(column.max_octets as usize)),
         _ => None,
@@ -212,6 +212,7 @@ mod tests {
             leaves_rows_out: false,
             reads_uncommitted: false,
             is_mariadb: true,
+            state: None,
         }
     }
 

@@ -134,7 +134,9 @@ fn description(code: u16) -> &'static str {
         1064 | 1136 | 1241 => {
             "the server does not accept the statement as it is; check its version, the table and its triggers"
         }
-        1100 => "a table is used that is not locked; end LOCK TABLES on the connections of the pool",
+        1099 | 1100 => {
+            "the connection came from the pool under LOCK TABLES, and is closed; use UNLOCK TABLES before connections go back to it"
+        }
         1288 | 1348 | 1394 | 1471 => {
             "the table accepts no inserts or updates; check whether it is a view that can be updated"
         }
@@ -178,6 +180,7 @@ fn description(code: u16) -> &'static str {
         1180 => "the server failed during COMMIT, so rows may be committed; its log has the reason",
         1223 => "another session has locked the server for reads only (FLUSH TABLES WITH READ LOCK)",
         1467 | 8059 => "the table has no further number for its AUTO_INCREMENT column; give it a larger type",
+        4084 => "a sequence of the table has no further number; restart it with a higher MAXVALUE, or let it CYCLE",
         1598 | 1785 => {
             "the server cannot log the statement as its replication needs; check binlog_format and the engine"
         }

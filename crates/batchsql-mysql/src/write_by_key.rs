@@ -271,13 +271,29 @@ fn is_newer(submitted: ValueRef<'_>, stored: Option<&[u8]>) -> bool {
             compare(ValueRef::Decimal(submitted), ValueRef::Decimal(&digits(stored))) == Ordering::Greater
         }
         Value::F64(submitted) => digits(stored).parse::<f64>().is_ok_and(|stored| submitted > stored),
-        Value::Date(_) | Value::Time(_) | Value::Timestamp(_) | Value::TimestampTz(_) => {
+        // A stored one may be negative, or have three digits of hours.
+        Value::Time(submitted) => {
+            micros_of_time(&digits(stored)).is_some_and(|stored| submitted.micros_since_midnight() > stored)
+        }
+        Value::Date(_) | Value::Timestamp(_) | Value::TimestampTz(_) => {
             push_value(&mut text, submitted);
             *text > *stored
         }
         // A plan has no such version.
         Value::Bool(_) | Value::F32(_) | Value::Text(_) | Value::Bytes(_) | Value::Uuid(_) | Value::Json(_) => false,
     }
+}
+
+/// The microseconds of `[-]hh:mm:ss.ffffff`.
+fn micros_of_time(text: &str) -> Option<i64> {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |text| (-1, text));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let mut seconds = 0_i64;
+    for part in whole.split(':') {
+        seconds = seconds * 60 + part.parse::<i64>().ok()?;
+    }
+    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
+    Some(sign * (seconds * 1_000_000 + micros))
 }
 
 #[cfg(test)]
@@ -298,6 +314,17 @@ mod tests {
         check(ValueRef::Decimal("1.5"), Some("1.50"), false);
         check(ValueRef::Decimal("1.51"), Some("1.5000"), true);
         check(ValueRef::F64(1e20), Some("1e19"), true);
+        let hour = batchsql_core::Time::from_micros_since_midnight(23 * 3_600_000_000 + 5).unwrap();
+        for (stored, expected) in [
+            ("100:00:00.000000", false),
+            ("23:00:00.000005", false),
+            ("23:00:00.000004", true),
+            ("09:00:00.000000", true),
+            ("-838:59:59.000000", true),
+            ("-00:00:00.000001", true),
+        ] {
+            check(ValueRef::Time(hour), Some(stored), expected);
+        }
         let time = batchsql_core::Timestamp::from_micros_since_epoch(1_500_000).unwrap();
         check(ValueRef::Timestamp(time), Some("1970-01-01 00:00:01.400000"), true);
         check(ValueRef::Timestamp(time), Some("1970-01-01 00:00:01.500000"), false);

@@ -23,7 +23,9 @@ use crate::returned_fit::{Floats, check_returned};
 use crate::round_trip::RoundTrip;
 use crate::settings::{Settings, Strategy};
 use crate::statements::{self, Insert, Staging};
-use crate::table_fit::{check_given, check_key, check_kind, check_rights, check_rules, fields, missing};
+use crate::table_fit::{
+    check_decimals, check_given, check_key, check_kind, check_rights, check_rules, fields, missing,
+};
 use crate::tables::{Reading, Reason, Tables};
 use crate::types::Echo;
 
@@ -239,6 +241,7 @@ impl PostgresPlan {
         let mut problems = TableProblems::default();
         problems.check(check_rules(schema.action(), table));
         let fields = fields(schema, table, settings.lossy_values, &mut problems);
+        check_decimals(schema, fields.as_deref(), &mut problems);
         check_given(schema, table, &mut problems);
         problems.check(check_key(schema, table));
         check_rights(schema, table, &mut problems);

@@ -1,7 +1,10 @@
 //! Owns the check whether the rows of a schema can be written to a table, and all reasons if not.
 //! Must not know how a table is read, or how rows are sent.
 
-use batchsql_core::{Action, Column, Schema, TableName, Target};
+use std::collections::BTreeSet;
+
+use batchsql_core::exhaustive::Set;
+use batchsql_core::{Action, Column, ColumnType, Schema, TableName, Target};
 use batchsql_sql::{TableProblems, missing_columns, quote, quoted_names};
 
 use crate::catalog::{Lookup, Table, TableColumn};
@@ -101,6 +104,24 @@ pub(crate) fn fields(
     }
     problems.extend(missing_columns(&missing, table.columns.iter().map(|found| &*found.name)));
     (fields.len() == schema.columns().len()).then(|| fields.into())
+}
+
+/// Adds the columns that store decimals as text, and with which the rule computes: the server would compare their characters.
+pub(crate) fn check_decimals(schema: &Schema, fields: Option<&[Field]>, problems: &mut TableProblems) {
+    let is_computed = |set: &Set| matches!(set, Set::Add | Set::Greatest | Set::Least);
+    let computed = schema.assignments().iter().filter(|assignment| is_computed(&assignment.set));
+    let computed: BTreeSet<usize> =
+        computed.filter_map(|assignment| assignment.column).chain(schema.version_column()).collect();
+    for (index, field) in fields.into_iter().flat_map(|fields| fields.iter().enumerate()) {
+        let is_decimal = schema.columns()[index].column_type() == ColumnType::Decimal;
+        if computed.contains(&index) && is_decimal && field.form.wire != Wire::Numeric {
+            problems.add(format!(
+                "its column {:?} stores decimals as text, which the server cannot add up, and compares by its characters; declare it \
+                 numeric",
+                field.name
+            ));
+        }
+    }
 }
 
 /// Whether rows of the schema may be inserted.

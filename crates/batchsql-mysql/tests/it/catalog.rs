@@ -130,6 +130,8 @@ async fn a_pool_of_the_users_own_works_where_its_sessions_are_right_and_is_refus
     check("SET sql_mode = ''", t(), "the session is not strict").await;
     check("SET autocommit = 0", t(), "not in autocommit").await;
     check("SET NAMES latin1", t(), "character set is latin1").await;
+    check("SET character_set_results = latin1", t(), "character set is latin1").await;
+    check("SET character_set_results = NULL", t(), "character set is NULL").await;
     check("SET sql_select_limit = 1", t(), "set sql_select_limit = 18446744073709551615").await;
     check("SET sql_mode = 'STRICT_ALL_TABLES', sql_select_limit = 9999", t(), "set sql_select_limit =").await;
     check("SET character_set_connection = latin1", t(), "character set is latin1").await;

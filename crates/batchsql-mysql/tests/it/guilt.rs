@@ -8,6 +8,7 @@ use batchsql_core::{BatchSql, ColumnType, Conflict, DynRow, ErrorClass, Outcome,
 
 use batchsql_mysql::MySqlSink;
 use batchsql_testkit::{outcomes_of, receipts_of};
+use batchsql_testserver::{Kind, Server};
 
 use crate::support::{Database, outcomes, pipeline, row, schema, submitted, write, written};
 
@@ -306,7 +307,7 @@ async fn rows_of_a_rule_find_earlier_rows_and_circles_are_refused() {
 }
 
 /// The numbers of lost connections, shutdowns, proxies, locks and limits, each with the SQLSTATE of the server and with another one.
-const FOREIGN: [(u16, &str); 24] = [
+const FOREIGN: [(u16, &str); 26] = [
     (2013, "HY000"),
     (2006, "HY000"),
     (1158, "08S01"),
@@ -331,6 +332,8 @@ const FOREIGN: [(u16, &str); 24] = [
     (1290, "HY000"),
     (1114, "HY000"),
     (1021, "HY000"),
+    (1180, "99001"),
+    (8501, "HY000"),
 ];
 
 /// A row of 200 is refused by a trigger with each of the numbers, in a pipeline of its own: nothing else is written.
@@ -395,4 +398,19 @@ async fn a_number_of_a_lost_link_that_a_trigger_raises_takes_no_other_row() {
         check_foreign(Conflict::update(["id"]), "values_in_text=always"),
         check_foreign(Conflict::update(["id"]), "values_in_text=never"),
     );
+}
+
+/// A server that keeps no errors cannot say that it has refused a statement.
+#[tokio::test]
+async fn a_session_of_a_server_that_keeps_no_errors_keeps_them() {
+    let server = Server::start(Kind::MySql, &["--max-error-count=0"]);
+    let table = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(60));
+         CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW BEGIN IF NEW.note = 'bad' THEN
+             SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 2013, MESSAGE_TEXT = 'no';
+         END IF; END";
+    let db = Database::on(server.dsn(), table, "").await;
+    let schema = schema(Conflict::none());
+    let error = written(&db.sink, [row(&schema, 1, "bad"), row(&schema, 2, "good")], false).await;
+    let error = error.unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Transient, Some("2013")), "{error}");
 }

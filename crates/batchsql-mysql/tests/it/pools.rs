@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Action, Attempt, ColumnType, Conflict, ErrorClass, Password, Schema, SessionEnd, Sink};
+use batchsql_core::{
+    Action, Attempt, ColumnType, Conflict, ErrorClass, Password, Schema, SessionEnd, Sink, TimestampTz, Value,
+};
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
 use batchsql_mysql::{MySqlOptions, MySqlSink};
@@ -18,7 +20,11 @@ const TABLE: &str = "CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(50))";
 
 /// A pool of the user's own, of one connection.
 async fn users_pool(db: &Database) -> MySqlSink {
-    let pool = MySqlPoolOptions::new().max_connections(1).after_connect(|connection, _| {
+    users_pool_of(db, 1).await
+}
+
+async fn users_pool_of(db: &Database, connections: u32) -> MySqlSink {
+    let pool = MySqlPoolOptions::new().max_connections(connections).after_connect(|connection, _| {
         Box::pin(async move { connection.execute("SET sql_mode = 'STRICT_ALL_TABLES'").await.map(drop) })
     });
     let options: MySqlConnectOptions = db.dsn.parse().unwrap();
@@ -74,6 +80,110 @@ async fn a_connection_with_another_character_set_takes_no_row_in() {
             db.run("DELETE FROM t WHERE id = 1").await;
         }
     }
+}
+
+/// Another database has a table of the same name.
+#[tokio::test]
+async fn a_session_with_another_database_or_other_settings_takes_no_row_in() {
+    const TABLES: &str = "CREATE TABLE p (id BIGINT PRIMARY KEY);
+        CREATE TABLE t (id BIGINT PRIMARY KEY, note VARCHAR(5) NOT NULL, at TIMESTAMP(6) NULL, parent BIGINT NULL, CHECK (id >= 0),
+        FOREIGN KEY (parent) REFERENCES p (id))";
+    let db = Database::with(TABLES, "max_connections=3").await;
+    let other = Database::with(TABLES, "").await;
+    let schema = Schema::builder("t")
+        .column("id", ColumnType::I64)
+        .column("note", ColumnType::Text)
+        .nullable("at", ColumnType::TimestampTz)
+        .nullable("parent", ColumnType::I64)
+        .build()
+        .unwrap();
+    let at = TimestampTz::from_micros_since_epoch(86_400_000_000).unwrap();
+    let row = |id: i64, note: &str, parent: Option<i64>| {
+        let row = schema.row().set("id", id).unwrap().set("note", note).unwrap().set("at", at).unwrap();
+        row.set("parent", parent.map_or(Value::Null, Value::I64)).unwrap().finish().unwrap()
+    };
+    // A good one, and one for each thing that the server checks.
+    let rows = || [row(1, "é", None), row(2, "too long", None), row(-3, "c", None), row(4, "d", Some(9))];
+    let mut changes = vec![
+        format!("USE {}", other.name),
+        "SET sql_mode = ''".to_owned(),
+        "SET time_zone = '+05:00'".to_owned(),
+        "SET foreign_key_checks = 0".to_owned(),
+        "SET character_set_results = latin1".to_owned(),
+    ];
+    if db.read("SELECT VERSION()").await[0].contains("MariaDB") {
+        changes.push("SET check_constraint_checks = 0".to_owned());
+        changes.push("SET sql_mode = CONCAT(@@sql_mode, ',EMPTY_STRING_IS_NULL')".to_owned());
+    }
+    for sink in
+        [users_pool_of(&db, 3).await, MySqlSink::connect(&with_parameters(&db.dsn, "max_connections=3")).await.unwrap()]
+    {
+        assert_eq!(write(&sink, rows()).await, ["written", "rejected", "rejected", "rejected"]);
+        for change in &changes {
+            db.run("DELETE FROM t").await;
+            // All of them.
+            let mut held = Vec::new();
+            for _ in 0..3 {
+                held.push(sink.mysql_pool().acquire().await.unwrap());
+            }
+            for mut connection in held {
+                connection.execute(&**change).await.unwrap();
+            }
+            assert_eq!(write(&sink, rows()).await, ["written", "rejected", "rejected", "rejected"], "{change}");
+            let stored = db.read("SELECT id, note, UNIX_TIMESTAMP(at) FROM t").await;
+            assert_eq!(stored, ["1|é|86400.000000"], "{change}");
+        }
+        assert_eq!(other.read("SELECT COUNT(*) FROM t").await, ["0"]);
+        db.run("DELETE FROM t").await;
+    }
+}
+
+/// Locks of a session are no setting: the server refuses the rows, and the next connection has none.
+#[tokio::test]
+async fn rows_under_lock_tables_are_written_on_another_connection() {
+    let db = Database::with(&format!("{TABLE}; CREATE TABLE u (id BIGINT)"), "max_connections=1").await;
+    for sink in [users_pool(&db).await, db.sink.clone()] {
+        for (id, lock) in [(1, "LOCK TABLES t READ"), (2, "LOCK TABLES u WRITE")] {
+            // The pipeline has its connection and its plan.
+            let pipeline = pipeline(&sink);
+            let mut connection = sink.mysql_pool().acquire().await.unwrap();
+            connection.execute(lock).await.unwrap();
+            drop(connection);
+            let rows = [row(&schema(Conflict::none()), id, "a"), row(&schema(Conflict::none()), id + 10, "b")];
+            let ended = submitted(&pipeline, rows).await;
+            assert!(ended.iter().all(batchsql_core::Outcome::is_written), "{lock}: {ended:?}");
+            pipeline.close(crate::support::HOUR).await;
+        }
+        assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["4"]);
+        db.run("DELETE FROM t").await;
+    }
+}
+
+/// What the first session of a pool has is right if all have it.
+#[tokio::test]
+async fn a_pool_whose_new_sessions_have_other_settings_has_its_tables_read_again() {
+    let db = Database::with(TABLE, "").await;
+    let setting = Arc::new(AtomicUsize::new(0));
+    let of_pool = Arc::clone(&setting);
+    let pool = MySqlPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+        let set = ["SET time_zone = '+00:00'", "SET time_zone = '+05:00'"][of_pool.load(Ordering::Relaxed)];
+        Box::pin(async move { connection.execute(set).await.map(drop) })
+    });
+    let options: MySqlConnectOptions = db.dsn.parse().unwrap();
+    let sink = MySqlSink::new(pool.connect_with(options).await.unwrap());
+    let ends = async |sql_mode: &str, id| {
+        let mut connection = sink.mysql_pool().acquire().await.unwrap();
+        connection.execute(&*format!("SET sql_mode = '{sql_mode}'")).await.unwrap();
+        drop(connection);
+        write(&sink, [row(&schema(Conflict::none()), id, "a")]).await
+    };
+    assert_eq!(ends("STRICT_ALL_TABLES", 1).await, ["written"]);
+    setting.store(1, Ordering::Relaxed);
+    // The connection is closed, and those that follow have another time zone.
+    assert_eq!(ends("", 2).await, ["written"]);
+    assert_eq!(write(&sink, [row(&schema(Conflict::none()), 3, "a")]).await, ["written"]);
+    let stored = db.read("SELECT COUNT(*) FROM t").await;
+    assert_eq!(stored, ["3"]);
 }
 
 #[tokio::test]

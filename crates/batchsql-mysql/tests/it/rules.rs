@@ -141,6 +141,43 @@ async fn a_rule_that_the_server_does_not_have_is_refused_with_the_reason() {
     check(update().set("n", Expr::raw("no_function({new})")), "").await;
 }
 
+/// 100 hours are more than 23, and -1 hour is less, though their texts are not.
+#[tokio::test]
+async fn a_stored_time_of_more_than_a_day_is_a_newer_version() {
+    let table = "CREATE TABLE t (k BIGINT PRIMARY KEY, v TIME(6), n BIGINT)";
+    for rule in [Conflict::update(["k"]), Conflict::update_only(["k"])] {
+        let db = Database::new(table).await;
+        db.run("INSERT INTO t VALUES (1, '100:00:00', 0), (2, '-101:00:00', 0), (3, '22:00:00.5', 0)").await;
+        let schema = Schema::builder("t").column("k", ColumnType::I64).column("v", ColumnType::Time);
+        let schema = schema.column("n", ColumnType::I64).on_conflict(rule.only_if_newer("v")).build().unwrap();
+        let at = batchsql_core::Time::from_micros_since_midnight(23 * 3_600_000_000).unwrap();
+        let row = |key: i64| {
+            schema.row().set("k", key).unwrap().set("v", at).unwrap().set("n", 1_i64).unwrap().finish().unwrap()
+        };
+        assert_eq!(write(&db.sink, [1, 2, 3].map(row)).await, ["ignored", "written", "written"]);
+        assert_eq!(db.read("SELECT v, n FROM t WHERE k = 1").await, ["100:00:00.000000|0"]);
+        assert_eq!(db.read("SELECT COUNT(*) FROM t WHERE v = '23:00:00' AND n = 1").await, ["2"]);
+    }
+}
+
+#[tokio::test]
+async fn decimals_in_a_text_column_are_not_computed_with() {
+    let db = Database::new("CREATE TABLE t (k BIGINT PRIMARY KEY, d VARCHAR(80))").await;
+    let prepared = async |rule: Conflict| {
+        let schema = Schema::builder("t").column("k", ColumnType::I64).column("d", ColumnType::Decimal);
+        pipeline(&db.sink).prepare(&schema.on_conflict(rule).build().unwrap()).await
+    };
+    for rule in [Conflict::update(["k"]), Conflict::update_only(["k"])] {
+        let computed = [Expr::add(), Expr::greatest(), Expr::least()].map(|expr| rule.clone().set("d", expr));
+        for rule in computed.into_iter().chain([rule.clone().only_if_newer("d")]) {
+            let error = prepared(rule).await.unwrap_err().to_string();
+            assert!(error.contains("stores decimals as text") && error.contains("declare it DECIMAL"), "{error}");
+        }
+        prepared(rule.clone().set("d", Expr::unless_null())).await.unwrap();
+        prepared(rule).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn generated_values_are_returned_to_the_receipts() {
     let db = Database::new(

@@ -3,9 +3,9 @@
 use batchsql_core::{
     BatchSql, ColumnType, Conflict, ErrorClass, Ordering, Outcome, PipelineConfig, Schema, Sink, Value,
 };
-use batchsql_mysql::MySqlSink;
 use batchsql_mysql::sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use batchsql_mysql::sqlx::{Connection, Executor};
+use batchsql_mysql::{MySqlSink, Settings, ValuesInText};
 use batchsql_testserver::{Kind, Server};
 
 use crate::support::{Database, HOUR, outcomes, pipeline, row, schema, submitted, with_parameters, write};
@@ -246,17 +246,22 @@ async fn a_sink_chosen_at_run_time_works_the_same() {
 async fn a_text_is_a_text_in_every_mode_of_the_session() {
     let texts = ["'", "\\", "\\'", "''", "'); DROP TABLE t; --", "\\\\'", "\"`", "a\0b", "%_\\%", "🦀'\\"];
     for mode in ["", "NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "NO_BACKSLASH_ESCAPES,ANSI_QUOTES,PIPES_AS_CONCAT"] {
-        let db = Database::with(
-            "CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)",
-            "values_in_text=always&max_connections=1",
-        )
-        .await;
-        db.run(&format!("SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,{mode}'")).await;
+        let db = Database::new("CREATE TABLE t (id BIGINT PRIMARY KEY, note TEXT)").await;
+        // A session of the sink's own pool with another mode is closed.
+        let pool = MySqlPoolOptions::new().max_connections(1).after_connect(move |connection, _| {
+            let sql = format!("SET sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,{mode}'");
+            Box::pin(async move { connection.execute(&*sql).await.map(drop) })
+        });
+        let pool = pool.connect_with(db.dsn.parse().unwrap()).await.unwrap();
+        let sink = MySqlSink::from_pool(pool, Settings::default().values_in_text(ValuesInText::Always));
         let schema = schema(Conflict::update(["id"]));
         for round in [0, 100] {
             let rows = texts.iter().zip(round..).map(|(text, id)| row(&schema, id, *text));
-            assert!(write(&db.sink, rows).await.iter().all(|name| *name == "written"), "{mode}");
+            assert!(write(&sink, rows).await.iter().all(|name| *name == "written"), "{mode}");
         }
+        let read = batchsql_mysql::sqlx::query_scalar::<_, String>("SELECT @@sql_mode").fetch_one(sink.mysql_pool());
+        let modes = read.await.unwrap();
+        assert!(mode.split(',').all(|mode| modes.contains(mode)), "{modes}");
         assert_eq!(db.read("SELECT note FROM t WHERE id < 100 ORDER BY id").await, texts, "{mode}");
         assert_eq!(db.read("SELECT COUNT(*) FROM t").await, [(2 * texts.len()).to_string()]);
     }

@@ -226,6 +226,18 @@ async fn text_and_json() {
     // Values that the server would silently change.
     refused("CHAR(10)", ColumnType::Text, vec!["a ".into()], None).await;
     refused("VARCHAR(3)", ColumnType::Text, vec!["abc  ".into()], None).await;
+    let ends = ["\n", "\t", "\r", "\u{b}", "\u{c}", "\r\n", " \n"];
+    for declared in ["VARCHAR(3)", "CHAR(3)", "VARCHAR(3) CHARACTER SET latin1", "VARCHAR(3) CHARACTER SET gbk"] {
+        let values = ends.map(|end| format!("abc{end}").into());
+        refused(declared, ColumnType::Text, values.to_vec(), None).await;
+        // As long as the column.
+        check(declared, ColumnType::Text, vec!["ab\n".into()], &["ab\n"]).await;
+    }
+    // The server itself refuses wider spaces.
+    refused("VARCHAR(3)", ColumnType::Text, vec!["abc\u{a0}".into(), "abc\u{3000}".into()], Some("1406")).await;
+    let long = ends.map(|end| format!("{}{end}", "x".repeat(255)).into());
+    refused("TINYTEXT", ColumnType::Text, long.to_vec(), None).await;
+    refused("VARCHAR(7)", ColumnType::Json, vec![Value::Json("{\"a\":1}\n".parse().unwrap())], None).await;
     refused("ENUM('small','large')", ColumnType::Text, vec!["huge".into(), "1".into(), "Small".into()], None).await;
 }
 

@@ -367,6 +367,28 @@ async fn tables_and_columns_may_have_the_names_of_statements() {
 
 /// What a returned value loses, or never is, is found before the first row.
 #[tokio::test]
+async fn decimals_in_a_text_column_are_not_computed_with() {
+    for declared in ["text", "varchar(80)"] {
+        let sink = fresh(&format!("CREATE TABLE t (id bigint PRIMARY KEY, d {declared})")).await;
+        let prepared = async |rule: Conflict| {
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("d", ColumnType::Decimal);
+            pipeline(&sink).prepare(&schema.on_conflict(rule).build().unwrap()).await
+        };
+        for rule in [Conflict::update(["id"]), Conflict::update_only(["id"])] {
+            let computed = [Expr::add(), Expr::greatest(), Expr::least()].map(|expr| rule.clone().set("d", expr));
+            for rule in computed.into_iter().chain([rule.clone().only_if_newer("d")]) {
+                let error = prepared(rule).await.unwrap_err();
+                assert_eq!(error.class(), ErrorClass::Schema, "{error}");
+                let text = error.to_string();
+                assert!(text.contains("stores decimals as text") && text.contains("declare it numeric"), "{text}");
+            }
+            prepared(rule.clone().set("d", Expr::unless_null())).await.unwrap();
+            prepared(rule).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_returned_column_of_another_type_is_refused() {
     let sink = fresh(
         "CREATE TABLE t (id bigint, f8 float8, f4 float4, at timestamptz, local timestamp, day date, list int[], span interval, sure bool,
