@@ -28,6 +28,8 @@ pub(crate) struct Table {
     pub(crate) is_unlogged: bool,
     /// One of its partitions is on another server.
     pub(crate) has_foreign_part: bool,
+    /// Other tables inherit from it, so a key may have rows in several of them. Partitions do not count.
+    pub(crate) has_children: bool,
     /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
@@ -121,7 +123,8 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u' OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
            JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'),
        EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
-           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't', c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't',
+       c.relkind = 'r' AND c.relhassubclass, c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -246,6 +249,7 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
         is_temporary,
         is_unlogged: get(relation, 11)?,
         has_foreign_part: get(relation, 12)?,
+        has_children: get(relation, 14)?,
         has_row_security: get(relation, 1)?,
         has_insert_triggers: get(relation, 2)?,
         has_update_triggers: get(relation, 7)?,

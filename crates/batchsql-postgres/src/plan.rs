@@ -132,6 +132,11 @@ impl PostgresPlan {
         )
     }
 
+    /// Whether one row may change several stored ones, in tables that inherit from this one.
+    pub(crate) fn has_shared_keys(&self) -> bool {
+        self.reading.table.has_children && matches!(self.schema.action(), Action::UpdateOnly | Action::Delete)
+    }
+
     /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
@@ -256,7 +261,7 @@ impl PostgresPlan {
         let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
         let outcome_source = match schema.may_ignore() {
             // The keys that an update returns are those that were sent, whatever a trigger does.
-            true if is_known_by_key && !inserts => OutcomeSource::Keys,
+            true if is_known_by_key && !inserts && !table.has_children => OutcomeSource::Keys,
             true if !inserts => OutcomeSource::Numbers,
             _ if table.may_drop_rows(schema) => OutcomeSource::Numbers,
             false => OutcomeSource::Total,

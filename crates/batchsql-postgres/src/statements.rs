@@ -76,16 +76,18 @@ pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
 }
 
 /// Each changed row is returned with the number of the submitted one that it was found with. If two of these find one stored row,
-/// the server uses one of them only: then there are more pairs than changed rows. So there are if a trigger leaves one out.
+/// the server uses one of them only: then there are more pairs than changed rows. So there are if a trigger leaves one out. One
+/// submitted row may find several stored ones, in tables that inherit from this one.
 fn numbered_change(schema: &Schema, fields: &[Field]) -> Box<str> {
     let source = format!("{} {QUIET}", unnested_as(fields, ",u.batchsql_n", " WITH ORDINALITY", ",batchsql_n"));
     let change = statement(schema, fields, &source);
     let pairs = count_found(schema, &unnested(fields), |column| format!("::{}", fields[column].ty));
-    let (n, rows) = ("pg_catalog.count(*)", "pg_catalog.cardinality($1)");
+    let (n, found) = ("pg_catalog.count(*)", "pg_catalog.count(DISTINCT n)");
+    let rows = "pg_catalog.cardinality($1)";
     format!(
         "WITH batchsql_i AS ({change} RETURNING {NEW}.batchsql_n AS n) SELECT \
-         CASE WHEN {n} = pg_catalog.count(DISTINCT n) AND {n} = CASE WHEN {n} = {rows} THEN {n} ELSE ({pairs}) END THEN {n} ELSE {RAISE} END,\
-         CASE WHEN {n} < {rows} THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
+         CASE WHEN {n} = CASE WHEN {n} = {rows} AND {found} = {rows} THEN {n} ELSE ({pairs}) END THEN {found} ELSE {RAISE} END,\
+         CASE WHEN {found} < {rows} THEN (SELECT pg_catalog.array_agg(DISTINCT n) FROM batchsql_i) END FROM batchsql_i"
     )
     .into()
 }

@@ -217,12 +217,15 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
     // Parts of the rows up to `cut` that are not written, the next one last.
     let mut parts: Vec<Range<usize>> = Vec::new();
     // If dropped rows are scattered, a part of all rows would be rolled back and written again many times.
-    let (mut cut, mut size) = (0, FIRST_PART);
+    // If a row may change several stored ones, the count of a part does not tell how many rows of it found one.
+    let has_shared_keys = plan.has_shared_keys();
+    let (mut cut, mut size) = (0, if has_shared_keys { 1 } else { FIRST_PART });
     loop {
         let part = parts.pop().unwrap_or_else(|| cut..rows.len().min(cut.saturating_add(size)));
         cut = cut.max(part.end);
         let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
             Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
+            Ok(stored) if has_shared_keys => Some(stored.min(1)),
             result => Some(result?),
         };
         if inserted == Some(part.len() as u64) || inserted == Some(0) {
