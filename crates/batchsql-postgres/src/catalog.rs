@@ -95,14 +95,15 @@ pub(crate) struct TableColumn {
 }
 
 /// The relation, resolved as INSERT resolves it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16);
-/// those of partitions count, because rows reach them. One trigger of TimescaleDB is excluded: it fires only if
+/// those of partitions count, because rows reach them, and those that fire only with `session_replication_role = replica`,
+/// because each session has its own. One trigger of TimescaleDB is excluded: it fires only if
 /// TimescaleDB is not loaded.
 const RELATION: &str = "\
 WITH triggers AS (
     SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
            COALESCE(pg_catalog.bool_or(t.tgtype & 16 <> 0), false) AS on_update
     FROM pg_catalog.pg_trigger t
-    WHERE t.tgtype & 3 = 3 AND t.tgenabled IN ('O', 'A')
+    WHERE t.tgtype & 3 = 3 AND t.tgenabled <> 'D'
       AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
           SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))
       AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
