@@ -137,6 +137,16 @@ impl PostgresPlan {
         self.reading.table.has_children && matches!(self.schema.action(), Action::UpdateOnly | Action::Delete)
     }
 
+    /// Whether functions of the user run when rows are written, also in tables that inherit from this one.
+    pub(crate) fn runs_triggers(&self) -> bool {
+        self.reading.table.has_triggers || self.has_shared_keys()
+    }
+
+    /// Whether the statement for a batch fails if its texts are in another encoding than that of the session.
+    pub(crate) fn checks_encoding(&self, rows: usize) -> bool {
+        !matches!(self.way(rows), Way::Copy | Way::Values)
+    }
+
     /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
