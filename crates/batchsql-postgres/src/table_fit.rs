@@ -187,7 +187,7 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     let (is_there, what) = match schema.target() {
         _ if key.is_empty() => return Ok(()),
         Target::Key => (
-            of_key().any(|unique| !unique.is_partial && !(unique.is_exclusion && inserts(schema))),
+            of_key().any(|unique| !(unique.is_partial || (unique.is_exclusion && inserts(schema)))),
             "a PRIMARY KEY or UNIQUE index over exactly these columns must exist, not deferrable, without WHERE, without \
              expressions and without WITHOUT OVERLAPS (Conflict::ignore can name such a key by on_constraint)"
                 .to_owned(),
