@@ -28,6 +28,10 @@ pub(crate) struct Table {
     pub(crate) is_unlogged: bool,
     /// One of its partitions is on another server.
     pub(crate) has_foreign_part: bool,
+    /// Other tables inherit from it, so a key may have rows in several of them. Partitions do not count.
+    pub(crate) has_children: bool,
+    /// Functions of the user run when rows are written, and may change the settings of the session.
+    pub(crate) has_triggers: bool,
     /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
@@ -57,6 +61,8 @@ pub(crate) struct Unique {
     pub(crate) constraint: Option<String>,
     /// It has a condition.
     pub(crate) is_partial: bool,
+    /// It belongs to a key WITHOUT OVERLAPS, which `ON CONFLICT` does not find by its columns, and with which it updates nothing.
+    pub(crate) is_exclusion: bool,
 }
 
 impl Table {
@@ -93,14 +99,15 @@ pub(crate) struct TableColumn {
 }
 
 /// The relation, resolved as INSERT resolves it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16);
-/// those of partitions count, because rows reach them. One trigger of TimescaleDB is excluded: it fires only if
+/// those of partitions count, because rows reach them, and those that fire only with `session_replication_role = replica`,
+/// because each session has its own. One trigger of TimescaleDB is excluded: it fires only if
 /// TimescaleDB is not loaded.
 const RELATION: &str = "\
 WITH triggers AS (
     SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
            COALESCE(pg_catalog.bool_or(t.tgtype & 16 <> 0), false) AS on_update
     FROM pg_catalog.pg_trigger t
-    WHERE t.tgtype & 3 = 3 AND t.tgenabled IN ('O', 'A')
+    WHERE t.tgtype & 3 = 3 AND t.tgenabled <> 'D'
       AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
           SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))
       AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
@@ -121,7 +128,11 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relpersistence = 'u' OR EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
            JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relpersistence = 'u'),
        EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
-           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't', c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
+           JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't',
+       c.relkind = 'r' AND c.relhassubclass,
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+               AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p))),
+       c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
 /// A table with a similar name: in another case, in a schema outside the search path, or with a dot in its name.
@@ -188,7 +199,7 @@ const UNIQUE: &str = "\
 SELECT i.indkey::pg_catalog.text, i.indnkeyatts::pg_catalog.int4, i.indpred IS NOT NULL,
        (SELECT c.conname::pg_catalog.text FROM pg_catalog.pg_constraint c
         WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u') LIMIT 1),
-       i.indrelid::pg_catalog.int8 AS of_table, 'key'::pg_catalog.text AS part
+       i.indisexclusion, i.indrelid::pg_catalog.int8 AS of_table, 'key'::pg_catalog.text AS part
 FROM pg_catalog.pg_index i
 WHERE i.indrelid = pg_catalog.to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indexprs IS NULL
@@ -246,6 +257,8 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
         is_temporary,
         is_unlogged: get(relation, 11)?,
         has_foreign_part: get(relation, 12)?,
+        has_children: get(relation, 14)?,
+        has_triggers: get(relation, 15)?,
         has_row_security: get(relation, 1)?,
         has_insert_triggers: get(relation, 2)?,
         has_update_triggers: get(relation, 7)?,
@@ -315,7 +328,7 @@ fn column(row: &PgRow, types: &CatalogTypes) -> Result<TableColumn, SinkError> {
 fn unique(row: &PgRow) -> Result<Unique, SinkError> {
     let (columns, len): (String, i32) = (get(row, 0)?, get(row, 1)?);
     let columns = key_columns(&columns, usize::try_from(len).unwrap_or_default());
-    Ok(Unique { columns, is_partial: get(row, 2)?, constraint: get(row, 3)? })
+    Ok(Unique { columns, is_partial: get(row, 2)?, constraint: get(row, 3)?, is_exclusion: get(row, 4)? })
 }
 
 /// `1 3 2` on PostgreSQL, where the columns after the first `len` are INCLUDE columns.

@@ -26,20 +26,33 @@ pub(crate) enum LinkLost {
 struct Raised {
     /// The server itself, which reports the position in its source. A pooler does not.
     by_server: bool,
-    /// A function in PL/pgSQL, which may use any code: it says nothing about the session, the transaction or the server. The
-    /// server has rolled the statement back and goes on.
+    /// A function of the user, or another server that it asked, which may use any code: it says nothing about the session, the
+    /// transaction or the server. The server has rolled the statement back and goes on.
     by_function: bool,
     /// The error ends the connection.
     ends_link: bool,
 }
 
-/// The routine of the server that executes RAISE.
-const RAISE: &str = "exec_stmt_raise";
+/// The routines that raise the code of a function: RAISE of PL/pgSQL, an exception of PL/Python, and what another server has raised,
+/// by `dblink` and `postgres_fdw`.
+const RAISE: [&str; 4] = ["exec_stmt_raise", "PLy_elog_impl", "dblink_res_error", "pgfdw_report_error"];
+
+/// The routines of PostgreSQL that begin and end transactions.
+const COMMIT: [&str; 4] =
+    ["CommitTransaction", "RecordTransactionCommit", "CommitTransactionCommand", "FinishPreparedTransaction"];
+
+/// Whether an error that does not end the connection is of a function. PostgreSQL does not report the end of its own transaction
+/// as not known, and an extension that does so is part of a statement; servers in other languages do (CockroachDB).
+fn is_by_function(code: &str, file: Option<&str>, routine: Option<&str>) -> bool {
+    let Some(routine) = routine else { return false };
+    let is_postgres = file.is_some_and(|file| file.ends_with(".c")) && !COMMIT.contains(&routine);
+    RAISE.contains(&routine) || (is_postgres && class(code) == ErrorClass::Unknown)
+}
 
 impl Raised {
     fn of(error: &PgDatabaseError) -> Self {
         let ends_link = matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic);
-        let by_function = error.routine() == Some(RAISE) && !ends_link;
+        let by_function = !ends_link && is_by_function(error.code(), error.file(), error.routine());
         Self { by_server: error.routine().is_some(), by_function, ends_link }
     }
 
@@ -173,11 +186,12 @@ fn meaning(code: &str) -> &'static str {
 }
 
 /// The message for a code that a function raises, and that would mean something about the session or the server.
-const RAISED: &str = "a trigger or function of the table raised this code with RAISE; see its source";
+const RAISED: &str =
+    "a trigger or function of the table, or another server that it asked, raised this code; see its source";
 
 /// A server error with its code, without its message.
 pub(crate) fn server_error(code: &str, class: ErrorClass, error: Option<&PgDatabaseError>) -> SinkError {
-    let is_raised = error.is_some_and(|error| error.routine() == Some(RAISE));
+    let is_raised = error.is_some_and(|error| Raised::of(error).by_function);
     let mut text = match class {
         ErrorClass::Transient | ErrorClass::Resource if is_raised => RAISED.to_owned(),
         _ => meaning(code).to_owned(),
@@ -258,7 +272,7 @@ struct FunctionRaised;
 
 impl fmt::Display for FunctionRaised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a trigger or function of the table raised it with RAISE")
+        f.write_str("a trigger or function of the table, or another server that it asked, raised it")
     }
 }
 
@@ -359,6 +373,23 @@ mod tests {
         check(server, true, "XX000", Row, Unknown);
         check(server, false, "23505", Row, Row);
         check(pooler, false, "23505", Row, Row);
+    }
+
+    #[test]
+    fn the_source_of_an_error_tells_whether_a_function_raised_it() {
+        for code in ["08007", "40003", "57P01"] {
+            let check = |file, routine, expected| {
+                assert_eq!(is_by_function(code, file, routine), expected, "{code} {file:?} {routine:?}");
+            };
+            check(Some("pl_exec.c"), Some("exec_stmt_raise"), true);
+            check(Some("dblink.c"), Some("dblink_res_error"), true);
+            check(Some("connection.c"), Some("pgfdw_report_error"), true);
+            check(Some("other.c"), Some("of_an_extension"), code != "57P01");
+            check(Some("xact.c"), Some("CommitTransaction"), false);
+            check(Some("conn_executor.go"), Some("execStmt"), false);
+            // A pooler.
+            check(None, None, false);
+        }
     }
 
     #[test]

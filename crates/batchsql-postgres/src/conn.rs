@@ -2,6 +2,8 @@
 //! Must not know plans or rows.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use batchsql_core::{ErrorClass, SinkError};
 use sqlx::pool::PoolConnection;
@@ -20,6 +22,10 @@ pub struct PostgresConn {
     busy: bool,
     /// Other code uses the pool and may have left something in the session.
     is_unchecked: bool,
+    /// Triggers of a table may have run since it was checked, and have changed its settings.
+    ran_triggers: bool,
+    /// Triggers have run on some connection of the pool.
+    any_ran_triggers: Arc<AtomicBool>,
     /// Its session, if sessions are identified.
     pub(crate) live: Option<LiveSession>,
     /// Its session as the pool has seen it, if the pool has asked.
@@ -27,9 +33,17 @@ pub struct PostgresConn {
 }
 
 impl PostgresConn {
-    /// `is_shared`: other code also uses the pool.
-    pub(crate) fn new(conn: PoolConnection<Postgres>, is_shared: bool) -> Self {
-        Self { conn: Some(conn), busy: false, is_unchecked: is_shared, live: None, seen: None }
+    /// `is_shared`: other code also uses the pool. `any_ran_triggers`: of all connections of the pool.
+    pub(crate) fn new(conn: PoolConnection<Postgres>, is_shared: bool, any_ran_triggers: &Arc<AtomicBool>) -> Self {
+        Self {
+            conn: Some(conn),
+            busy: false,
+            is_unchecked: is_shared,
+            ran_triggers: any_ran_triggers.load(Ordering::Acquire),
+            any_ran_triggers: Arc::clone(any_ran_triggers),
+            live: None,
+            seen: None,
+        }
     }
 
     /// Checks once what the connection came with: rows would be written in an open transaction, and be lost if it is rolled
@@ -41,9 +55,7 @@ impl PostgresConn {
         if !self.is_unchecked {
             return Ok(());
         }
-        let sql = concat!("SELECT ", left!());
-        let answer = self.begin()?.fetch_one(sql).await.and_then(|row| row.try_get::<String, _>(0));
-        let left = answer.map(|answer| Left::of(&answer)).map_err(|error| sink_error(error, LinkLost::BeforeCommit));
+        let left = ask_left(self.begin()?).await;
         self.checked_idle(left)
     }
 
@@ -54,26 +66,29 @@ impl PostgresConn {
     pub(crate) fn checked_idle(&mut self, left: Result<Option<Left>, SinkError>) -> Result<(), SinkError> {
         let text = match left {
             Ok(None) => {
-                self.is_unchecked = false;
+                (self.is_unchecked, self.ran_triggers) = (false, false);
                 self.end();
                 return Ok(());
             }
+            Ok(Some(Left::Encoding)) => return Err(other_encoding()),
             Err(error) if error.code() != Some("25P02") => return Err(error),
             Ok(Some(Left::Transaction)) | Err(_) => {
                 tracing::warn!("a connection of the PostgreSQL pool had an open transaction, and was closed");
                 "a connection came from the pool with an open transaction, which is rolled back; end every transaction \
                  before its connection is given back to the pool"
             }
-            Ok(Some(Left::Encoding)) => {
-                tracing::warn!(
-                    "a connection of the PostgreSQL pool had another client_encoding than UTF8, and was closed"
-                );
-                "a connection came from the pool with another client_encoding than UTF8, in which texts would be stored as \
-                 other characters; remove the SET, or RESET it before the connection is given back to the pool"
-            }
         };
         // The connection stays busy, so it is closed.
         Err(SinkError::new(ErrorClass::Transient, text))
+    }
+
+    /// Records that triggers may run. `is_checked`: the statements check themselves whether one has changed the settings.
+    pub(crate) fn run_triggers(&mut self, may_run: bool, is_checked: bool) {
+        self.is_unchecked |= self.ran_triggers && !is_checked;
+        if may_run {
+            self.ran_triggers = true;
+            self.any_ran_triggers.store(true, Ordering::Release);
+        }
     }
 
     /// Begins an operation that ends with [`end`](Self::end).
@@ -92,6 +107,20 @@ impl PostgresConn {
     pub(crate) fn end(&mut self) {
         self.busy = false;
     }
+}
+
+/// What other code has left in a session.
+pub(crate) async fn ask_left(link: &mut PgConnection) -> Result<Option<Left>, SinkError> {
+    let answer = link.fetch_one(concat!("SELECT ", left!())).await.and_then(|row| row.try_get::<String, _>(0));
+    answer.map(|answer| Left::of(&answer)).map_err(|error| sink_error(error, LinkLost::BeforeCommit))
+}
+
+/// The connection must be closed.
+pub(crate) fn other_encoding() -> SinkError {
+    tracing::warn!("a connection of the PostgreSQL pool had another client_encoding than UTF8, and was closed");
+    let text = "a connection has another client_encoding than UTF8, in which texts would be stored as other characters; remove the \
+                SET from the code that uses the pool, or from the trigger or function of the table, or RESET it there";
+    SinkError::new(ErrorClass::Transient, text)
 }
 
 impl Drop for PostgresConn {

@@ -134,6 +134,21 @@ impl PostgresPlan {
         )
     }
 
+    /// Whether one row may change several stored ones, in tables that inherit from this one.
+    pub(crate) fn has_shared_keys(&self) -> bool {
+        self.reading.table.has_children && matches!(self.schema.action(), Action::UpdateOnly | Action::Delete)
+    }
+
+    /// Whether functions of the user run when rows are written, also in tables that inherit from this one.
+    pub(crate) fn runs_triggers(&self) -> bool {
+        self.reading.table.has_triggers || self.has_shared_keys()
+    }
+
+    /// Whether the statement for a batch fails if its texts are in another encoding than that of the session.
+    pub(crate) fn checks_encoding(&self, rows: usize) -> bool {
+        !matches!(self.way(rows), Way::Copy | Way::Values)
+    }
+
     /// The strategy for a batch.
     pub(crate) fn way(&self, rows: usize) -> Way {
         self.choice.way(rows, &self.known.round_trip)
@@ -259,7 +274,7 @@ impl PostgresPlan {
         let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
         let outcome_source = match schema.may_ignore() {
             // The keys that an update returns are those that were sent, whatever a trigger does.
-            true if is_known_by_key && !inserts => OutcomeSource::Keys,
+            true if is_known_by_key && !inserts && !table.has_children => OutcomeSource::Keys,
             true if !inserts => OutcomeSource::Numbers,
             _ if table.may_drop_rows(schema) => OutcomeSource::Numbers,
             false => OutcomeSource::Total,

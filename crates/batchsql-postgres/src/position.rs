@@ -49,6 +49,10 @@ const KIND: &str = "SELECT c.relkind::pg_catalog.text || c.relpersistence::pg_ca
     OR pg_catalog.to_jsonb(l) OPERATOR(pg_catalog.->>) 'collisdeterministic' = 'false')) THEN 'i' ELSE '' END \
     FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
 
+/// The condition of a step, with which its commit is durable whatever the session has: only the one that claims is asked.
+pub(crate) const IS_DURABLE: &str = "CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) ANY \
+    ('{off,local}'::pg_catalog.text[]) THEN pg_catalog.set_config('synchronous_commit', 'on', true) IS NOT NULL ELSE true END";
+
 const LOCK_TIMEOUT: &str = "55P03";
 const NO_TABLE: &str = "42P01";
 /// Two sessions created the table at once.
@@ -101,7 +105,7 @@ pub(crate) async fn claim(
 }
 
 /// Of a statement on the table that is there.
-fn with_advice(error: SinkError) -> SinkError {
+pub(crate) fn with_advice(error: SinkError) -> SinkError {
     match error.code() {
         Some(NO_RIGHT) => {
             let text = "the user may not use the table batchsql_positions; grant SELECT, INSERT and UPDATE on it";
@@ -109,7 +113,7 @@ fn with_advice(error: SinkError) -> SinkError {
         }
         Some(code) if OTHER_TABLE.contains(&code) => {
             let text = format!(
-                "batchsql_positions is another table, with other columns or without the unique key; rename it, and the table is \
+                "batchsql_positions is another table (perhaps a temporary one of the session), with other columns or without the unique key; rename it, and the table is \
                  created, or change it to this: {CREATE}"
             );
             SinkError::with_code(ErrorClass::Schema, code, text)
@@ -317,8 +321,8 @@ async fn claim_in_transaction(
 pub(crate) async fn advance(conn: &mut PostgresConn, step: &Step) -> Result<(), SinkError> {
     conn.check_idle().await?;
     let link = conn.begin()?;
-    let moved =
-        link.execute(&*move_position(step, "")).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
+    let sql = format!("{} AND {IS_DURABLE}", move_position(step, ""));
+    let moved = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::AfterCommit))?;
     conn.end();
     if moved.rows_affected() == 1 { Ok(()) } else { Err(SinkError::fenced()) }
 }

@@ -12,6 +12,7 @@ use crate::classify::{LinkLost, is_refusal, row_error, sink_error};
 use crate::guard;
 use crate::params::value;
 use crate::plan::PostgresPlan;
+use crate::transaction::BEGIN;
 
 /// The most columns that are tried: each one costs a round trip.
 const MAX_COLUMNS: usize = 16;
@@ -67,7 +68,7 @@ async fn is_refused(
     let arguments = value(rows, index, &plan.fields[index])?;
     // A pooler may send each message to another server, except within a transaction.
     if !plan.named {
-        link.execute("BEGIN; SET LOCAL client_min_messages TO error").await.map_err(lost)?;
+        link.execute(BEGIN).await.map_err(lost)?;
     }
     let answer = sqlx::query_with(sql, arguments).persistent(false).execute(&mut *link).await;
     let is_refused = match answer.map_err(lost) {

@@ -98,7 +98,8 @@ impl Settings {
     /// three with a rule. A pooler also shares the settings of a connection, so the sink does not disable notices (a
     /// trigger may include row values in one, and `sqlx` logs them) and does not enable the detection of
     /// disconnected clients: set `client_min_messages = error` and `client_connection_check_interval` for the user,
-    /// by `ALTER ROLE … SET …`. No session is ended there after an abandoned write, see
+    /// by `ALTER ROLE … SET …`. If a trigger of a table changes `client_encoding`, and the pooler does not set it again (PgBouncer
+    /// does), texts of later plain inserts (`COPY`) are stored as other characters. No session is ended there after an abandoned write, see
     /// [`late_write_limit`](Self::late_write_limit).
     #[must_use]
     pub fn prepared_statements(mut self, named: bool) -> Self {

@@ -103,7 +103,9 @@ impl PostgresSink {
     /// Rows written inside a transaction that a raw `BEGIN` left open would never be committed, and with another
     /// `client_encoding` than UTF-8 their texts would be stored as other characters. So the sink checks each connection that
     /// it takes from the pool before the first batch (one round trip, at most once a second under load), closes one that has
-    /// either, and takes another. If `after_connect` sets such an encoding, rows wait, and the error says so.
+    /// either, and takes another. If `after_connect` sets such an encoding, rows wait, and the error says so. A batch also fails, and
+    /// is written by another connection, if a trigger of a table has changed the encoding while the connection was in use. What a
+    /// trigger changes in the middle of a batch of several statements may not be seen.
     ///
     /// A name without a schema is looked up in the `search_path` when the table is read. Temporary tables and views do not
     /// count, and each statement names the schema that was found.

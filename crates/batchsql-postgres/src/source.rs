@@ -33,6 +33,8 @@ pub(crate) struct Source {
     given: Arc<Mutex<Option<Arc<str>>>>,
     /// Other code also uses the pool.
     is_shared: Arc<AtomicBool>,
+    /// Triggers of a table have run on one of the connections, and may have changed its settings.
+    ran_triggers: Arc<AtomicBool>,
     /// Set by the pool when an idle connection did not answer.
     doubt: IdleDoubt,
     /// Asked by the pool before it gives a connection away.
@@ -102,6 +104,7 @@ impl Source {
             servers: Arc::default(),
             given: Arc::default(),
             is_shared: Arc::new(AtomicBool::new(true)),
+            ran_triggers: Arc::default(),
             doubt: IdleDoubt::default(),
             outdated: Outdated::default(),
         }
@@ -120,7 +123,16 @@ impl Source {
         let servers = Arc::new(Choice { servers, limit, is_open, ..Choice::default() });
         let given = Arc::new(Mutex::new(given));
         let (doubt, outdated) = (IdleDoubt::default(), Outdated::default());
-        Self { pool, password, servers, given, is_shared: Arc::default(), doubt, outdated }
+        Self {
+            pool,
+            password,
+            servers,
+            given,
+            is_shared: Arc::default(),
+            ran_triggers: Arc::default(),
+            doubt,
+            outdated,
+        }
     }
 
     /// With what its pool reports of idle connections, and asks before it gives one away.
@@ -152,7 +164,7 @@ impl Source {
             Err(sqlx::Error::PoolTimedOut) => return Err(self.timed_out().await),
             Err(error) => return Err(sink_error(error, LinkLost::BeforeCommit)),
         };
-        let mut conn = PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire));
+        let mut conn = PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire), &self.ran_triggers);
         conn.seen = seen;
         Ok(conn)
     }
@@ -177,7 +189,7 @@ impl Source {
     /// A connection that is idle in the pool, or available within this time; without an open transaction.
     pub(crate) async fn take_within(&self, time: Duration) -> Option<PostgresConn> {
         let mut conn = match self.pool.try_acquire() {
-            Some(conn) => PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire)),
+            Some(conn) => PostgresConn::new(conn, self.is_shared.load(Ordering::Acquire), &self.ran_triggers),
             None => timeout(time, self.take()).await.ok()?.ok()?,
         };
         // Inside a transaction the server returns the same activity snapshot as before.

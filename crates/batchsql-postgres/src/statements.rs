@@ -2,11 +2,12 @@
 //! Must not know rows, connections or the chosen strategy.
 
 use batchsql_core::{Action, Column, ColumnType, Schema};
-use batchsql_sql::{NEW, OLD, count_found, quote, quote_table, statement_from};
+use batchsql_sql::{NEW, count_found, quote, quote_table, statement_from, stored_row};
 
 use crate::field::Field;
 use crate::guard::RAISE;
 use crate::outcome_source::OutcomeSource;
+use crate::position::IS_DURABLE;
 use crate::returned_fit::Floats;
 
 /// An insert in two versions.
@@ -40,12 +41,12 @@ pub(crate) fn unnest(schema: &Schema, fields: &[Field], outcome_source: OutcomeS
 /// The source has no rows before the position is moved, because it reads from what was moved. An error undoes what triggers
 /// for statements have done for no rows.
 pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Box<str> {
-    let source = format!("{} WHERE EXISTS (SELECT FROM batchsql_p)", unnested(fields));
+    let source = format!("{} AND EXISTS (SELECT FROM batchsql_p)", unnested(fields));
     let first = fields.len() + 1;
     let [to, id, epoch, from] = [first, first + 1, first + 2, first + 3];
     let moved = format!(
         "batchsql_p AS (UPDATE batchsql_positions SET sequence = ${to} WHERE id = ${id} AND epoch = ${epoch} AND sequence = ${from} \
-         RETURNING 1)"
+         AND {IS_DURABLE} RETURNING 1)"
     );
     let plain = statement(schema, fields, &source);
     let rows = "pg_catalog.cardinality($1)";
@@ -76,16 +77,18 @@ pub(crate) fn numbered(schema: &Schema, fields: &[Field]) -> Box<str> {
 }
 
 /// Each changed row is returned with the number of the submitted one that it was found with. If two of these find one stored row,
-/// the server uses one of them only: then there are more pairs than changed rows. So there are if a trigger leaves one out.
+/// the server uses one of them only: then there are more pairs than changed rows. So there are if a trigger leaves one out. One
+/// submitted row may find several stored ones, in tables that inherit from this one.
 fn numbered_change(schema: &Schema, fields: &[Field]) -> Box<str> {
     let source = format!("{} {QUIET}", unnested_as(fields, ",u.batchsql_n", " WITH ORDINALITY", ",batchsql_n"));
     let change = statement(schema, fields, &source);
     let pairs = count_found(schema, &unnested(fields), |column| format!("::{}", fields[column].ty));
-    let (n, rows) = ("pg_catalog.count(*)", "pg_catalog.cardinality($1)");
+    let (n, found) = ("pg_catalog.count(*)", "pg_catalog.count(DISTINCT n)");
+    let rows = "pg_catalog.cardinality($1)";
     format!(
         "WITH batchsql_i AS ({change} RETURNING {NEW}.batchsql_n AS n) SELECT \
-         CASE WHEN {n} = pg_catalog.count(DISTINCT n) AND {n} = CASE WHEN {n} = {rows} THEN {n} ELSE ({pairs}) END THEN {n} ELSE {RAISE} END,\
-         CASE WHEN {n} < {rows} THEN (SELECT pg_catalog.array_agg(n) FROM batchsql_i) END FROM batchsql_i"
+         CASE WHEN {n} = CASE WHEN {n} = {rows} AND {found} = {rows} THEN {n} ELSE ({pairs}) END THEN {found} ELSE {RAISE} END,\
+         CASE WHEN {found} < {rows} THEN (SELECT pg_catalog.array_agg(DISTINCT n) FROM batchsql_i) END FROM batchsql_i"
     )
     .into()
 }
@@ -107,12 +110,32 @@ fn numbered_insert(schema: &Schema, fields: &[Field]) -> Box<str> {
 const NOTED: &str = "pg_catalog.current_setting('batchsql.row')::pg_catalog.int8";
 
 /// The condition of a source with which notices are disabled before triggers run, which may include row values in one.
-const QUIET: &str = "WHERE (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL";
+const QUIET: &str = "AND (SELECT pg_catalog.set_config('client_min_messages','error',true)) IS NOT NULL";
 
 /// The condition of a source with which returned floats have all their digits: a session may have `extra_float_digits` of 0 or
 /// less. Some servers can set nothing for a transaction, and have another default.
 const ALL_DIGITS: &str = "(SELECT CASE WHEN pg_catalog.current_setting('extra_float_digits')::pg_catalog.int4 \
     OPERATOR(pg_catalog.<) 1 THEN pg_catalog.set_config('extra_float_digits','3',true) ELSE '' END) IS NOT NULL";
+
+/// The condition of a source that fails with [`NOT_UTF8`] if something has changed the encoding of the session since it was checked:
+/// then the server has read the bytes of each text as other characters. It is evaluated once for a statement.
+const IS_UTF8: &str = "CASE WHEN pg_catalog.current_setting('client_encoding') OPERATOR(pg_catalog.=) 'UTF8' THEN true \
+    WHEN pg_catalog.replace(pg_catalog.upper(pg_catalog.current_setting('client_encoding')), '-', '') \
+    OPERATOR(pg_catalog.=) ANY ('{UTF8,UNICODE}'::pg_catalog.text[]) THEN true \
+    ELSE pg_catalog.ln(pg_catalog.date_part('epoch',pg_catalog.now()) OPERATOR(pg_catalog.*) -1) IS NULL END";
+
+/// The condition of a source with which `NULL` in the text of an array is no text, as the server has it by default.
+const ARRAY_NULLS: &str = "(SELECT CASE WHEN pg_catalog.current_setting('array_nulls',true) OPERATOR(pg_catalog.=) 'off' \
+    THEN pg_catalog.set_config('array_nulls','on',true) ELSE '' END) IS NOT NULL";
+
+/// [`ARRAY_NULLS`] behind `before`, if it is needed.
+fn array_nulls(before: &str, fields: &[Field]) -> String {
+    let reads_array = fields.iter().any(|field| field.form.may_read_array());
+    if reads_array { format!("{before}{ARRAY_NULLS}") } else { String::new() }
+}
+
+/// The code of an error of [`IS_UTF8`]; other parts of a write may raise it too.
+pub(crate) const NOT_UTF8: &str = "2201E";
 
 /// The source that notes the number of each row.
 fn noting(fields: &[Field]) -> String {
@@ -133,7 +156,11 @@ fn unnested_as(fields: &[Field], also: &str, clause: &str, more: &str) -> String
     let arrays: Vec<String> = arrays.collect();
     let names: Vec<String> = (0..fields.len()).map(|column| format!("c{column}")).collect();
     let (arrays, names) = (arrays.join(","), names.join(","));
-    format!("SELECT {}{also} FROM unnest({arrays}){clause} AS u({names}{more})", expressions(fields))
+    format!(
+        "SELECT {}{also} FROM unnest({arrays}){clause} AS u({names}{more}) WHERE {IS_UTF8}{}",
+        expressions(fields),
+        array_nulls(" AND ", fields)
+    )
 }
 
 /// `INSERT … VALUES (…), (…)`: one value per column and row.
@@ -167,7 +194,7 @@ pub(crate) fn copy(schema: &Schema) -> String {
 pub(crate) fn staging(schema: &Schema, fields: &[Field], outcome_source: OutcomeSource) -> Staging {
     let columns = fields.iter().enumerate().map(|(column, field)| format!("c{column} {}", field.form.wire.sql()));
     let columns: Vec<String> = columns.collect();
-    let source = format!("SELECT {} FROM {STAGE} AS u", expressions(fields));
+    let source = format!("SELECT {} FROM {STAGE} AS u{}", expressions(fields), array_nulls(" WHERE ", fields));
     Staging {
         create: format!("CREATE TEMPORARY TABLE batchsql_stage ({}) ON COMMIT DROP", columns.join(",")).into(),
         copy: format!("COPY {STAGE} FROM STDIN (FORMAT binary)").into(),
@@ -184,7 +211,7 @@ fn expressions(fields: &[Field]) -> String {
 /// As [`unnest`], with the values of [`Schema::returning`] as text; `None` if there are none.
 pub(crate) fn returning(schema: &Schema, fields: &[Field], floats: Floats) -> Option<Box<str>> {
     let columns = returned(schema);
-    let digits = if floats == Floats::MayBeReturned { format!(" WHERE {ALL_DIGITS}") } else { String::new() };
+    let digits = if floats == Floats::MayBeReturned { format!(" AND {ALL_DIGITS}") } else { String::new() };
     let statement = statement(schema, fields, &(unnested(fields) + &digits));
     (!columns.is_empty()).then(|| format!("{statement} RETURNING {}", columns.join(",")).into())
 }
@@ -210,8 +237,9 @@ pub(crate) fn returning_numbered(schema: &Schema, fields: &[Field], floats: Floa
 
 /// The expressions of [`Schema::returning`].
 fn returned(schema: &Schema) -> Vec<String> {
+    let stored = stored_row(schema);
     let shown = |column: &Column| {
-        let name = format!("{OLD}.{}", quote(column.name()));
+        let name = format!("{stored}.{}", quote(column.name()));
         match column.column_type() {
             ColumnType::Bytes => format!("E'\\\\x' OPERATOR(pg_catalog.||) pg_catalog.encode({name},'hex')"),
             // ISO 8601, whatever DateStyle is.
@@ -304,7 +332,7 @@ mod tests {
         let rule = r#" ON CONFLICT ("id") DO UPDATE SET "a ""b"""=excluded."a ""b""""#;
         let columns = r#""s"."t" ("id","a ""b""")"#;
         let source = r#"SELECT u.c0,u.c1::"s"."mood" FROM"#;
-        let arrays = "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) AS u(c0,c1)";
+        let arrays = format!("unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) AS u(c0,c1) WHERE {IS_UTF8}");
         let unnest = unnest(&schema, &fields, OutcomeSource::Total);
         assert_eq!(*unnest.plain, format!("INSERT INTO {columns} {source} {arrays}{rule}"));
         assert!(unnest.with_keys.is_none());
@@ -321,9 +349,11 @@ mod tests {
 
     #[test]
     fn rows_of_a_step_come_after_its_position() {
-        let moved = "WITH batchsql_p AS (UPDATE batchsql_positions SET sequence = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
-                     RETURNING 1), batchsql_i AS (INSERT INTO ";
-        let source = " AS u(c0,c1) WHERE EXISTS (SELECT FROM batchsql_p) ON CONFLICT";
+        let moved = &*format!(
+            "WITH batchsql_p AS (UPDATE batchsql_positions SET sequence = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
+             AND {IS_DURABLE} RETURNING 1), batchsql_i AS (INSERT INTO "
+        );
+        let source = &*format!(" AS u(c0,c1) WHERE {IS_UTF8} AND EXISTS (SELECT FROM batchsql_p) ON CONFLICT");
         let (schema, fields) = table(Conflict::update(["id"]));
         let all = step(&schema, &fields, OutcomeSource::Total);
         assert!(all.starts_with(moved) && all.contains(source), "{all}");
@@ -345,8 +375,9 @@ mod tests {
     fn the_number_of_a_row_is_noted_before_it_is_inserted() {
         let (schema, fields) = table(Conflict::replace(["id"]));
         let sql = numbered(&schema, &fields);
-        let source =
-            "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) WITH ORDINALITY AS u(c0,c1,batchsql_n) WHERE (SELECT";
+        let source = &*format!(
+            "unnest($1::pg_catalog.int8[],$2::pg_catalog.text[]) WITH ORDINALITY AS u(c0,c1,batchsql_n) WHERE {IS_UTF8} AND (SELECT"
+        );
         let noted =
             "AND pg_catalog.set_config('batchsql.row',u.batchsql_n::pg_catalog.text,true) IS NOT NULL ON CONFLICT";
         let told = " RETURNING pg_catalog.current_setting('batchsql.row')::pg_catalog.int8 AS n) SELECT CASE";

@@ -208,14 +208,19 @@ pub(crate) fn check_key(schema: &Schema, table: &Table) -> Result<(), String> {
     let (is_there, what) = match schema.target() {
         _ if key.is_empty() => return Ok(()),
         Target::Key => (
-            of_key().any(|unique| !unique.is_partial),
-            "a PRIMARY KEY or UNIQUE index over exactly these columns must exist, not deferrable, without WHERE and \
-             without expressions"
+            of_key().any(|unique| !(unique.is_partial || (unique.is_exclusion && inserts(schema)))),
+            "a PRIMARY KEY or UNIQUE index over exactly these columns must exist, not deferrable, without WHERE, without \
+             expressions and without WITHOUT OVERLAPS (Conflict::ignore can name such a key by on_constraint)"
                 .to_owned(),
         ),
         Target::Constraint(name) => (
-            of_key().any(|unique| unique.constraint.as_ref() == Some(name)),
-            format!("there is no constraint {name:?} that is unique over exactly these columns and not deferrable"),
+            of_key().any(|unique| {
+                unique.constraint.as_ref() == Some(name) && (!unique.is_exclusion || !inserts(schema) || schema.ignores_existing())
+            }),
+            format!(
+                "there is no constraint {name:?} that is unique over exactly these columns and not deferrable; one WITHOUT OVERLAPS \
+                 is only for Conflict::ignore"
+            ),
         ),
         Target::Partial(_) => (
             of_key().any(|unique| unique.is_partial),

@@ -93,6 +93,8 @@ mod tests {
             is_temporary: false,
             is_unlogged: false,
             has_foreign_part: false,
+            has_children: false,
+            has_triggers: false,
             has_row_security: false,
             has_insert_triggers: false,
             has_update_triggers: false,

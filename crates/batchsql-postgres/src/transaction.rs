@@ -11,6 +11,7 @@ use crate::choice::Way;
 use crate::classify::{LinkLost, is_raised, is_refusal, sink_error};
 use crate::commit_stage::CommitStage;
 use crate::plan::PostgresPlan;
+use crate::position::{IS_DURABLE, with_advice};
 use crate::{guard, write_copy, write_insert};
 
 /// No transaction is open.
@@ -22,6 +23,10 @@ const FAILED: &str = "25P02";
 /// for themselves, without the position, and earlier ones are gone. COMMIT itself would only warn. Nothing is written behind it,
 /// so it costs nothing.
 const IS_OPEN: &str = "SAVEPOINT batchsql_open";
+
+/// Several commands in one round trip. A trigger may include row values in a notice, and the client logs notices. One before may have
+/// changed the encoding of the session.
+pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL client_min_messages TO error; SET LOCAL client_encoding TO 'UTF8'";
 
 /// The work inside a transaction.
 pub(crate) enum Body {
@@ -43,9 +48,7 @@ pub(crate) async fn transaction(
 ) -> Result<Vec<u32>, SinkError> {
     // One statement may have been sent before and was rolled back.
     attempt.defer();
-    // Several commands in one round trip. A trigger may include row values in a notice, and the client logs
-    // notices.
-    let begin = "BEGIN; SET LOCAL client_min_messages TO error";
+    let begin = BEGIN;
     let savepoint = match body {
         Body::Once(_) => "",
         Body::Waves(..) | Body::Parts => "; SAVEPOINT batchsql",
@@ -64,7 +67,7 @@ pub(crate) async fn transaction(
             }
         }
         Some(step) => {
-            let sql = format!("{begin}; {}{savepoint}", move_position(step, ""));
+            let sql = format!("{begin}; {} AND {IS_DURABLE}{savepoint}", move_position(step, ""));
             let begun = link.execute(&*sql).await.map_err(|error| sink_error(error, LinkLost::BeforeCommit));
             // The position is moved last but for the savepoint: an error is one of it. So the temporary table comes behind it.
             match begun {
@@ -75,7 +78,7 @@ pub(crate) async fn transaction(
                 }
                 Err(error) if is_refusal(&error) => {
                     command(link, "ROLLBACK").await?;
-                    return Err(error.of_position());
+                    return Err(with_advice(error).of_position());
                 }
                 Err(error) => return Err(error),
             }
@@ -217,12 +220,15 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
     // Parts of the rows up to `cut` that are not written, the next one last.
     let mut parts: Vec<Range<usize>> = Vec::new();
     // If dropped rows are scattered, a part of all rows would be rolled back and written again many times.
-    let (mut cut, mut size) = (0, FIRST_PART);
+    // If a row may change several stored ones, the count of a part does not tell how many rows of it found one.
+    let has_shared_keys = plan.has_shared_keys();
+    let (mut cut, mut size) = (0, if has_shared_keys { 1 } else { FIRST_PART });
     loop {
         let part = parts.pop().unwrap_or_else(|| cut..rows.len().min(cut.saturating_add(size)));
         cut = cut.max(part.end);
         let inserted = match write_insert::count(link, plan, rows.slice(part.clone())).await {
             Err(error) if error.class() == ErrorClass::Duplicate && part.len() > 1 => None,
+            Ok(stored) if has_shared_keys => Some(stored.min(1)),
             result => Some(result?),
         };
         if inserted == Some(part.len() as u64) || inserted == Some(0) {

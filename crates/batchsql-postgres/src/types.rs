@@ -91,6 +91,12 @@ impl Form {
         !matches!(self.cast, Cast::No) || matches!(self.wire, Wire::Text | Wire::Json | Wire::Jsonb)
     }
 
+    /// Whether the server may read the text of an array, or of a type that may have one inside.
+    pub(crate) fn may_read_array(&self) -> bool {
+        let Cast::Text { to, .. } = &self.cast else { return false };
+        !self.copies && to.strip_prefix("\"pg_catalog\".\"").is_none_or(|name| name.starts_with('_'))
+    }
+
     /// The same form if the server may round and cut off values.
     pub(crate) fn lossy(mut self) -> Self {
         self.limit = self.limit.lossy();

@@ -8,13 +8,15 @@ use sqlx::PgConnection;
 use crate::choice::Way;
 use crate::classify::{is_refusal, server_error};
 use crate::commit_stage::CommitStage;
-use crate::conn::PostgresConn;
+use crate::conn::{PostgresConn, ask_left, other_encoding};
 use crate::fit::unfit_rows;
 use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::plan::{Freshness, PostgresPlan, Problem, TableState};
 use crate::position::may_move;
 use crate::refused_column::with_column;
+use crate::session::Left;
+use crate::statements::NOT_UTF8;
 use crate::transaction::{Body, has_no_numbers, run, transaction};
 use crate::types::Echo;
 use crate::write_returning::write_returning;
@@ -35,6 +37,9 @@ pub(crate) async fn write_rows(
         return Err(SinkError::new(ErrorClass::Schema, why));
     }
     attempt.defer();
+    // Behind a pooler the next statement may be that of another session.
+    let has_triggers = plan.runs_triggers() && plan.named;
+    conn.run_triggers(has_triggers, has_triggers || !plan.named || plan.checks_encoding(rows.len()));
     conn.check_idle().await?;
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since then.
@@ -91,6 +96,10 @@ async fn write_fit(
         }
         attempt.defer();
         let code = error.code().unwrap_or_default().to_owned();
+        if code == NOT_UTF8 && ask_left(link).await? == Some(Left::Encoding) {
+            // The connection stays busy, so it is closed.
+            return Err(other_encoding());
+        }
         if code == "42501" && attempt.step().is_some() && !may_move(link).await? {
             result = Err(error.of_position());
             break;
@@ -200,6 +209,11 @@ async fn write(
     };
     let way = match way {
         Way::Copy if !write_copy::can_copy(rows, &plan.fields) => Way::Unnest,
+        // A trigger may change the encoding of the session, and only the other statement checks it.
+        Way::Copy if plan.named && plan.runs_triggers() && !is_ascii(rows) => Way::Unnest,
+        Way::Values if plan.runs_triggers() && !is_ascii(rows) => Way::Unnest,
+        // Only the other statement sets `array_nulls`.
+        Way::Values if plan.fields.iter().any(|field| field.form.may_read_array()) => Way::Unnest,
         way => way,
     };
     if plan.keeps_versions() {
@@ -264,6 +278,28 @@ fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
             | Values::Timestamp(_)
             | Values::TimestampTz(_) => true,
         },
+    })
+}
+
+/// Whether each text has the same characters in every encoding.
+fn is_ascii(rows: Rows<'_>) -> bool {
+    (0..rows.schema().columns().len()).all(|column| match rows.column(column).values().exhaustive() {
+        Values::Text(texts) | Values::Decimal(texts) | Values::Json(texts) => {
+            (0..rows.len()).all(|row| texts.get(row).is_ascii())
+        }
+        Values::Bool(_)
+        | Values::I16(_)
+        | Values::I32(_)
+        | Values::I64(_)
+        | Values::U64(_)
+        | Values::F32(_)
+        | Values::F64(_)
+        | Values::Bytes(_)
+        | Values::Uuid(_)
+        | Values::Date(_)
+        | Values::Time(_)
+        | Values::Timestamp(_)
+        | Values::TimestampTz(_) => true,
     })
 }
 

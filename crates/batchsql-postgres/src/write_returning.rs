@@ -16,7 +16,7 @@ use crate::guard;
 use crate::outcome_source::OutcomeSource;
 use crate::params::{array_types, arrays};
 use crate::plan::PostgresPlan;
-use crate::transaction::{commit, undo};
+use crate::transaction::{BEGIN, commit, undo};
 
 /// Writes the rows in one transaction.
 pub(crate) async fn write_returning(
@@ -44,7 +44,7 @@ pub(crate) async fn write_returning(
         }
     }
     attempt.defer();
-    let begun = link.execute("BEGIN; SET LOCAL client_min_messages TO error").await;
+    let begun = link.execute(BEGIN).await;
     begun.map_err(|error| sink_error(error, LinkLost::BeforeCommit))?;
     match one_by_one(link, plan, sql, rows).await {
         Ok(written) => commit(link, attempt).await.map(|()| written),

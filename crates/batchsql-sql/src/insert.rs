@@ -83,13 +83,21 @@ fn insert_rows(schema: &Schema, source: &str, dialect: Dialect, is_built_in: &dy
     let is_plain = schema.only_overwrites() && schema.version_column().is_none();
     // In PostgreSQL a table of this name is not distinct from the submitted row. Returned columns have the alias in any case.
     let is_named = schema.table().name() == "excluded" || !schema.returning().is_empty();
-    let needs_alias = !is_plain || (is_named && dialect == Dialect::Postgres);
+    let needs_alias = stored_row(schema) == OLD && (!is_plain || (is_named && dialect == Dialect::Postgres));
     let alias = if !needs_alias { String::new() } else { format!(" AS {OLD}") };
     let overriding = match dialect {
         Dialect::Postgres if schema.overrides_identity() => " OVERRIDING SYSTEM VALUE",
         _ => "",
     };
     format!("INSERT INTO {table}{alias} ({}){overriding} {source}{clause}", columns.join(","))
+}
+
+/// The name of the stored row in an insert, also in its `RETURNING` for PostgreSQL. The condition of a partial index may name the
+/// table, which an alias would hide.
+pub fn stored_row(schema: &Schema) -> String {
+    let inserts = !matches!(schema.action(), Action::UpdateOnly | Action::Delete);
+    let is_partial = inserts && matches!(schema.target(), Target::Partial(_));
+    if is_partial && schema.table().name() != "excluded" { quote(schema.table().name()) } else { OLD.to_owned() }
 }
 
 /// The clause with its leading space; empty for a plain insert.
@@ -111,7 +119,8 @@ fn conflict_clause(
     if schema.ignores_existing() {
         return format!(" ON CONFLICT {target} DO NOTHING");
     }
-    let (old, new) = (|name: &str| format!("{OLD}.{name}"), |_, name: &str| format!("excluded.{name}"));
+    let stored = stored_row(schema);
+    let (old, new) = (|name: &str| format!("{stored}.{name}"), |_, name: &str| format!("excluded.{name}"));
     let names = Names { dialect, quote, old: &old, new: &new, is_built_in, guards_values: false };
     let condition = guard(schema, &names).map_or(String::new(), |guard| format!(" WHERE {guard}"));
     let assignments = assignments(schema, schema.assignments(), &names);
@@ -188,6 +197,21 @@ mod tests {
         insta::assert_snapshot!(clause(Conflict::ignore(["a"]).on_constraint("k\"")), @r#" CONFLICT ON CONSTRAINT "k""" DO NOTHING"#);
         insta::assert_snapshot!(clause(Conflict::ignore(["a"]).on_partial_index("b > 1")), @r#" CONFLICT ("a") WHERE b > 1 DO NOTHING"#);
         insta::assert_snapshot!(clause(rule().only_if_newer("b")), @r#" CONFLICT ("a") DO UPDATE SET "b"=excluded."b","c ""c"""=excluded."c ""c""" WHERE (excluded."b">batchsql_old."b" OR (batchsql_old."b" IS NULL))"#);
+    }
+
+    /// An alias would hide the table from a condition that names it.
+    #[test]
+    fn the_condition_of_an_index_may_name_the_table() {
+        let of = |table: &str, rule: Conflict| {
+            let schema = Schema::builder(TableName::qualified("main", table)).column("a", ColumnType::I64);
+            let schema = schema.column("b", ColumnType::I64).returning("a", ColumnType::I64);
+            schema.on_conflict(rule.on_partial_index("t.b > 1")).build().unwrap()
+        };
+        let sum = || Conflict::update(["a"]).set("b", Expr::add());
+        insta::assert_snapshot!(statement_from(&of("t", Conflict::ignore(["a"])), "s", |_| String::new()), @r#"INSERT INTO "main"."t" ("a","b") s ON CONFLICT ("a") WHERE t.b > 1 DO NOTHING"#);
+        insta::assert_snapshot!(statement_from(&of("t", sum()), "s", |_| String::new()), @r#"INSERT INTO "main"."t" ("a","b") s ON CONFLICT ("a") WHERE t.b > 1 DO UPDATE SET "b"=CASE WHEN "t"."b" IS NULL THEN excluded."b" ELSE "t"."b"+excluded."b" END"#);
+        insta::assert_snapshot!(insert(&of("t", Conflict::update(["a"]).only_if_newer("b")), 1), @r#"INSERT INTO "main"."t" ("a","b") VALUES (?,?) ON CONFLICT ("a") WHERE t.b > 1 DO UPDATE SET "b"=excluded."b" WHERE (excluded."b">"t"."b" OR ("t"."b" IS NULL)) RETURNING "a""#);
+        assert_eq!([stored_row(&of("t", sum())), stored_row(&of("excluded", sum()))], [r#""t""#, OLD]);
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use batchsql_core::{ColumnType, Conflict, Date, Decimal, Schema, TimestampTz, Value};
 
-use crate::support::{FOR_EVERY_RULE, fresh, fresh_dsn, pipeline, read, values, with_strategy, write};
+use batchsql_postgres::Strategy;
+
+use crate::support::{
+    FOR_EVERY_RULE, execute, fresh, fresh_dsn, pipeline, read, values, with_parameter, with_strategy, write,
+};
 
 #[tokio::test]
 async fn lists_become_arrays_of_the_type_of_the_column() {
@@ -67,4 +71,32 @@ async fn an_element_that_its_column_cannot_hold_rejects_its_row_only() {
     let wrong = Schema::builder("t").column("id", ColumnType::Json).build().unwrap();
     let error = pipeline(&sink).prepare(&wrong).await.unwrap_err().to_string();
     assert!(error.contains("json, jsonb, text or an array"), "{error}");
+}
+
+/// Otherwise the server stores a text `NULL` in its place.
+#[tokio::test]
+async fn null_in_the_text_of_an_array_is_none_whatever_the_session_has() {
+    let dsn = fresh_dsn(
+        "CREATE TYPE pair AS (n bigint, list text[]); CREATE TABLE t (id bigint PRIMARY KEY, list text[], pair pair)",
+    )
+    .await;
+    for rule in [Conflict::none(), Conflict::replace(["id"]), Conflict::update_only(["id"])] {
+        for strategy in FOR_EVERY_RULE {
+            let sink = with_strategy(&with_parameter(&dsn, "options[array_nulls]=off"), strategy).await;
+            execute(sink.pg_pool(), "TRUNCATE t").await;
+            if rule.action() == batchsql_core::Action::UpdateOnly {
+                execute(sink.pg_pool(), "INSERT INTO t SELECT generate_series(1, 3)").await;
+            }
+            if rule == Conflict::none() && strategy == Strategy::Staging {
+                continue;
+            }
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("list", ColumnType::Text);
+            let schema = schema.column("pair", ColumnType::Text).on_conflict(rule.clone()).build().unwrap();
+            let rows = (1..4).map(|id| values(&schema, [id.into(), "{a,NULL}".into(), "(1,\"{NULL}\")".into()]));
+            assert_eq!(write(&sink, rows).await, ["written"; 3]);
+            let stored =
+                "SELECT DISTINCT list[2] IS NULL, (pair).list[1] IS NULL, current_setting('array_nulls') FROM t";
+            assert_eq!(read(&sink, stored).await, ["t|t|off"], "{strategy:?} {rule:?}");
+        }
+    }
 }

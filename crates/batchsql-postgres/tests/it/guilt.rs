@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use batchsql_core::{Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
 use batchsql_postgres::Strategy;
+use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_testkit::{outcomes_of, receipts_of};
+use batchsql_testserver::{Kind, dsn};
 
 use crate::support::{HOUR, fresh_dsn, outcomes, read, row, schema, values, with_strategy};
 
@@ -196,22 +198,24 @@ const FOREIGN: [&str; 26] = [
     "55006", "58030",
 ];
 
+const RAISE: &str = "RAISE EXCEPTION 'secret' USING ERRCODE = new.note";
+
 /// A row of 200 is refused by a trigger with each of the codes, in a pipeline of its own: nothing else is written.
-async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str) {
+async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str, (codes, raise): (&[&str], &str)) {
     let timing = if constraint.is_empty() { "" } else { "DEFERRABLE INITIALLY DEFERRED" };
     let table = format!(
         "CREATE TABLE t (id bigint PRIMARY KEY, note text);
          CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-             IF new.note <> 'good' THEN RAISE EXCEPTION 'secret' USING ERRCODE = new.note; END IF; RETURN new; END $$;
+             IF new.note <> 'good' THEN {raise}; END IF; RETURN new; END $$;
          CREATE {constraint} TRIGGER f AFTER INSERT ON t {timing} FOR EACH ROW EXECUTE FUNCTION f();"
     );
     let sink = with_strategy(&fresh_dsn(&table).await, strategy).await;
     let schema = schema(conflict.clone());
     let config = PipelineConfig::default().flush_interval(HOUR).flush_size(200).retry_for(Duration::from_secs(40));
     let mut checks = Vec::new();
-    for (first, code) in (0..).step_by(1_000).zip(FOREIGN) {
+    for (first, code) in (0..).step_by(1_000).zip(codes) {
         let db = BatchSql::builder(sink.clone()).config(config.clone()).start().unwrap();
-        let rows = (0..200).map(|id| row(&schema, first + id, if id == 117 { code } else { "good" }));
+        let rows = (0..200).map(|id| row(&schema, first + id, if id == 117 { *code } else { "good" }));
         let receipts = receipts_of(&db, rows).await;
         let flushed = tokio::spawn({
             let db = db.clone();
@@ -228,7 +232,7 @@ async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str)
             }
             assert!(matches!(outcome, Outcome::Expired(_) | Outcome::Rejected(_)), "{what}: {outcome:?}");
             let failed = outcome.failure().unwrap();
-            assert_eq!(failed.code(), Some(code), "{what}: {outcome:?}");
+            assert_eq!(failed.code(), Some(*code), "{what}: {outcome:?}");
             let text = failed.error().unwrap().to_string();
             assert!(!text.contains("secret") && !text.contains("prepared_statements"), "{text}");
         }
@@ -236,16 +240,35 @@ async fn check_foreign(conflict: Conflict, strategy: Strategy, constraint: &str)
         flushed.await.unwrap();
         db.close(HOUR).await;
     }
-    let (written, all) = (199 * FOREIGN.len(), read(&sink, "SELECT count(*) FROM t").await);
+    let (written, all) = (199 * codes.len(), read(&sink, "SELECT count(*) FROM t").await);
     assert_eq!(all, [written.to_string()], "{conflict:?} {strategy:?} {constraint}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_code_of_the_session_that_a_trigger_raises_takes_no_other_row() {
     tokio::join!(
-        check_foreign(Conflict::none(), Strategy::Auto, ""),
-        check_foreign(Conflict::none(), Strategy::Staging, "CONSTRAINT"),
-        check_foreign(Conflict::update(["id"]), Strategy::Unnest, "CONSTRAINT"),
-        check_foreign(Conflict::update(["id"]), Strategy::MultiValues, ""),
+        check_foreign(Conflict::none(), Strategy::Auto, "", (&FOREIGN, RAISE)),
+        check_foreign(Conflict::none(), Strategy::Staging, "CONSTRAINT", (&FOREIGN, RAISE)),
+        check_foreign(Conflict::update(["id"]), Strategy::Unnest, "CONSTRAINT", (&FOREIGN, RAISE)),
+        check_foreign(Conflict::update(["id"]), Strategy::MultiValues, "", (&FOREIGN, RAISE)),
+    );
+}
+
+/// Each code comes from a statement on another server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_of_the_session_that_another_server_raises_takes_no_other_row() {
+    let server = dsn(Kind::Postgres);
+    let mut conn = PgConnection::connect(&server).await.unwrap();
+    if let Err(error) = conn.execute("CREATE EXTENSION IF NOT EXISTS dblink SCHEMA public").await {
+        eprintln!("this server has no extension dblink ({error}); nothing was tested");
+        return;
+    }
+    let raise = format!(
+        "PERFORM public.dblink_exec('{server}', format('DO $x$ BEGIN RAISE EXCEPTION ''secret'' USING ERRCODE = %L; END $x$', new.note))"
+    );
+    let codes = ["08007", "40003", "57P01", "26000", "08006", "25P02"];
+    tokio::join!(
+        check_foreign(Conflict::none(), Strategy::Auto, "", (&codes, &raise)),
+        check_foreign(Conflict::update(["id"]), Strategy::Unnest, "", (&codes, &raise)),
     );
 }

@@ -12,6 +12,7 @@ mod errors;
 mod extensions;
 mod find_written;
 mod guilt;
+mod inheritance;
 mod left_out;
 mod link;
 mod lists;

@@ -1,6 +1,6 @@
 //! Rules whose index is partial: rows outside of it never conflict, also not with each other.
 
-use batchsql_core::{ColumnType, Conflict, Schema};
+use batchsql_core::{ColumnType, Conflict, Expr, Schema};
 use batchsql_postgres::Strategy;
 use batchsql_testkit::partial_index::{self, Cells, INSIDE, STORED, batches, expected, rules};
 
@@ -66,6 +66,26 @@ async fn rows_outside_of_a_partial_index_stay_rows_of_their_own() {
             let content: Vec<String> = content.iter().map(|[id, gone, n, v]| format!("{id}|{gone}|{n}|{v}")).collect();
             let found = read(&sink, "SELECT id, gone, n, v FROM t ORDER BY 1, 2, 3, 4").await;
             assert_eq!(found, content, "{strategy:?} {rule:?} {returned:?}");
+        }
+    }
+}
+
+/// Whatever else the statement has: values that are returned, and expressions of the stored row.
+#[tokio::test]
+async fn the_condition_may_name_the_table() {
+    let dsn = fresh_dsn("CREATE TABLE t (id bigint, n bigint, gone boolean NOT NULL DEFAULT false); CREATE UNIQUE INDEX ON t (id) WHERE NOT gone").await;
+    let rules = [Conflict::ignore(["id"]), Conflict::update(["id"]), Conflict::update(["id"]).only_if_newer("n")];
+    for rule in rules.into_iter().chain([Conflict::update(["id"]).set("n", Expr::add())]) {
+        for returned in [None, Some("gone")] {
+            let sink = with_strategy(&dsn, Strategy::Auto).await;
+            execute(sink.pg_pool(), "TRUNCATE t; INSERT INTO t VALUES (1, 10, true), (2, 20, false)").await;
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("n", ColumnType::I64);
+            let schema = returned.iter().fold(schema, |schema, name| schema.returning(*name, ColumnType::Bool));
+            let schema = schema.on_conflict(rule.clone().on_partial_index("NOT t.gone")).build().unwrap();
+            let rows = [1_i64, 2].map(|id| values(&schema, [id.into(), 30_i64.into()]));
+            let second = if rule == Conflict::ignore(["id"]) { "ignored" } else { "written" };
+            let kinds: Vec<&str> = outcomes(&sink, rows).await.iter().map(|outcome| outcome.kind().name()).collect();
+            assert_eq!(kinds, ["written", second], "{rule:?} {returned:?}");
         }
     }
 }

@@ -411,6 +411,35 @@ async fn what_loses_commits_is_refused() {
     }
 }
 
+/// The sessions of a pool may differ, and only the one that claims is asked.
+#[tokio::test]
+async fn a_step_is_durable_whatever_its_session_has() {
+    let sql = "CREATE TABLE t (id bigint PRIMARY KEY, seen text);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+            AS 'BEGIN new.seen := current_setting(''synchronous_commit''); RETURN new; END';
+        CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()";
+    let plain = "CREATE TABLE t (id bigint PRIMARY KEY, seen text DEFAULT current_setting('synchronous_commit'))";
+    for (sql, level, used) in [
+        (plain, "off", "on"),
+        (plain, "local", "on"),
+        (plain, "remote_write", "remote_write"),
+        // In a transaction.
+        (sql, "off", "on"),
+        (sql, "remote_write", "remote_write"),
+    ] {
+        let dsn = fresh_dsn(sql).await;
+        let position = claim(&pipeline(&PostgresSink::connect(&dsn).await.unwrap())).await;
+        // As if by another session of one pool.
+        let other = with_parameter(&dsn, &format!("options[synchronous_commit]={level}"));
+        let sink = PostgresSink::connect(&other).await.unwrap();
+        let db = pipeline(&sink);
+        let rows = rows(&one_column(Conflict::ignore(["id"])), [(1, 0), (2, 0)]);
+        db.write_step(rows.rows(), &Step::new(position, 2)).await.unwrap();
+        assert_eq!(read(&sink, "SELECT DISTINCT seen FROM t").await, [used], "{level}");
+        assert_eq!(read(&sink, "SELECT DISTINCT current_setting('synchronous_commit') FROM t").await, [level]);
+    }
+}
+
 /// Its rows are on another server, outside of the transaction of the position.
 #[tokio::test]
 async fn a_foreign_table_is_refused() {
@@ -565,7 +594,12 @@ async fn a_temporary_table_of_positions_is_refused() {
     let error = db.claim(&key(), &anyone("a").or_begin_at(0)).await.unwrap_err();
     assert!(error.to_string().contains("temporary table"), "{error}");
     execute(sink.pg_pool(), "DROP TABLE pg_temp.batchsql_positions").await;
-    claim(&db).await;
+    let position = claim(&db).await;
+    // One that comes later, with columns of its own.
+    execute(sink.pg_pool(), "CREATE TEMP TABLE batchsql_positions (a int)").await;
+    let step = Step::new(position, 1);
+    let error = db.write_step(rows(&one_column(Conflict::none()), [(1, 0)]).rows(), &step).await.unwrap_err().error;
+    assert!(error.to_string().contains("perhaps a temporary one of the session"), "{error}");
 }
 
 /// A session keeps the settings of its user from when it was opened.

@@ -35,6 +35,44 @@ async fn the_index_of_a_rule_is_found_by_name() {
     }
 }
 
+/// PostgreSQL 18. Other servers do not have such keys, and nothing is tested.
+#[tokio::test]
+async fn a_key_without_overlaps_is_only_for_what_the_server_does_with_it() {
+    let table =
+        "CREATE TABLE t (id int4range, d daterange, n bigint, CONSTRAINT k PRIMARY KEY (id, d WITHOUT OVERLAPS))";
+    let sink = fresh("SELECT 1").await;
+    if let Err(error) = sink.pg_pool().execute(table).await {
+        eprintln!("this server has no WITHOUT OVERLAPS ({error}); nothing was tested");
+        return;
+    }
+    let check = async |rule: Conflict, expected: Option<[&str; 2]>| {
+        execute(sink.pg_pool(), "TRUNCATE t; INSERT INTO t VALUES ('[1,2)', '[2026-01-01,2026-02-01)', 0)").await;
+        let schema = Schema::builder("t").column("id", ColumnType::Text).column("d", ColumnType::Text);
+        let is_delete = rule.action() == batchsql_core::Action::Delete;
+        let schema = if is_delete { schema } else { schema.column("n", ColumnType::I64) };
+        let schema = schema.on_conflict(rule.clone()).build().unwrap();
+        let Some(expected) = expected else {
+            let error = pipeline(&sink).prepare(&schema).await.unwrap_err();
+            assert!(error.to_string().contains("WITHOUT OVERLAPS"), "{rule:?}: {error}");
+            return;
+        };
+        let row = |id: &str| {
+            let mut cells = vec![id.into(), "[2026-01-01,2026-02-01)".into(), 1_i64.into()];
+            cells.truncate(schema.columns().len());
+            values(&schema, cells)
+        };
+        assert_eq!(write(&sink, [row("[1,2)"), row("[2,3)")]).await, expected, "{rule:?}");
+    };
+    let key = || ["id", "d"];
+    for rule in [Conflict::update(key()), Conflict::replace(key()), Conflict::ignore(key())] {
+        check(rule, None).await;
+    }
+    check(Conflict::update(key()).on_constraint("k"), None).await;
+    check(Conflict::ignore(key()).on_constraint("k"), Some(["ignored", "written"])).await;
+    check(Conflict::update_only(key()), Some(["written", "ignored"])).await;
+    check(Conflict::delete(key()), Some(["written", "ignored"])).await;
+}
+
 #[tokio::test]
 async fn the_index_of_a_rule_is_found_by_its_condition() {
     let table = "CREATE TABLE t (id bigint, n bigint, gone boolean NOT NULL DEFAULT false);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use batchsql_core::{Attempt, BatchSql, Conflict, ErrorClass, Password, PipelineConfig, SessionEnd, Sink};
+use batchsql_core::{
+    Action, Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Password, PipelineConfig, Schema, SessionEnd, Sink,
+};
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Settings, Strategy, TargetSession};
@@ -219,6 +221,71 @@ async fn a_connection_with_another_encoding_takes_no_row_in() {
         };
         assert_eq!(error.class(), ErrorClass::Transient, "{way}: {error}");
         assert!(error.to_string().contains("another client_encoding than UTF8"), "{way}: {error}");
+    }
+}
+
+/// Between two batches of a connection that is not given back to the pool.
+#[tokio::test]
+async fn an_encoding_that_a_trigger_changes_changes_no_text_of_later_batches() {
+    let sql = format!(
+        "{TABLE}; CREATE TABLE plain (LIKE t INCLUDING ALL);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM set_config('client_encoding', 'LATIN1', false); RETURN new; END $$;
+         CREATE TRIGGER f AFTER INSERT OR UPDATE ON t FOR EACH ROW WHEN (new.id % 50 = 5) EXECUTE FUNCTION f()"
+    );
+    let dsn = fresh_dsn(&sql).await;
+    let rules = [Conflict::none(), Conflict::replace(["id"]), Conflict::ignore(["id"]), Conflict::update_only(["id"])];
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    let named = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
+    let ways = named.map(|strategy| (strategy, true, false)).into_iter();
+    for (strategy, named, returns) in ways.chain([(Strategy::Auto, false, false), (Strategy::Auto, true, true)]) {
+        // The second table, and whether the connection is given back before.
+        let seconds = [("t", false), ("plain", false), ("plain", true)];
+        let seconds = if named && strategy == Strategy::Auto { seconds.as_slice() } else { &seconds[..1] };
+        for (rule, second) in rules.iter().flat_map(|rule| seconds.iter().map(move |second| (rule, *second))) {
+            let is_plain = rule.action() == Action::Insert;
+            let may_copy = matches!(strategy, Strategy::Auto | Strategy::Copy);
+            // Without names a COPY is not checked.
+            // An update that returns values takes a statement for each row, and what changes between them refuses the batch.
+            let is_row_by_row = returns && rule.action() == Action::UpdateOnly;
+            if (strategy == Strategy::Copy && !is_plain) || (may_copy && is_plain && !named) || is_row_by_row {
+                continue;
+            }
+            let options: PostgresOptions = dsn.parse().unwrap();
+            let options = options.strategy(strategy).prepared_statements(named).max_connections(1);
+            let fill = "TRUNCATE t, plain; INSERT INTO t SELECT n, 'old' FROM generate_series(0, 79) AS n; INSERT INTO plain SELECT * FROM t";
+            if rule.action() == Action::UpdateOnly {
+                execute(admin.pg_pool(), fill).await;
+            } else {
+                execute(admin.pg_pool(), "TRUNCATE t, plain").await;
+            }
+            // Not the pool that other code uses.
+            let sink = PostgresSink::with_options(&options).await.unwrap();
+            let mut conn = sink.acquire().await.unwrap();
+            for (table, ids) in [("t", 0..40), (second.0, 40..80)] {
+                let schema = Schema::builder(table).column("id", ColumnType::I64).column("note", ColumnType::Text);
+                let schema = schema.on_conflict(rule.clone());
+                let schema = if returns { schema.returning("id", ColumnType::I64) } else { schema };
+                let schema = schema.build().unwrap();
+                let batch = batchsql_testkit::batch_of(ids.map(|id| row(&schema, id, "é"))).await;
+                if second.1 {
+                    drop(conn);
+                    conn = sink.acquire().await.unwrap();
+                }
+                let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+                let mut result = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+                if let Err(error) = &result {
+                    assert_eq!(error.class(), ErrorClass::Transient, "{error}");
+                    assert!(error.to_string().contains("another client_encoding than UTF8"), "{error}");
+                    drop(conn);
+                    conn = sink.acquire().await.unwrap();
+                    result = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+                }
+                assert!(result.unwrap().ignored.is_empty());
+            }
+            let stored = "SELECT note, count(*) FROM (SELECT * FROM t UNION ALL SELECT * FROM plain) AS a WHERE note <> 'old' GROUP BY 1";
+            assert_eq!(read(&admin, stored).await, ["é|80"], "{strategy:?} {named} {returns} {rule:?} {second:?}");
+        }
     }
 }
 

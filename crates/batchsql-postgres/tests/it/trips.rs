@@ -7,7 +7,7 @@ use batchsql_postgres::sqlx::postgres::PgSslMode;
 use batchsql_postgres::{PostgresConn, PostgresOptions, PostgresPlan, PostgresSink, Strategy};
 use batchsql_testserver::CountingProxy;
 
-use crate::support::{TestSink, batch_of, execute, fresh, read, row, schema, values};
+use crate::support::{TestSink, batch_of, execute, fresh, fresh_dsn, read, row, schema, values, with_parameter, write};
 
 /// A sink whose round trips are counted, with its connection.
 pub(crate) struct Counted {
@@ -228,6 +228,30 @@ async fn triggers_that_cannot_fire_do_not_count() {
             EXECUTE FUNCTION _timescaledb_functions.insert_blocker()";
     check(timescale, Conflict::none(), "Total").await;
     check(&on("BEFORE INSERT").replace(" g ", " ts_insert_blocker "), Conflict::none(), "Numbers").await;
+}
+
+/// A pool may have sessions of both kinds.
+#[tokio::test]
+async fn triggers_of_replicated_changes_have_exact_outcomes() {
+    let sql = format!(
+        "{TABLE}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN RETURN CASE WHEN new.id % 2 = 0 THEN new END; END';
+         CREATE TRIGGER g BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f();
+         ALTER TABLE t ENABLE REPLICA TRIGGER g"
+    );
+    let dsn = fresh_dsn(&sql).await;
+    for (role, odd) in [("origin", "written"), ("replica", "ignored")] {
+        let options = batchsql_postgres::sqlx::postgres::PgPoolOptions::new().max_connections(1);
+        let pool = options.connect(&with_parameter(&dsn, &format!("options[session_replication_role]={role}"))).await;
+        let sink = PostgresSink::new(pool.unwrap());
+        for rule in [Conflict::none(), Conflict::replace(["id"]), Conflict::ignore(["id"]), Conflict::update(["id"])] {
+            execute(sink.pg_pool(), "TRUNCATE t").await;
+            let schema = schema(rule.clone());
+            let outcomes = write(&sink, (0..50).map(|id| row(&schema, id, "a"))).await;
+            let expected: Vec<&str> = (0..50).map(|id| if id % 2 == 0 { "written" } else { odd }).collect();
+            assert_eq!(outcomes, expected, "{role} {rule:?}");
+        }
+    }
 }
 
 /// Each shape of rows has its own schema of the same table.
