@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql::{BatchSql, OutcomeKind, PipelineConfig};
+use batchsql::{BatchSql, DynSink, OutcomeKind, PipelineConfig};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::Load;
@@ -58,12 +58,12 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
         signal = signals.next() => return Err(Failure::failed(format!("{signal}: stopped; nothing was loaded"))),
     }
     let config = large_batches(settings.pipeline.clone());
-    let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
+    let db = BatchSql::builder(sink.clone()).config(config).start().map_err(Failure::mistake)?;
     db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
-        let loading = one(&load, &db, &target, &identity, path);
+        let loading = one(&load, (&db, &sink), &target, &identity, path);
         let loaded = tokio::select! {
             loaded = loading => loaded,
             signal = signals.next() => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
@@ -129,7 +129,7 @@ fn name_of(table: &str) -> String {
 
 async fn one(
     load: &Load,
-    db: &BatchSql,
+    (db, sink): (&BatchSql, &DynSink),
     target: &Arc<target::Target>,
     database: &str,
     path: &Path,
@@ -151,6 +151,7 @@ async fn one(
     let rejects = rejects_of(load, path);
     let job = Job {
         db: db.clone(),
+        sink: sink.clone(),
         target: Arc::clone(target),
         input,
         delimiter: delimiter(load)?,

@@ -4,15 +4,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use batchsql::{BatchSql, OutcomeCounts};
+use batchsql::{BatchSql, DynSink, OutcomeCounts};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::exit::Failure;
 use crate::load::file::Input;
+use crate::load::found_name::found_name;
 use crate::load::incomplete::{InTable, changed, damaged};
-use crate::load::opened::{Opened, open};
+use crate::load::opened::{Opened, Place, open};
 use crate::load::parse::Parsed;
 use crate::load::reader::{Read, Reader};
 use crate::load::rejects::Load;
@@ -26,6 +27,8 @@ const AHEAD: usize = 3;
 /// A file and its table.
 pub(crate) struct Job {
     pub(crate) db: BatchSql,
+    /// What it writes to.
+    pub(crate) sink: DynSink,
     pub(crate) target: Arc<Target>,
     pub(crate) input: Input,
     pub(crate) delimiter: u8,
@@ -64,18 +67,16 @@ impl Job {
     /// # Cancel safety
     /// What was written is known to a later run.
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
-        let Self { db, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } = self;
-        let mut opened = open(&db, &target, &input, &database, (at_least_once, name.as_deref())).await?;
+        let Self { db, sink, target, input, delimiter, rejects, most_rejects, database, at_least_once, name, steps } =
+            self;
+        let table = found_name(&sink, target.schema.table()).await?;
+        let place = Place { database: &database, table: &table };
+        let mut opened = open(&db, &target, &input, place, (at_least_once, name.as_deref())).await?;
         let front = opened.done.front();
         if input.has_changed() {
             return Err(changed(&input, InTable::new(&OutcomeCounts::default(), front)));
         }
-        let load = Load {
-            file: input.digest[..16].to_owned(),
-            database: Some(database),
-            table: target.schema.table_display().to_string(),
-            again: name.clone(),
-        };
+        let load = Load { file: input.digest[..16].to_owned(), database: Some(database), table, again: name.clone() };
         let rejects = opened.rejects(rejects, load).await?;
         let Opened { writers, whole, done } = opened;
         let tally = Arc::new(Tally::new(rejects, most_rejects));
@@ -156,9 +157,7 @@ async fn write(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use batchsql::{
-        ColumnType, DynRow, DynSink, ErrorClass, FieldRules, OutcomeKind, PipelineConfig, Schema, ValueRef,
-    };
+    use batchsql::{ColumnType, DynRow, ErrorClass, FieldRules, OutcomeKind, PipelineConfig, Schema, ValueRef};
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
@@ -178,6 +177,7 @@ pub(crate) mod tests {
         let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
         let job = Job {
             db,
+            sink: DynSink::new(sink.clone()),
             target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',

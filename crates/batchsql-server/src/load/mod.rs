@@ -2,7 +2,7 @@
 //! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
-//! is in which partition, `claims` takes their positions. `rejects` has the records that
+//! is in which partition, `claims` takes their positions, which have the name of the table that `found_name` asks for. `rejects` has the records that
 //! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them
 //! together: `opened` has the writers and what earlier runs have done, `reader` reads the file, `incomplete` says why it was not
 //! loaded to its end. `command` is `batchsql load`.
@@ -16,6 +16,7 @@ mod csv_quotes;
 mod csv_records;
 mod exactly;
 pub(crate) mod file;
+mod found_name;
 mod incomplete;
 mod layout;
 pub(crate) mod loading;

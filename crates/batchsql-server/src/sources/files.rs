@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use batchsql::BatchSql;
+use batchsql::{BatchSql, DynSink};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::settings::Files;
@@ -23,7 +23,13 @@ const MOST_REJECTS: u64 = 10_000;
 type Version = (u64, Option<SystemTime>);
 
 /// Looks for files until it is dropped.
-pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Target>, database: &str) -> Exit {
+pub(crate) async fn run(
+    id: &str,
+    files: &Files,
+    (db, sink): (&BatchSql, &DynSink),
+    target: &Arc<Target>,
+    database: &str,
+) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,7 +57,7 @@ pub(crate) async fn run(id: &str, files: &Files, db: &BatchSql, target: &Arc<Tar
                     continue;
                 }
             };
-            match load(files, db, target, database, input, &rejects).await {
+            match load(files, (db, sink), target, database, input, &rejects).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     if loaded.rejected == 0 {
@@ -111,7 +117,7 @@ async fn open(files: &Files, path: &Path) -> Result<Input, Failure> {
 
 async fn load(
     files: &Files,
-    db: &BatchSql,
+    (db, sink): (&BatchSql, &DynSink),
     target: &Arc<Target>,
     database: &str,
     input: Input,
@@ -119,6 +125,7 @@ async fn load(
 ) -> Result<Loaded, Failure> {
     let job = Job {
         db: db.clone(),
+        sink: sink.clone(),
         target: Arc::clone(target),
         input,
         delimiter: b',',

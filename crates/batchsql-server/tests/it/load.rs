@@ -414,6 +414,23 @@ fn a_file_is_loaded_into_several_databases_and_tables() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
 
+/// The mark of a load has the name of the catalogue, not the one that was typed.
+#[test]
+fn a_file_is_loaded_once_into_a_table_whatever_its_spelling_is() {
+    let place = Place::new();
+    place.sql("CREATE TABLE Orders (id INTEGER NOT NULL CHECK (id > 0));");
+    place.write("x.csv", "id\n1\n-3\n2\n");
+    let dsn = format!("sqlite:{}", place.path("a.db").display());
+    for (more, rows) in [(&["--at-least-once"][..], 2), (&[], 4)] {
+        for (number, table) in ["orders", "Orders", "ORDERS", "main.orders", "MAIN.Orders"].into_iter().enumerate() {
+            let ran = place.run(&[&["load", "x.csv", "--database", &dsn, "--table", table], more].concat());
+            let part = if number == 0 { "2 written, 1 rejected" } else { "already loaded, 1 rejected" };
+            assert!(ran.code() == 1 && ran.out().contains(part), "{table}: {}", ran.all());
+        }
+        assert_eq!(place.number("SELECT count(*) FROM orders"), rows);
+    }
+}
+
 /// Its position is in the database, so what was rejected is told there.
 #[test]
 #[cfg(unix)]
