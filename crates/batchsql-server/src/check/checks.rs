@@ -189,8 +189,10 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     };
     let name = path.display().to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return Some(Finding::unavailable(check, name, "it is a folder; name a file (dead_letters.file)"));
+    if path.exists() && !path.is_file() {
+        let detail =
+            "it is no regular file, so `dead-letters` cannot read the rows again; name a file (dead_letters.file)";
+        return Some(Finding::new(check, name, Status::Warning, detail));
     }
     if path.is_file()
         && let Err(error) = OpenOptions::new().append(true).open(path)

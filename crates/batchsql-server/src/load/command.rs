@@ -13,6 +13,7 @@ use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
+use crate::config::taken_files::TakenFiles;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
@@ -20,8 +21,8 @@ use crate::load::loading::{Job, Loaded};
 use crate::load::marked::mark_of;
 use crate::load::reader::check_fields;
 use crate::load::rejects;
-use crate::load::same_file::is_same;
 use crate::logging;
+use crate::same_file::{is_same, resolved};
 use crate::signals::Signals;
 use crate::table::target;
 use crate::{database, database_id};
@@ -32,8 +33,8 @@ use crate::{database, database_id};
 /// The command line or the configuration is wrong, or a load could not go on.
 pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
-    check_rejects(&load)?;
     let settings = settings(&load)?;
+    check_rejects(&load, &settings)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
     // Without a configuration there is only one, with a name that is made of the one given.
     let name = load.table.as_ref().filter(|_| load.config.is_some());
@@ -207,18 +208,37 @@ fn rejects_of(load: &Load, path: &Path) -> PathBuf {
     load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"))
 }
 
-/// Refuses a file of rejected records that is no file, or one that the command reads: lines would be added to it.
-fn check_rejects(load: &Load) -> Result<(), Failure> {
+/// Refuses a file of rejected records that is no file, or one with another use: lines would be added to it.
+fn check_rejects(load: &Load, settings: &Settings) -> Result<(), Failure> {
     let marks: Vec<PathBuf> = load.files.iter().map(|path| mark_of(path, load.again.as_deref())).collect();
-    let read: Vec<&PathBuf> = load.files.iter().chain(&load.config).chain(&marks).collect();
+    let read: Vec<&PathBuf> = load.files.iter().chain(&marks).collect();
+    let taken = TakenFiles {
+        configuration: load.config.as_deref(),
+        database: settings.destination.catalogue(),
+        durable: settings.durable.as_ref().map(|durable| &*durable.folder),
+    };
+    let letters = settings.dead_letters_file();
+    let is_letters = |path: &Path| {
+        letters.as_ref().is_some_and(|letters| is_same(path, letters) || resolved(path) == resolved(letters))
+    };
     for path in &load.files {
+        if is_letters(path) {
+            return Err(Failure::mistake(format!(
+                "{} is the file of dead letters of the configuration; write its rows again with `batchsql dead-letters replay`",
+                path.display()
+            )));
+        }
         let rejects = rejects_of(load, path);
         rejects::check(&rejects).map_err(|error| rejects::failure(&rejects, &error))?;
-        if let Some(other) = read.iter().find(|other| rejects == ***other || is_same(&rejects, other)) {
+        let is_read = |other: &&&PathBuf| rejects == ***other || is_same(&rejects, other);
+        let what = taken
+            .uses(&rejects)
+            .or_else(|| is_letters(&rejects).then(|| "is the file of dead letters of the configuration".to_owned()))
+            .or_else(|| Some(format!("is {}, which is read", read.iter().find(is_read)?.display())));
+        if let Some(what) = what {
             return Err(Failure::mistake(format!(
-                "the file of rejected records {} is {}, which is read; name another one with --rejects",
-                rejects.display(),
-                other.display()
+                "the file of rejected records {} {what}; name another one with --rejects",
+                rejects.display()
             )));
         }
     }

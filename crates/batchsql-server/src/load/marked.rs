@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::parse::Parsed;
-use crate::load::same_file::is_named;
 use crate::load::tally::Tally;
 use crate::private_file;
+use crate::same_file::is_named;
 
 pub(crate) struct Marked {
     db: BatchSql,

@@ -3,7 +3,7 @@
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows, `marked` in a file beside it where the database has no transactions. `layout` says which record
 //! is in which partition, `claims` takes their positions, which have the name of the table that `found_name` asks for. `rejects` has the records that
-//! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them
+//! were not written (`reject_lines` finds its lines), `tally` counts. `loading` puts them
 //! together: `opened` has the writers and what earlier runs have done, `reader` reads the file, `incomplete` says why it was not
 //! loaded to its end. `command` is `batchsql load`.
 
@@ -26,7 +26,6 @@ mod parse;
 mod reader;
 mod reject_lines;
 mod rejects;
-mod same_file;
 mod stripes;
 mod tally;
 mod writer;

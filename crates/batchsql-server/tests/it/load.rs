@@ -241,11 +241,28 @@ fn a_file_of_rejected_records_is_no_other_file() {
         (&["b.csv", "a.csv", "--rejects", "soft"], "soft is a.csv"),
         (&["a.csv", "a.csv.rejects.ndjson"], "name another one with --rejects"),
         (&["a.csv", "--rejects", "a.csv.batchsql-load"], "which is read"),
+        (&["a.csv", "--rejects", "a.db"], "a.db is a file of the database"),
+        (&["a.csv", "--rejects", "./a.db-journal"], "is a file of the database"),
         (&["a.csv", "--rejects", "full"], "no regular file"),
         (&["a.csv", "--rejects", "pipe"], "no regular file"),
         (&["a.csv", "--rejects", "."], "no regular file"),
     ] {
         let ran = run(&place, more);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
+    }
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[dead_letters]\nfile = \"letters.csv\"\n[durable]\nfolder = \"intake\"\n[http]\n",
+        place.database()
+    );
+    place.write("b.toml", config);
+    place.write("letters.csv", "id\n3\n");
+    for (more, part) in [
+        (&["a.csv", "--rejects", "b.toml"][..], "is the configuration"),
+        (&["a.csv", "--rejects", "intake/log/x"], "is a file of the log"),
+        (&["a.csv", "--rejects", "./letters.csv"], "is the file of dead letters"),
+        (&["a.csv", "letters.csv"], "letters.csv is the file of dead letters of the configuration"),
+    ] {
+        let ran = place.run(&[&["load", "--config", "b.toml"], more].concat());
         assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
     }
     assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "nothing was done");
