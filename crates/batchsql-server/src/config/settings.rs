@@ -180,12 +180,24 @@ impl SourceKind {
 pub(crate) struct Files {
     /// By its name in the configuration.
     pub(crate) table: String,
+    /// As it is written; where a relative one starts is `folder`.
+    pub(crate) given: PathBuf,
+    /// That of the configuration.
+    pub(crate) folder: PathBuf,
+    /// With the folder, whose name is taken literally.
     pub(crate) pattern: String,
     /// `None`: by the name of the file.
     pub(crate) format: Option<Format>,
     pub(crate) at_least_once: bool,
     pub(crate) every: Duration,
     pub(crate) unchanged_for: Duration,
+}
+
+impl Files {
+    /// The pattern for a person.
+    pub(crate) fn shown(&self) -> PathBuf {
+        self.folder.join(&self.given)
+    }
 }
 
 /// A stream that a worker reads.

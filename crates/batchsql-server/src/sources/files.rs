@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use batchsql::{BatchSql, DynSink};
 use tokio::time::{MissedTickBehavior, interval};
@@ -31,6 +31,7 @@ pub(crate) async fn run(
     database: &str,
 ) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
+    let mut known: HashMap<PathBuf, (Version, Instant)> = HashMap::new();
     let mut ticks = interval(files.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -38,8 +39,13 @@ pub(crate) async fn run(
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
+        known.retain(|path, (known, _)| found.iter().any(|(found, version)| found == path && version == known));
         for (path, version) in found {
-            if done.get(&path) == Some(&version) || !is_complete(version, files) {
+            if done.get(&path) == Some(&version) {
+                continue;
+            }
+            let (_, since) = known.entry(path.clone()).or_insert((version, Instant::now()));
+            if unchanged_for(version, SystemTime::now(), since.elapsed()) < files.unchanged_for {
                 continue;
             }
             let begin = Instant::now();
@@ -98,9 +104,9 @@ fn find(pattern: &str) -> Vec<(PathBuf, Version)> {
     paths.filter_map(Result::ok).filter(|path| !is_own(path)).filter_map(version).collect()
 }
 
-fn is_complete((_, modified): Version, files: &Files) -> bool {
-    let age = modified.map_or(files.unchanged_for, |modified| modified.elapsed().unwrap_or_default());
-    age >= files.unchanged_for
+/// How long a file has not changed. If its time is in the future, or there is none, that is as long as it is `known` as it is.
+fn unchanged_for((_, modified): Version, now: SystemTime, known: Duration) -> Duration {
+    modified.and_then(|modified| now.duration_since(modified).ok()).unwrap_or(known)
 }
 
 fn rejects(path: &Path) -> PathBuf {
@@ -138,4 +144,19 @@ async fn load(
         steps: (db.max_steps() / 2).max(1),
     };
     job.run(|_| {}).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_future_is_complete_when_it_was_known_long_enough() {
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        let unchanged = |modified: Option<SystemTime>| unchanged_for((7, modified), now, 2 * second);
+        assert_eq!(unchanged(Some(now - 5 * second)), 5 * second);
+        assert_eq!(unchanged(Some(now)), Duration::ZERO);
+        assert_eq!(unchanged(Some(now + 3600 * second)), 2 * second);
+        assert_eq!(unchanged(None), 2 * second);
+    }
 }
