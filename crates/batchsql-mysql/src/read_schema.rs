@@ -4,7 +4,7 @@
 use batchsql_core::{ColumnType, ErrorClass, SinkError, TableName, TableSchema};
 use sqlx::mysql::MySqlConnection;
 
-use crate::catalog::{Found, Session, Table, TableColumn};
+use crate::catalog::{Found, FoundName, Session, Table, TableColumn};
 use crate::checks::{check_engine, check_kind};
 use crate::classify::Failed;
 use crate::types::storage;
@@ -14,18 +14,9 @@ use crate::types::storage;
 /// # Errors
 /// There is no such table, or rows cannot be inserted into it.
 pub(crate) async fn read_schema(connection: &mut MySqlConnection, name: &TableName) -> Result<TableSchema, Failed> {
-    let problem = |text: String| Failed::unsent(SinkError::new(ErrorClass::Schema, format!("table {name}: {text}")));
     let session = Session::read(connection).await.map_err(Failed::asked)?;
-    let table = match Table::read(connection, name.namespace(), name.name()).await.map_err(Failed::asked)? {
-        Found::Table(table) => table,
-        Found::NoDatabase => {
-            return Err(problem("no database is chosen; name one in the dsn, or qualify the table".into()));
-        }
-        Found::NoTable => {
-            let text = "it does not exist, or this user may not see it; names are taken as they are written";
-            return Err(problem(text.into()));
-        }
-    };
+    let table = find(connection, name).await?;
+    let problem = |text| problem(name, text);
     check_kind(&table).and_then(|()| check_engine(&table)).map_err(problem)?;
     let schema = table.columns.iter().fold(TableSchema::new(name.clone()), |schema, column| {
         let needs_value = !column.nullable && !column.has_default && !column.auto_increment;
@@ -35,6 +26,32 @@ pub(crate) async fn read_schema(connection: &mut MySqlConnection, name: &TableNa
         }
     });
     Ok(schema.with_key(key(&table)))
+}
+
+/// The name of a table, with its database.
+///
+/// # Errors
+/// There is no such table.
+pub(crate) async fn find_table(connection: &mut MySqlConnection, name: &TableName) -> Result<TableName, Failed> {
+    let FoundName { database, name } = find(connection, name).await?.name;
+    Ok(TableName::qualified(database, name))
+}
+
+async fn find(connection: &mut MySqlConnection, name: &TableName) -> Result<Table, Failed> {
+    match Table::read(connection, name.namespace(), name.name()).await.map_err(Failed::asked)? {
+        Found::Table(table) => Ok(table),
+        Found::NoDatabase => {
+            Err(problem(name, "no database is chosen; name one in the dsn, or qualify the table".into()))
+        }
+        Found::NoTable => {
+            let text = "it does not exist, or this user may not see it; names are taken as they are written";
+            Err(problem(name, text.into()))
+        }
+    }
+}
+
+fn problem(name: &TableName, text: String) -> Failed {
+    Failed::unsent(SinkError::new(ErrorClass::Schema, format!("table {name}: {text}")))
 }
 
 /// The columns of the primary key, or of the first unique index over whole columns.

@@ -24,7 +24,7 @@ use crate::link::{Guard, Link, Unusual};
 use crate::options::MySqlOptions;
 use crate::plan::{MAX_BINDS, MySqlPlan, outdated};
 use crate::position;
-use crate::read_schema::read_schema;
+use crate::read_schema::{find_table, read_schema};
 use crate::refusal::settled;
 use crate::session::{SharedName, is_shared};
 use crate::settings::Settings;
@@ -289,6 +289,12 @@ impl Sink for MySqlSink {
         let mut conn = self.acquire().await?;
         let schema = read_schema(conn.begin().await?, table).await;
         conn.end(schema)
+    }
+
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        let mut conn = self.acquire().await?;
+        let found = find_table(conn.begin().await?, table).await;
+        conn.end(found)
     }
 
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {

@@ -27,6 +27,18 @@ pub(crate) fn schema_of(name: &TableName, lookup: Lookup) -> Result<TableSchema,
     Ok(schema.with_key(key(&table)))
 }
 
+/// The name of a table that was looked up, with its schema.
+///
+/// # Errors
+/// There is no such table.
+pub(crate) fn name_of(name: &TableName, lookup: &Lookup) -> Result<TableName, SinkError> {
+    match lookup {
+        // The name of the table itself is taken literally.
+        Lookup::Found(table) => Ok(TableName::qualified(&*table.namespace, name.name())),
+        lookup => Err(SinkError::new(ErrorClass::Schema, format!("table {name}: {}", missing(name, lookup)))),
+    }
+}
+
 /// The columns of the first unique index: that of the primary key, if there is one.
 fn key(table: &Table) -> Vec<&str> {
     let name = |number: &i16| table.columns.iter().find(|column| column.number == *number).map(|found| &*found.name);

@@ -18,7 +18,7 @@ use crate::find_written::find_written;
 use crate::options::PostgresOptions;
 use crate::plan::{PostgresPlan, ServerKnowledge};
 use crate::position;
-use crate::read_schema::schema_of;
+use crate::read_schema::{name_of, schema_of};
 use crate::session::BackendSession;
 use crate::session_end::Sessions;
 use crate::settings::Settings;
@@ -224,6 +224,14 @@ impl Sink for PostgresSink {
         let lookup = read_table(conn.begin()?, table).await?;
         conn.end();
         schema_of(table, lookup)
+    }
+
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        let mut conn = self.source.acquire().await?;
+        conn.check_idle().await?;
+        let lookup = read_table(conn.begin()?, table).await?;
+        conn.end();
+        name_of(table, &lookup)
     }
 
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::config::nats_sections::Stream;
 use crate::config::settings::{Database, Destination};
 
-/// Parameters of a DSN that say which database it is, or which of its tables a name stands for.
+/// Parameters of a DSN that say which database it is.
 const PLACES: [&str; 8] = ["host", "hostaddr", "port", "dbname", "options", "socket", "db", "cluster"];
 
 /// The identity of the place that rows are written to. Two names of one server (`localhost` and `127.0.0.1`) have two.
@@ -49,8 +49,13 @@ fn of_server(dsn: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let user = login.split(':').next().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let mut given: Vec<(&str, &str)> =
-        pairs.filter(|(name, _)| PLACES.contains(name) || name.starts_with("options[")).collect();
+    let place = |(name, value)| match name {
+        // A proxy in front of several databases may be told with it which one.
+        "options" => without_search_path(&decoded(value)).map(|options| (name, options)),
+        "options[search_path]" => None,
+        _ => (PLACES.contains(&name) || name.starts_with("options[")).then(|| (name, value.to_owned())),
+    };
+    let mut given: Vec<(&str, String)> = pairs.filter_map(place).collect();
     given.sort_unstable();
     let has = |name: &str| given.iter().any(|(given, _)| *given == name);
     let of_environment = Some("PGPORT").filter(|_| kind == "postgres" && !has("port")).and_then(&variable);
@@ -66,7 +71,8 @@ fn of_server(dsn: &str, variable: impl Fn(&str) -> Option<String>) -> String {
             parts.extend(of_environment.filter(|port| port != "5432"));
         }
         // They stand before those of the DSN.
-        parts.extend(variable("PGOPTIONS").map(|options| format!("PGOPTIONS={options}")));
+        let options = variable("PGOPTIONS").and_then(|options| without_search_path(&options));
+        parts.extend(options.map(|options| format!("PGOPTIONS={options}")));
         if database.is_empty() && !has("dbname") {
             let named = query.split('&').find_map(|pair| pair.strip_prefix("user="));
             let user = Some(user).filter(|user| !user.is_empty()).or(named).map(str::to_owned);
@@ -80,6 +86,34 @@ fn of_server(dsn: &str, variable: impl Fn(&str) -> Option<String>) -> String {
     parts.push(database);
     parts.extend(given.iter().map(|(name, value)| format!("{name}={value}")));
     hash(kind, parts)
+}
+
+/// Options of a session without the schemas in which it looks for tables: the name of a table in a mark has its schema. `None` if
+/// nothing is left.
+fn without_search_path(options: &str) -> Option<String> {
+    // It may be before a space, which then is a part of a value.
+    if options.contains('\\') {
+        return Some(options.to_owned());
+    }
+    let is_search_path = |setting: &str| {
+        let name = setting.split('=').next().unwrap_or_default();
+        name.replace('-', "_").eq_ignore_ascii_case("search_path")
+    };
+    let (mut left, mut words) = (Vec::new(), options.split_whitespace());
+    while let Some(word) = words.next() {
+        if word == "-c" {
+            left.extend(words.next().filter(|setting| !is_search_path(setting)).map(|setting| format!("-c{setting}")));
+        } else if !word.strip_prefix("-c").or_else(|| word.strip_prefix("--")).is_some_and(is_search_path) {
+            left.push(word.to_owned());
+        }
+    }
+    (!left.is_empty()).then(|| left.join(" "))
+}
+
+/// A value of a DSN.
+fn decoded(value: &str) -> String {
+    let value = value.replace('+', " ");
+    percent_encoding::percent_decode_str(&value).decode_utf8_lossy().into_owned()
 }
 
 fn with_port(host: &str, port: &str) -> String {
@@ -122,12 +156,22 @@ mod tests {
         same("mysql://app:hunter2@db/shop", "mariadb://db:3306/shop/?max_connections=3");
         same("redis://:hunter2@db", "rediss://db:6379/0");
         same("redis://[::1]", "redis://[::1]:6379");
+        // The name of the table has its schema.
+        for options in [
+            "options=-csearch_path%3Da",
+            "options=-c%20search_path%3Da,b",
+            "options=--search-path%3Da",
+            "options[search_path]=b",
+        ] {
+            same("postgres://db/shop", &format!("postgres://db/shop?{options}"));
+        }
+        same("postgres://db/shop?options=--cluster%3Da", "postgres://db/shop?options=--cluster%3Da+-c+search_path%3Db");
         let all = [
             "postgres://db/shop",
             "postgres://db/shop2",
             "postgres://db:5433/shop",
-            "postgres://db/shop?options=-csearch_path%3Da",
-            "postgres://db/shop?options[search_path]=b",
+            "postgres://db/shop?options=--cluster%3Da",
+            "postgres://db/shop?options[role]=b",
             "postgres:///shop?host=%2Frun",
             "mysql://db/shop",
             "mysql://db/shop?socket=%2Frun%2Fa",
@@ -148,7 +192,8 @@ mod tests {
         for dsn in ["postgres://db/shop", "postgres:///shop?host=%2Frun", "postgres:///shop"] {
             assert_ne!(with("PGPORT", "5433", dsn), id(dsn), "{dsn}");
             assert_eq!(with("PGPORT", "5432", dsn), id(dsn), "{dsn}");
-            assert_ne!(with("PGOPTIONS", "-csearch_path=a", dsn), id(dsn), "{dsn}");
+            assert_eq!(with("PGOPTIONS", "-csearch_path=a", dsn), id(dsn), "{dsn}");
+            assert_ne!(with("PGOPTIONS", "--cluster=a", dsn), id(dsn), "{dsn}");
         }
         assert_eq!(with("PGPORT", "5433", "postgres://db/shop"), id("postgres://db:5433/shop"));
         for dsn in ["postgres://db:5432/shop", "postgres:///shop?host=%2Frun&port=5432", "mysql://db/shop"] {

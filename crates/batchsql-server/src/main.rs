@@ -31,6 +31,7 @@ mod nats;
 mod notify;
 mod private_file;
 mod run;
+mod same_file;
 mod signals;
 mod sources;
 mod table;

@@ -15,18 +15,13 @@ use crate::types::{Affinity, Takes, form};
 /// # Errors
 /// There is no such table, or it is no ordinary one.
 pub(crate) fn read_schema(conn: &Connection, name: &TableName) -> Result<TableSchema, SinkError> {
-    let problem = |text: String| SinkError::new(ErrorClass::Schema, format!("table {name}: {text}"));
-    if let Some(text) = reserved(name) {
-        return Err(problem(text));
-    }
-    let Some(table) = Table::find(conn, name).map_err(statement_error)? else {
-        return Err(problem(not_there(conn, name).map_err(statement_error)?));
-    };
+    let table = find(conn, name)?;
+    let problem = |text: String| problem(name, &text);
     if let Some(text) = table.temporary(name) {
         return Err(problem(text));
     }
     if table.kind != TableKind::Table {
-        return Err(problem("it is a view or a virtual table; declare its columns with Schema::builder".into()));
+        return Err(problem("it is a view or a virtual table; declare its columns with Schema::builder".to_owned()));
     }
     let schema =
         table.columns.iter().fold(TableSchema::new(name.clone()), |schema, column| match column_type(column) {
@@ -34,6 +29,29 @@ pub(crate) fn read_schema(conn: &Connection, name: &TableName) -> Result<TableSc
             Err(why) => schema.with_left_out(&*column.name, why),
         });
     Ok(schema.with_key(key(conn, &table.id).map_err(statement_error)?))
+}
+
+/// The name of a table as it was created, with its database.
+///
+/// # Errors
+/// There is no such table.
+pub(crate) fn find_table(conn: &Connection, name: &TableName) -> Result<TableName, SinkError> {
+    let TableId { database, name } = find(conn, name)?.id;
+    Ok(TableName::qualified(database, name))
+}
+
+fn find(conn: &Connection, name: &TableName) -> Result<Table, SinkError> {
+    if let Some(text) = reserved(name) {
+        return Err(problem(name, &text));
+    }
+    match Table::find(conn, name).map_err(statement_error)? {
+        Some(table) => Ok(table),
+        None => Err(problem(name, &not_there(conn, name).map_err(statement_error)?)),
+    }
+}
+
+fn problem(name: &TableName, text: &str) -> SinkError {
+    SinkError::new(ErrorClass::Schema, format!("table {name}: {text}"))
 }
 
 /// The column type of a column, or why it has none.

@@ -19,7 +19,7 @@ use crate::opened_file::OpenedFile;
 use crate::options::SqliteOptions;
 use crate::plan::{SqlitePlan, max_binds};
 use crate::position;
-use crate::read_schema::read_schema;
+use crate::read_schema::{find_table, read_schema};
 use crate::table::TableId;
 use crate::write::{SharedPlan, end_open_transaction, write_rows};
 use crate::writer::{Failed, Writer};
@@ -191,6 +191,11 @@ impl Sink for SqliteSink {
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         let (conn, table) = (self.acquire().await?, table.clone());
         conn.run(move |connection| read_schema(connection, &table)).await
+    }
+
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        let (conn, table) = (self.acquire().await?, table.clone());
+        conn.run(move |connection| find_table(connection, &table)).await
     }
 
     /// Sets `PRAGMA synchronous = FULL` where it is lower, also of databases that are attached.

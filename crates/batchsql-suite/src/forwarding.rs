@@ -88,6 +88,10 @@ impl<S: Sink, W: Writing<S>> Sink for Forwarding<S, W> {
         self.sink.read_schema(table).await
     }
 
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        self.sink.find_table(table).await
+    }
+
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {
         self.sink.make_durable().await
     }

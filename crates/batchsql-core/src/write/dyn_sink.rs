@@ -37,6 +37,7 @@ trait ErasedSink: Send + Sync + 'static {
     async fn end_session(&self, session: &Session) -> Result<SessionEnd, SinkError>;
     async fn is_working(&self, session: &Session) -> Result<Option<bool>, SinkError>;
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError>;
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError>;
     async fn make_durable(&self) -> Result<Option<String>, SinkError>;
     fn keeps_positions(&self) -> bool;
     async fn claim(&self, conn: &mut BoxConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError>;
@@ -128,6 +129,10 @@ impl<S: Sink> ErasedSink for S {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         Sink::read_schema(self, table).await
+    }
+
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        Sink::find_table(self, table).await
     }
 
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {
@@ -283,6 +288,10 @@ impl Sink for DynSink {
 
     async fn read_schema(&self, table: &TableName) -> Result<TableSchema, SinkError> {
         self.0.read_schema(table).await
+    }
+
+    async fn find_table(&self, table: &TableName) -> Result<TableName, SinkError> {
+        self.0.find_table(table).await
     }
 
     async fn make_durable(&self) -> Result<Option<String>, SinkError> {

@@ -214,6 +214,16 @@ pub trait Sink: Send + Sync + 'static {
         async { Err(SinkError::new(ErrorClass::Schema, text)) }
     }
 
+    /// Asks under which name the database has a table: with the schema or database in which it is found, in the spelling of its
+    /// catalogue. So all names of one table have one, and tables in two schemas have two. Default: the name as it is given.
+    ///
+    /// # Errors
+    /// The database cannot be asked, or there is no such table.
+    fn find_table(&self, table: &TableName) -> impl Future<Output = Result<TableName, SinkError>> + Send {
+        let table = table.clone();
+        async { Ok(table) }
+    }
+
     /// Asks which setting of the database may lose what it has confirmed in a crash of the server, and returns it with what to do.
     /// `None`: there is none, or nothing is known. A feed calls it at its start. A driver may change settings of its own session
     /// first: SQLite sets `synchronous` to `FULL`; PostgreSQL, MySQL, MariaDB and Redis only ask. Default: `None`, without a

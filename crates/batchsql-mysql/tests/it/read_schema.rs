@@ -69,3 +69,13 @@ async fn what_is_no_table_is_refused() {
     let named = db.sink.read_schema(&TableName::qualified(db.name.as_str(), "k")).await.unwrap();
     assert_eq!(named.key(), ["b"]);
 }
+
+#[tokio::test]
+async fn all_names_of_a_table_are_one() {
+    let db = Database::new("CREATE TABLE k (a INT)").await;
+    let named = TableName::qualified(db.name.as_str(), "k");
+    assert_eq!(db.sink.find_table(&"k".into()).await.unwrap(), named);
+    assert_eq!(db.sink.find_table(&named).await.unwrap(), named);
+    let error = db.sink.find_table(&"missing".into()).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("does not exist"), "{error}");
+}

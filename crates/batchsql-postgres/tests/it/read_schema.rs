@@ -75,3 +75,17 @@ async fn what_is_no_table_is_refused() {
     }
     assert_eq!(sink.read_schema(&"T".into()).await.unwrap().key(), [""; 0]);
 }
+
+#[tokio::test]
+async fn all_names_of_a_table_are_one() {
+    let table = "CREATE TABLE \"T\" (a int)";
+    let schemas = (fresh(table).await, fresh(table).await);
+    let (one, other) = (DynSink::new((*schemas.0).clone()), DynSink::new((*schemas.1).clone()));
+    let found = one.find_table(&"T".into()).await.unwrap();
+    assert_eq!(found.name(), "T");
+    assert_eq!(one.find_table(&found).await.unwrap(), found);
+    assert_eq!(other.find_table(&found).await.unwrap(), found);
+    assert_ne!(other.find_table(&"T".into()).await.unwrap(), found);
+    let error = one.find_table(&"t".into()).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("there is a table \"T\""), "{error}");
+}

@@ -16,7 +16,7 @@ use crate::check::finding::{Finding, Status};
 use crate::check::streams;
 use crate::config::nats_sections::{Guarantee, Messages, Stream};
 use crate::config::sections::{Durable, Rule, Table};
-use crate::config::settings::{Database, Destination, Publish, Settings, Source, SourceKind};
+use crate::config::settings::{Database, Destination, Files, Publish, Settings, Source, SourceKind};
 use crate::database;
 use crate::http::tls;
 use crate::intake;
@@ -191,8 +191,10 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     };
     let name = path.display().to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return Some(Finding::unavailable(check, name, "it is a folder; name a file (dead_letters.file)"));
+    if path.exists() && !path.is_file() {
+        let detail =
+            "it is no regular file, so `dead-letters` cannot read the rows again; name a file (dead_letters.file)";
+        return Some(Finding::new(check, name, Status::Warning, detail));
     }
     if path.is_file()
         && let Err(error) = OpenOptions::new().append(true).open(path)
@@ -213,10 +215,10 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
 const MOST_FOLDERS: usize = 100;
 
 /// The folder that a pattern begins with, without those that are patterns themselves.
-fn folder_of(pattern: &str) -> PathBuf {
+fn folder_of(files: &Files) -> PathBuf {
     let is_plain = |part: &std::path::Component<'_>| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
-    let folder = Path::new(pattern).parent().unwrap_or(Path::new(""));
-    let folder: PathBuf = folder.components().take_while(is_plain).collect();
+    let folder = files.given.parent().unwrap_or(Path::new(""));
+    let folder: PathBuf = files.folder.join(folder.components().take_while(is_plain).collect::<PathBuf>());
     if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder }
 }
 
@@ -240,8 +242,8 @@ fn sources(settings: &Settings) -> Vec<Finding> {
         SourceKind::Stdin { .. } => Finding::new("source", id, Status::Ok, "reads standard input"),
         SourceKind::Files(files) => {
             let found = glob::glob(&files.pattern).map(|paths| paths.filter_map(Result::ok).count());
-            let detail = format!("{}: {} files now", files.pattern, found.unwrap_or(0));
-            let folder = folder_of(&files.pattern);
+            let detail = format!("{}: {} files now", files.shown().display(), found.unwrap_or(0));
+            let folder = folder_of(files);
             if !folder.is_dir() {
                 let detail = format!("{detail}; there is no folder {} yet", folder.display());
                 return Finding::new("source", id, Status::Warning, detail);

@@ -104,6 +104,17 @@ mod tests {
         }
     }
 
+    /// Something was compressed, in contrast to a body that is cut off before its begin.
+    #[test]
+    fn nothing_may_be_compressed() {
+        let skipped = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7];
+        for (coding, packed) in
+            [("gzip", gzip(b"")), ("zstd", zstd(b"")), ("zstd", skipped.to_vec()), ("identity", Vec::new())]
+        {
+            assert!(decode(coding, &packed, 2).unwrap().0.is_empty(), "{coding}");
+        }
+    }
+
     #[test]
     fn a_bomb_becomes_small_parts() {
         let zeros = vec![0; 12 << 20];
@@ -145,7 +156,9 @@ mod tests {
         check("gzip", &damaged, "damaged gzip");
         check("gzip", &[&whole[..], b"{}"].concat(), "something else behind its gzip");
         check("zstd", b"{\"id\": 1}\n{\"id\": 2}\n", "not zstd");
-        check("zstd", &zstd(&text)[..500], "not complete zstd");
+        for end in [0, 3, 500] {
+            check("zstd", &zstd(&text)[..end], "not complete zstd");
+        }
         let mut damaged = zstd(&text);
         let last = damaged.len() - 1;
         damaged[last] ^= 1;

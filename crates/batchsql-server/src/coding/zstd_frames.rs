@@ -20,6 +20,8 @@ pub(crate) struct ZstdFrames {
     /// What has arrived and is not decoded.
     waiting: Vec<u8>,
     state: State,
+    /// One was begun.
+    has_frame: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ enum State {
 
 impl Default for ZstdFrames {
     fn default() -> Self {
-        Self { decoder: FrameDecoder::new(), waiting: Vec::new(), state: State::Header }
+        Self { decoder: FrameDecoder::new(), waiting: Vec::new(), state: State::Header, has_frame: false }
     }
 }
 
@@ -78,9 +80,9 @@ impl ZstdFrames {
     }
 
     /// # Errors
-    /// A frame has no end.
+    /// A frame has no end, or there is none.
     pub(super) fn end(&self) -> Result<(), String> {
-        let is_complete = self.state == State::Header && self.waiting.is_empty();
+        let is_complete = self.has_frame && self.state == State::Header && self.waiting.is_empty();
         if is_complete { Ok(()) } else { Err("the body is not complete zstd".to_owned()) }
     }
 
@@ -103,6 +105,7 @@ impl ZstdFrames {
 
     fn begin(&mut self) -> Result<(), String> {
         let header = std::mem::take(&mut self.waiting);
+        self.has_frame = true;
         if is_skippable(&header) {
             let bytes = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
             self.state = State::Skip(bytes as usize);

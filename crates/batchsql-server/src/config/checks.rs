@@ -3,21 +3,24 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::path::Path;
 
 use bytesize::ByteSize;
 use toml::Spanned;
 
 use crate::config::access::{address, check_open, check_token, one_secret, place};
+use crate::config::letters_checks;
 use crate::config::level;
 use crate::config::mistakes::Mistakes;
 use crate::config::nats_checks;
 use crate::config::problem::{Problems, SourceText};
 use crate::config::secret::with_password;
-use crate::config::sections::{self, Config, Sync};
-use crate::config::settings::{Database, Destination, Http, Metrics, Settings, Token};
+use crate::config::sections::{self, Config, Durable, Sync};
+use crate::config::settings::{Database, Destination, Http, Metrics, Settings, Token, letters_of};
 use crate::config::source_checks::{self, Around};
 use crate::config::table_checks::{self, Catalogue};
+use crate::config::taken_files::TakenFiles;
 
 /// Of `[http]`, if it names none.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -106,7 +109,16 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         let span = config.pipeline.span.clone().unwrap_or_default();
         checks.ok(span, table_checks::has_settings(name, &tables));
     }
-    let dead_letters = config.dead_letters.map(|letters| folder.join(letters.into_inner().file));
+    let taken = TakenFiles {
+        configuration: source.file(),
+        database: destination.as_ref().and_then(Destination::catalogue),
+        durable: durable.as_ref().map(|(_, durable)| &*durable.folder),
+    };
+    let letters = config.dead_letters.and_then(|section| {
+        let (span, given) = (section.span(), section.into_inner().file);
+        letters_checks::file(&mut checks, (span.clone(), &given), &folder, taken).map(|file| (span, file))
+    });
+    let dead_letters = letters.as_ref().map(|(_, file)| file.clone());
     let around = Around {
         folder: &folder,
         tables: &tables,
@@ -117,6 +129,10 @@ pub(super) fn check(config: Config, source: &SourceText) -> Result<Settings, Pro
         dead_letters: dead_letters.as_deref(),
     };
     let sources = source_checks::check(&mut checks, config.sources, &around);
+    let of_durable = |(span, durable): &(Range<usize>, Durable)| (span.clone(), letters_of(&durable.folder));
+    if let Some((span, file)) = letters.or_else(|| durable.as_ref().map(of_durable)) {
+        letters_checks::is_not_read(&mut checks, (span, &file), &sources);
+    }
     if http.is_none() {
         source_checks::without_fields(&mut checks, &tables, &sources);
         if let Some((span, _)) = &durable {

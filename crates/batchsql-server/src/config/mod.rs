@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 pub(crate) mod checks;
+mod letters_checks;
 pub(crate) mod level;
 mod mistakes;
 mod nats_checks;
@@ -19,6 +20,7 @@ pub(crate) mod sections;
 pub(crate) mod settings;
 pub(crate) mod source_checks;
 mod table_checks;
+pub(crate) mod taken_files;
 mod variables;
 
 #[cfg(test)]

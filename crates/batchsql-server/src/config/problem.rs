@@ -35,6 +35,11 @@ impl SourceText {
         &self.text
     }
 
+    /// The file, if a person has written it.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        (self.origin == Origin::File).then_some(&*self.path)
+    }
+
     /// The folder that relative paths of the file start at.
     pub(crate) fn folder(&self) -> PathBuf {
         self.path.parent().map(Path::to_owned).unwrap_or_default()

@@ -2,7 +2,7 @@
 //! Must not know how they are written.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use batchsql::PipelineConfig;
@@ -36,7 +36,7 @@ impl Settings {
 
     /// The file of rows that were not written: the configured one, or that in the folder of `[durable]`.
     pub(crate) fn dead_letters_file(&self) -> Option<PathBuf> {
-        let of_durable = || self.durable.as_ref().map(|durable| durable.folder.join("dead-letters.ndjson"));
+        let of_durable = || self.durable.as_ref().map(|durable| letters_of(&durable.folder));
         self.dead_letters.clone().or_else(of_durable)
     }
 
@@ -59,6 +59,11 @@ impl Settings {
             }
         }
     }
+}
+
+/// The file of rows that were not written, if only the folder of `[durable]` is known.
+pub(super) fn letters_of(durable: &Path) -> PathBuf {
+    durable.join("dead-letters.ndjson")
 }
 
 /// Where rows go.
@@ -175,12 +180,24 @@ impl SourceKind {
 pub(crate) struct Files {
     /// By its name in the configuration.
     pub(crate) table: String,
+    /// As it is written; where a relative one starts is `folder`.
+    pub(crate) given: PathBuf,
+    /// That of the configuration.
+    pub(crate) folder: PathBuf,
+    /// With the folder, whose name is taken literally.
     pub(crate) pattern: String,
     /// `None`: by the name of the file.
     pub(crate) format: Option<Format>,
     pub(crate) at_least_once: bool,
     pub(crate) every: Duration,
     pub(crate) unchanged_for: Duration,
+}
+
+impl Files {
+    /// The pattern for a person.
+    pub(crate) fn shown(&self) -> PathBuf {
+        self.folder.join(&self.given)
+    }
 }
 
 /// A stream that a worker reads.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use batchsql::PipelineConfig;
 use toml::Spanned;
@@ -107,7 +107,9 @@ fn kind(
         }
         (Some(pattern), false, None) => {
             let table = table(checks, span.clone(), &section, around)?;
-            let pattern = around.folder.join(pattern).to_string_lossy().into_owned();
+            let (given, folder) = (PathBuf::from(pattern), around.folder.to_owned());
+            let pattern = Path::new(&glob::Pattern::escape(&folder.to_string_lossy())).join(&given);
+            let pattern = pattern.to_string_lossy().into_owned();
             if let Err(error) = glob::Pattern::new(&pattern) {
                 checks.problem(span, format!("`files` is not a pattern of paths: {}", error.msg));
                 return None;
@@ -131,7 +133,16 @@ fn kind(
             }
             let (every, unchanged_for) = (section.every, section.unchanged_for);
             let (format, at_least_once) = (section.format, section.at_least_once);
-            Some(SourceKind::Files(Files { table, pattern, format, at_least_once, every, unchanged_for }))
+            Some(SourceKind::Files(Files {
+                table,
+                given,
+                folder,
+                pattern,
+                format,
+                at_least_once,
+                every,
+                unchanged_for,
+            }))
         }
         (None, true, None) if before.has_stdin => {
             checks.problem(span, "two sources read standard input; remove one of them");

@@ -105,19 +105,39 @@ fn arrow(
         return Err(invalid("the file is empty: an Arrow file has at least its fields".to_owned()));
     }
     if begin == MAGIC {
-        let reader = FileReader::try_new(file, None).map_err(refused)?;
+        let mut reader = FileReader::try_new(file, None).map_err(refused)?;
         let (schema, parts) = (reader.schema(), reader.num_batches().max(1) as f64);
         let read = move |done: usize, _: &mut FileReader<File>| (input.bytes as f64 * done as f64 / parts) as u64;
-        return all(reader, &schema, target, mapped, next, read);
+        return all(&mut reader, &schema, target, mapped, next, read);
     }
-    let reader = StreamReader::try_new(BufReader::with_capacity(1 << 20, file), None).map_err(refused)?;
+    let from = ToEnd { from: BufReader::with_capacity(1 << 20, file), is_over: false };
+    let mut reader = StreamReader::try_new(from, None).map_err(refused)?;
     let schema = reader.schema();
-    let read = |_: usize, reader: &mut StreamReader<BufReader<File>>| reader.get_mut().stream_position().unwrap_or(0);
-    all(reader, &schema, target, mapped, next, read)
+    let read = |_: usize, reader: &mut StreamReader<ToEnd>| reader.get_mut().from.stream_position().unwrap_or(0);
+    let rows = all(&mut reader, &schema, target, mapped, next, read)?;
+    if reader.get_ref().is_over {
+        let text = "its end mark is missing: it was cut off, or whoever wrote it has not closed it; write it anew";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(rows)
+}
+
+/// A file that knows whether more was wanted than it has. A stream that was cut off between two batches ends without an error.
+struct ToEnd {
+    from: BufReader<File>,
+    is_over: bool,
+}
+
+impl Read for ToEnd {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.is_over = length == 0 && !buffer.is_empty();
+        Ok(length)
+    }
 }
 
 fn all<R: Iterator<Item = Result<RecordBatch, ArrowError>>>(
-    mut reader: R,
+    reader: &mut R,
     schema: &SchemaRef,
     target: &Target,
     mapped: impl FnOnce(Mapping),
@@ -132,7 +152,7 @@ fn all<R: Iterator<Item = Result<RecordBatch, ArrowError>>>(
         let batch = batch.map_err(refused)?;
         let batch = batch.project(&fields.used).map_err(refused)?;
         done += 1;
-        let read = read(done, &mut reader);
+        let read = read(done, reader);
         if !stripes.send(fields.projected(batch)?, read) {
             break;
         }
@@ -252,7 +272,7 @@ fn refused(error: ArrowError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use arrow_array::{ArrayRef, Int64Array, StringViewArray};
-    use arrow_ipc::writer::FileWriter;
+    use arrow_ipc::writer::{FileWriter, StreamWriter};
     use batchsql::{ColumnType, FieldRules};
     use parquet::arrow::ArrowWriter;
     use parquet::file::metadata::{ParquetMetaDataReader, ParquetMetaDataWriter};
@@ -299,6 +319,42 @@ mod tests {
             Arc::new((0..100).map(|_| Some("x".repeat(STRIPE_BYTES / 50))).collect::<StringViewArray>());
         let long = stripes(ColumnType::Text, vec![long]);
         assert!((2..=4).contains(&long.len()), "{long:?}");
+    }
+
+    /// All writers end a stream with a mark, so rows may be missing without it.
+    #[test]
+    fn a_stream_without_its_end_is_damaged() {
+        let ids: ArrayRef = Arc::new((0..100).map(Some).collect::<Int64Array>());
+        let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        let mut ends = Vec::new();
+        for _ in 0..3 {
+            writer.write(&batch).unwrap();
+            ends.push(writer.get_ref().len());
+        }
+        writer.finish().unwrap();
+        let whole = writer.into_inner().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.arrow");
+        let rows_of = |length: usize, most: usize| {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let (mut found, target) = (0, orders(FieldRules::default()));
+            let result = rows(&Input::open(&path, None, |_| {}).unwrap(), &target, 0, drop, |stripe| {
+                found += stripe.len();
+                found < most
+            });
+            (found, result.map_err(|error| (error.kind(), error.to_string())))
+        };
+        assert_eq!(rows_of(whole.len(), usize::MAX), (300, Ok(300)));
+        for (length, most_rows) in [(ends[1], 200), (ends[2], 300), (ends[2] + 2, 300)] {
+            let (found, result) = rows_of(length, usize::MAX);
+            let (kind, text) = result.unwrap_err();
+            assert_eq!((found, kind), (most_rows, io::ErrorKind::InvalidData));
+            assert!(text.contains("end mark is missing"), "{text}");
+        }
+        // Whoever looks only at its begin needs no end.
+        assert_eq!(rows_of(ends[1], 1).0, 100);
+        assert!(rows_of(ends[1], 1).1.is_ok());
     }
 
     /// Rows that the file says it has, and has not, are not told as loaded.

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use batchsql::{BatchSql, OutcomeKind, PipelineConfig, Sink as _};
+use batchsql::{BatchSql, DynSink, OutcomeKind, PipelineConfig, Sink as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::timeout;
 
@@ -17,6 +17,7 @@ use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
 use crate::config::source_checks::adds_twice;
+use crate::config::taken_files::TakenFiles;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
@@ -25,9 +26,9 @@ use crate::load::mark::Unsaved;
 use crate::load::marked::mark_of;
 use crate::load::reader::check_fields;
 use crate::load::rejects;
-use crate::load::same_file::is_same;
 use crate::load::stop::{LAST_STEP, Stop, Stopper, stopped};
 use crate::logging;
+use crate::same_file::{is_same, resolved};
 use crate::signals::Signals;
 use crate::table::target;
 use crate::{database, database_id};
@@ -38,8 +39,8 @@ use crate::{database, database_id};
 /// The command line or the configuration is wrong, or a load could not go on.
 pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     let mut signals = Signals::new().map_err(Failure::unavailable)?;
-    check_rejects(&load)?;
     let settings = settings(&load)?;
+    check_rejects(&load, &settings)?;
     logging::start_quiet(&settings.log).map_err(Failure::mistake)?;
     // Without a configuration there is only one, with a name that is made of the one given.
     let name = load.table.as_ref().filter(|_| load.config.is_some());
@@ -67,13 +68,13 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
         signal = signals.next() => return Err(Failure::failed(format!("{signal}: stopped; nothing was loaded"))),
     }
     let config = large_batches(settings.pipeline.clone());
-    let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
+    let db = BatchSql::builder(sink.clone()).config(config).start().map_err(Failure::mistake)?;
     db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
         let stopper = Stopper::new();
-        let mut loading = pin!(one(&load, &db, &target, &identity, path, stopper.watched()));
+        let mut loading = pin!(one(&load, (&db, &sink), &target, &identity, path, stopper.watched()));
         let loaded = tokio::select! {
             loaded = &mut loading => loaded,
             signal = signals.next() => {
@@ -173,7 +174,7 @@ fn name_of(table: &str) -> String {
 
 async fn one(
     load: &Load,
-    db: &BatchSql,
+    (db, sink): (&BatchSql, &DynSink),
     target: &Arc<target::Target>,
     database: &str,
     path: &Path,
@@ -200,6 +201,7 @@ async fn one(
     let rejects = rejects_of(load, path);
     let job = Job {
         db: db.clone(),
+        sink: sink.clone(),
         target: Arc::clone(target),
         input,
         delimiter: delimiter(load)?,
@@ -257,18 +259,37 @@ fn rejects_of(load: &Load, path: &Path) -> PathBuf {
     load.rejects.clone().unwrap_or_else(|| beside(path, ".rejects.ndjson"))
 }
 
-/// Refuses a file of rejected records that is no file, or one that the command reads: lines would be added to it.
-fn check_rejects(load: &Load) -> Result<(), Failure> {
+/// Refuses a file of rejected records that is no file, or one with another use: lines would be added to it.
+fn check_rejects(load: &Load, settings: &Settings) -> Result<(), Failure> {
     let marks: Vec<PathBuf> = load.files.iter().map(|path| mark_of(path, load.again.as_deref())).collect();
-    let read: Vec<&PathBuf> = load.files.iter().chain(&load.config).chain(&marks).collect();
+    let read: Vec<&PathBuf> = load.files.iter().chain(&marks).collect();
+    let taken = TakenFiles {
+        configuration: load.config.as_deref(),
+        database: settings.destination.catalogue(),
+        durable: settings.durable.as_ref().map(|durable| &*durable.folder),
+    };
+    let letters = settings.dead_letters_file();
+    let is_letters = |path: &Path| {
+        letters.as_ref().is_some_and(|letters| is_same(path, letters) || resolved(path) == resolved(letters))
+    };
     for path in &load.files {
+        if is_letters(path) {
+            return Err(Failure::mistake(format!(
+                "{} is the file of dead letters of the configuration; write its rows again with `batchsql dead-letters replay`",
+                path.display()
+            )));
+        }
         let rejects = rejects_of(load, path);
         rejects::check(&rejects).map_err(|error| rejects::failure(&rejects, &error))?;
-        if let Some(other) = read.iter().find(|other| rejects == ***other || is_same(&rejects, other)) {
+        let is_read = |other: &&&PathBuf| rejects == ***other || is_same(&rejects, other);
+        let what = taken
+            .uses(&rejects)
+            .or_else(|| is_letters(&rejects).then(|| "is the file of dead letters of the configuration".to_owned()))
+            .or_else(|| Some(format!("is {}, which is read", read.iter().find(is_read)?.display())));
+        if let Some(what) = what {
             return Err(Failure::mistake(format!(
-                "the file of rejected records {} is {}, which is read; name another one with --rejects",
-                rejects.display(),
-                other.display()
+                "the file of rejected records {} {what}; name another one with --rejects",
+                rejects.display()
             )));
         }
     }

@@ -4,16 +4,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use batchsql::{BatchSql, OutcomeCounts};
+use batchsql::{BatchSql, DynSink, OutcomeCounts};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::exit::Failure;
 use crate::load::file::Input;
+use crate::load::found_name::found_name;
 use crate::load::incomplete::{InTable, changed, damaged};
 use crate::load::mark::Unsaved;
-use crate::load::opened::{Opened, open};
+use crate::load::opened::{Opened, Place, open};
 use crate::load::parse::Parsed;
 use crate::load::reader::{Read, Reader};
 use crate::load::rejects::Load;
@@ -28,6 +29,8 @@ const AHEAD: usize = 3;
 /// A file and its table.
 pub(crate) struct Job {
     pub(crate) db: BatchSql,
+    /// What it writes to.
+    pub(crate) sink: DynSink,
     pub(crate) target: Arc<Target>,
     pub(crate) input: Input,
     pub(crate) delimiter: u8,
@@ -71,6 +74,7 @@ impl Job {
     pub(crate) async fn run(self, written: impl Fn(u64)) -> Result<Loaded, Failure> {
         let Self {
             db,
+            sink,
             target,
             input,
             delimiter,
@@ -83,22 +87,19 @@ impl Job {
             unsaved,
             mut stop,
         } = self;
+        let table = found_name(&sink, target.schema.table()).await?;
+        let place = Place { database: &database, table: &table };
         let how = (at_least_once, name.as_deref());
         let mut opened = tokio::select! {
             biased;
             () = stop.wanted() => return Err(stopped()),
-            opened = open(&db, &target, &input, &database, how, &unsaved) => opened?,
+            opened = open(&db, &target, &input, place, how, &unsaved) => opened?,
         };
         let front = opened.done.front();
         if input.has_changed() {
             return Err(changed(&input, InTable::new(&OutcomeCounts::default(), front)));
         }
-        let load = Load {
-            file: input.digest[..16].to_owned(),
-            database: Some(database),
-            table: target.schema.table_display().to_string(),
-            again: name.clone(),
-        };
+        let load = Load { file: input.digest[..16].to_owned(), database: Some(database), table, again: name.clone() };
         let rejects = opened.rejects(rejects, load).await?;
         let Opened { writers, whole, done } = opened;
         let tally = Arc::new(Tally::new(rejects, most_rejects));
@@ -185,9 +186,7 @@ async fn write(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use batchsql::{
-        ColumnType, DynRow, DynSink, ErrorClass, FieldRules, OutcomeKind, PipelineConfig, Schema, ValueRef,
-    };
+    use batchsql::{ColumnType, DynRow, ErrorClass, FieldRules, OutcomeKind, PipelineConfig, Schema, ValueRef};
     use batchsql_testkit::ScriptedSink;
 
     use super::*;
@@ -209,8 +208,10 @@ pub(crate) mod tests {
 
     pub(crate) fn job(target: Target, sink: &ScriptedSink, path: &std::path::Path) -> Job {
         let config = PipelineConfig::default().flush_size(5_000).buffer_size(20_000);
+        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
         Job {
-            db: BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap(),
+            db,
+            sink: DynSink::new(sink.clone()),
             target: Arc::new(target),
             input: Input::open(path, None, |_| {}).unwrap(),
             delimiter: b',',

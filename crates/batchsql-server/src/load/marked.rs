@@ -24,10 +24,10 @@ use crate::exit::Failure;
 use crate::load::layout::{Done, Ranges, is_in};
 use crate::load::mark::{Mark, MarkError, Marks, Stored, Unsaved};
 use crate::load::parse::{Parsed, Run};
-use crate::load::same_file::is_named;
 use crate::load::stop::{Stop, stopped};
 use crate::load::tally::Tally;
 use crate::private_file;
+use crate::same_file::is_named;
 
 pub(crate) struct Marked {
     db: BatchSql,

@@ -2,8 +2,8 @@
 //! those of Parquet and Arrow files), `parse` makes rows of a stripe,
 //! `writer` writes the stripes of a partition in order, and says with each how far it is written: `exactly` in the database in
 //! the transaction of the rows (`patience` says how long rows are tried), `marked` in a file beside it (`mark`) where the database has no transactions. `layout` says which record
-//! is in which partition, `claims` takes their positions. `rejects` has the records that
-//! were not written (`reject_lines` finds its lines, `same_file` whether two names are one), `tally` counts. `loading` puts them
+//! is in which partition, `claims` takes their positions, which have the name of the table that `found_name` asks for. `rejects` has the records that
+//! were not written (`reject_lines` finds its lines), `tally` counts. `loading` puts them
 //! together: `opened` has the writers and what earlier runs have done, `reader` reads the file, `incomplete` says why it was not
 //! loaded to its end, `stop` is how it is ended early. `command` is `batchsql load`.
 
@@ -16,6 +16,7 @@ mod csv_quotes;
 mod csv_records;
 mod exactly;
 pub(crate) mod file;
+mod found_name;
 mod incomplete;
 mod layout;
 pub(crate) mod loading;
@@ -29,7 +30,6 @@ mod patience;
 mod reader;
 mod reject_lines;
 pub(crate) mod rejects;
-mod same_file;
 pub(crate) mod stop;
 mod stripes;
 mod tally;

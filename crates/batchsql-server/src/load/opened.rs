@@ -56,6 +56,15 @@ impl Opened {
     }
 }
 
+/// Where a file is loaded to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The identity of the database, for a mark that is not in it.
+    pub(crate) database: &'a str,
+    /// The name of the table in the catalogue of the database.
+    pub(crate) table: &'a str,
+}
+
 /// Claims the positions of the file, or the mark beside it.
 ///
 /// # Errors
@@ -64,11 +73,10 @@ pub(crate) async fn open(
     db: &BatchSql,
     target: &Target,
     input: &Input,
-    database: &str,
+    Place { database, table }: Place<'_>,
     (at_least_once, name): (bool, Option<&str>),
     unsaved: &Unsaved,
 ) -> Result<Opened, Failure> {
-    let table = target.schema.table_display();
     if db.keeps_positions() && !at_least_once {
         let name = name.map(|name| format!(":{name}")).unwrap_or_default();
         let source = format!("load:{}{name}", &input.digest[..16]);
@@ -135,7 +143,8 @@ mod tests {
         for (path, target, record) in [in_order, (path, plain(), "\"record\":7,")] {
             let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
             let input = Input::open(&path, None, |_| {}).unwrap();
-            let mut late = open(&db, &target, &input, "shop", (false, None), &Unsaved::default()).await.unwrap();
+            let place = Place { database: "shop", table: "orders" };
+            let mut late = open(&db, &target, &input, place, (false, None), &Unsaved::default()).await.unwrap();
             let of_file = Load {
                 file: input.digest[..16].to_owned(),
                 database: Some("shop".to_owned()),

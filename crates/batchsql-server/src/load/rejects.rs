@@ -17,8 +17,8 @@ use crate::draft_file::DraftFile;
 use crate::exit::Failure;
 use crate::load::layout::Done;
 use crate::load::reject_lines::{self, Endings, Kind, Line};
-use crate::load::same_file::is_named;
 use crate::private_file;
+use crate::same_file::is_named;
 
 /// A load has the file for itself no longer than it takes to cut off its end.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);

@@ -81,10 +81,11 @@ impl Sources {
                 }
                 (SourceKind::Files(files), _) => {
                     let (db, target) = (supply.loaders.of(&id).clone(), Arc::clone(&supply.tables[&files.table]));
-                    let files = files.clone();
+                    let (files, sink) = (files.clone(), supply.sink.clone());
                     let database = database_id::of_destination(&supply.settings.destination);
                     let stop = sources.loads.watched();
-                    let loading = async move { Ok(files::run(&id, &files, &db, &target, &database, stop).await) };
+                    let loading =
+                        async move { Ok(files::run(&id, &files, (&db, &sink), &target, &database, stop).await) };
                     sources.readers.spawn(loading);
                 }
                 (SourceKind::Stdin { .. }, None) => unreachable!("this source has an intake"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use batchsql::BatchSql;
+use batchsql::{BatchSql, DynSink};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::config::settings::Files;
@@ -33,12 +33,13 @@ type Version = (u64, Option<SystemTime>);
 pub(crate) async fn run(
     id: &str,
     files: &Files,
-    db: &BatchSql,
+    (db, sink): (&BatchSql, &DynSink),
     target: &Arc<Target>,
     database: &str,
     mut stop: Stop,
 ) -> Exit {
     let mut done: HashMap<PathBuf, Version> = HashMap::new();
+    let mut known: HashMap<PathBuf, (Version, Instant)> = HashMap::new();
     let unsaved = Unsaved::default();
     let mut taken: Option<(PathBuf, Instant)> = None;
     let mut said = SaidFiles::default();
@@ -55,8 +56,13 @@ pub(crate) async fn run(
         done.retain(|path, _| found.iter().any(|(known, _)| known == path));
         unsaved.retain(found.iter().map(|(path, _)| mark_of(path, None)));
         said.retain(|path| found.iter().any(|(known, version)| known == path && done.get(known) != Some(version)));
+        known.retain(|path, (known, _)| found.iter().any(|(found, version)| found == path && version == known));
         for (path, version) in found {
-            if done.get(&path) == Some(&version) || !is_complete(version, files) {
+            if done.get(&path) == Some(&version) {
+                continue;
+            }
+            let (_, since) = known.entry(path.clone()).or_insert((version, Instant::now()));
+            if unchanged_for(version, SystemTime::now(), since.elapsed()) < files.unchanged_for {
                 continue;
             }
             if taken.as_ref().is_some_and(|(other, since)| *other == path && since.elapsed() < LEFT_ALONE) {
@@ -83,7 +89,7 @@ pub(crate) async fn run(
                     continue;
                 }
             };
-            match load(files, db, target, database, input, &rejects, (&unsaved, &stop)).await {
+            match load(files, (db, sink), target, database, input, &rejects, (&unsaved, &stop)).await {
                 Ok(loaded) => {
                     let text = summary(&loaded, &rejects, begin.elapsed());
                     if loaded.rejected == 0 {
@@ -133,9 +139,9 @@ fn find(pattern: &str) -> Vec<(PathBuf, Version)> {
     paths.filter_map(Result::ok).filter(|path| !is_own(path)).filter_map(version).collect()
 }
 
-fn is_complete((_, modified): Version, files: &Files) -> bool {
-    let age = modified.map_or(files.unchanged_for, |modified| modified.elapsed().unwrap_or_default());
-    age >= files.unchanged_for
+/// How long a file has not changed. If its time is in the future, or there is none, that is as long as it is `known` as it is.
+fn unchanged_for((_, modified): Version, now: SystemTime, known: Duration) -> Duration {
+    modified.and_then(|modified| now.duration_since(modified).ok()).unwrap_or(known)
 }
 
 /// Where records of a file go that are not written.
@@ -153,7 +159,7 @@ async fn open(files: &Files, path: &Path) -> Result<Input, Failure> {
 
 async fn load(
     files: &Files,
-    db: &BatchSql,
+    (db, sink): (&BatchSql, &DynSink),
     target: &Arc<Target>,
     database: &str,
     input: Input,
@@ -162,6 +168,7 @@ async fn load(
 ) -> Result<Loaded, Failure> {
     let job = Job {
         db: db.clone(),
+        sink: sink.clone(),
         target: Arc::clone(target),
         input,
         delimiter: b',',
@@ -196,6 +203,8 @@ mod tests {
         std::fs::write(folder.path().join("a.csv"), "id,region\n1,eu\n").unwrap();
         let files = Files {
             table: "orders".to_owned(),
+            given: "*.csv".into(),
+            folder: folder.path().to_owned(),
             pattern: folder.path().join("*.csv").to_string_lossy().into_owned(),
             format: None,
             at_least_once: false,
@@ -204,9 +213,11 @@ mod tests {
         };
         let db = BatchSql::builder(DynSink::new(sink.clone())).start().unwrap();
         let (stopper, of_run, target) = (Stopper::new(), db.clone(), Arc::new(plain()));
+        let of_sink = DynSink::new(sink.clone());
         let stop = stopper.watched();
         sink.script([Step::Hang]);
-        let running = tokio::spawn(async move { run("drop", &files, &of_run, &target, "shop", stop).await });
+        let running =
+            tokio::spawn(async move { run("drop", &files, (&of_run, &of_sink), &target, "shop", stop).await });
         while sink.writes() == 0 {
             sleep(Duration::from_millis(1)).await;
         }
@@ -225,5 +236,15 @@ mod tests {
         assert_eq!(ids(&sink), [1]);
         stopper.stop();
         assert_eq!(running.await.unwrap(), Exit::Done);
+    }
+
+    #[test]
+    fn a_file_of_the_future_is_complete_when_it_was_known_long_enough() {
+        let (now, second) = (SystemTime::now(), Duration::from_secs(1));
+        let unchanged = |modified: Option<SystemTime>| unchanged_for((7, modified), now, 2 * second);
+        assert_eq!(unchanged(Some(now - 5 * second)), 5 * second);
+        assert_eq!(unchanged(Some(now)), Duration::ZERO);
+        assert_eq!(unchanged(Some(now + 3600 * second)), 2 * second);
+        assert_eq!(unchanged(None), 2 * second);
     }
 }

@@ -199,10 +199,80 @@ fn a_check_refuses_what_run_refuses() {
             assert!(ran.all().contains(part), "{command:?}: {part:?} is not in:\n{}", ran.all());
         }
     };
-    check("[dead_letters]\nfile = \".\"", 3, "");
+    for (file, part) in [
+        ("", "is empty; name a file"),
+        (".", ". is a folder; name a file"),
+        ("in/", "in/ is a folder"),
+        ("b.toml", "is the configuration"),
+        ("./a.db", "is a file of the database"),
+        ("a.db-wal", "is a file of the database"),
+    ] {
+        check(&format!("[dead_letters]\nfile = \"{file}\""), 2, part);
+    }
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    check(&format!("{durable}[dead_letters]\nfile = \"intake/log/letters\""), 2, "is a file of the log");
     check("[log]\nlevel = \"batchsql=loud,==\"", 2, "is no filter");
     check("[durable]\nfolder = \"intake\"\npartitions = 0\nmin_free = \"0B\"", 2, "`partitions` is 0");
     assert!(!place.path("intake").exists());
+}
+
+/// Its lines would become rows, and their letters rows again.
+#[test]
+#[cfg(unix)]
+fn dead_letters_are_no_input() {
+    let place = Place::new();
+    place.sql(TABLE);
+    std::fs::create_dir(place.path("in")).unwrap();
+    place.write("in/a.ndjson", "");
+    std::os::unix::fs::symlink("in", place.path("link")).unwrap();
+    let config = |files: &str, letters: &str| {
+        let text = format!(
+            "{}{letters}\n[[tables]]\nname = \"orders\"\nrule = \"update\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"{files}\"\n",
+            place.database()
+        );
+        place.write("b.toml", &text);
+        text
+    };
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n[http]\nlisten = \"127.0.0.1:0\"";
+    for (files, letters) in [
+        ("*.ndjson", "[dead_letters]\nfile = \"letters.ndjson\""),
+        ("in/*.ndjson", "[dead_letters]\nfile = \"in/a.ndjson\""),
+        ("in/*", "[dead_letters]\nfile = \"./link/letters\""),
+        ("**/*.ndjson", "[dead_letters]\nfile = \"in/letters.ndjson\""),
+        ("intake/*.ndjson", durable),
+    ] {
+        std::fs::create_dir_all(place.path("intake")).unwrap();
+        config(files, letters);
+        for command in [&["check", "b.toml"][..], &["run", "b.toml"], &["load", "in/a.ndjson", "--config", "b.toml"]] {
+            let ran = place.run(command);
+            let part = "fits `files` of the source `drop`";
+            assert!(ran.code() == 2 && ran.all().contains(part), "{files} {command:?}: {}", ran.all());
+        }
+    }
+    for (files, letters) in [
+        ("in/*.ndjson", "[dead_letters]\nfile = \"letters.ndjson\""),
+        ("in/*.ndjson", "[dead_letters]\nfile = \"in/letters\""),
+        ("in/*.csv", durable),
+    ] {
+        config(files, letters);
+        let ran = place.run(&["check", "b.toml", "--offline"]);
+        assert_eq!(ran.code(), 0, "{files}: {}", ran.all());
+    }
+}
+
+/// `run` writes to it, and nothing reads it again.
+#[test]
+#[cfg(target_os = "linux")]
+fn dead_letters_without_a_regular_file_are_a_warning() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let config = format!(
+        "{}[dead_letters]\nfile = \"/dev/full\"\n[[tables]]\nname = \"orders\"\n[http]\nlisten = \"127.0.0.1:0\"",
+        place.database()
+    );
+    place.write("b.toml", config);
+    let ran = place.run(&["check", "b.toml", "--offline"]);
+    assert!(ran.code() == 0 && ran.out().contains("it is no regular file"), "{}", ran.all());
 }
 
 #[test]

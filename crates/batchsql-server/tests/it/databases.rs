@@ -208,6 +208,60 @@ fn a_record_that_mysql_refuses_first_keeps_no_other_back() {
     bad_first(&dsn, &table, &[&numbers[..], &[&long]].concat(), &execute, &number);
 }
 
+/// Rows would be missing if two tables had one mark, and twice in a table if it had two.
+#[test]
+fn a_load_is_into_the_table_that_is_found() {
+    use sqlx::Connection;
+    let (dsn, runtime, place) = (dsn(Kind::Postgres), runtime(), Place::new());
+    let (common, one, two) = (unique("common"), unique("one"), unique("two"));
+    let mut connection = runtime.block_on(sqlx::PgConnection::connect(&dsn)).unwrap();
+    let mut execute = |sql: String| {
+        runtime.block_on(sqlx::query(&sql).execute(&mut connection)).unwrap();
+    };
+    for schema in [&common, &one, &two] {
+        execute(format!("CREATE SCHEMA {schema}"));
+        execute(format!("CREATE TABLE {schema}.inv (id BIGINT)"));
+    }
+    place.write("a.csv", "id\n1\n2\n");
+    let load = |path: &str, table: &str, more: &[&str], part: &str| {
+        let options = format!("{}options=-c%20search_path%3D{path}", if dsn.contains('?') { '&' } else { '?' });
+        let dsn = format!("{dsn}{options}");
+        let ran = place.run(&[&["load", "a.csv", "--database", &dsn, "--table", table], more].concat());
+        assert!(ran.code() == 0 && ran.out().contains(part), "{path} {table} {more:?}: {}", ran.all());
+    };
+    // The positions are in the schema that all of them have.
+    load(&common, "inv", &[], "2 written");
+    for more in [&[][..], &["--at-least-once"]] {
+        for schema in [&one, &two] {
+            load(&format!("{schema},{common}"), "inv", more, "2 written");
+        }
+        for schema in [&one, &two] {
+            load(&format!("{schema},{common}"), "inv", more, "already loaded");
+            load(&common, &format!("{schema}.inv"), more, "already loaded");
+        }
+    }
+    for schema in [&common, &one, &two] {
+        execute(format!("DROP SCHEMA {schema} CASCADE"));
+    }
+}
+
+/// The database is a part of the name that the server has.
+#[test]
+fn a_load_is_into_one_table_with_and_without_its_database() {
+    use sqlx::Connection;
+    let (dsn, runtime, place, table) = (dsn(Kind::MySql), runtime(), Place::new(), unique("inv"));
+    let mut connection = runtime.block_on(sqlx::MySqlConnection::connect(&dsn)).unwrap();
+    let database: String =
+        runtime.block_on(sqlx::query("SELECT DATABASE()").fetch_one(&mut connection)).unwrap().get(0);
+    runtime.block_on(sqlx::query(&format!("CREATE TABLE {table} (id BIGINT)")).execute(&mut connection)).unwrap();
+    place.write("a.csv", "id\n1\n2\n");
+    for (name, part) in [(table.clone(), "2 written"), (format!("{database}.{table}"), "already loaded")] {
+        let ran = place.run(&["load", "a.csv", "--database", &dsn, "--table", &name, "--at-least-once"]);
+        assert!(ran.code() == 0 && ran.out().contains(part), "{name}: {}", ran.all());
+    }
+    runtime.block_on(sqlx::query(&format!("DROP TABLE {table}")).execute(&mut connection)).unwrap();
+}
+
 /// The right that is missing, not columns that a program would have to declare.
 #[test]
 fn a_right_that_is_missing_is_named() {

@@ -259,11 +259,28 @@ fn a_file_of_rejected_records_is_no_other_file() {
         (&["b.csv", "a.csv", "--rejects", "soft"], "soft is a.csv"),
         (&["a.csv", "a.csv.rejects.ndjson"], "name another one with --rejects"),
         (&["a.csv", "--rejects", "a.csv.batchsql-load"], "which is read"),
+        (&["a.csv", "--rejects", "a.db"], "a.db is a file of the database"),
+        (&["a.csv", "--rejects", "./a.db-journal"], "is a file of the database"),
         (&["a.csv", "--rejects", "full"], "no regular file"),
         (&["a.csv", "--rejects", "pipe"], "no regular file"),
         (&["a.csv", "--rejects", "."], "no regular file"),
     ] {
         let ran = run(&place, more);
+        assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
+    }
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[dead_letters]\nfile = \"letters.csv\"\n[durable]\nfolder = \"intake\"\n[http]\n",
+        place.database()
+    );
+    place.write("b.toml", config);
+    place.write("letters.csv", "id\n3\n");
+    for (more, part) in [
+        (&["a.csv", "--rejects", "b.toml"][..], "is the configuration"),
+        (&["a.csv", "--rejects", "intake/log/x"], "is a file of the log"),
+        (&["a.csv", "--rejects", "./letters.csv"], "is the file of dead letters"),
+        (&["a.csv", "letters.csv"], "letters.csv is the file of dead letters of the configuration"),
+    ] {
+        let ran = place.run(&[&["load", "--config", "b.toml"], more].concat());
         assert!(ran.code() == 2 && ran.err().contains(part), "{more:?}: {}", ran.all());
     }
     assert_eq!(place.number("SELECT count(*) FROM orders"), 0, "nothing was done");
@@ -430,6 +447,23 @@ fn a_file_is_loaded_into_several_databases_and_tables() {
         assert_eq!(rejects(), [3, 2]);
     }
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
+}
+
+/// The mark of a load has the name of the catalogue, not the one that was typed.
+#[test]
+fn a_file_is_loaded_once_into_a_table_whatever_its_spelling_is() {
+    let place = Place::new();
+    place.sql("CREATE TABLE Orders (id INTEGER NOT NULL CHECK (id > 0));");
+    place.write("x.csv", "id\n1\n-3\n2\n");
+    let dsn = format!("sqlite:{}", place.path("a.db").display());
+    for (more, rows) in [(&["--at-least-once"][..], 2), (&[], 4)] {
+        for (number, table) in ["orders", "Orders", "ORDERS", "main.orders", "MAIN.Orders"].into_iter().enumerate() {
+            let ran = place.run(&[&["load", "x.csv", "--database", &dsn, "--table", table], more].concat());
+            let part = if number == 0 { "2 written, 1 rejected" } else { "already loaded, 1 rejected" };
+            assert!(ran.code() == 1 && ran.out().contains(part), "{table}: {}", ran.all());
+        }
+        assert_eq!(place.number("SELECT count(*) FROM orders"), rows);
+    }
 }
 
 /// Its position is in the database, so what was rejected is told there.

@@ -42,6 +42,51 @@ fn files_of_a_folder_are_loaded_once() {
     assert_eq!(place.number("SELECT count(*) FROM orders"), 4);
 }
 
+/// Archives and copies between machines make such files.
+#[test]
+fn a_file_with_a_time_in_the_future_is_loaded() {
+    let place = place();
+    let config = format!(
+        "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*\"\nevery = \
+         \"50ms\"\nunchanged_for = \"1ms\"\n",
+        place.database()
+    );
+    let path = place.write("in/a.csv", "id,note\n1,a\n");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(86_400)).unwrap();
+    let mut program = place.start(&config);
+    program.wait_for("loaded: 1 records");
+    assert_eq!(program.stop().0, 0);
+}
+
+/// Only `files` is a pattern.
+#[test]
+fn the_folder_of_a_configuration_is_no_pattern() {
+    for folder in ["conf[1]", "a?b", "st*r", "[!x]"] {
+        let place = place();
+        let config = format!(
+            "{}[[tables]]\nname = \"orders\"\n[[sources]]\nid = \"drop\"\ntable = \"orders\"\nfiles = \"in/*.csv\"\nevery = \
+             \"50ms\"\nunchanged_for = \"0s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n",
+            place.database()
+        );
+        for (name, id) in [(folder, 1), ("axb", 2), ("star", 3), ("conf1", 4), ("y", 5)] {
+            std::fs::create_dir_all(place.path(&format!("{name}/in"))).unwrap();
+            place.write(&format!("{name}/in/a.csv"), format!("id\n{id}\n"));
+        }
+        let path = format!("{folder}/b.toml");
+        place.write(&path, &config);
+        let ran = place.run(&["check", &path]);
+        let part = format!("{folder}/in/*.csv: 1 files now");
+        assert!(ran.code() == 0 && ran.out().contains(&part), "{}", ran.all());
+        assert!(!ran.out().contains("there is no folder"), "{}", ran.all());
+        let mut program = Running::start(place.command(&["run", &path]));
+        let line = program.wait_for("loaded: 1 records");
+        assert!(line.contains(folder), "{line}");
+        assert_eq!(program.stop().0, 0);
+        assert_eq!(place.number("SELECT sum(id) FROM orders"), 1);
+    }
+}
+
 /// A later file may have later values of the same keys, so it is not loaded before the first one.
 #[test]
 fn files_wait_for_those_before_them() {

@@ -78,3 +78,14 @@ async fn what_is_no_table_is_refused() {
         assert!(error.class() == ErrorClass::Schema && error.to_string().contains(part), "{error}");
     }
 }
+
+#[tokio::test]
+async fn all_names_of_a_table_are_one() {
+    let sink = memory("CREATE TABLE Orders (a INT)").await;
+    let names = ["orders", "ORDERS", "Orders"].map(TableName::new);
+    for name in names.into_iter().chain([TableName::qualified("MAIN", "orders")]) {
+        assert_eq!(sink.find_table(&name).await.unwrap(), TableName::qualified("main", "Orders"), "{name}");
+    }
+    let error = sink.find_table(&"missing".into()).await.unwrap_err();
+    assert!(error.class() == ErrorClass::Schema && error.to_string().contains("missing"), "{error}");
+}
