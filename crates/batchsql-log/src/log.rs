@@ -99,6 +99,11 @@ impl Log {
             folder::write(&options, &identity)?;
         }
         let shared = Arc::new(Shared::new(options, identity.incarnation, catalog, keys));
+        let streams = recovery
+            .partitions
+            .iter()
+            .map(|state| (Stream { table: state.table.0, partition: state.partition }, state.next));
+        shared.intake().opened = streams.collect();
         {
             let mut stats = shared.stats();
             stats.recovered_blocks = recovery.blocks;
@@ -195,8 +200,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// If the sequence is the highest possible, or the log would skip rows of the partition that were appended since it was
-    /// opened: their sequences were used before.
+    /// If the sequence is the highest possible, or it is above the end that the log had when it was opened, and rows of the
+    /// partition were appended since: their sequences were used before, and they would be skipped.
     pub fn resume_above(&self, table: TableId, partition: u32, sequence: u64) -> Result<(), LogError> {
         if sequence >= u64::MAX - 1 {
             return Err(LogError::new(LogErrorKind::Invalid, "no sequence is left above this one"));
@@ -205,12 +210,15 @@ impl Log {
             return Ok(());
         }
         let stream = Stream { table: table.0, partition };
-        let end = self.shared.catalog().streams.get(&stream).map_or(1, |view| view.end);
         // Blocks that are in the queue get their sequences after what is settled here.
-        let intake = self.shared.intake();
-        if sequence >= end && intake.begun.contains(&stream) {
-            let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
-            return Err(LogError::new(LogErrorKind::Invalid, message));
+        let mut intake = self.shared.intake();
+        if intake.opened.get(&stream).is_none_or(|next| sequence >= *next) {
+            // Not the end as it is now: rows that were appended since may be above the sequence by now.
+            if intake.begun.contains(&stream) {
+                let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
+                return Err(LogError::new(LogErrorKind::Invalid, message));
+            }
+            intake.opened.insert(stream, sequence + 1);
         }
         self.queue_settled(intake, stream, 1, sequence);
         self.note_settled(stream, 1, sequence);

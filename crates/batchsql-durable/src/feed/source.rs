@@ -222,6 +222,9 @@ impl Source for LogSource {
             return Err(Refusal::Stop(StopReason::Position, text));
         }
         let (settled, recovered) = (self.stream.state.settled(), self.stream.recovered);
+        // An earlier start may have stored rows without a claim.
+        let ended_at = self.claims()?.claimed.ended_at(self.stream.state.table(), partition);
+        let ended_at = ended_at.map_or(recovered, |ended_at| ended_at.min(recovered));
         let missing = settled.saturating_sub(reached);
         if missing > 0 && !self.from.accepts_gaps {
             let text = format!(
@@ -232,16 +235,16 @@ impl Source for LogSource {
             return Err(Refusal::Stop(StopReason::Gap, text));
         }
         // New rows must not get numbers that were used.
-        if reached > recovered && self.from.log.resume_above(table, partition, reached).is_err() {
-            self.note(|claims, table, partition| claims.claimed.stop(table, partition, &claims.owner)).await?;
+        let is_above = reached > ended_at;
+        if is_above && (ended_at < recovered || self.from.log.resume_above(table, partition, reached).is_err()) {
             let text = format!(
-                "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it has lost its \
-                 end, and rows that were stored since then have numbers that were used before; write its rows with \
-                 `durable_log export`, and begin with an empty folder"
+                "the position in the database is {reached}, but the log ended at {ended_at} when it was opened: it has lost its \
+                 end, or the position was changed from outside, and rows that were stored since then have numbers that were used \
+                 before; set the position back to {ended_at} in batchsql_positions, and they are written"
             );
             return Err(Refusal::Stop(StopReason::OtherSource, text));
         }
-        if reached > recovered {
+        if is_above {
             // No crash does it where rows are acknowledged after their sync.
             let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
             tracing::error!(
