@@ -319,16 +319,17 @@ async fn a_restored_database_stops_the_partition() {
 /// A person has changed it, which the guide forbids: rows that are not written are not passed over, at no start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_was_moved_ahead_passes_no_row_over() {
-    for accepts in [false, true] {
+    // Where it is moved to: beyond the next step, to its end, and into it.
+    for (moved_to, rows, accepts) in [(9, 1, false), (9, 1, true), (6, 1, false), (7, 5, false), (7, 5, true)] {
         let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
         let db = start(&sink, exact(dir.path())).await.unwrap();
         submit(&db, 0..5).await;
         db.flush().await.unwrap();
-        sink.set_position("plain", 0, Some(9));
-        submit(&db, 5..6).await;
+        sink.set_position("plain", 0, Some(moved_to));
+        submit(&db, 5..5 + rows).await;
         let reason = stopped(&db).await;
         assert!(reason.contains("changed from outside") && reason.contains("set it back to 5"), "{reason}");
-        submit(&db, 6..15).await;
+        submit(&db, 5 + rows..15).await;
         assert_eq!(db.close(LONG).await.left_in_log, 10);
         drop(db);
         for _ in 0..2 {
@@ -342,8 +343,11 @@ async fn a_position_that_was_moved_ahead_passes_no_row_over() {
         }
         let db = start(&sink, exact(dir.path()).accept_gaps(accepts)).await.unwrap();
         db.flush().await.unwrap();
-        assert_eq!(versions(&sink), if accepts { (0..5).chain(9..15).collect() } else { (0..15).collect::<Vec<_>>() });
-        assert_eq!(db.stats().missing, if accepts { 4 } else { 0 });
+        assert_eq!(
+            versions(&sink),
+            if accepts { (0..5).chain(moved_to..15).collect() } else { (0..15).collect::<Vec<_>>() }
+        );
+        assert_eq!(db.stats().missing, if accepts { moved_to as u64 - 5 } else { 0 });
         db.close(LONG).await;
         drop(db);
         let db = start(&sink, exact(dir.path())).await.unwrap();
