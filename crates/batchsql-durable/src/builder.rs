@@ -284,7 +284,8 @@ fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered 
         if last == state.settled_up_to {
             partitions.had_ended(state.table, state.partition, last);
         } else {
-            rows += last - state.settled_up_to;
+            let behind = log.settled(state.table, state.partition, state.settled_up_to + 1..=last);
+            rows += last - state.settled_up_to - behind.iter().map(|rows| rows.end() - rows.start() + 1).sum::<u64>();
             partitions.resume(state.table, state.partition, state.settled_up_to, last, oldest);
         }
     }

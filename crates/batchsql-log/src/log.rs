@@ -195,6 +195,33 @@ impl Log {
         Ok(())
     }
 
+    /// Which of these rows are settled, as ranges that rise.
+    pub fn settled(
+        &self,
+        table: TableId,
+        partition: u32,
+        rows: std::ops::RangeInclusive<u64>,
+    ) -> Vec<std::ops::RangeInclusive<u64>> {
+        let (mut from, last) = rows.into_inner();
+        let stream = Stream { table: table.0, partition };
+        let catalog = self.shared.catalog();
+        let Some(view) = catalog.streams.get(&stream) else { return Vec::new() };
+        let mut settled = Vec::new();
+        while let Some(first) = view.settled.first_present(from).filter(|first| *first <= last) {
+            let end = (view.settled.first_missing(first) - 1).min(last);
+            settled.push(first..=end);
+            from = end + 1;
+        }
+        settled
+    }
+
+    /// The end of the settled rows that begin with this one; `None` if it is not settled.
+    pub fn settled_from(&self, table: TableId, partition: u32, sequence: u64) -> Option<u64> {
+        let stream = Stream { table: table.0, partition };
+        let missing = self.shared.catalog().streams.get(&stream)?.settled.first_missing(sequence);
+        (missing > sequence).then(|| missing - 1)
+    }
+
     /// All rows up to `sequence` have ended, also those that this log has never had: for a position that is stored outside
     /// and is higher than the end of the log. The next row gets a higher sequence.
     ///

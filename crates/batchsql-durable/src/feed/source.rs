@@ -125,6 +125,14 @@ impl Source for LogSource {
             self.release();
             return Ok(Next::Nothing);
         }
+        // Rows that the process before has settled behind others.
+        if self.from.claims.is_none() && self.next <= self.stream.recovered {
+            let (first, partition) = (self.next, self.stream.state.partition());
+            if let Some(last) = self.from.log.settled_from(self.stream.table, partition, first) {
+                self.next = last + 1;
+                return Ok(Next::Skip(first..=last));
+            }
+        }
         if let Some(block) = self.take_recent()? {
             self.next = block.last() + 1;
             return Ok(Next::Block(SourceBlock::of_rows(block.first, block.rows, block.time)));
@@ -132,8 +140,14 @@ impl Source for LogSource {
         Ok(match self.read().await? {
             Some(batchsql_log::Next::Block(block)) => {
                 self.next = block.last() + 1;
+                let ended = if self.from.claims.is_none() && block.first <= self.stream.recovered {
+                    let partition = self.stream.state.partition();
+                    self.from.log.settled(self.stream.table, partition, block.first..=block.last())
+                } else {
+                    Vec::new()
+                };
                 let StoredBlock { first, count, schema_bytes, bytes, time, .. } = block;
-                Next::Block(SourceBlock::new(first, count, schema_bytes, bytes, time))
+                Next::Block(SourceBlock::new(first, count, schema_bytes, bytes, time).with_ended(ended))
             }
             Some(batchsql_log::Next::Gap(gap)) => {
                 self.next = gap.last + 1;
@@ -152,6 +166,13 @@ impl Source for LogSource {
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
         let settled = self.from.log.settle(self.stream.table, self.stream.state.partition(), rows);
         settled.map_err(|error| SourceError::again(error.to_string()))
+    }
+
+    async fn settle_behind(&mut self, rows: Vec<RangeInclusive<u64>>) -> Result<(), SourceError> {
+        for rows in rows {
+            self.settle(rows).await?;
+        }
+        Ok(())
     }
 
     /// The rows of a table that cannot be written leave the segments that they share with other tables.
