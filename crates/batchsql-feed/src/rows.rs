@@ -50,7 +50,7 @@ impl StoredRows {
         let ended = ended.map(|rows| number(*rows.start()).max(from)..number(*rows.end() + 1));
         let ended: Vec<Range<usize>> = ended.filter(|rows| !rows.is_empty()).collect();
         let (mut left, mut next) = (Vec::new(), from);
-        for rows in ended.iter().cloned().chain([self.len()..self.len()]) {
+        for rows in ended.iter().cloned().chain(std::iter::once(self.len()..self.len())) {
             left.extend((next..rows.start).map(|row| u32::try_from(row).expect("a block has at most MAX_ROWS rows")));
             next = rows.end;
         }
