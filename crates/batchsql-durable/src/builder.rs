@@ -196,6 +196,8 @@ fn claims(options: &DurableOptions, recovery: &Recovery) -> Result<Option<Arc<Cl
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let owner = format!("{}-{nanos}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let ends = recovery.partitions.iter().map(|state| (&*state.table_name, state.partition, state.next - 1));
+    claimed.opens(ends, &owner).map_err(failed)?;
     Ok(Some(Arc::new(Claims { owner, claimed })))
 }
 
@@ -282,7 +284,8 @@ fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered 
         if last == state.settled_up_to {
             partitions.had_ended(state.table, state.partition, last);
         } else {
-            rows += last - state.settled_up_to;
+            let behind = log.settled(state.table, state.partition, state.settled_up_to + 1..=last);
+            rows += last - state.settled_up_to - behind.iter().map(|rows| rows.end() - rows.start() + 1).sum::<u64>();
             partitions.resume(state.table, state.partition, state.settled_up_to, last, oldest);
         }
     }

@@ -28,8 +28,9 @@ impl DurableBatchSql {
     }
 
     /// Refuses new rows, writes those that are stored until the deadline, and closes the log. Rows that have not ended by
-    /// then stay in the log, and the next start writes them: with a deadline of zero it ends as soon as it can. A write that
-    /// is under way at the deadline is written again by the next start.
+    /// then stay in the log, and the next start writes them: with a deadline of zero it ends as soon as it can. At least once, a
+    /// write that is under way at the deadline is written again by the next start, and so are rows that were written behind one
+    /// that was not, if they keep an order: rows of a table with a key, or of one with `Ordering::PerTable`.
     ///
     /// Every call, from any clone, gets the same report; the earliest deadline of all calls holds, so a second call can
     /// shorten the first one.

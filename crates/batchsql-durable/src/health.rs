@@ -84,7 +84,7 @@ pub struct DurableCloseReport {
     /// The report of the pipeline. Rows in it that were purged, among them those of tables that were parked, or that are unknown
     /// are still in the log.
     pub pipeline: CloseReport,
-    /// Rows that are in the log and have not ended: the next start writes them.
+    /// Rows that the next start writes: they have not ended, or they keep an order with an earlier row that has not.
     pub left_in_log: u64,
     /// Why the log could not be closed cleanly. Nothing is lost: the next start reads all of it.
     pub log_error: Option<String>,

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::context::{Context, Ending};
-use crate::key;
+use crate::key::{self, KeyOrder};
 use crate::misfits::Misfit;
 use crate::options::{FeedSabotage, Misfits};
 use crate::partition::{Found, Partition, Watched};
@@ -113,6 +113,9 @@ impl<S: Source> Feed<S> {
             }
             let is_ending = self.at.is_ending();
             if is_ending && self.sent.is_empty() {
+                // A row that has an order may be written before them by the next start.
+                let ended = self.window.ended_behind(|stored| matches!(stored.order, KeyOrder::None));
+                self.at.settle_behind(ended).await;
                 return self.at.source;
             }
             if !is_ending && self.window.has_failed() {
@@ -243,8 +246,15 @@ impl<S: Source> Feed<S> {
         if self.table.is_none() {
             self.table = Some(stored.rows.rows().schema().table_display().to_owned());
         }
+        if stored.ended.is_empty() {
+            self.window.push(first, count, settled, stored);
+            return self.submit(first, Numbers::All(settled..count), misfits).await;
+        }
+        let (left, ended) = stored.split_ended(settled);
         self.window.push(first, count, settled, stored);
-        self.submit(first, Numbers::All(settled..count), misfits).await;
+        // They were counted by the process that has written them.
+        ended.into_iter().for_each(|rows| self.window.end(first, rows, End::Rejected));
+        self.submit(first, Numbers::These(left), misfits).await;
     }
 
     /// Submits rows of a block of the window. Rows that are not accepted have failed, and stay in the source; those that can

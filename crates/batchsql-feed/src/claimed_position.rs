@@ -131,7 +131,7 @@ impl ClaimedPosition {
         match advanced {
             Ok(()) => self.has_reached(at, to).await,
             Err(error) => {
-                if self.resolve(at, to).await == Some(false) {
+                if self.resolve(at, in_doubt(to, &error)).await == Some(false) {
                     self.fails(at, "a position was not moved", "its position was not moved", &unmoved(error));
                     at.pause().await;
                 }
@@ -199,14 +199,15 @@ impl ClaimedPosition {
         (to, commits): (u64, bool),
         error: SinkError,
     ) -> Tried {
-        match self.resolve(at, to).await {
-            // A step that is rolled back moves nothing.
-            Some(true) if commits => {
+        // A step that is rolled back moves nothing.
+        let in_doubt = in_doubt(to, &error).filter(|_| commits);
+        match self.resolve(at, in_doubt).await {
+            Some(true) => {
                 at.context.pipeline.step_was_written(rows);
                 at.counts.written.add(rows.len() as u64);
                 Tried::Accepted
             }
-            Some(_) => {
+            Some(false) => {
                 at.counts.written_again.add(rows.len() as u64);
                 Tried::Again(unmoved(error), true)
             }
@@ -214,9 +215,9 @@ impl ClaimedPosition {
         }
     }
 
-    /// Claims the partition again, and returns whether it has reached `to`. `None`: the feed ends, or the partition has
-    /// another owner.
-    pub(crate) async fn resolve<S: Source>(&mut self, at: &mut Partition<S>, to: u64) -> Option<bool> {
+    /// Claims the partition again, and returns whether a step to `in_doubt` was committed. `None`: the feed ends, or the partition
+    /// has another owner, or a position that this process has not written.
+    pub(crate) async fn resolve<S: Source>(&mut self, at: &mut Partition<S>, in_doubt: Option<u64>) -> Option<bool> {
         let claim = Claim::of(&*self.owner);
         loop {
             match self.ask(at, &claim).await? {
@@ -224,15 +225,15 @@ impl ClaimedPosition {
                     let before = self.reached();
                     let now = u64::try_from(position.sequence).unwrap_or(0);
                     self.position = Some(Position { sequence: signed(before), ..position });
-                    if now == to && now != before {
-                        self.has_reached(at, to).await;
+                    if now != before && in_doubt == Some(now) {
+                        self.has_reached(at, now).await;
                         return Some(true);
                     }
                     if now == before {
                         return Some(false);
                     }
                     self.loses_position(at);
-                    stop_at_change(at, before, to, now).await;
+                    stop_at_change(at, before, in_doubt, now).await;
                     return None;
                 }
                 Ok(Claimed::Missing) => {
@@ -281,11 +282,11 @@ async fn not_claimed<S: Source>(at: &mut Partition<S>, why: NotClaimed) {
 }
 
 /// Stops because the position was changed from outside.
-async fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, to: u64, now: u64) {
-    let found = format!(
-        "its position in the database is {now}, where {before} or {to} was expected: it was changed from outside"
-    );
-    let text = if now > to {
+async fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
+    let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
+    let found =
+        format!("its position in the database is {now}, where {before}{or} was expected: it was changed from outside");
+    let text = if now > before {
         at.source.found_ahead(before, now).await;
         format!(
             "{found}; set it back to {before} in batchsql_positions before the program starts again: rows up to {now} that are \
@@ -295,6 +296,11 @@ async fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, to: u64, 
         format!("{found}, or the database was restored from a backup; start the program again")
     };
     at.stop(StopReason::Position, text);
+}
+
+/// The position after a step that has failed, if it may have been committed: not if the position was not where the step begins.
+fn in_doubt(to: u64, error: &SinkError) -> Option<u64> {
+    (!error.is_fenced()).then_some(to)
 }
 
 /// The error of a step, when the partition was claimed again and the position is as before: it is not fenced.

@@ -191,7 +191,7 @@ impl<S: Source> Feed<S> {
         }
         // The database is not asked for these rows. Another process may have the partition and another schema, and may have
         // written them.
-        if self.position.resolve(&mut self.at, self.position.reached()).await.is_none() {
+        if self.position.resolve(&mut self.at, None).await.is_none() {
             return;
         }
         self.at.goes_on();

@@ -2,6 +2,7 @@
 //! stopping.
 //! Must not know how rows are written.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -257,6 +258,17 @@ impl<S: Source> Partition<S> {
         self.said.forget();
         self.look_for_more();
         self.context.progress.send_replace(());
+    }
+
+    /// These have ended too, and the task ends.
+    pub(crate) async fn settle_behind(&mut self, rows: Vec<RangeInclusive<u64>>) {
+        if rows.is_empty() {
+            return;
+        }
+        let (table, partition) = (self.state.table(), self.state.partition());
+        if let Err(error) = self.source.settle_behind(rows).await {
+            tracing::error!(%error, table, partition, "written rows cannot be settled in {}", self.context.options.place);
+        }
     }
 
     /// The line of a rejected row.

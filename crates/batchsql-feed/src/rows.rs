@@ -2,7 +2,7 @@
 //! Must not know the pipeline.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use batchsql_core::{
     Column, ColumnBuilder, ColumnType, ErrorClass, RowError, SharedRows, SinkError, StopReason, ValueRef,
@@ -27,6 +27,8 @@ pub(crate) struct StoredRows {
     pub(crate) order: KeyOrder,
     /// Why each of them cannot be written; empty if they can.
     pub(crate) refusals: Vec<SinkError>,
+    /// Those that have ended before, by their sequences.
+    pub(crate) ended: Vec<RangeInclusive<u64>>,
 }
 
 impl StoredRows {
@@ -37,6 +39,22 @@ impl StoredRows {
     /// The sequence of the last row.
     pub(crate) fn last(&self) -> u64 {
         self.first + self.len() as u64 - 1
+    }
+
+    /// The rows from this number on that have not ended, and those that have, as ranges.
+    pub(crate) fn split_ended(&self, from: usize) -> (Vec<u32>, Vec<Range<usize>>) {
+        let number = |sequence: u64| {
+            usize::try_from(sequence.saturating_sub(self.first)).map_or(self.len(), |n| n.min(self.len()))
+        };
+        let ended = self.ended.iter().filter(|rows| *rows.end() >= self.first);
+        let ended = ended.map(|rows| number(*rows.start()).max(from)..number(*rows.end() + 1));
+        let ended: Vec<Range<usize>> = ended.filter(|rows| !rows.is_empty()).collect();
+        let (mut left, mut next) = (Vec::new(), from);
+        for rows in ended.iter().cloned().chain(std::iter::once(self.len()..self.len())) {
+            left.extend((next..rows.start).map(|row| u32::try_from(row).expect("a block has at most MAX_ROWS rows")));
+            next = rows.end;
+        }
+        (left, ended)
     }
 
     pub(crate) fn is_refused(&self) -> bool {
@@ -87,7 +105,8 @@ pub(crate) fn rows_of(
         && !rows.rows().is_empty()
     {
         let order = KeyOrder::of(rows.rows().schema(), ordered);
-        return Ok(vec![StoredRows { first: block.first, rows: rows.clone(), order, refusals: Vec::new() }]);
+        let (refusals, ended) = (Vec::new(), block.ended.clone());
+        return Ok(vec![StoredRows { first: block.first, rows: rows.clone(), order, refusals, ended }]);
     }
     let bytes = block.schema.as_deref().ok_or(NoRows::Unresolved(Unresolved::Lost))?;
     if block.count == 0 {
@@ -254,7 +273,8 @@ impl<'a> Stored<'a> {
         })?;
         let built = builders.into_iter().zip(pieces).map(|((range, rows, order), (_, refusals))| {
             let rows = rows.finish().map_err(|error| self.misfit(range.start, &error))?;
-            Ok(StoredRows { first: self.block.first + range.start as u64, rows, order, refusals })
+            let ended = self.block.ended.clone();
+            Ok(StoredRows { first: self.block.first + range.start as u64, rows, order, refusals, ended })
         });
         built.collect()
     }

@@ -38,6 +38,20 @@ pub trait Source: Send + 'static {
     /// The rows may come again after a restart. The task goes on.
     fn settle(&mut self, rows: RangeInclusive<u64>) -> impl Future<Output = Result<(), SourceError>> + Send;
 
+    /// The task ends. These rows have ended too, although a row before them has not, and none of them keeps an order with it. A source
+    /// that remembers it leaves them out after a restart: by [`Next::Skip`], or by [`SourceBlock::ended`]. Default: they come
+    /// again.
+    ///
+    /// # Errors
+    /// The rows may come again.
+    fn settle_behind(
+        &mut self,
+        rows: Vec<RangeInclusive<u64>>,
+    ) -> impl Future<Output = Result<(), SourceError>> + Send {
+        let _ = rows;
+        ready(Ok(()))
+    }
+
     /// The table cannot be written now (`true`), so that these rows may stay for long; or it can again. Default: nothing.
     fn set_aside(&mut self, is_aside: bool) {
         let _ = is_aside;
@@ -61,9 +75,10 @@ pub trait Source: Send + 'static {
         Refusal::Stop(kind, text.to_owned())
     }
 
-    /// The task has moved the position to `reached` for sure, and found it further than its next step, at `found`: it was changed from outside,
-    /// and rows up to `found` may not be in the database. The partition stops. A source that remembers this refuses such a position
-    /// in [`begin_at`](Self::begin_at) after a restart too; otherwise they are passed over then. Default: nothing.
+    /// The task has moved the position to `reached` for sure, and found it further, at `found`, where no step of its own has left it:
+    /// it was changed from outside, and rows up to `found` may not be in the database. The partition stops. A source that remembers
+    /// this refuses such a position in [`begin_at`](Self::begin_at) after a restart too; otherwise they are passed over then. Default:
+    /// nothing.
     fn found_ahead(&mut self, reached: u64, found: u64) -> impl Future<Output = ()> + Send {
         let _ = (reached, found);
         ready(())
@@ -113,6 +128,8 @@ pub struct SourceBlock {
     pub rows: Option<SharedRows>,
     /// When they were stored.
     pub time: SystemTime,
+    /// Rows that have ended before, see [`Source::settle_behind`]: they are not written at least once. In order.
+    pub ended: Vec<RangeInclusive<u64>>,
 }
 
 /// Without the bytes: they are values of the caller.
@@ -131,14 +148,21 @@ impl fmt::Debug for SourceBlock {
 impl SourceBlock {
     /// Rows from the sequence `first` on.
     pub fn new(first: u64, count: u32, schema: Option<Arc<[u8]>>, bytes: Vec<u8>, time: SystemTime) -> Self {
-        Self { first, count, schema, bytes, rows: None, time }
+        Self { first, count, schema, bytes, rows: None, time, ended: Vec::new() }
     }
 
     /// Rows that the source has in memory, from the sequence `first` on. Their schema is one that rows of this program were
     /// submitted with.
     pub fn of_rows(first: u64, rows: SharedRows, time: SystemTime) -> Self {
         let count = u32::try_from(rows.rows().len()).unwrap_or(u32::MAX);
-        Self { first, count, schema: None, bytes: Vec::new(), rows: Some(rows), time }
+        Self { first, count, schema: None, bytes: Vec::new(), rows: Some(rows), time, ended: Vec::new() }
+    }
+
+    /// The same, of which these rows have ended.
+    #[must_use]
+    pub fn with_ended(mut self, ended: Vec<RangeInclusive<u64>>) -> Self {
+        self.ended = ended;
+        self
     }
 
     /// The sequence of the last row.

@@ -3,7 +3,7 @@
 //! Must not know sources or the pipeline. Sequences rise, and may have holes between blocks.
 
 use std::collections::HashSet;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use batchsql_core::Queue;
 
@@ -190,6 +190,21 @@ impl<B> Window<B> {
         settled
     }
 
+    /// Rows that have ended behind one that has not, of the blocks that this holds for. What needs no write is not among them.
+    pub(crate) fn ended_behind(&self, counts: impl Fn(&B) -> bool) -> Vec<RangeInclusive<u64>> {
+        let mut ended: Vec<RangeInclusive<u64>> = Vec::new();
+        for held in self.held.iter().filter(|held| held.block.as_ref().is_some_and(&counts)) {
+            let has_ended = |row: &usize| matches!(held.states.get(*row), State::Ended | State::Gone);
+            for sequence in held.rows().filter(has_ended).map(|row| held.first + row as u64) {
+                match ended.last_mut() {
+                    Some(last) if *last.end() + 1 == sequence => *last = *last.start()..=sequence,
+                    _ => ended.push(sequence..=sequence),
+                }
+            }
+        }
+        ended
+    }
+
     /// Whether rows must be written again.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed > 0
@@ -369,6 +384,19 @@ mod tests {
         rows.end(2, End::Failed);
         rows.end(3, End::Written);
         assert_eq!(rows.write_again(), [2]);
+    }
+
+    #[test]
+    fn rows_that_have_ended_behind_another_are_known() {
+        let mut rows = Rows::new(&[&[None, None, None, None], &[Some(1)], &[None, None]]);
+        rows.window.push_gap(1_000, 1_009);
+        (1..=7).filter(|row| ![2, 6].contains(row)).for_each(|row| rows.end(row, End::Written));
+        rows.end(6, End::Rejected);
+        let without_key = |keys: &Keys| keys[0].is_none();
+        assert_eq!(rows.settle(), Some((1, 1)));
+        assert_eq!(rows.window.ended_behind(without_key), [3..=4, 206..=207]);
+        rows.end(2, End::Failed);
+        assert_eq!(rows.window.ended_behind(without_key), [3..=4, 206..=207]);
     }
 
     #[test]

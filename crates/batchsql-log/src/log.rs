@@ -99,6 +99,11 @@ impl Log {
             folder::write(&options, &identity)?;
         }
         let shared = Arc::new(Shared::new(options, identity.incarnation, catalog, keys));
+        let streams = recovery
+            .partitions
+            .iter()
+            .map(|state| (Stream { table: state.table.0, partition: state.partition }, state.next));
+        shared.intake().opened = streams.collect();
         {
             let mut stats = shared.stats();
             stats.recovered_blocks = recovery.blocks;
@@ -190,13 +195,40 @@ impl Log {
         Ok(())
     }
 
+    /// Which of these rows are settled, as ranges that rise.
+    pub fn settled(
+        &self,
+        table: TableId,
+        partition: u32,
+        rows: std::ops::RangeInclusive<u64>,
+    ) -> Vec<std::ops::RangeInclusive<u64>> {
+        let (mut from, last) = rows.into_inner();
+        let stream = Stream { table: table.0, partition };
+        let catalog = self.shared.catalog();
+        let Some(view) = catalog.streams.get(&stream) else { return Vec::new() };
+        let mut settled = Vec::new();
+        while let Some(first) = view.settled.first_present(from).filter(|first| *first <= last) {
+            let end = (view.settled.first_missing(first) - 1).min(last);
+            settled.push(first..=end);
+            from = end + 1;
+        }
+        settled
+    }
+
+    /// The end of the settled rows that begin with this one; `None` if it is not settled.
+    pub fn settled_from(&self, table: TableId, partition: u32, sequence: u64) -> Option<u64> {
+        let stream = Stream { table: table.0, partition };
+        let missing = self.shared.catalog().streams.get(&stream)?.settled.first_missing(sequence);
+        (missing > sequence).then(|| missing - 1)
+    }
+
     /// All rows up to `sequence` have ended, also those that this log has never had: for a position that is stored outside
     /// and is higher than the end of the log. The next row gets a higher sequence.
     ///
     /// # Errors
     ///
-    /// If the sequence is the highest possible, or the log would skip rows of the partition that were appended since it was
-    /// opened: their sequences were used before.
+    /// If the sequence is the highest possible, or it is above the end that the log had when it was opened, and rows of the
+    /// partition were appended since: their sequences were used before, and they would be skipped.
     pub fn resume_above(&self, table: TableId, partition: u32, sequence: u64) -> Result<(), LogError> {
         if sequence >= u64::MAX - 1 {
             return Err(LogError::new(LogErrorKind::Invalid, "no sequence is left above this one"));
@@ -205,12 +237,15 @@ impl Log {
             return Ok(());
         }
         let stream = Stream { table: table.0, partition };
-        let end = self.shared.catalog().streams.get(&stream).map_or(1, |view| view.end);
         // Blocks that are in the queue get their sequences after what is settled here.
-        let intake = self.shared.intake();
-        if sequence >= end && intake.begun.contains(&stream) {
-            let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
-            return Err(LogError::new(LogErrorKind::Invalid, message));
+        let mut intake = self.shared.intake();
+        if intake.opened.get(&stream).is_none_or(|next| sequence >= *next) {
+            // Not the end as it is now: rows that were appended since may be above the sequence by now.
+            if intake.begun.contains(&stream) {
+                let message = format!("rows were appended since the log was opened, with sequences up to {sequence}");
+                return Err(LogError::new(LogErrorKind::Invalid, message));
+            }
+            intake.opened.insert(stream, sequence + 1);
         }
         self.queue_settled(intake, stream, 1, sequence);
         self.note_settled(stream, 1, sequence);

@@ -2,7 +2,7 @@
 //! Must not know how bytes are written.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{
         Condvar, Mutex, MutexGuard, PoisonError,
@@ -51,6 +51,8 @@ pub(crate) struct Intake {
     pub(crate) bytes: u64,
     /// Partitions whose blocks the writer has taken since the log was opened.
     pub(crate) begun: HashSet<Stream>,
+    /// The next rows of the partitions without the blocks of this process: as the log was opened, or resumed above since.
+    pub(crate) opened: HashMap<Stream, u64>,
     pub(crate) settled: Settled,
     pub(crate) settled_at: Option<Instant>,
     pub(crate) syncs: Vec<Sender<()>>,

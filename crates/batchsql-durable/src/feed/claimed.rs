@@ -1,12 +1,12 @@
 //! Owns what the partitions share that are written exactly once, with the file that says which of them had a position in the
-//! database, and which processes have claimed them.
+//! database, which processes have claimed them, and where the log ended before rows were stored without a claim.
 //! Must not know databases.
 //!
 //! Without the file a database that was made anew would look like one that has never had a row. The owners say whether the
 //! position is that of this folder: a copy of the folder, or a backup of it, does not know who has claimed the partition since. A
 //! database that was restored from a backup has an earlier owner, so those of the folder stay known.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ pub(crate) struct Claims {
     pub(crate) claimed: Claimed,
 }
 
-/// The file of claims, a line for each: `claims`, `has`, `stopped` or `moved:` and a sequence; the partition, the owner, the
-/// table.
+/// The file of claims, a line for each: `claims`, `has`, `stopped`, or `moved:` or `opened:` and a sequence; the partition, the
+/// owner, the table. A line `opened` says that each start notes where the log ended.
 #[derive(Debug)]
 pub(crate) struct Claimed {
     path: PathBuf,
@@ -43,6 +43,7 @@ struct State {
 struct Noted {
     source: Option<String>,
     partitions: HashMap<(u32, String), Known>,
+    notes_ends: bool,
     /// The processes on this folder, the newest last, at most [`EARLIER`].
     owners: VecDeque<String>,
 }
@@ -55,11 +56,14 @@ struct Known {
     is_stopped: bool,
     /// The position was found ahead of this sequence, up to which this folder had moved it.
     moved_to: Option<u64>,
+    /// The last row of the log at the first start since the last claim that succeeded.
+    ended_at: Option<u64>,
 }
 
 const FILE: &str = "POSITIONS";
 
 const MOVED: &str = "moved:";
+const OPENED: &str = "opened:";
 
 /// The starts that a backup of the database may be behind. Each has one owner, of up to 100 bytes.
 const EARLIER: usize = 1_000;
@@ -111,7 +115,7 @@ impl Claimed {
         self.known(table, partition).has_position
     }
 
-    /// Whether its log and its position did not fit once. That does not mend itself.
+    /// Whether its log and its position did not fit once, and an earlier version has noted only that.
     pub(crate) fn is_stopped(&self, table: &str, partition: u32) -> bool {
         self.known(table, partition).is_stopped
     }
@@ -124,6 +128,43 @@ impl Claimed {
         owners.into_iter().collect()
     }
 
+    /// Where the partitions of the log end at this start: table, partition, last row. Rows that are stored from now on are behind
+    /// these, also if the next claim that succeeds is that of a later process.
+    pub(crate) fn opens<'a>(&self, ends: impl IntoIterator<Item = (&'a str, u32, u64)>, owner: &str) -> io::Result<()> {
+        let mut state = self.lock();
+        let mut opened: BTreeMap<(u32, String), u64> = BTreeMap::new();
+        for (table, partition, last) in ends {
+            let key = (partition, escaped(table));
+            // Without an earlier claim, an earlier start would have noted a partition that it had.
+            let is_new =
+                state.noted.notes_ends && !state.noted.partitions.get(&key).is_some_and(|known| known.has_position);
+            opened.insert(key, if is_new { 0 } else { last });
+        }
+        // The log may have lost all that it had of a partition.
+        for key in state.noted.partitions.keys() {
+            opened.entry(key.clone()).or_insert(0);
+        }
+        opened.retain(|key, _| state.noted.partitions.get(key).is_none_or(|known| known.ended_at.is_none()));
+        let mut lines = if state.noted.notes_ends { String::new() } else { "opened\n".to_owned() };
+        for ((partition, table), last) in &opened {
+            lines.push_str(&format!("{OPENED}{last} {partition} {owner} {table}\n"));
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.append(&mut state, &lines)?;
+        state.noted.notes_ends = true;
+        for ((partition, table), last) in &opened {
+            state.noted.note(&format!("{OPENED}{last}"), *partition, owner, table);
+        }
+        Ok(())
+    }
+
+    /// The last row of the log at the first start since the partition was claimed; `None` if it was claimed, or is new.
+    pub(crate) fn ended_at(&self, table: &str, partition: u32) -> Option<u64> {
+        self.known(table, partition).ended_at
+    }
+
     /// An owner is about to claim. Returns when that is on disk. Blocks the thread, as the calls below.
     pub(crate) fn claims(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
         self.add("claims", table, partition, owner)
@@ -132,11 +173,6 @@ impl Claimed {
     /// It has claimed.
     pub(crate) fn has(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
         self.add("has", table, partition, owner)
-    }
-
-    /// The log and the position do not fit.
-    pub(crate) fn stop(&self, table: &str, partition: u32, owner: &str) -> io::Result<()> {
-        self.add("stopped", table, partition, owner)
     }
 
     /// The position was found ahead: this folder has moved it at most to this sequence.
@@ -161,9 +197,8 @@ impl Claimed {
             "claims" => known.owners.contains(owner),
             "has" => {
                 let is_only_owner = known.owners.len() == 1 && known.owners.contains(owner);
-                known.has_position && is_only_owner && known.moved_to.is_none()
+                known.has_position && is_only_owner && known.moved_to.is_none() && known.ended_at.is_none()
             }
-            "stopped" => known.is_stopped,
             _ => false,
         };
         if is_known {
@@ -215,13 +250,14 @@ impl Known {
             "has" => {
                 self.owners = [owner.to_owned()].into();
                 self.has_position = true;
-                self.moved_to = None;
+                (self.moved_to, self.ended_at) = (None, None);
             }
             "stopped" => self.is_stopped = true,
             // A later version may have more.
             _ => {
-                let moved_to = what.strip_prefix(MOVED).and_then(|sequence| sequence.parse().ok());
-                self.moved_to = moved_to.or(self.moved_to);
+                let after = |prefix: &str| what.strip_prefix(prefix).and_then(|sequence| sequence.parse().ok());
+                self.moved_to = after(MOVED).or(self.moved_to);
+                self.ended_at = self.ended_at.or(after(OPENED));
             }
         }
     }
@@ -233,6 +269,7 @@ fn parse(text: &str) -> Noted {
     for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         match words[..] {
+            ["opened"] => noted.notes_ends = true,
             ["source", ..] => noted.source = line.strip_prefix("source ").map(str::to_owned),
             [what, partition, owner, table] => {
                 let Ok(partition) = partition.parse() else { continue };
@@ -281,7 +318,7 @@ mod tests {
         );
         assert!(claimed.has_position(table, 1) && !claimed.has_position(table, 2) && !claimed.is_stopped(table, 1));
         claimed.has(table, 1, "three").unwrap();
-        claimed.stop(table, 2, "three").unwrap();
+        claimed.add("stopped", table, 2, "three").unwrap();
         let claimed = open();
         assert_eq!(claimed.known(table, 1).owners, ["three".to_owned()].into());
         assert!(claimed.is_stopped(table, 2));

@@ -125,6 +125,14 @@ impl Source for LogSource {
             self.release();
             return Ok(Next::Nothing);
         }
+        // Rows that the process before has settled behind others.
+        if self.from.claims.is_none() && self.next <= self.stream.recovered {
+            let (first, partition) = (self.next, self.stream.state.partition());
+            if let Some(last) = self.from.log.settled_from(self.stream.table, partition, first) {
+                self.next = last + 1;
+                return Ok(Next::Skip(first..=last));
+            }
+        }
         if let Some(block) = self.take_recent()? {
             self.next = block.last() + 1;
             return Ok(Next::Block(SourceBlock::of_rows(block.first, block.rows, block.time)));
@@ -132,8 +140,14 @@ impl Source for LogSource {
         Ok(match self.read().await? {
             Some(batchsql_log::Next::Block(block)) => {
                 self.next = block.last() + 1;
+                let ended = if self.from.claims.is_none() && block.first <= self.stream.recovered {
+                    let partition = self.stream.state.partition();
+                    self.from.log.settled(self.stream.table, partition, block.first..=block.last())
+                } else {
+                    Vec::new()
+                };
                 let StoredBlock { first, count, schema_bytes, bytes, time, .. } = block;
-                Next::Block(SourceBlock::new(first, count, schema_bytes, bytes, time))
+                Next::Block(SourceBlock::new(first, count, schema_bytes, bytes, time).with_ended(ended))
             }
             Some(batchsql_log::Next::Gap(gap)) => {
                 self.next = gap.last + 1;
@@ -152,6 +166,13 @@ impl Source for LogSource {
     async fn settle(&mut self, rows: RangeInclusive<u64>) -> Result<(), SourceError> {
         let settled = self.from.log.settle(self.stream.table, self.stream.state.partition(), rows);
         settled.map_err(|error| SourceError::again(error.to_string()))
+    }
+
+    async fn settle_behind(&mut self, rows: Vec<RangeInclusive<u64>>) -> Result<(), SourceError> {
+        for rows in rows {
+            self.settle(rows).await?;
+        }
+        Ok(())
     }
 
     /// The rows of a table that cannot be written leave the segments that they share with other tables.
@@ -222,6 +243,9 @@ impl Source for LogSource {
             return Err(Refusal::Stop(StopReason::Position, text));
         }
         let (settled, recovered) = (self.stream.state.settled(), self.stream.recovered);
+        // An earlier start may have stored rows without a claim.
+        let ended_at = self.claims()?.claimed.ended_at(self.stream.state.table(), partition);
+        let ended_at = ended_at.map_or(recovered, |ended_at| ended_at.min(recovered));
         let missing = settled.saturating_sub(reached);
         if missing > 0 && !self.from.accepts_gaps {
             let text = format!(
@@ -232,16 +256,16 @@ impl Source for LogSource {
             return Err(Refusal::Stop(StopReason::Gap, text));
         }
         // New rows must not get numbers that were used.
-        if reached > recovered && self.from.log.resume_above(table, partition, reached).is_err() {
-            self.note(|claims, table, partition| claims.claimed.stop(table, partition, &claims.owner)).await?;
+        let is_above = reached > ended_at;
+        if is_above && (ended_at < recovered || self.from.log.resume_above(table, partition, reached).is_err()) {
             let text = format!(
-                "the position in the database is {reached}, but the log ended at {recovered} when it was opened: it has lost its \
-                 end, and rows that were stored since then have numbers that were used before; write its rows with \
-                 `durable_log export`, and begin with an empty folder"
+                "the position in the database is {reached}, but the log ended at {ended_at} when it was opened: it has lost its \
+                 end, or the position was changed from outside, and rows that were stored since then have numbers that were used \
+                 before; set the position back to {ended_at} in batchsql_positions, and they are written"
             );
             return Err(Refusal::Stop(StopReason::OtherSource, text));
         }
-        if reached > recovered {
+        if is_above {
             // No crash does it where rows are acknowledged after their sync.
             let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
             tracing::error!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchSql, Conflict, DatabaseState, Delivery, ErrorClass, Expr, Ordering, OutcomeKind, Schema, TableConfig,
+    BatchSql, Conflict, DatabaseState, Delivery, DynRow, ErrorClass, Expr, Ordering, OutcomeKind, Schema, TableConfig,
     ValueRef, WhenFull,
 };
 use batchsql_durable::{DurableExt, DurableOptions};
@@ -33,6 +33,46 @@ async fn stored_rows_are_written_and_settled() {
     assert!(db.recovered().is_clean && db.recovered().rows == 0, "{:?}", db.recovered());
     db.flush().await.unwrap();
     assert_eq!(again.applied().len(), 0, "what was settled is not written again");
+}
+
+/// One row keeps its batch from being written, and the intake is closed. Rows without a key that were written behind it, and those
+/// that were rejected, do not come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_have_ended_behind_one_that_waits_are_left_out_after_a_close() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    let start = async || {
+        let config = config().flush_size(5).max_batch_rows(5);
+        let durable = BatchSql::builder(sink.clone()).config(config).durable(options(dir.path()).partitions(1));
+        durable.start().await.unwrap()
+    };
+    let waits = |row: &DynRow| numbers(row).1 == 7;
+    sink.poison_as(ErrorClass::Transient, waits);
+    let db = start().await;
+    let rows = |ids: std::ops::Range<i64>| ids.map(|id| row(&plain(), 1, id)).collect::<Vec<_>>();
+    db.submit_all(&rows(0..20)).await.unwrap();
+    db.submit_all(&rows(100..200)).await.unwrap();
+    until("all other batches are written", || sink.applied().len() >= 115).await;
+    let left = db.close(Duration::ZERO).await.left_in_log;
+    assert_eq!((left, left <= 5), (120 - sink.applied().len() as u64, true));
+    drop(db);
+
+    let before = sink.writes();
+    let db = start().await;
+    assert_eq!(db.recovered().rows, left);
+    until("the row is tried again", || sink.writes() > before).await;
+    assert_eq!(db.close(Duration::ZERO).await.left_in_log, 120 - sink.applied().len() as u64);
+    drop(db);
+
+    sink.poison_as(ErrorClass::Transient, |_| false);
+    let db = start().await;
+    db.flush().await.unwrap();
+    assert_eq!((sink.applied().len(), db.stats().log.unsettled_rows), (120, 0));
+    db.submit_all(&rows(300..303)).await.unwrap();
+    db.flush().await.unwrap();
+    let mut written: Vec<i64> = in_table(&sink, "plain").into_iter().map(|(_, version)| version).collect();
+    written.sort_unstable();
+    assert_eq!(written, (0..20).chain(100..200).chain(300..303).collect::<Vec<_>>());
+    assert!(db.close(LONG).await.is_drained());
 }
 
 #[tokio::test(flavor = "multi_thread")]

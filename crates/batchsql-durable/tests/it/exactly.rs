@@ -206,15 +206,87 @@ async fn a_log_that_has_lost_its_end_stops_if_its_numbers_were_used_again() {
     db.flush().await.unwrap();
     db.close(LONG).await;
     std::fs::copy(folder.join("POSITIONS"), lost.join("POSITIONS")).unwrap();
-    for (start_number, left) in [2, 4].into_iter().enumerate() {
+    for left in [50, 100] {
         let db = start(&sink, exact(&lost)).await.unwrap();
-        submit(&db, 20..22).await;
+        // More than the log has lost, before the partition is claimed.
+        submit(&db, 20..70).await;
         let reason = stopped(&db).await;
-        let expected = if start_number == 0 { "ended at 3 when it was opened" } else { "at an earlier start" };
-        assert!(reason.contains(expected), "{reason}");
+        assert!(reason.contains("ended at 3 when it was opened") && reason.contains("back to 3"), "{reason}");
         assert_eq!(db.close(LONG).await.left_in_log, left);
     }
     assert_eq!(versions(&sink), (0..8).collect::<Vec<_>>());
+    // As the reason advises.
+    sink.set_position("plain", 0, Some(3));
+    let db = start(&sink, exact(&lost)).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..8).chain(20..70).chain(20..70).collect::<Vec<_>>());
+    assert!(db.close(LONG).await.is_drained());
+}
+
+/// There is no row yet that the position could be compared with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_was_moved_ahead_before_the_claim_passes_no_row_over() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    submit(&db, 0..5).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    sink.set_position("plain", 0, Some(6));
+    for _ in 0..2 {
+        let db = start(&sink, exact(dir.path())).await.unwrap();
+        if db.recovered().rows == 0 {
+            submit(&db, 5..6).await;
+        }
+        let reason = stopped(&db).await;
+        assert!(reason.contains("changed from outside") && reason.contains("back to 5"), "{reason}");
+        assert_eq!(db.close(LONG).await.left_in_log, 1);
+    }
+    sink.set_position("plain", 0, Some(5));
+    let db = start(&sink, exact(dir.path())).await.unwrap();
+    db.flush().await.unwrap();
+    assert_eq!(versions(&sink), (0..6).collect::<Vec<_>>());
+    assert!(db.close(LONG).await.is_drained());
+}
+
+/// The start that stores them cannot ask the database, and the next one finds them in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_were_used_again_are_known_at_later_starts() {
+    for had_rows in [true, false] {
+        let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
+        let (folder, lost) = (dir.path().join("intake"), dir.path().join("lost"));
+        let db = start(&sink, exact(&folder)).await.unwrap();
+        if had_rows {
+            submit(&db, 0..3).await;
+            db.flush().await.unwrap();
+        }
+        db.close(LONG).await;
+        drop(db);
+        copy(&folder, &lost);
+        let db = start(&sink, exact(&folder)).await.unwrap();
+        submit(&db, 3..8).await;
+        db.flush().await.unwrap();
+        let claim = db.positions().await.unwrap().remove(0);
+        db.close(LONG).await;
+        let position = sink.position("plain", 0).unwrap();
+        for _ in 0..2 {
+            let unreachable = self::sink();
+            unreachable.script_claim([Step::Hang]);
+            let db = start(&unreachable, exact(&lost)).await.unwrap();
+            submit(&db, 20..70).await;
+            db.close(std::time::Duration::ZERO).await;
+        }
+        // The last owner may be known: it was the process on the folder before it was put back.
+        let known = format!("claims 0 {} {}\n", claim.owner.unwrap(), claim.key.table.escape_default());
+        let mut claims = std::fs::OpenOptions::new().append(true).open(lost.join("POSITIONS")).unwrap();
+        std::io::Write::write_all(&mut claims, known.as_bytes()).unwrap();
+        let db = start(&sink, exact(&lost)).await.unwrap();
+        let reason = stopped(&db).await;
+        let ended_at = if had_rows { 3 } else { 0 };
+        assert!(reason.contains(&format!("ended at {ended_at} when it was opened")), "{reason}");
+        assert_eq!(db.close(LONG).await.left_in_log, 100);
+        assert_eq!((sink.position("plain", 0), versions(&sink).last()), (Some(position), Some(&7)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,16 +319,17 @@ async fn a_restored_database_stops_the_partition() {
 /// A person has changed it, which the guide forbids: rows that are not written are not passed over, at no start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_was_moved_ahead_passes_no_row_over() {
-    for accepts in [false, true] {
+    // Where it is moved to: beyond the next step, to its end, and into it.
+    for (moved_to, rows, accepts) in [(9, 1, false), (9, 1, true), (6, 1, false), (7, 5, false), (7, 5, true)] {
         let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
         let db = start(&sink, exact(dir.path())).await.unwrap();
         submit(&db, 0..5).await;
         db.flush().await.unwrap();
-        sink.set_position("plain", 0, Some(9));
-        submit(&db, 5..6).await;
+        sink.set_position("plain", 0, Some(moved_to));
+        submit(&db, 5..5 + rows).await;
         let reason = stopped(&db).await;
         assert!(reason.contains("changed from outside") && reason.contains("set it back to 5"), "{reason}");
-        submit(&db, 6..15).await;
+        submit(&db, 5 + rows..15).await;
         assert_eq!(db.close(LONG).await.left_in_log, 10);
         drop(db);
         for _ in 0..2 {
@@ -270,8 +343,11 @@ async fn a_position_that_was_moved_ahead_passes_no_row_over() {
         }
         let db = start(&sink, exact(dir.path()).accept_gaps(accepts)).await.unwrap();
         db.flush().await.unwrap();
-        assert_eq!(versions(&sink), if accepts { (0..5).chain(9..15).collect() } else { (0..15).collect::<Vec<_>>() });
-        assert_eq!(db.stats().missing, if accepts { 4 } else { 0 });
+        assert_eq!(
+            versions(&sink),
+            if accepts { (0..5).chain(moved_to..15).collect() } else { (0..15).collect::<Vec<_>>() }
+        );
+        assert_eq!(db.stats().missing, if accepts { moved_to as u64 - 5 } else { 0 });
         db.close(LONG).await;
         drop(db);
         let db = start(&sink, exact(dir.path())).await.unwrap();

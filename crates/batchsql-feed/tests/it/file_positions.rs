@@ -180,24 +180,27 @@ async fn a_database_from_a_backup_gets_the_lines_again() {
 /// A person has changed it, which the guide forbids: lines that are not written are not passed over, at no start.
 #[tokio::test]
 async fn a_position_that_was_moved_ahead_passes_no_line_over() {
-    let made = Made::new(&lines(0..5));
-    let feed = made.start(made.exactly()).await.unwrap();
-    feed.flush().await.unwrap();
-    made.sink.set_position("t", 0, Some(8));
-    made.append(&lines(5..6));
-    let error = feed.flush().await.unwrap_err();
-    assert!(error.is_stopped() && error.to_string().contains("set it back to 5"), "{error}");
-    feed.close(LONG).await;
-    made.append(&lines(6..10));
-    for _ in 0..2 {
+    // Where it is moved to: beyond the next step, to its end, and into it.
+    for (moved_to, new) in [(8, 1), (6, 1), (7, 4)] {
+        let made = Made::new(&lines(0..5));
         let feed = made.start(made.exactly()).await.unwrap();
+        feed.flush().await.unwrap();
+        made.sink.set_position("t", 0, Some(moved_to));
+        made.append(&lines(5..5 + new));
         let error = feed.flush().await.unwrap_err();
-        assert!(error.is_stopped() && error.to_string().contains("moved it only to line 5"), "{error}");
+        assert!(error.is_stopped() && error.to_string().contains("set it back to 5"), "{error}");
         feed.close(LONG).await;
+        made.append(&lines(5 + new..10));
+        for _ in 0..2 {
+            let feed = made.start(made.exactly()).await.unwrap();
+            let error = feed.flush().await.unwrap_err();
+            assert!(error.is_stopped() && error.to_string().contains("moved it only to line 5"), "{error}");
+            feed.close(LONG).await;
+        }
+        made.sink.set_position("t", 0, Some(5));
+        assert_eq!(made.drain(made.exactly()).await, 10);
+        assert_eq!(made.written(), (0..10).collect::<Vec<_>>());
     }
-    made.sink.set_position("t", 0, Some(5));
-    assert_eq!(made.drain(made.exactly()).await, 10);
-    assert_eq!(made.written(), (0..10).collect::<Vec<_>>());
 }
 
 /// The backup has the owner of an earlier start, which the mark still knows.

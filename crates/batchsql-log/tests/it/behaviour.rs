@@ -393,6 +393,29 @@ fn a_log_goes_on_above_a_position_that_is_higher() {
 }
 
 #[test]
+fn rows_that_reach_beyond_a_position_are_not_taken_for_those_before_it() {
+    let sim = Sim::new(1);
+    let opened = open(options(&sim));
+    opened.append_many(1..=3, 10);
+    drop(opened);
+    let opened = open(options(&sim));
+    opened.append_many(4..=60, 10);
+    for sequence in [4, 41, 60, 61] {
+        opened.log.resume_above(opened.table, 0, sequence).expect_err("row 4 would be taken for another one");
+    }
+    opened.log.resume_above(opened.table, 0, 3).expect("all of these were there before");
+    assert_eq!(opened.unsettled(), (4..=60).collect::<Vec<_>>());
+    // After it has been resumed, rows are above the position, and it may be told again.
+    drop(opened);
+    let opened = open(options(&sim));
+    opened.log.resume_above(opened.table, 0, 70).expect("a position");
+    assert_eq!(opened.append(71, 10), 71);
+    opened.log.resume_above(opened.table, 0, 70).expect("the same position");
+    opened.log.resume_above(opened.table, 0, 71).expect_err("row 71 would be taken for another one");
+    assert_eq!(opened.unsettled(), [71]);
+}
+
+#[test]
 fn progress_is_reported_after_an_unclean_end_only() {
     let sim = Sim::new(1);
     let opened = open(options(&sim));
