@@ -218,6 +218,32 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     assert_eq!(program.stop().0, 1);
 }
 
+/// A line or an element that is an array is no row, also when it is published again by itself.
+#[test]
+fn an_array_that_was_set_aside_is_no_message_with_rows() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let program = cluster.start("a.toml", &worker(&cluster, ""));
+    let context = runtime.block_on(cluster.context());
+    let send = |text: &str| runtime.block_on(publish(&context, &cluster, "orders.1", text));
+    send("[{\"orderId\":1},[{\"orderId\":2}],{\"orderId\":3},[\n{\"orderId\":4}\n]]");
+    send(
+        "[{\"orderId\":9}]\n{\"orderId\":5}\n [{\"orderId\":9}]\r\n\u{feff}[{\"orderId\":9}]\n[{\"orderId\":9}\n{\"orderId\":6}",
+    );
+    let written = |ids: &[i64]| until(|| cluster.ids() == ids, || format!("{:?}", cluster.ids()));
+    written(&[1, 3, 5, 6]);
+    assert_eq!(letters(&cluster).len(), 6, "{:?}", letters(&cluster));
+    let place = &cluster.place;
+    for replay in ["1.foreign", "2.foreign"] {
+        std::fs::rename(place.path("letters.foreign"), place.path(replay)).unwrap();
+        let replayed = place.run(&["dead-letters", "replay", replay, "--config", "a.toml"]);
+        assert!(replayed.code() == 0 && replayed.out().contains("6 published, 0 left"), "{}", replayed.all());
+        until(|| letters(&cluster).len() == 6, || format!("{:?}", letters(&cluster)));
+    }
+    send("{\"orderId\":7}");
+    written(&[1, 3, 5, 6, 7]);
+    assert_eq!(program.stop().0, 1);
+}
+
 /// A front that publishes exactly once stops behind a message that is not its own.
 #[test]
 fn no_letter_is_published_where_a_front_publishes_exactly_once() {
