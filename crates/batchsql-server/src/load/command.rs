@@ -13,6 +13,8 @@ use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
+use crate::database::{self, ConnectFor};
+use crate::database_id;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
@@ -24,7 +26,6 @@ use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
-use crate::{database, database_id};
 
 /// Loads the files one after the other.
 ///
@@ -49,8 +50,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
         }
     };
     let database = settings.database().map_err(Failure::mistake)?;
-    let sink = database::open(database, &settings.tables).await?;
-    let target = target::open(Some(&sink), table).await;
+    let connect_for = ConnectFor::new(database.connect_for);
+    let sink = database::open(database, &settings.tables, connect_for).await?;
+    let target = connect_for.table(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
     let delimiter = delimiter(&load)?;
     tokio::select! {
@@ -59,7 +61,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink).config(config).start().map_err(Failure::mistake)?;
-    db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
+    connect_for.prepared(&db, &target).await.map_err(|error| Failure::of_target(&target.name, &error))?;
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {
