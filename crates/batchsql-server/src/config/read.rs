@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::de::{DeTable, Deserializer, Error};
 
+use crate::config::brackets;
 use crate::config::checks;
 use crate::config::problem::{Problem, Problems, SourceText, advise};
 use crate::config::sections::Config;
@@ -36,6 +37,7 @@ pub(crate) fn parse(source: &SourceText, variable: &dyn Fn(&str) -> Option<Strin
     let at = |error: Error| Problems::from(source.problem(error.span(), advise(error.message())));
     let mut table = DeTable::parse(source.text()).map_err(at)?;
     let mut problems: Vec<Problem> = Vec::new();
+    brackets::check(table.get_ref(), source, &mut problems);
     variables::fill(table.get_mut(), source, variable, &mut problems);
     if !problems.is_empty() {
         return Err(Problems(problems));
