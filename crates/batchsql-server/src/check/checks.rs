@@ -17,7 +17,7 @@ use crate::check::streams;
 use crate::config::nats_sections::{Guarantee, Messages, Stream};
 use crate::config::sections::{Durable, Rule, Table};
 use crate::config::settings::{Database, Destination, Publish, Settings, Source, SourceKind};
-use crate::database::{self, ConnectFor};
+use crate::database;
 use crate::http::tls;
 use crate::intake;
 use crate::nats::publish;
@@ -65,7 +65,7 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
 }
 
 async fn opened(database: &Database, settings: &Settings, findings: &mut Vec<Finding>) -> Option<DynSink> {
-    match database::open(database, &settings.tables, ConnectFor::new(database.connect_for)).await {
+    match database::open(database, &settings.tables, database::ConnectFor::new(database.connect_for)).await {
         Ok(sink) => {
             let detail = "it can be reached, and accepts the login";
             findings.push(Finding::new("database", sink.name(), Status::Ok, detail));

@@ -13,8 +13,6 @@ use crate::config::problem::SourceText;
 use crate::config::read;
 use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
-use crate::database::{self, ConnectFor};
-use crate::database_id;
 use crate::exit::{Exit, Failure};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
@@ -26,6 +24,7 @@ use crate::load::same_file::is_same;
 use crate::logging;
 use crate::signals::Signals;
 use crate::table::target;
+use crate::{database, database_id};
 
 /// Loads the files one after the other.
 ///
@@ -50,7 +49,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
         }
     };
     let database = settings.database().map_err(Failure::mistake)?;
-    let connect_for = ConnectFor::new(database.connect_for);
+    let connect_for = database::ConnectFor::new(database.connect_for);
     let sink = database::open(database, &settings.tables, connect_for).await?;
     let target = connect_for.table(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
