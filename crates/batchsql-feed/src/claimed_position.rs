@@ -66,7 +66,9 @@ impl ClaimedPosition {
             Ok(_) => not_claimed(at, NotClaimed::Other).await,
             Err(error) => {
                 // Some errors do not name the table.
-                let text = format!("its position in batchsql_positions cannot be claimed: {error}; trying again");
+                let text = format!(
+                    "its position cannot be claimed: {error}; trying again (in a database, it is in the table batchsql_positions)"
+                );
                 at.refused(Refusal::Wait(text)).await;
             }
         }
@@ -238,8 +240,8 @@ impl ClaimedPosition {
                 }
                 Ok(Claimed::Missing) => {
                     self.loses_position(at);
-                    let text = "its position in the database is gone: the table batchsql_positions was made anew or restored; \
-                                start the program again";
+                    let text = "its position is gone: the table batchsql_positions of the database, or the stream that has it, was \
+                                made anew or restored; start the program again";
                     at.stop(StopReason::Position, text.to_owned());
                     return None;
                 }
@@ -284,16 +286,15 @@ async fn not_claimed<S: Source>(at: &mut Partition<S>, why: NotClaimed) {
 /// Stops because the position was changed from outside.
 async fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
     let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
-    let found =
-        format!("its position in the database is {now}, where {before}{or} was expected: it was changed from outside");
+    let found = format!("its position is {now}, where {before}{or} was expected: it was changed from outside");
     let text = if now > before {
         at.source.found_ahead(before, now).await;
         format!(
-            "{found}; set it back to {before} in batchsql_positions before the program starts again: rows up to {now} that are \
-             not in the database would be passed over"
+            "{found}; set it back to {before} before the program starts again, in a database in its table batchsql_positions: rows \
+             up to {now} that are not written would be passed over"
         )
     } else {
-        format!("{found}, or the database was restored from a backup; start the program again")
+        format!("{found}, or what has it was restored from a backup; start the program again")
     };
     at.stop(StopReason::Position, text);
 }
@@ -308,8 +309,8 @@ fn unmoved(error: SinkError) -> SinkError {
     if !error.is_fenced() {
         return error;
     }
-    let text = "the statement that moves the position changes nothing, although no other process has the partition; a trigger or a \
-                rule of batchsql_positions may keep it from that";
+    let text = "the step that moves the position changes nothing, although no other process has the partition; in a database, a \
+                trigger or a rule of batchsql_positions may keep it from that";
     SinkError::new(error.class(), text)
 }
 

@@ -1,7 +1,7 @@
 //! Owns a message of another publisher while it is read: its items as parts, each of which is rows of one schema, or items that are
 //! no rows; and when too many of them are none. Must not know its format, or the stream.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use batchsql_core::{DynRow, Row as _, RowBuffer, RowError, Schema, SharedRows};
@@ -90,8 +90,8 @@ pub(crate) enum Items {
 pub(crate) struct BadItems {
     /// Lines for the file of foreign messages. Empty, if an earlier line has them.
     pub(crate) letters: String,
-    /// Why the first of them is no row.
-    pub(crate) reason: String,
+    /// Why they are no rows: each reason with the number of its first item, and how many there are.
+    pub(crate) reasons: BTreeMap<String, (u32, u64)>,
 }
 
 /// Makes an empty buffer for rows of a schema.
@@ -181,7 +181,7 @@ impl OpenMessage {
                     };
                     letter.line()
                 });
-                reading.reject(number, BadItems { letters: letter.unwrap_or_default(), reason: first });
+                reading.reject(number, letter.as_deref().unwrap_or_default(), first);
             };
             let has_more = items.next(&mut take);
             self.is_over = !has_more || self.misfit.is_some();
@@ -226,17 +226,20 @@ impl Reading {
         pushed
     }
 
-    fn reject(&mut self, number: u32, item: BadItems) {
+    /// Adds an item that is no row, for this reason.
+    fn reject(&mut self, number: u32, letter: &str, reason: String) {
         self.close();
-        self.bytes += item.letters.len();
+        self.bytes += letter.len();
         if let Some(Part { last, what: Items::Bad(bad), .. }) = self.done.back_mut()
             && *last + 1 == number
         {
             *last = number;
-            bad.letters.push_str(&item.letters);
+            bad.letters.push_str(letter);
+            bad.reasons.entry(reason).or_insert((number, 0)).1 += 1;
             return;
         }
-        self.done.push_back(Part { first: number, last: number, what: Items::Bad(item) });
+        let bad = BadItems { letters: letter.to_owned(), reasons: BTreeMap::from([(reason, (number, 1))]) };
+        self.done.push_back(Part { first: number, last: number, what: Items::Bad(bad) });
     }
 
     fn close(&mut self) {
@@ -266,7 +269,8 @@ mod tests {
 
         fn next(&mut self, take: &mut crate::format::TakeItem<'_>) -> bool {
             let Some(line) = self.0.get(self.1) else { return false };
-            let row = line.parse::<i64>().map_err(|_| "no number".to_owned());
+            let why = if line.contains('.') { "no integer" } else { "no number" };
+            let row = line.parse::<i64>().map_err(|_| why.to_owned());
             let row = row.map(|id| schema().row().set("id", id).unwrap().finish().unwrap());
             take(self.1 as u32, line.as_bytes(), row);
             self.1 += 1;
@@ -309,6 +313,19 @@ mod tests {
         assert_eq!((open.misfit.map(|(item, _)| item), open.parts.len()), (Some(0), 0));
         let open = read("PING\n5\n{}\n", open.unmapped);
         assert_eq!((open.misfit, open.parts.len(), open.unmapped.count()), (None, 3, 1));
+    }
+
+    #[test]
+    fn each_reason_has_its_own_items() {
+        let open = read("a\nb.\nc\n1\nd.\n", Unmapped::new(3));
+        let reasons = |part: &Part| match &part.what {
+            Items::Bad(bad) => bad.reasons.clone().into_iter().collect(),
+            Items::Rows(_) => Vec::new(),
+        };
+        let reason = |text: &str, first: u32, count: u64| (text.to_owned(), (first, count));
+        let found: Vec<_> = open.parts.iter().map(reasons).collect();
+        let first = vec![reason("no integer", 1, 1), reason("no number", 0, 2)];
+        assert_eq!(found, [first, vec![], vec![reason("no integer", 4, 1)]]);
     }
 
     #[test]

@@ -112,18 +112,22 @@ pub(crate) async fn next(
                 return Err(SourceError::stop(stop.unwrap_or(StopReason::Schema), why));
             }
         }
-        Items::Bad(bad) if bad.letters.is_empty() => {}
-        Items::Bad(BadItems { letters, reason }) => {
-            if let Err(error) = keep(link, letters.clone(), &format!("items of message {message}")).await {
+        Items::Bad(BadItems { letters, reasons }) => {
+            if !letters.is_empty()
+                && let Err(error) = keep(link, letters.clone(), &format!("items of message {message}")).await
+            {
                 open.parts.push_front(part);
                 *slot = Some(open);
                 return Err(error);
             }
-            // As people count, and as the letters do.
-            let (count, line) = (u64::from(part.last - part.first) + 1, u64::from(part.first) + 1);
             let (table, path) = (open.message.table.to_string(), link.foreign.path().display().to_string());
             let place = Place { table: &table, subject: &open.subject, sequence: message, path: &path };
-            link.bad_log.items(place, (line, count), reason);
+            let mut reasons: Vec<_> = reasons.iter().collect();
+            reasons.sort_unstable_by_key(|(_, (first, _))| *first);
+            for (reason, (first, count)) in reasons {
+                // As people count, and as the letters do.
+                link.bad_log.items(place, (u64::from(*first) + 1, *count), reason);
+            }
         }
     }
     let is_end = part.last >= last;

@@ -3,13 +3,19 @@
 
 use std::io::IsTerminal;
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use crate::config::level;
 use crate::config::sections::{Log, LogFormat};
 use crate::output;
 use crate::words::LogOutput;
 
 /// Writes the log to standard error, as text (with colours only on a terminal) or as one JSON object per line. The variable
-/// `RUST_LOG` takes the place of the level of the configuration.
+/// `RUST_LOG` takes the place of the level of the configuration. What clients of databases and streams say in more detail is left out
+/// in any case, because it has values of rows.
 ///
 /// # Errors
 /// The level is not a filter.
@@ -38,11 +44,24 @@ fn start_at(log: &Log, default: &str) -> Result<(), String> {
     let builder = builder.log_internal_errors(false);
     // A second start, in a test, keeps the first one.
     let _ = match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter_fn(has_no_values)).try_init(),
         LogFormat::Text => {
             let has_colors = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(has_colors).with_target(false).try_init()
+            builder.with_ansi(has_colors).with_target(false).finish().with(filter_fn(has_no_values)).try_init()
         }
     };
     Ok(())
+}
+
+/// Whether it is of this program, or of a level of others at which they log no messages and no rows. The client of NATS logs what it
+/// receives as trace, and answers of the server, which may have a message, as debug.
+fn has_no_values(of: &Metadata<'_>) -> bool {
+    let is_of =
+        |name: &str| of.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let least = match of.target().starts_with("batchsql") {
+        true => Level::TRACE,
+        false if is_of("async_nats") => Level::INFO,
+        false => Level::DEBUG,
+    };
+    *of.level() <= least
 }

@@ -67,7 +67,7 @@ pub(crate) async fn all(settings: &Settings, path: &Path, offline: bool) -> Vec<
 }
 
 async fn opened(database: &Database, settings: &Settings, findings: &mut Vec<Finding>) -> Option<DynSink> {
-    match database::open(database, &settings.tables).await {
+    match database::open(database, &settings.tables, database::ConnectFor::new(database.connect_for)).await {
         Ok(sink) => {
             let detail = "it can be reached, and accepts the login";
             findings.push(Finding::new("database", sink.name(), Status::Ok, detail));
@@ -187,7 +187,11 @@ fn dead_letters(settings: &Settings) -> Option<Finding> {
     let check = "dead letters";
     let Some(path) = &settings.dead_letters else {
         let detail = "rows that the database refuses are only logged; add [dead_letters] with a `file`";
-        return settings.durable.is_none().then(|| Finding::new(check, "", Status::Warning, detail));
+        // Those of files are beside their files.
+        let has_others = settings.http.is_some()
+            || settings.sources.is_empty()
+            || settings.sources.iter().any(|source| !matches!(source.kind, SourceKind::Files(_)));
+        return (settings.durable.is_none() && has_others).then(|| Finding::new(check, "", Status::Warning, detail));
     };
     let name = path.display().to_string();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -130,8 +130,25 @@ fn each_mistake_has_its_message() {
         "b.toml:7:1: a source has one of `files`, `stdin` and `jetstream`; make two sources of it",
     );
     check(
-        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"",
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*.csv\"",
         "b.toml:12:6: `a` is the id of a source twice; give one of them another name",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\ntable = \"orders\"\nfiles = \"*\"\n[[sources]]\nid = \"b\"\ntable = \"orders\"\nfiles = \"*\"",
+        "b.toml:11:1: two sources load the same `files` into one table, and would keep each other waiting; remove one of them",
+    );
+    check(
+        "[[http]]\nlisten = \"127.0.0.1:80\"",
+        "b.toml:7:3: there is one section http at most; write [http] in place of [[http]]",
+    );
+    check(
+        "[[sources]]\nid = \"a\"\n[[sources.jetstream]]\nsource = \"a\"",
+        "b.toml:9:11: there is one section sources.jetstream at most; write [sources.jetstream] in place of [[sources.jetstream]]",
+    );
+    check("[sources]\nid = \"a\"", "b.toml:7:2: there may be several sources; write [[sources]] in place of [sources]");
+    check(
+        "[http.tokens]\nname = \"a\"",
+        "b.toml:7:7: there may be several http.tokens; write [[http.tokens]] in place of [http.tokens]",
     );
     check(
         "[[sources]]\nid = \"a\"\ntable = \"orders\"\nstdin = true\n[[sources]]\nid = \"b\"\ntable = \"orders\"\nstdin = true",

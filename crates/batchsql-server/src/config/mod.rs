@@ -4,6 +4,7 @@
 //! after every check. Each mistake is a `problem` with file, line and remedy; all mistakes of the checks are shown together.
 
 pub(crate) mod access;
+mod brackets;
 pub(crate) mod checks;
 mod letters_checks;
 pub(crate) mod level;

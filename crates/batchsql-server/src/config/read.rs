@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, Deserializer, Error};
 
+use crate::config::brackets;
 use crate::config::checks;
 use crate::config::problem::{Problem, Problems, SourceText, advise};
 use crate::config::sections::Config;
@@ -36,6 +37,7 @@ pub(crate) fn read(path: &Path) -> Result<Settings, Problems> {
 pub(crate) fn parse(source: &SourceText, variable: &dyn Fn(&str) -> Option<String>) -> Result<Settings, Problems> {
     let mut table = table(source)?;
     let mut problems: Vec<Problem> = Vec::new();
+    brackets::check(table.get_ref(), source, &mut problems);
     variables::fill(table.get_mut(), source, variable, &mut problems);
     if !problems.is_empty() {
         return Err(Problems(problems));

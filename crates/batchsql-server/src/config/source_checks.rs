@@ -50,6 +50,8 @@ struct Before {
     ids: BTreeSet<String>,
     has_stdin: bool,
     streams: BTreeSet<String>,
+    /// Patterns of files, with their tables.
+    files: BTreeSet<(String, String)>,
     /// Names in the table of positions.
     readers: BTreeSet<String>,
 }
@@ -112,6 +114,11 @@ fn kind(
             let pattern = pattern.to_string_lossy().into_owned();
             if let Err(error) = glob::Pattern::new(&pattern) {
                 checks.problem(span, format!("`files` is not a pattern of paths: {}", error.msg));
+                return None;
+            }
+            if !before.files.insert((pattern.clone(), table.clone())) {
+                let text = "two sources load the same `files` into one table, and would keep each other waiting; remove one of them";
+                checks.problem(span, text);
                 return None;
             }
             if around.publishes_exactly_once() {

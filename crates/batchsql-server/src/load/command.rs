@@ -56,8 +56,9 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
         }
     };
     let database = settings.database().map_err(Failure::mistake)?;
-    let sink = database::open(database, &settings.tables).await?;
-    let target = target::open(Some(&sink), table).await;
+    let connect_for = database::ConnectFor::new(database.connect_for);
+    let sink = database::open(database, &settings.tables, connect_for).await?;
+    let target = connect_for.table(Some(&sink), table).await;
     let target = Arc::new(target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?);
     if (load.at_least_once || !sink.keeps_positions()) && target.schema.counts_repeats() {
         return Err(Failure::mistake(adds_twice(&target.name)));
@@ -69,7 +70,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     }
     let config = large_batches(settings.pipeline.clone());
     let db = BatchSql::builder(sink.clone()).config(config).start().map_err(Failure::mistake)?;
-    db.prepare(&target.schema).await.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
+    connect_for.prepared(&db, &target).await.map_err(|error| Failure::of_target(&target.name, &error))?;
     let identity = database_id::of(database);
     let mut exit = Exit::Done;
     for (number, path) in load.files.iter().enumerate() {

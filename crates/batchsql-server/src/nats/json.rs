@@ -2,8 +2,9 @@
 //! Must not know streams or workers.
 //!
 //! A message is an array of objects, one object, or lines with an object each. Its bytes alone decide which of these it is: an array
-//! begins with a bracket, and an object with nothing behind it is one object, also if it has several lines. The number of an item is
-//! that of its line or element, whether it is a row or not. So a position names the same item after the settings have changed.
+//! begins with a bracket, unless its first line alone shows that no array of all of the message follows; and an object with nothing
+//! behind it is one object, also if it has several lines. The number of an item is that of its line or element, whether it is a row or
+//! not. So a position names the same item after the settings have changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -91,19 +92,39 @@ impl MessageItems for Rows {
 fn form(message: &OtherMessage, limit: u64) -> Result<(Form, Option<u32>), String> {
     let mut array = Split::new(message, Form::Array, limit)?;
     let as_array = last_of(&mut array);
-    match (as_array, array.first) {
+    let reason = match (as_array, array.first) {
         (Ok((Some(_), false)), _) => return Err("it is no row: none of its elements is an object".to_owned()),
         (Ok((last, _)), _) => return Ok((Form::Array, last)),
-        (Err(reason), Some(b'[')) => return Err(reason),
         (Err(_), None) if array.is_end => return Err("it is empty".to_owned()),
         (Err(reason), None) => return Err(reason),
-        (Err(_), Some(_)) => {}
+        (Err(reason), Some(_)) => reason,
+    };
+    let begins_with_bracket = array.first == Some(b'[');
+    match Split::new(message, Form::Lines, limit)?.next(|_, line| opens_array(line)) {
+        Ok(Some(true)) => return Err(reason),
+        Err(_) if begins_with_bracket => return Err(reason),
+        _ => {}
     }
-    let (last, has_objects) = last_of(&mut Split::new(message, Form::Lines, limit)?)?;
-    if !has_objects {
-        return Err("it is no JSON: none of its lines is an object".to_owned());
+    match last_of(&mut Split::new(message, Form::Lines, limit)?)? {
+        (last, true) => Ok((Form::Lines, last)),
+        (_, false) if begins_with_bracket => Err(reason),
+        (_, false) => Err("it is no JSON: none of its lines is an object".to_owned()),
     }
-    Ok((Form::Lines, last))
+}
+
+/// Whether an array begins in a line and may go on behind it. One that ends in its line, or is none, is a line as others.
+fn opens_array(line: &[u8]) -> bool {
+    let mut items = Items::new(Form::Array, line.len());
+    items.buffer().extend_from_slice(line);
+    let may_go_on = loop {
+        match items.next(false) {
+            Ok(Some(_)) => {}
+            // Refused: the array has not ended.
+            Ok(None) => break items.next(true).is_err(),
+            Err(_) => break false,
+        }
+    };
+    may_go_on && line.trim_ascii_start().starts_with(b"[")
 }
 
 /// The number of the last item, and whether any item begins as an object does.
@@ -282,6 +303,30 @@ mod tests {
         check(&b"{}\n".repeat((1 << 20) + 1), "more than 1048576 lines");
         let long = [b"{\"id\":1}\n{\"id\":2,\"region\":\"", &b"x".repeat(3)[..]].concat();
         assert_eq!(read(long, None, 0).unwrap().1, Some(1), "a line without an end is an item that is no row");
+    }
+
+    /// A line that is no row does not keep the others from being written, wherever it is.
+    #[test]
+    fn a_first_line_that_is_an_array_is_a_line_that_is_no_row() {
+        for first in
+            ["[7]", "[{\"id\":1}]", "[]", "[INFO] started", "[2026-01-01 12:00] a", "[nu:l", " [[7]]\r", "\u{feff}[7]"]
+        {
+            for text in [format!("{first}\n{{\"id\":4}}\n\n{{\"id\":5}}"), format!("\n{first}\n\n{{\"id\":5}}\n")] {
+                let (found, last) = read(text.clone(), None, 0).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+                let bad: Vec<u32> = found.iter().filter(|(_, why)| why.is_some()).map(|(number, _)| *number).collect();
+                let at = u32::from(text.starts_with('\n'));
+                assert_eq!((bad, last, found.len() as u32), (vec![at], Some(3), 3 - at), "{text:?}: {found:?}");
+            }
+        }
+        // An array that is broken: what is in its lines is not written alone.
+        for text in [
+            "[\n{\"id\":1},\n{\"id\":2}\n",
+            "\u{feff}[\n{\"id\":2}\n",
+            "[\"a\n{\"id\":2}\n",
+            "[7,\n{\"id\":2}\n]\n{\"id\":3}",
+        ] {
+            read(text, None, 0).unwrap_err();
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use batchsql::DynSink;
+use batchsql::Schema;
 use batchsql::durable::tools::{IntakeFolder, ToolError};
 use batchsql::prometheus::{EndpointOptions, PrometheusMetrics, ServerOptions};
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::config::nats_sections::Guarantee;
 use crate::config::read;
 use crate::config::settings::{Destination, Http, Settings, Source, SourceKind};
-use crate::database;
+use crate::database::{self, ConnectFor};
 use crate::exit::{Exit, Failure};
 use crate::http::routes;
 use crate::http::server::Server;
@@ -34,7 +34,7 @@ use crate::run::readiness::Watched;
 use crate::signals::Signals;
 use crate::sources::all::{Sources, Supply};
 use crate::sources::loaders::Loaders;
-use crate::table::target::{self, Target};
+use crate::table::target::Target;
 
 /// How long the log is read for the rows that wait, when the start was ended by a signal.
 const LOOKING: Duration = Duration::from_secs(5);
@@ -109,8 +109,10 @@ impl Service {
         metrics.set_ready(false);
         // What is waited for is seen there.
         let exporter = exporter(settings, &metrics).await?;
-        let catalogue = match settings.destination.catalogue() {
-            Some(database) => Some(database::open(database, &settings.tables).await?),
+        let database = settings.destination.catalogue();
+        let connect_for = ConnectFor::new(database.map_or(Duration::ZERO, |database| database.connect_for));
+        let catalogue = match database {
+            Some(database) => Some(database::open(database, &settings.tables, connect_for).await?),
             None => None,
         };
         let Publisher { sink, opening } = match (&settings.destination, &catalogue) {
@@ -121,7 +123,7 @@ impl Service {
         let mut tables = BTreeMap::new();
         for table in &settings.tables {
             let name = table.name.get_ref();
-            let target = target::open(catalogue.as_ref(), table).await;
+            let target = connect_for.table(catalogue.as_ref(), table).await;
             let target = target.map_err(|error| Failure::of_target(name, &error))?;
             tables.insert(name.clone(), Arc::new(target));
         }
@@ -132,8 +134,13 @@ impl Service {
             None => None,
         };
         let needs_intake = settings.http.is_some() || settings.sources.iter().any(|source| source.kind.needs_intake());
-        let intake =
-            if needs_intake { Some(intake(settings, &sink, &tables, &metrics, accept_log_gap).await?) } else { None };
+        let intake = if needs_intake {
+            let intake = Intake::start(sink.clone(), settings, &schemas(&tables), &metrics, accept_log_gap).await?;
+            check_tables(settings, &intake, &tables, connect_for).await?;
+            Some(intake)
+        } else {
+            None
+        };
         let http = match (listener, &intake) {
             (Some((http, listener)), Some(intake)) => {
                 let shared = Shared::new(intake.clone(), tables.clone(), http);
@@ -266,7 +273,12 @@ async fn ended_early(signal: &str, settings: &Settings, signals: &mut Signals) -
         Some(Ok(Ok((0, false)))) => {
             Failure::waiting(format!("{text}; rows may wait in the log, which is damaged; see `batchsql log verify`"))
         }
-        Some(Ok(Ok((rows, _)))) => Failure::waiting(format!("{text}; {rows} rows wait in the log for the next start")),
+        Some(Ok(Ok((rows, false)))) => Failure::waiting(format!(
+            "{text}; up to {rows} rows wait in the log, and some may be missing, because it is damaged; see `batchsql log verify`"
+        )),
+        Some(Ok(Ok((rows, true)))) => {
+            Failure::waiting(format!("{text}; {rows} rows wait in the log for the next start"))
+        }
         // Rows that wait must not be taken for none.
         Some(Ok(Err(error))) => {
             Failure::waiting(format!("{text}; rows may wait in the log, which cannot be read: {error}"))
@@ -275,23 +287,24 @@ async fn ended_early(signal: &str, settings: &Settings, signals: &mut Signals) -
     }
 }
 
-/// Starts the pipeline of requests and files, and checks that its tables can be written.
-async fn intake(
+fn schemas(tables: &BTreeMap<String, Arc<Target>>) -> Vec<Schema> {
+    tables.values().map(|table| table.schema.clone()).collect()
+}
+
+/// Checks that the pipeline of requests and files can write its tables.
+async fn check_tables(
     settings: &Settings,
-    sink: &DynSink,
+    intake: &Intake,
     tables: &BTreeMap<String, Arc<Target>>,
-    metrics: &PrometheusMetrics,
-    accept_log_gap: bool,
-) -> Result<Intake, Failure> {
-    let schemas: Vec<_> = tables.values().map(|table| table.schema.clone()).collect();
-    let intake = Intake::start(sink.clone(), settings, &schemas, metrics, accept_log_gap).await?;
+    connect_for: ConnectFor,
+) -> Result<(), Failure> {
     // A stream takes every table, and may not be open yet.
     let written = tables.values().filter(|_| settings.database().is_ok());
     for target in written {
-        let prepared = intake.pipeline().prepare(&target.schema).await;
-        prepared.map_err(|error| Failure::of_target(&target.name, &error.into()))?;
+        let prepared = connect_for.prepared(intake.pipeline(), target).await;
+        prepared.map_err(|error| Failure::of_target(&target.name, &error))?;
     }
-    Ok(intake)
+    Ok(())
 }
 
 /// # Errors

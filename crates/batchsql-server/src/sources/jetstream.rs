@@ -93,7 +93,8 @@ fn state_of(worker: &Worker) -> State {
     let stats = worker.stats();
     match (stats.stopped.len(), &stats.trouble, stats.waiting.len()) {
         (0, None, 0) => State::Reading { partitions: stats.partitions.len(), messages: stats.pending() },
-        (0, _, _) => State::Trouble,
+        (0, Some(_), _) => State::Trouble,
+        (0, None, waiting) => State::Waiting(waiting),
         (stopped, _, _) => {
             let kind = stats.stopped.first().and_then(|stopped| stopped.kind);
             // As the metrics have it.

@@ -17,6 +17,8 @@ pub(crate) enum State {
     },
     /// NATS or the database does not answer. It tries again.
     Trouble,
+    /// So many partitions cannot be written now. They try again.
+    Waiting(usize),
     /// So many partitions do not go on without a person, for this kind of reason.
     Stopped(usize, StopReason),
     /// The same, and they are all that this worker has.
@@ -38,6 +40,9 @@ impl fmt::Display for State {
             Self::Starting => f.write_str("waits for NATS"),
             Self::Reading { partitions, messages } => write!(f, "{partitions} partitions, {messages} messages wait"),
             Self::Trouble => f.write_str("NATS or the database does not answer; see the log"),
+            Self::Waiting(partitions) => {
+                write!(f, "{partitions} partitions cannot be written now, and are tried again; see the log")
+            }
             Self::Stopped(partitions, kind) => {
                 write!(f, "{partitions} partitions have stopped ({}); see the log", kind.name())
             }

@@ -57,6 +57,13 @@ pub(crate) struct NotOpened {
     pub(crate) is_unavailable: bool,
 }
 
+impl NotOpened {
+    /// The same, with more at the end of its text.
+    pub(crate) fn and(self, more: &str) -> Self {
+        Self { text: format!("{}; {more}", self.text), ..self }
+    }
+}
+
 impl From<String> for NotOpened {
     fn from(text: String) -> Self {
         Self { text, is_unavailable: false }

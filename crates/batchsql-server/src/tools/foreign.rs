@@ -22,7 +22,7 @@ pub(super) struct Letter {
     pub(super) subject: String,
     sequence: u64,
     /// Its number in the message, from 1; `None`: all of the message.
-    line: Option<u64>,
+    pub(super) line: Option<u64>,
     /// All of the message is in the letter, and rows of it are written, or are in letters before this one.
     #[serde(default)]
     pub(super) partly_written: bool,

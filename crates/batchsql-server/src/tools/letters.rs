@@ -10,12 +10,11 @@ use batchsql::{Action, BatchSql, DeadLetterLine, DeadLetterReader, OutcomeKind, 
 
 use crate::config::read;
 use crate::config::sections::Rule;
-use crate::database;
+use crate::database::{self, ConnectFor};
 use crate::exit::{Exit, Failure};
 use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
-use crate::table::target;
 use crate::tools::{foreign, in_use, marked};
 use crate::words::of_program;
 
@@ -119,10 +118,11 @@ pub(crate) async fn replay(path: &Path, config: &Path, unknown: bool, delete: bo
         in_use::refuse(path, &file)?;
     }
     let database = settings.database().map_err(Failure::mistake)?;
-    let sink = database::open(database, &settings.tables).await?;
+    let connect_for = ConnectFor::new(database.connect_for);
+    let sink = database::open(database, &settings.tables, connect_for).await?;
     let mut schemas: Vec<(Schema, Rule)> = Vec::new();
     for table in &settings.tables {
-        let target = target::open(Some(&sink), table).await;
+        let target = connect_for.table(Some(&sink), table).await;
         let target = target.map_err(|error| Failure::of_target(table.name.get_ref(), &error))?;
         schemas.push((target.schema, table.rule));
     }

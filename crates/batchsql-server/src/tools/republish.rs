@@ -13,6 +13,7 @@ use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{HeaderMap, Subject};
 use batchsql::{NotReplayed, ReplayMark};
 
+use crate::coding::items::BYTE_ORDER_MARK;
 use crate::config::read;
 use crate::config::settings::{JetStream, Settings, SourceKind};
 use crate::exit::{Exit, Failure};
@@ -219,8 +220,8 @@ fn is_too_large(error: &PublishError) -> bool {
 /// # Errors
 /// Why it is not published.
 fn message(streams: &[JetStream], letter: Letter) -> Result<Message, String> {
-    let payload = letter.payload()?;
-    let Letter { id, subject, partly_written, headers: old, .. } = letter;
+    let mut payload = letter.payload()?;
+    let Letter { id, subject, line, partly_written, headers: old, .. } = letter;
     let reads =
         |stream: &&JetStream| subject.strip_prefix(&*stream.stream.prefix).is_some_and(|rest| rest.starts_with('.'));
     let stream = streams.iter().find(reads);
@@ -230,6 +231,11 @@ fn message(streams: &[JetStream], letter: Letter) -> Result<Message, String> {
     }
     if old.iter().any(|(name, _)| name.eq_ignore_ascii_case(OWN)) {
         return Err("a publisher of BatchSQL has made it, whose messages are not published by others".to_owned());
+    }
+    // A line or an element that is an array would be a message with rows. As an element of one it is no row again.
+    if line.is_some() && payload.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&payload).trim_ascii_start().starts_with(b"[")
+    {
+        payload = [b"[", &payload[..], b"]"].concat();
     }
     // The client does not return what it refuses.
     if let Err(error) = Subject::validated(&subject) {

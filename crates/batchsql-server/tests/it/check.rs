@@ -333,3 +333,21 @@ fn positions_that_the_database_has_lost_are_found() {
     place.sql("DROP TABLE batchsql_positions");
     check("the database has no position of partition ");
 }
+
+/// Their rows that the database refuses are in a file beside each.
+#[test]
+fn files_alone_need_no_file_of_dead_letters() {
+    let place = Place::new();
+    place.sql(TABLE);
+    let table = format!("{}[[tables]]\nname = \"orders\"\n", place.database());
+    let source = |more: &str| format!("[[sources]]\nid = \"{0}\"\ntable = \"orders\"\n{more}\n", &more[..3]);
+    let (files, stdin) = (source("files = \"*.ndjson\""), source("stdin = true"));
+    let http = "[http]\nlisten = \"127.0.0.1:0\"\n".to_owned();
+    for (sections, is_said) in
+        [(&files, false), (&stdin, true), (&format!("{files}{stdin}"), true), (&format!("{files}{http}"), true)]
+    {
+        place.write("b.toml", format!("{table}{sections}"));
+        let ran = place.run(&["check", "b.toml", "--offline"]);
+        assert_eq!(ran.out().contains("add [dead_letters]"), is_said, "{}", ran.all());
+    }
+}

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use batchsql_testserver::{Kind, dsn};
 
 use crate::client::send;
-use crate::program::until;
+use crate::program::{Running, until};
 use crate::stream_json::{letters, worker};
 use crate::streams::{Cluster, ROWS, metrics_address, put, readiness, runtime};
 
@@ -122,6 +122,73 @@ fn a_service_is_not_ready_when_all_its_partitions_have_stopped() {
     assert_eq!(program.stop().0, 1);
 }
 
+/// Both answer: it is the file that cannot be written.
+#[test]
+fn a_partition_that_waits_does_not_blame_nats_or_the_database() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    std::fs::create_dir(cluster.place.path("letters.foreign")).unwrap();
+    let mut program = cluster.start("a.toml", &worker(&cluster, ""));
+    let metrics = metrics_address(&mut program);
+    let context = runtime.block_on(cluster.context());
+    runtime.block_on(publish(&context, &cluster, "orders.1", "no row"));
+    let waits = "source orders: 1 partitions cannot be written now, and are tried again; see the log";
+    until(
+        || readiness(metrics).0 == 503 && readiness(metrics).1.contains(waits),
+        || format!("{:?}", readiness(metrics)),
+    );
+    std::fs::remove_dir(cluster.place.path("letters.foreign")).unwrap();
+    until(|| readiness(metrics).0 == 200, || format!("{:?}", readiness(metrics)));
+    assert_eq!(program.stop().0, 1);
+}
+
+/// The client of NATS logs what it receives, if it is asked for everything.
+#[test]
+fn no_message_is_in_the_log_whatever_its_level_is() {
+    for variable in ["", "trace", "info,async_nats=trace"] {
+        let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+        cluster.place.write("a.toml", format!("[log]\nlevel = \"trace\"\n{}", worker(&cluster, "")));
+        let mut command = cluster.place.command(&["run", "a.toml"]);
+        command.env("RUST_LOG", variable);
+        let mut program = Running::spawn(command);
+        program.wait_for(" ready");
+        let context = runtime.block_on(cluster.context());
+        runtime.block_on(publish(&context, &cluster, "orders.1", "{\"orderId\":1,\"note\":\"CANARY\"}"));
+        until(|| cluster.ids() == [1], || format!("{:?}", cluster.ids()));
+        let (code, log) = program.stop();
+        assert_eq!(code, 0, "{log}");
+        let canary: Vec<&str> = log.lines().filter(|line| line.contains("CANARY")).collect();
+        assert!(canary.is_empty(), "{variable}: {canary:?}");
+        // What a server stores is in its answers, in Base64.
+        assert!(!log.contains("JetStream request response"), "{variable}: {log}");
+    }
+}
+
+/// One message has them all, behind each other.
+#[test]
+fn each_reason_of_bad_lines_is_in_the_log() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let program = cluster
+        .start("a.toml", &worker(&cluster, "").replace("unknown_fields = \"ignore\"", "unknown_fields = \"refuse\""));
+    let context = runtime.block_on(cluster.context());
+    let lines = "{\"orderId\":1}\n{\"orderId\":\"x\"}\n[1]\n{\"orderId\":2,\"colour\":3}\n[2]";
+    runtime.block_on(publish(&context, &cluster, "orders.1", lines));
+    runtime.block_on(publish(&context, &cluster, "orders.1", lines));
+    until(|| letters(&cluster).len() == 8, || format!("{:?}", letters(&cluster)));
+    let (_, log) = program.stop();
+    let said = |text: &str| log.lines().filter(|line| line.contains(text)).collect::<Vec<_>>();
+    let (first, more) = (said("items of a message are no rows"), said("more items are no rows"));
+    assert_eq!((first.len(), more.len()), (3, 3), "{log}");
+    let parts = [
+        ("expects i64", "line=2 count=1", " count=1 "),
+        ("not a JSON object", "line=3 count=2", " count=2 "),
+        ("colour", "line=4 count=1", " count=1 "),
+    ];
+    for (index, (reason, place, count)) in parts.into_iter().enumerate() {
+        assert!(first[index].contains(reason) && first[index].contains(place), "{reason}: {log}");
+        assert!(more.iter().any(|line| line.contains(reason) && line.contains(count)), "{reason}: {log}");
+    }
+}
+
 /// What a wrong mapping has set aside is written when it was corrected.
 #[test]
 fn what_was_set_aside_is_listed_shown_and_published_again() {
@@ -215,6 +282,32 @@ fn what_was_set_aside_is_listed_shown_and_published_again() {
     assert!(all.code() == 0 && all.out().contains("0 published, 0 left"), "{}", all.all());
     assert!(!place.path("1.foreign").exists() && !place.path("1.foreign.mark").exists());
     until(|| cluster.ids() == [1, 1, 2, 2, 3], || format!("{:?}", cluster.ids()));
+    assert_eq!(program.stop().0, 1);
+}
+
+/// A line or an element that is an array is no row, also when it is published again by itself.
+#[test]
+fn an_array_that_was_set_aside_is_no_message_with_rows() {
+    let (cluster, runtime) = (Cluster::of_sqlite(&dsn(Kind::Nats)), runtime());
+    let program = cluster.start("a.toml", &worker(&cluster, ""));
+    let context = runtime.block_on(cluster.context());
+    let send = |text: &str| runtime.block_on(publish(&context, &cluster, "orders.1", text));
+    send("[{\"orderId\":1},[{\"orderId\":2}],{\"orderId\":3},[\n{\"orderId\":4}\n]]");
+    send(
+        "[{\"orderId\":9}]\n{\"orderId\":5}\n [{\"orderId\":9}]\r\n\u{feff}[{\"orderId\":9}]\n[{\"orderId\":9}\n{\"orderId\":6}",
+    );
+    let written = |ids: &[i64]| until(|| cluster.ids() == ids, || format!("{:?}", cluster.ids()));
+    written(&[1, 3, 5, 6]);
+    assert_eq!(letters(&cluster).len(), 6, "{:?}", letters(&cluster));
+    let place = &cluster.place;
+    for replay in ["1.foreign", "2.foreign"] {
+        std::fs::rename(place.path("letters.foreign"), place.path(replay)).unwrap();
+        let replayed = place.run(&["dead-letters", "replay", replay, "--config", "a.toml"]);
+        assert!(replayed.code() == 0 && replayed.out().contains("6 published, 0 left"), "{}", replayed.all());
+        until(|| letters(&cluster).len() == 6, || format!("{:?}", letters(&cluster)));
+    }
+    send("{\"orderId\":7}");
+    written(&[1, 3, 5, 6, 7]);
     assert_eq!(program.stop().0, 1);
 }
 

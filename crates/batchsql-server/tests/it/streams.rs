@@ -281,6 +281,20 @@ fn a_server_that_is_unreachable_at_the_start_is_waited_for() {
     assert_eq!((front.stop().0, logged.stop().0, worker.stop().0), (0, 0, 0));
 }
 
+/// It is in the stream.
+#[test]
+fn the_position_of_a_front_is_in_no_database() {
+    let mut server = Server::start(Kind::Nats, &[]);
+    let cluster = Cluster::of_sqlite(server.dsn());
+    server.stop();
+    let durable = "[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\nexactly_once = \"front\"\n";
+    let mut front = cluster.start("front.toml", &cluster.front(durable));
+    put_and_wait(front.address(), "logged", 0..ROWS);
+    let line = front.has_said("its position cannot be claimed: NATS has not answered");
+    assert!(line.contains("trying again"), "{line}");
+    assert_eq!(front.stop().0, 4);
+}
+
 /// Others do not wait for the leases of a worker that has ended.
 #[test]
 fn a_worker_that_ends_gives_its_partitions_away() {
