@@ -309,6 +309,9 @@ impl Log {
     /// Writes all that was appended and settled, and a record that spares the next start from reading the segments. Later
     /// calls on all handles fail, but for `close`, which has the outcome of the first. Readers can continue.
     ///
+    /// It fails if that cannot be written, or the file by which a start finds that the end of the log is missing, for example because
+    /// the folder was removed.
+    ///
     /// # Cancel safety
     ///
     /// The log closes also if the completion is dropped.

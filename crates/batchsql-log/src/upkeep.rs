@@ -12,7 +12,7 @@ use crate::{
     catalog::FileView,
     end,
     engine::Engine,
-    error::LogError,
+    error::{LogError, LogErrorKind},
     format::{
         record::{self, Header, Kind},
         snapshot::{CloseState, FileSnapshot, Place},
@@ -327,8 +327,14 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
         .and_then(|()| active.file.sync_data())
         .map_err(|error| LogError::io("write the clean close to", &folder, error))?;
     // Without it a later start finds less; the one of an earlier close stays true.
-    let _ = end::write(engine, active.key.number);
-    Ok(())
+    end::write(engine, active.key.number).map_err(|error| {
+        let message = format!(
+            "cannot write {}, by which a start finds whether the log has lost its end; look whether the folder and its files are there, and \
+             whether the disk has space",
+            end::path(&engine.shared.options).display()
+        );
+        LogError::new(LogErrorKind::Io, message).with_source(error)
+    })
 }
 
 fn millis(duration: Duration) -> u64 {
