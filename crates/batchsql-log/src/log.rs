@@ -275,6 +275,11 @@ impl Log {
         options.file_system.free_bytes(&options.folder).ok().flatten()
     }
 
+    /// The free bytes of the disk below which no block is accepted: [`Options::min_free_bytes`].
+    pub fn min_free_bytes(&self) -> u64 {
+        self.shared.options.min_free_bytes
+    }
+
     /// Numbers for metrics.
     pub fn stats(&self) -> LogStats {
         let mut stats = self.shared.stats().clone();
