@@ -472,6 +472,15 @@ fn a_close_without_its_folder_is_no_clean_one() {
     std::fs::rename(&folder, temporary.path().join("away")).expect("renamed");
     let error = opened.log.close().wait().expect_err("it has no folder");
     assert!(error.kind() == LogErrorKind::Io && error.to_string().contains("log/END, by which"), "{error}");
+    drop(opened);
+
+    // One that has nothing to write.
+    std::fs::rename(temporary.path().join("away"), &folder).expect("renamed");
+    open(real(temporary.path())).log.close().wait().expect("closed");
+    let opened = open(real(temporary.path()));
+    std::fs::remove_dir_all(&folder).expect("removed");
+    let error = opened.log.close().wait().expect_err("it has no segment");
+    assert!(error.kind() == LogErrorKind::Io && error.to_string().contains("was removed while"), "{error}");
 }
 
 #[test]
