@@ -86,7 +86,8 @@ pub struct DurableCloseReport {
     pub pipeline: CloseReport,
     /// Rows that the next start writes: they have not ended, or they keep an order with an earlier row that has not.
     pub left_in_log: u64,
-    /// Why the log could not be closed cleanly. Nothing is lost: the next start reads all of it.
+    /// Why the log could not be closed cleanly. The next start reads all that is in its folder; if the folder or a file of it was
+    /// removed meanwhile, that start may not notice it, and the rows are lost.
     pub log_error: Option<String>,
     /// How long it took.
     pub took: Duration,

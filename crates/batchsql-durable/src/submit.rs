@@ -248,8 +248,8 @@ impl Shared {
         let log = self.log.clone();
         let free = self.runtime.spawn_blocking(move || log.free_bytes()).await.ok().flatten();
         let stats = self.log.stats();
-        let (used, limit) = (stats.bytes, stats.bytes_limit);
-        tracing::warn!(%error, needed, free, used, limit, "rows are not accepted: the log has no space, and calls wait for it");
+        let (min_free, used, limit) = (self.log.min_free_bytes(), stats.bytes, stats.bytes_limit);
+        tracing::warn!(%error, needed, free, min_free, used, limit, "rows are not accepted: the log has no space, and calls wait for it");
         self.space_log.said();
     }
 

@@ -53,8 +53,8 @@ pub(crate) enum Unresolved {
     )]
     OtherKey { table: String, stored: String, advice: &'static str },
     #[error(
-        "the schema of table {table} that was given to {advice} has no column {column:?}, which stored rows have; add it there, or \
-         leave it out of the rows"
+        "the schema of table {table} that was given to {advice} has no column {column:?}, which stored rows have; add it there \
+         (nullable, if later rows are without it), or let the program that stored them write them first"
     )]
     NoColumn { table: String, column: String, advice: &'static str },
     #[error(

@@ -1,10 +1,11 @@
 //! Owns the file of the end of the log: what a clean close had. A later start finds by it that rows at the end are missing.
 //! Must not know segments.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use crate::{
     engine::Engine,
+    error::{LogError, LogErrorKind},
     format::{
         names::{END, TEMPORARY},
         record::{self, Context, Header, Kind},
@@ -28,6 +29,10 @@ pub(crate) struct End {
     pub(crate) snapshot: Snapshot,
 }
 
+pub(crate) fn path(options: &Options) -> PathBuf {
+    options.folder.join(END)
+}
+
 /// Writes it as a whole: it has its name only when it is synced.
 pub(crate) fn write(engine: &Engine, number: u64) -> io::Result<()> {
     let Options { folder, file_system, .. } = &engine.shared.options;
@@ -37,7 +42,7 @@ pub(crate) fn write(engine: &Engine, number: u64) -> io::Result<()> {
     header.first = number;
     let mut bytes = Vec::new();
     record::append(&mut bytes, &context, 0, &header, &engine.snapshot().encode());
-    let (path, temporary) = (folder.join(END), folder.join(format!("{END}{TEMPORARY}")));
+    let (path, temporary) = (path(&engine.shared.options), folder.join(format!("{END}{TEMPORARY}")));
     remove_if_there(&**file_system, &temporary)?;
     let written = file_system.create(&temporary).and_then(|file| {
         file.write_at(&bytes, 0)?;
@@ -53,8 +58,18 @@ pub(crate) fn write(engine: &Engine, number: u64) -> io::Result<()> {
 }
 
 /// `None` if there is none, or it makes no sense: then it says nothing.
-pub(crate) fn read(options: &Options, incarnation: [u8; 16]) -> io::Result<Option<End>> {
-    let file = match options.file_system.open(&options.folder.join(END), Access::Read) {
+pub(crate) fn read(options: &Options, incarnation: [u8; 16]) -> Result<Option<End>, LogError> {
+    read_file(options, incarnation).map_err(|error| {
+        let message = format!(
+            "cannot read {}; make it a file that can be read, or move it away: then rows that are missing at the end of the log are not noticed",
+            path(options).display()
+        );
+        LogError::new(LogErrorKind::Io, message).with_source(error)
+    })
+}
+
+fn read_file(options: &Options, incarnation: [u8; 16]) -> io::Result<Option<End>> {
+    let file = match options.file_system.open(&path(options), Access::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };

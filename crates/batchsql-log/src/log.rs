@@ -310,6 +310,11 @@ impl Log {
         options.file_system.free_bytes(&options.folder).ok().flatten()
     }
 
+    /// The free bytes of the disk below which no block is accepted: [`Options::min_free_bytes`].
+    pub fn min_free_bytes(&self) -> u64 {
+        self.shared.options.min_free_bytes
+    }
+
     /// Numbers for metrics.
     pub fn stats(&self) -> LogStats {
         let mut stats = self.shared.stats().clone();
@@ -343,6 +348,9 @@ impl Log {
 
     /// Writes all that was appended and settled, and a record that spares the next start from reading the segments. Later
     /// calls on all handles fail, but for `close`, which has the outcome of the first. Readers can continue.
+    ///
+    /// It fails if that cannot be written, or the file by which a start finds that the end of the log is missing, for example because
+    /// the folder was removed.
     ///
     /// # Cancel safety
     ///

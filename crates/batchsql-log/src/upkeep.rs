@@ -12,8 +12,9 @@ use crate::{
     catalog::FileView,
     end,
     engine::Engine,
-    error::LogError,
+    error::{LogError, LogErrorKind},
     format::{
+        names,
         record::{self, Header, Kind},
         snapshot::{CloseState, FileSnapshot, Place},
     },
@@ -289,7 +290,7 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
     let folder = engine.shared.options.folder.clone();
     if engine.active.is_none() {
         if !engine.is_changed {
-            return Ok(());
+            return segments_are_there(engine);
         }
         engine.start_segment()?;
     }
@@ -327,8 +328,31 @@ pub(crate) fn close(engine: &mut Engine) -> Result<(), LogError> {
         .and_then(|()| active.file.sync_data())
         .map_err(|error| LogError::io("write the clean close to", &folder, error))?;
     // Without it a later start finds less; the one of an earlier close stays true.
-    let _ = end::write(engine, active.key.number);
-    Ok(())
+    end::write(engine, active.key.number).map_err(|error| {
+        let message = format!(
+            "cannot write {}, by which a start finds whether the log has lost its end; look whether the folder and its files are there, and \
+             whether the disk has space",
+            end::path(&engine.shared.options).display()
+        );
+        LogError::new(LogErrorKind::Io, message).with_source(error)
+    })
+}
+
+/// Of a log that has nothing to write, and so would not notice that its folder was removed.
+fn segments_are_there(engine: &Engine) -> Result<(), LogError> {
+    let Options { folder, file_system, .. } = &engine.shared.options;
+    let files = file_system.list(folder).map_err(|error| LogError::io("list the files in", folder, error))?;
+    let there: BTreeSet<FileKey> = files.iter().filter_map(|(name, _)| names::parse(name)).collect();
+    match engine.lengths.keys().find(|key| !there.contains(key)) {
+        None => Ok(()),
+        Some(missing) => Err(LogError::new(
+            LogErrorKind::Io,
+            format!(
+                "{} was removed while the log was open; put it back, or its rows are missing at the next start",
+                engine.shared.path(*missing).display()
+            ),
+        )),
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -206,7 +206,7 @@ impl Source for LogSource {
             NotClaimed::Missing => (
                 StopReason::Position,
                 "the database has no position of this partition, although it had one: it was made anew or restored from a \
-                 backup; restore a newer one, or accept that rows written since then may be lost, with \
+                 backup, or row level security hides it; restore a newer one, let this user see it, or accept that rows written since then may be lost, with \
                  DurableOptions::accept_gaps",
             ),
             _ => (

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchsql_core::SharedRows;
 use batchsql_feed::block::encode;
-use batchsql_log::{Block, Key, Log, LogError, RefusedGroup, Ticket};
+use batchsql_log::{Block, Key, Log, LogError, Ticket};
 use tokio::sync::watch;
 
 use crate::feed::partitions::Partitions;
@@ -102,8 +102,10 @@ async fn append(group: Group, to: To<'_>) {
 }
 
 /// Some may be stored without the others.
-async fn append_rows(mut pending: VecDeque<Pending>, to: To<'_>) {
+async fn append_rows(pending: VecDeque<Pending>, to: To<'_>) {
     let mut encoded: Vec<Block> = pending.iter().map(|pending| pending.rows.block()).collect();
+    let bytes = encoded.iter().map(|block| block.bytes.len());
+    let mut pending: VecDeque<(Pending, usize)> = pending.into_iter().zip(bytes).collect();
     let mut tickets = Vec::new();
     while !encoded.is_empty() {
         let (accepted, refused) = to.log.append_all(encoded);
@@ -113,8 +115,8 @@ async fn append_rows(mut pending: VecDeque<Pending>, to: To<'_>) {
             Some((blocks, error)) => refuse(&mut pending, blocks, error),
         };
     }
-    for (Pending { rows, stored }, ticket) in tickets {
-        let result = rows.appended(ticket, to).await;
+    for ((Pending { rows, stored }, bytes), ticket) in tickets {
+        let result = rows.appended(ticket, bytes, to).await;
         // Nobody waits if all calls were cancelled.
         stored.send_replace(Some(result));
     }
@@ -122,13 +124,14 @@ async fn append_rows(mut pending: VecDeque<Pending>, to: To<'_>) {
 
 /// All blocks or none. If there is no space for all of them, there may be for some calls.
 async fn append_together(pending: VecDeque<Pending>, calls: Vec<Together>, to: To<'_>) {
-    let blocks = pending.iter().map(|pending| pending.rows.block()).collect();
-    let keys = calls.iter().filter_map(|call| call.key.as_ref()).map(stored_key).collect();
+    let blocks: Vec<Block> = pending.iter().map(|pending| pending.rows.block()).collect();
+    let keys: Vec<Key> = calls.iter().filter_map(|call| call.key.as_ref()).map(stored_key).collect();
+    let bytes = space_for(&blocks, &keys);
     let results = match to.log.append_group(blocks, keys) {
         Ok(tickets) => {
             let mut results = Vec::with_capacity(tickets.len());
             for (pending, ticket) in pending.iter().zip(tickets) {
-                results.push(pending.rows.clone().appended(ticket, to).await);
+                results.push(pending.rows.clone().appended(ticket, bytes, to).await);
             }
             results
         }
@@ -138,7 +141,7 @@ async fn append_together(pending: VecDeque<Pending>, calls: Vec<Together>, to: T
             if refused.error.is_full() && (calls.len() > 1 || of_calls < pending.iter().map(rows).sum()) {
                 return append_one_by_one(pending, calls, to).await;
             }
-            vec![Err(not_stored(&refused)); pending.len()]
+            vec![Err(NotStored { error: refused.error, bytes }); pending.len()]
         }
     };
     for Together { key, rows, stored } in calls {
@@ -162,15 +165,17 @@ async fn append_one_by_one(pending: VecDeque<Pending>, calls: Vec<Together>, to:
             pending[block].rows.part(rows)
         };
         let parts: Vec<Appending> = rows.into_iter().map(part).collect();
-        let blocks = parts.iter().map(Appending::block).collect();
+        let blocks: Vec<Block> = parts.iter().map(Appending::block).collect();
+        let keys: Vec<Key> = key.iter().map(stored_key).collect();
+        let bytes = space_for(&blocks, &keys);
         let mut result = Ok(());
-        match to.log.append_group(blocks, key.iter().map(stored_key).collect()) {
+        match to.log.append_group(blocks, keys) {
             Ok(tickets) => {
                 for (part, ticket) in parts.into_iter().zip(tickets) {
-                    result = result.and(part.appended(ticket, to).await);
+                    result = result.and(part.appended(ticket, bytes, to).await);
                 }
             }
-            Err(refused) => result = Err(not_stored(&refused)),
+            Err(refused) => result = Err(NotStored { error: refused.error, bytes }),
         }
         drop(key);
         stored.send_replace(Some(result));
@@ -188,16 +193,12 @@ fn stored_key(key: &KeyInFlight) -> Key {
     Key { key: key.key.clone(), value: key.value.clone() }
 }
 
-fn not_stored(refused: &RefusedGroup) -> NotStored {
-    NotStored { error: refused.error.clone(), bytes: space_for(refused) }
-}
-
-/// The bytes that a group waits for which was refused for want of space. Not less than it takes: there might be space for that at
+/// The bytes that a group waits for if it is refused for want of space. Not less than it takes: there might be space for that at
 /// once, and the group would be refused again without end.
-fn space_for(refused: &RefusedGroup) -> usize {
-    let rows = refused.blocks.iter().map(|block| block.bytes.len()).sum();
-    let keys = refused.keys.iter().map(|Key { key, value }| key_bytes(key, value)).sum();
-    bytes_together(rows, refused.blocks.len(), keys)
+fn space_for(blocks: &[Block], keys: &[Key]) -> usize {
+    let rows = blocks.iter().map(|block| block.bytes.len()).sum();
+    let keys = keys.iter().map(|Key { key, value }| key_bytes(key, value)).sum();
+    bytes_together(rows, blocks.len(), keys)
 }
 
 impl Appending {
@@ -216,9 +217,9 @@ impl Appending {
         Self { rows: self.rows.rows().gather(rows), ..self.clone() }
     }
 
-    /// Waits for the log, and gives the rows to their feed.
-    async fn appended(self, ticket: Ticket, to: To<'_>) -> Result<(), NotStored> {
-        let appended = ticket.await.map_err(|error| NotStored { error, bytes: 0 })?;
+    /// Waits for the log, and gives the rows to their feed. `bytes` as in [`NotStored`].
+    async fn appended(self, ticket: Ticket, bytes: usize, to: To<'_>) -> Result<(), NotStored> {
+        let appended = ticket.await.map_err(|error| NotStored { error, bytes })?;
         // Before the acknowledgement, so that a flush that follows knows of these rows.
         let block = RecentBlock { first: appended.first, rows: self.rows, time: appended.time };
         to.partitions.appended(self.entry.table, self.partition, block);
@@ -228,11 +229,10 @@ impl Appending {
 }
 
 /// Reports why blocks were refused. Returns those to try again: if a block cannot be stored, the others can.
-fn refuse(pending: &mut VecDeque<Pending>, blocks: Vec<Block>, error: LogError) -> Vec<Block> {
+fn refuse(pending: &mut VecDeque<(Pending, usize)>, blocks: Vec<Block>, error: LogError) -> Vec<Block> {
     let is_about_the_first = !error.is_full() && error.kind() == batchsql_log::LogErrorKind::Invalid;
     let count = if is_about_the_first { 1 } else { pending.len() };
-    for (refused, block) in pending.drain(..count).zip(&blocks) {
-        let bytes = block.bytes.len();
+    for (refused, bytes) in pending.drain(..count) {
         refused.stored.send_replace(Some(Err(NotStored { error: error.clone(), bytes })));
     }
     blocks.into_iter().skip(count).collect()
@@ -266,7 +266,7 @@ mod tests {
             let keys = vec![Key { key: vec![1; 100], value: vec![2; 100] }];
             let Err(group) = log.append_group((0..4).map(|_| block(length)).collect(), keys) else { break };
             assert!(group.error.is_full(), "{group}");
-            let bytes = space_for(&group);
+            let bytes = space_for(&group.blocks, &group.keys);
             let space = pin!(log.space(bytes)).poll(&mut Context::from_waker(Waker::noop()));
             assert!(space.is_pending(), "there is space for {bytes} bytes, and none for 4 rows of {length}");
             refused += 1;

@@ -261,14 +261,55 @@ async fn a_wait_for_space_and_its_end_are_logged() {
     two.unwrap();
     let said = lines.with(waits);
     assert_eq!(said.len(), 1, "{said:?}");
-    for part in ["WARN", "the disk of the log is full; free some space", "needed=", "free=", "used=", "limit="] {
+    for part in ["WARN", "the disk of the log is full; free some space", "free=", "min_free=", "used=", "limit="] {
         assert!(said[0].contains(part), "{part} in {said:?}");
     }
+    assert!(number(&said[0], "needed=") > 0, "{said:?}");
     let said = lines.with(goes_on);
     assert!(said.len() == 1 && said[0].contains("INFO") && said[0].contains("after="), "{said:?}");
     db.submit(&row(&plain(), 1, 4)).await.unwrap();
     assert_eq!(lines.with(goes_on).len(), 1);
     db.close(LONG).await;
+}
+
+fn number(line: &str, name: &str) -> u64 {
+    let number = line.split(name).nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    number.parse().unwrap_or_else(|_| panic!("{name} in {line:?}"))
+}
+
+/// A write that fails for want of space needs as much as one that is not tried; of a group, the bytes of all rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_space_after_a_failed_write_names_its_bytes() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = batchsql_testserver::subscribe(subscriber);
+    let waits = "rows are not accepted: the log has no space";
+    for (said_before, rows) in [1, 100].into_iter().enumerate() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let db = start(&ScriptedSink::new(), on(&disk, dir.path()).min_free_bytes(7)).await.unwrap();
+        db.submit(&row(&plain(), 1, 0)).await.unwrap();
+        disk.set(FULL);
+        let mend = async {
+            until("the wait is logged", || lines.with(waits).len() > said_before).await;
+            disk.set(WELL);
+        };
+        if rows == 1 {
+            let row = row(&plain(), 1, 1);
+            let (stored, ()) = tokio::join!(db.submit(&row), mend);
+            stored.unwrap();
+        } else {
+            let mut group = db.group();
+            (0..rows).for_each(|number| group.push(&row(&plain(), 1, number)).unwrap());
+            let (stored, ()) = tokio::join!(db.submit_group(&group), mend);
+            stored.unwrap();
+        }
+        let said = lines.with(waits);
+        let least = rows as u64 * 16;
+        assert!(number(&said[said_before], "needed=") >= least, "two numbers of 8 bytes for each row: {said:?}");
+        assert_eq!(number(&said[said_before], "min_free="), 7, "{said:?}");
+        db.close(LONG).await;
+    }
 }
 
 /// A removed file needs its space for as long as it is open.

@@ -123,7 +123,7 @@ async fn a_declared_schema_replaces_the_rule_of_waiting_rows() {
     leave(options(dir.path()), &table("t", Conflict::update(["id"])), 0..3).await;
     // Another type, and a column less.
     let other = Schema::builder("t").column("id", ColumnType::Text).on_conflict(Conflict::ignore(["id"]));
-    let less = (other.clone(), "has no column \"version\"");
+    let less = (other.clone(), "has no column \"version\", which stored rows have; add it there (nullable");
     for (other, reason) in [(other.column("version", ColumnType::I64), "do not fit"), less] {
         let sink = ScriptedSink::new();
         let db = start(&sink, options(dir.path()).schema(&other.build().unwrap())).await.unwrap();

@@ -383,8 +383,8 @@ impl Source for FileSource {
             NotClaimed::Missing => (
                 StopReason::Position,
                 format!(
-                    "the database has no position of {file}, although it had one: it was made anew, or restored from a backup; restore \
-                 a newer one, or remove the mark {mark} to write the file from its beginning"
+                    "the database has no position of {file}, although it had one: it was made anew, or restored from a backup, or row \
+                 level security hides it; restore a newer one, let this user see it, or remove the mark {mark} to write the file from its beginning"
                 ),
             ),
             _ => (

@@ -149,7 +149,7 @@ impl Recoverer<'_> {
             // that this process makes without knowing it.
             self.file_system.sync_folder(self.folder)?;
         }
-        let end = end::read(self.options, self.incarnation)?;
+        let end = end::read(self.options, self.incarnation).map_err(Problem::Log)?;
         let after_end = end.as_ref().map_or(1, |end| end.number.saturating_add(1));
         let next_number = keys.keys().map(|key| key.number.saturating_add(1)).max().unwrap_or(1).max(after_end);
         self.recovery.segments = keys.keys().filter(|key| key.side.is_none()).count() as u64;

@@ -484,6 +484,46 @@ fn the_real_file_system_keeps_the_log_and_its_lock() {
     assert!(opened.log.stats().bytes < 20_000, "settled segments are removed: {:?}", opened.log.stats());
 }
 
+/// The rows go with the folder, and nothing that is left tells a start of them.
+#[cfg(unix)]
+#[test]
+fn a_close_without_its_folder_is_no_clean_one() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let folder = temporary.path().join("log");
+    let opened = open(real(temporary.path()));
+    opened.append(1, 10);
+    std::fs::rename(&folder, temporary.path().join("away")).expect("renamed");
+    let error = opened.log.close().wait().expect_err("it has no folder");
+    assert!(error.kind() == LogErrorKind::Io && error.to_string().contains("log/END, by which"), "{error}");
+    drop(opened);
+
+    // One that has nothing to write.
+    std::fs::rename(temporary.path().join("away"), &folder).expect("renamed");
+    open(real(temporary.path())).log.close().wait().expect("closed");
+    let opened = open(real(temporary.path()));
+    std::fs::remove_dir_all(&folder).expect("removed");
+    let error = opened.log.close().wait().expect_err("it has no segment");
+    assert!(error.kind() == LogErrorKind::Io && error.to_string().contains("was removed while"), "{error}");
+}
+
+#[test]
+fn an_end_that_is_no_file_is_named_at_the_close_and_at_the_start() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let end = temporary.path().join("log").join("END");
+    let opened = open(real(temporary.path()));
+    opened.append(1, 10);
+    std::fs::create_dir(&end).expect("a folder");
+    std::fs::write(end.join("file"), "").expect("a file");
+    let name = end.display().to_string();
+    let error = opened.log.close().wait().expect_err("a folder cannot be replaced").to_string();
+    assert!(error.contains(&name) && error.contains("look whether"), "{error}");
+    drop(opened);
+    let error = Log::open(real(temporary.path())).expect_err("it cannot be read").to_string();
+    assert!(error.contains(&name) && error.contains("or move it away"), "{error}");
+    std::fs::rename(&end, temporary.path().join("away")).expect("renamed");
+    assert_eq!(open(real(temporary.path())).unsettled(), [1]);
+}
+
 /// The other process of the test below.
 #[test]
 #[ignore = "run by another test"]
