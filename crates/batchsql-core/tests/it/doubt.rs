@@ -232,7 +232,12 @@ async fn earlier_rows_of_a_key_are_written_when_the_last_one_is_bad() {
             let schema = schema.on_conflict(rule.clone()).build().unwrap();
             let mut receipts = Vec::new();
             for (key, version) in (0..keys).flat_map(|key| (0..10).map(move |version| (key, version))) {
-                let row = schema.row().set("id", i64::from(key)).unwrap().set("v", i64::from(version * 10 + version / 9 * 9)).unwrap();
+                let row = schema
+                    .row()
+                    .set("id", i64::from(key))
+                    .unwrap()
+                    .set("v", i64::from(version * 10 + version / 9 * 9))
+                    .unwrap();
                 receipts.push(db.submit_tracked(&row.finish().unwrap()).await.unwrap());
             }
             db.flush().await.unwrap();
