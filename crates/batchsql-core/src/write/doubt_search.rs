@@ -10,6 +10,7 @@ use crate::error::SinkError;
 use crate::model::keys;
 use crate::outcome::outcomes::FailureKind;
 use crate::write::doubt::Doubt;
+use crate::write::isolate::Search;
 use crate::write::job::Job;
 use crate::write::repeated::Repeated;
 use crate::write::sample::{Candidates, SAMPLES, WIDEST_PROBE};
@@ -78,11 +79,26 @@ impl Job {
         let is_settled = !doubt.is_open || doubt.is_proven(committed);
         let (probe, is_last_try) = (doubt.probes, doubt.is_last_try || doubt.is_over);
         if !is_settled && !self.search().is_sampling() {
+            self.send_earliest_apart();
             self.sample(None, in_order, |candidates| match is_last_try {
                 true => candidates.choose_last_probe(probe, LAST_SAMPLES),
                 false => candidates.choose_probe(probe),
             });
         }
+    }
+
+    /// Rows were refused that stand for earlier ones with their key: the earliest of those show as well whether the table is at fault,
+    /// and are written before a later one is rejected.
+    fn send_earliest_apart(&mut self) {
+        let may_be_later = self.has_any_maybe_written();
+        let Some(round) = self.progress.round.as_mut().filter(|round| !may_be_later && round.stands_for_others())
+        else {
+            return;
+        };
+        let Some(search) = &mut self.progress.search else { return };
+        search.take_rest().for_each(|range| round.postpone(range));
+        round.send_earliest_apart();
+        self.begin_next_round();
     }
 
     /// Records what `written` means for such errors, once the rows of the range have their outcomes; `number` is that
@@ -95,14 +111,30 @@ impl Job {
         self.progress.has_looked_again = false;
         let Some(doubt) = &mut self.progress.doubt else { return };
         doubt.is_open = false;
+        self.end_overtaken(range.start, overtaken, Search::sample_committed);
+    }
+
+    /// A range without a reply may be in the database, and is not sent again. Rows that were refused before it, and must not be written
+    /// behind it, are rejected.
+    pub(crate) fn maybe_committed(&mut self, range: &Range<usize>, overtaken: Overtaken) {
+        self.end_overtaken(range.start, overtaken, Search::take_refused);
+    }
+
+    /// Rejects those of the refused rows that `take` takes from the search because they are overtaken by `by`.
+    fn end_overtaken(
+        &mut self,
+        by: usize,
+        overtaken: Overtaken,
+        take: impl FnOnce(&mut Search, &dyn Fn(usize) -> bool) -> Vec<(usize, SinkError)>,
+    ) {
         let Some(mut search) = self.progress.search.take() else { return };
         let rows = self.rows();
         let is_overtaken = |row| match overtaken {
             Overtaken::None => false,
-            Overtaken::OfKey => keys::have_same_key(rows, row, range.start),
+            Overtaken::OfKey => keys::have_same_key(rows, row, by),
             Overtaken::All => true,
         };
-        let overtaken = search.sample_committed(is_overtaken);
+        let overtaken = take(&mut search, &is_overtaken);
         self.progress.search = Some(search);
         for (row, error) in overtaken {
             self.reject_row(row, &error);

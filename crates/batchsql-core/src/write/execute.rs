@@ -243,6 +243,7 @@ impl<S: Sink> Executor<S> {
                     }
                     Err(Stop::MaybeWritten(error)) => {
                         job.search().judge(range.clone(), Verdict::Ended);
+                        job.maybe_committed(&range, self.overtaken(job));
                         if job.fail_maybe_written(range, &error) {
                             // It may have later rows with the keys of rows that are already left.
                             job.postpone_rest();
@@ -261,6 +262,9 @@ impl<S: Sink> Executor<S> {
                         let is_of_row = is_searched && range.len() == 1 && error.code().is_some();
                         if is_expired && !is_of_row {
                             job.progress.expired = Some(error.clone());
+                        }
+                        if job.has_maybe_written(range.clone()) {
+                            job.maybe_committed(&range, self.overtaken(job));
                         }
                         let of_another = (is_searched && range.len() > 1).then(|| error.not_tried_in_time());
                         job.failed(range.clone(), kind, Some(of_another.as_ref().unwrap_or(&error)));

@@ -174,7 +174,7 @@ impl Search {
     /// A row that was tried alone was committed and judged, so the table is not at fault. The remaining rows are tried
     /// as before. Refused rows are at fault: they are tried alone once more, except for those that must not be written
     /// after the committed row. These are returned, to be rejected.
-    pub(crate) fn sample_committed(&mut self, is_overtaken: impl Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
+    pub(crate) fn sample_committed(&mut self, is_overtaken: &dyn Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
         let Some(mut sampling) = self.sampling.take() else { return Vec::new() };
         let refused = sampling.take_refused();
         let rows: Vec<usize> = refused.iter().map(|(row, _)| *row).collect();
@@ -185,12 +185,21 @@ impl Search {
         overtaken
     }
 
+    /// Takes refused rows from those that are being tried alone; they have their outcome.
+    pub(crate) fn take_refused(&mut self, is_taken: &dyn Fn(usize) -> bool) -> Vec<(usize, SinkError)> {
+        let Some(sampling) = &mut self.sampling else { return Vec::new() };
+        let (taken, left): (Vec<_>, Vec<_>) = sampling.take_refused().into_iter().partition(|(row, _)| is_taken(*row));
+        left.into_iter().for_each(|(row, error)| sampling.refused(row, error));
+        taken.iter().for_each(|(row, _)| sampling.ended(*row));
+        taken
+    }
+
     /// Other batches have shown that the table is not at fault, while `range` was tried alone: it is judged next, and
     /// the remaining rows are tried as before.
     pub(crate) fn stop_sampling_but(&mut self, range: &Range<usize>) {
         if let Some(sampling) = &mut self.sampling {
             range.clone().for_each(|row| sampling.ended(row));
-            self.sample_committed(|_| false);
+            self.sample_committed(&|_| false);
         }
     }
 

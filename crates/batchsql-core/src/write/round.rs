@@ -24,6 +24,9 @@ use crate::model::batch::{Batch, Rows};
 use crate::model::keys::{self, Arranged, Coalescing};
 use crate::model::merge;
 
+/// See [`Round::send_earliest_apart`].
+const MOST_APART: usize = 16;
+
 /// The rows that are being written, when they are not simply all of the batch. Rows of the round are numbered by their
 /// position in the round, rows of the batch by their position in the batch.
 pub(crate) struct Round {
@@ -138,6 +141,23 @@ impl Round {
         merged.iter().for_each(|row| self.previous[*row as usize] = None);
         self.next.extend(merged);
         true
+    }
+
+    /// Whether a row of the round stands for earlier ones with its key.
+    pub(crate) fn stands_for_others(&self) -> bool {
+        self.rows.iter().any(|row| self.row_before(*row as usize).is_some())
+    }
+
+    /// The earliest rows of some keys are sent in the next round by themselves, and not left to a later row with their key. For
+    /// at most [`MOST_APART`] keys, chosen at random, and as many rows of each.
+    pub(crate) fn send_earliest_apart(&mut self) {
+        let heads = self.next.iter().copied().filter(|row| self.row_before(*row as usize).is_some());
+        for head in fastrand::choose_multiple(heads, MOST_APART) {
+            let chain: Vec<u32> = keys::chain(&self.previous, head).collect();
+            let (later, earliest) = chain.split_at(chain.len() - MOST_APART.min(chain.len() - 1));
+            later.last().into_iter().chain(earliest).for_each(|row| self.previous[*row as usize] = None);
+            self.next.extend(earliest);
+        }
     }
 
     /// Drops the copy of the rows until it is needed again.

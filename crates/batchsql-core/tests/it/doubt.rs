@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use batchsql_core::{
-    Coalesce, Conflict, ErrorClass, Isolation, KeptBy, Ordering, OutcomeKind, PipelineConfig, Schema, ValueRef,
+    Coalesce, ColumnType, Conflict, ErrorClass, Expr, Isolation, KeptBy, Ordering, OutcomeKind, PipelineConfig, Schema,
+    ValueRef,
 };
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -210,6 +211,42 @@ async fn a_later_version_of_the_same_key_tells_whose_the_error_is() {
         let rejected: Vec<usize> = (0..30).filter(|version| kinds[*version] == OutcomeKind::Rejected).collect();
         assert_eq!(rejected, [3, 4, 11], "{ordering:?}");
         assert_eq!(sink.applied().len(), 27);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_rows_of_a_key_are_written_when_the_last_one_is_bad() {
+    let rules = [
+        Conflict::update(["id"]),
+        Conflict::update(["id"]).only_if_newer("v"),
+        Conflict::update(["id"]).set("v", Expr::add()),
+    ];
+    for (class, keys) in CLASSES.into_iter().flat_map(|class| [1, 3, 40].map(|keys| (class, keys))) {
+        for rule in rules.clone() {
+            let (db, sink) = pipeline(config().buffer_size(1_000).flush_size(500));
+            let is_bad = |row: &batchsql_core::DynRow| {
+                row.get("v").is_some_and(|v| matches!(v, ValueRef::I64(n) if n % 10 == 9))
+            };
+            sink.poison_as(class, is_bad);
+            let schema = Schema::builder("t").column("id", ColumnType::I64).column("v", ColumnType::I64);
+            let schema = schema.on_conflict(rule.clone()).build().unwrap();
+            let mut receipts = Vec::new();
+            for (key, version) in (0..keys).flat_map(|key| (0..10).map(move |version| (key, version))) {
+                let row = schema
+                    .row()
+                    .set("id", i64::from(key))
+                    .unwrap()
+                    .set("v", i64::from(version * 10 + version / 9 * 9))
+                    .unwrap();
+                receipts.push(db.submit_tracked(&row.finish().unwrap()).await.unwrap());
+            }
+            db.flush().await.unwrap();
+            let kinds = kinds(receipts).await;
+            let failed: Vec<usize> = (0..kinds.len()).filter(|row| kinds[*row] == OutcomeKind::Rejected).collect();
+            let bad: Vec<usize> = (0..kinds.len()).filter(|row| row % 10 == 9).collect();
+            assert_eq!(failed, bad, "{class} {keys} {rule:?}");
+            assert_eq!(sink.tables().rows("t").len(), usize::try_from(keys).unwrap());
+        }
     }
 }
 

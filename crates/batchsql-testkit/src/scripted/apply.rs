@@ -50,8 +50,10 @@ impl ScriptedSink {
                 return Err(SinkError::with_code(ErrorClass::Duplicate, "duplicate", text));
             }
         }
+        let was_applied = |row: &DynRow| state.batches.iter().flatten().any(|applied| applied == row);
         let is_bad = |(number, row): (usize, &DynRow)| {
-            rejected == Some(number) || state.poison.as_ref().is_some_and(|(_, is_bad)| is_bad(row))
+            (rejected == Some(number) && !(state.accepts_again && was_applied(row)))
+                || state.poison.as_ref().is_some_and(|(_, is_bad)| is_bad(row))
         };
         let bad: Vec<usize> = owned.iter().enumerate().filter(|row| is_bad(*row)).map(|(number, _)| number).collect();
         let class = match (rejected, &state.poison) {

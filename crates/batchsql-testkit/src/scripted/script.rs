@@ -63,6 +63,12 @@ impl ScriptedSink {
         self.lock().reports_rows = true;
     }
 
+    /// A row that was applied before is no more refused by [`Step::RejectRow`]: what a table has taken it takes again.
+    #[doc(hidden)]
+    pub fn accept_again(&self) {
+        self.lock().accepts_again = true;
+    }
+
     /// Refuses, with [`ErrorClass::Duplicate`], every write of two rows that have the same `identity`, as
     /// PostgreSQL does when its collation sees two keys as one.
     pub fn refuse_equal(&self, identity: impl Fn(&DynRow) -> String + Send + Sync + 'static) {

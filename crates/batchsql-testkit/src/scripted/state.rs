@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) late: Vec<(u64, Option<PositionStep>, Vec<DynRow>)>,
     pub(super) keeps_positions: bool,
     pub(super) positions: Positions,
+    /// A row that was applied before is not refused by a script.
+    pub(super) accepts_again: bool,
     /// A defect on purpose: a position moves although its rows are refused.
     pub(super) moves_positions_alone: bool,
     pub(super) claim_script: VecDeque<Step>,
