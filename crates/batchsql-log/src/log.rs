@@ -202,17 +202,10 @@ impl Log {
         partition: u32,
         rows: std::ops::RangeInclusive<u64>,
     ) -> Vec<std::ops::RangeInclusive<u64>> {
-        let (mut from, last) = rows.into_inner();
+        let (first, last) = rows.into_inner();
         let stream = Stream { table: table.0, partition };
         let catalog = self.shared.catalog();
-        let Some(view) = catalog.streams.get(&stream) else { return Vec::new() };
-        let mut settled = Vec::new();
-        while let Some(first) = view.settled.first_present(from).filter(|first| *first <= last) {
-            let end = (view.settled.first_missing(first) - 1).min(last);
-            settled.push(first..=end);
-            from = end + 1;
-        }
-        settled
+        catalog.streams.get(&stream).map_or_else(Vec::new, |view| view.settled.within(first, last))
     }
 
     /// The end of the settled rows that begin with this one; `None` if it is not settled.

@@ -1,7 +1,7 @@
 //! Owns `Ranges`: a set of sequences, as ranges that neither touch nor overlap.
 //! Must not know blocks, tables or files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// First and last sequence of each range, both included. Sequences start at 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,6 +65,17 @@ impl Ranges {
         holes
     }
 
+    /// What is in the set, from `first` to `last`, in order.
+    pub(crate) fn within(&self, first: u64, last: u64) -> Vec<RangeInclusive<u64>> {
+        let (mut from, mut within) = (first, Vec::new());
+        while let Some(start) = self.first_present(from).filter(|start| *start <= last) {
+            let end = (self.first_missing(start) - 1).min(last);
+            within.push(start..=end);
+            from = end + 1;
+        }
+        within
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(&first, &last)| (first, last))
     }
@@ -108,6 +119,8 @@ mod tests {
             }
             let holes: Vec<u64> = ranges.holes(3, 30).iter().flat_map(|(first, last)| first..=last).collect();
             prop_assert_eq!(holes, (3..=30).filter(|n| !set.contains(n)).collect::<Vec<_>>());
+            let within: Vec<u64> = ranges.within(3, 30).into_iter().flatten().collect();
+            prop_assert_eq!(within, (3..=30).filter(|n| set.contains(n)).collect::<Vec<_>>());
             prop_assert_eq!(ranges.up_to(), (1..).take_while(|n| set.contains(n)).last().unwrap_or(0));
             prop_assert_eq!(ranges.last(), set.last().copied().unwrap_or(0));
         }
