@@ -319,10 +319,7 @@ impl Log {
             stats.side_segments = catalog.files.len() as u64 - stats.segments;
             let oldest = catalog.streams.values().filter_map(|view| view.first_unsettled()).map(|place| place.oldest);
             stats.oldest_unsettled = oldest.min().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
-            let unsettled = |view: &crate::catalog::StreamView| {
-                let settled: u64 = view.settled.iter().map(|(first, last)| last - first + 1).sum();
-                (view.end - 1).saturating_sub(settled)
-            };
+            let unsettled = |view: &crate::catalog::StreamView| (view.end - 1).saturating_sub(view.settled.count());
             stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
         }
         stats.keys = self.shared.keys().len() as u64;

@@ -53,6 +53,11 @@ impl Ranges {
         self.around(from).map(|_| from).or_else(|| self.0.range(from..).next().map(|(&first, _)| first))
     }
 
+    /// How many sequences are in the set.
+    pub(crate) fn count(&self) -> u64 {
+        self.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     /// What is not in the set, from `first` to `last`.
     pub(crate) fn holes(&self, first: u64, last: u64) -> Ranges {
         let mut holes = Ranges::default();
@@ -119,6 +124,7 @@ mod tests {
             }
             let holes: Vec<u64> = ranges.holes(3, 30).iter().flat_map(|(first, last)| first..=last).collect();
             prop_assert_eq!(holes, (3..=30).filter(|n| !set.contains(n)).collect::<Vec<_>>());
+            prop_assert_eq!(ranges.count(), set.len() as u64);
             let within: Vec<u64> = ranges.within(3, 30).into_iter().flatten().collect();
             prop_assert_eq!(within, (3..=30).filter(|n| set.contains(n)).collect::<Vec<_>>());
             prop_assert_eq!(ranges.up_to(), (1..).take_while(|n| set.contains(n)).last().unwrap_or(0));

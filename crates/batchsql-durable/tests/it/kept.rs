@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchsql_core::{BatchSql, DeadLetterLine, ErrorClass, ValueRef};
-use batchsql_durable::{DurableExt, DurableOptions};
 use batchsql_durable::tools::IntakeFolder;
+use batchsql_durable::{DurableExt, DurableOptions};
 use batchsql_testkit::ScriptedSink;
 
 use crate::disk::Disk;
@@ -49,13 +49,15 @@ async fn rows_that_were_written_behind_one_that_waits_are_not_exported_as_waitin
     let db = durable.start().await.unwrap();
     let rows: Vec<_> = (0..20).map(|id| row(&plain(), id, 0)).collect();
     db.submit_all(&rows).await.unwrap();
-    until("all other batches are written", || sink.applied().len() >= 15).await;
+    until("all other batches are written", || db.stats().balance.written() >= 15).await;
     let left = db.close(Duration::ZERO).await.left_in_log;
     drop(db);
     let written: BTreeSet<i64> = sink.applied().iter().map(|row| numbers(row).0).collect();
     let waiting: BTreeSet<i64> = (0..20).filter(|id| !written.contains(id)).collect();
     assert_eq!((left, waiting.contains(&7)), (waiting.len() as u64, true));
     assert_eq!(exported(dir.path(), false), waiting);
+    let found = IntakeFolder::lock(dir.path()).unwrap().inspect().unwrap().recovery.partitions;
+    assert_eq!(found.iter().map(|state| state.unsettled).collect::<Vec<_>>(), [left]);
     assert_eq!(exported(dir.path(), true), (0..20).collect());
 }
 
