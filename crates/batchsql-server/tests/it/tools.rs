@@ -215,7 +215,8 @@ fn rows_that_were_written_behind_one_that_waits_do_not_wait() {
     let exported = place.run(&["log", "export", "intake", "--output", "rows.ndjson"]);
     assert!(exported.code() == 0 && exported.err().contains("1 rows were written"), "{}", exported.all());
     place.sql("CREATE TABLE orders (id INTEGER);");
-    let durable = "[[tables]]\nname = \"orders\"\nrule = \"insert\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    let durable =
+        "[[tables]]\nname = \"orders\"\nrule = \"insert\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
     place.write("b.toml", format!("{}{durable}", place.database()));
     let check = place.run(&["check", "b.toml"]).out();
     assert!(check.contains("the log is whole; 1 rows wait"), "{check}");
