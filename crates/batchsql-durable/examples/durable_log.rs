@@ -115,7 +115,7 @@ fn inspect(folder: &IntakeFolder, out: &mut impl Write) -> Result<Recovery, Box<
     }
     for state in &inspection.recovery.partitions {
         let (table, partition, settled, next) = (&state.table_name, state.partition, state.settled_up_to, state.next);
-        let waiting = next - 1 - settled;
+        let waiting = state.unsettled;
         writeln!(out, "{table}, partition {partition}: {waiting} rows wait; settled up to {settled}, next row {next}")?;
     }
     Ok(inspection.recovery)

@@ -285,8 +285,8 @@ fn resume(partitions: &Partitions, log: &Log, recovery: &Recovery) -> Recovered 
             partitions.had_ended(state.table, state.partition, last);
         } else {
             let behind = log.settled(state.table, state.partition, state.settled_up_to + 1..=last);
-            rows += last - state.settled_up_to - behind.iter().map(|rows| rows.end() - rows.start() + 1).sum::<u64>();
-            partitions.resume(state.table, state.partition, state.settled_up_to, last, oldest);
+            rows += state.unsettled;
+            partitions.resume(state.table, state.partition, (state.settled_up_to, behind), last, oldest);
         }
     }
     let missing = recovery.gaps.iter().map(|gap| gap.last - gap.first + 1).sum();

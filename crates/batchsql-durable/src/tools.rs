@@ -5,6 +5,7 @@
 //! `cargo run -p batchsql-durable --example durable_log -- inspect FOLDER`.
 
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -243,15 +244,12 @@ impl IntakeFolder {
         let (mut rows, mut unreadable) = (0, Vec::new());
         let recovery = tools::export(&self.options(), |exported| {
             let block = &exported.block;
-            let ended = match which {
-                Which::Waiting if exported.is_settled => block.last(),
-                Which::Waiting => exported.settled_up_to,
-                Which::All => 0,
+            let left_out = match which {
+                Which::Waiting if exported.is_settled => return Ok(()),
+                Which::Waiting => exported.settled.as_slice(),
+                Which::All => &[],
             };
-            if block.last() <= ended {
-                return Ok(());
-            }
-            match lines_behind(&exported, ended) {
+            match lines_without(&exported, left_out) {
                 Ok(lines) => {
                     rows += lines.len() as u64;
                     lines.iter().try_for_each(|line| out.write_all(line.as_bytes()))
@@ -284,15 +282,19 @@ enum Which {
     All,
 }
 
-/// The lines of the rows of a block behind a sequence.
-fn lines_behind(exported: &tools::Exported, ended: u64) -> Result<Vec<String>, String> {
+/// The lines of the rows of a block that are not in these ranges, which are in order.
+fn lines_without(exported: &tools::Exported, left_out: &[RangeInclusive<u64>]) -> Result<Vec<String>, String> {
     let block = &exported.block;
     let bytes = block.schema_bytes.as_deref().ok_or("its schema record is lost")?;
     let schema = decode_schema(bytes).map_err(|error| format!("its schema cannot be read: {error}"))?;
     let columns: Vec<_> = schema.columns.iter().map(|column| (column.ty, column.is_nullable)).collect();
     let rows = decode(&columns, block.count, &block.bytes).map_err(|error: Unreadable| error.to_string())?;
-    let behind = (block.first..).zip(rows).filter(|(sequence, _)| *sequence > ended);
-    Ok(behind.map(|(sequence, values)| line(exported, &schema, sequence, &values)).collect())
+    let is_left_out = |sequence: u64| {
+        let index = left_out.partition_point(|ended| *ended.end() < sequence);
+        left_out.get(index).is_some_and(|ended| ended.contains(&sequence))
+    };
+    let exported_rows = (block.first..).zip(rows).filter(|(sequence, _)| !is_left_out(*sequence));
+    Ok(exported_rows.map(|(sequence, values)| line(exported, &schema, sequence, &values)).collect())
 }
 
 fn line(exported: &tools::Exported, schema: &LoggedSchema, sequence: u64, values: &[Value]) -> String {

@@ -202,17 +202,10 @@ impl Log {
         partition: u32,
         rows: std::ops::RangeInclusive<u64>,
     ) -> Vec<std::ops::RangeInclusive<u64>> {
-        let (mut from, last) = rows.into_inner();
+        let (first, last) = rows.into_inner();
         let stream = Stream { table: table.0, partition };
         let catalog = self.shared.catalog();
-        let Some(view) = catalog.streams.get(&stream) else { return Vec::new() };
-        let mut settled = Vec::new();
-        while let Some(first) = view.settled.first_present(from).filter(|first| *first <= last) {
-            let end = (view.settled.first_missing(first) - 1).min(last);
-            settled.push(first..=end);
-            from = end + 1;
-        }
-        settled
+        catalog.streams.get(&stream).map_or_else(Vec::new, |view| view.settled.within(first, last))
     }
 
     /// The end of the settled rows that begin with this one; `None` if it is not settled.
@@ -326,10 +319,7 @@ impl Log {
             stats.side_segments = catalog.files.len() as u64 - stats.segments;
             let oldest = catalog.streams.values().filter_map(|view| view.first_unsettled()).map(|place| place.oldest);
             stats.oldest_unsettled = oldest.min().map(|millis| UNIX_EPOCH + Duration::from_millis(millis));
-            let unsettled = |view: &crate::catalog::StreamView| {
-                let settled: u64 = view.settled.iter().map(|(first, last)| last - first + 1).sum();
-                (view.end - 1).saturating_sub(settled)
-            };
+            let unsettled = |view: &crate::catalog::StreamView| (view.end - 1).saturating_sub(view.settled.count());
             stats.unsettled_rows = catalog.streams.values().map(unsettled).sum();
         }
         stats.keys = self.shared.keys().len() as u64;

@@ -1,7 +1,7 @@
 //! Owns `Ranges`: a set of sequences, as ranges that neither touch nor overlap.
 //! Must not know blocks, tables or files.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// First and last sequence of each range, both included. Sequences start at 1.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,6 +53,11 @@ impl Ranges {
         self.around(from).map(|_| from).or_else(|| self.0.range(from..).next().map(|(&first, _)| first))
     }
 
+    /// How many sequences are in the set.
+    pub(crate) fn count(&self) -> u64 {
+        self.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     /// What is not in the set, from `first` to `last`.
     pub(crate) fn holes(&self, first: u64, last: u64) -> Ranges {
         let mut holes = Ranges::default();
@@ -63,6 +68,17 @@ impl Ranges {
             from = self.first_missing(to.saturating_add(1));
         }
         holes
+    }
+
+    /// What is in the set, from `first` to `last`, in order.
+    pub(crate) fn within(&self, first: u64, last: u64) -> Vec<RangeInclusive<u64>> {
+        let (mut from, mut within) = (first, Vec::new());
+        while let Some(start) = self.first_present(from).filter(|start| *start <= last) {
+            let end = (self.first_missing(start) - 1).min(last);
+            within.push(start..=end);
+            from = end + 1;
+        }
+        within
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
@@ -108,6 +124,9 @@ mod tests {
             }
             let holes: Vec<u64> = ranges.holes(3, 30).iter().flat_map(|(first, last)| first..=last).collect();
             prop_assert_eq!(holes, (3..=30).filter(|n| !set.contains(n)).collect::<Vec<_>>());
+            prop_assert_eq!(ranges.count(), set.len() as u64);
+            let within: Vec<u64> = ranges.within(3, 30).into_iter().flatten().collect();
+            prop_assert_eq!(within, (3..=30).filter(|n| set.contains(n)).collect::<Vec<_>>());
             prop_assert_eq!(ranges.up_to(), (1..).take_while(|n| set.contains(n)).last().unwrap_or(0));
             prop_assert_eq!(ranges.last(), set.last().copied().unwrap_or(0));
         }

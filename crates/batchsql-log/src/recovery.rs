@@ -88,6 +88,8 @@ pub struct PartitionState {
     pub partition: u32,
     /// All rows up to this sequence are settled; 0: none.
     pub settled_up_to: u64,
+    /// Rows that are not settled. Rows behind one of them may be settled.
+    pub unsettled: u64,
     /// The sequence of the next row.
     pub next: u64,
 }

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -63,6 +64,8 @@ pub struct Exported {
     pub is_settled: bool,
     /// All rows of the partition up to this sequence are settled; 0: none. A block may be settled in part.
     pub settled_up_to: u64,
+    /// The rows of the block that are settled, in order, also those behind one that is not.
+    pub settled: Vec<RangeInclusive<u64>>,
     /// The block.
     pub block: StoredBlock,
 }
@@ -131,6 +134,7 @@ pub fn export(options: &Options, mut write: impl FnMut(Exported) -> io::Result<(
                 partition: stream.partition,
                 is_settled: view.settled.contains(block.first, block.last()),
                 settled_up_to: view.settled.up_to(),
+                settled: view.settled.within(block.first, block.last()),
                 block,
             }
         };

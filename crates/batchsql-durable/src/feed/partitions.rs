@@ -2,6 +2,7 @@
 //! Must not know what the feeds do.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -53,12 +54,20 @@ impl Partitions {
         lock(&self.ended).insert((table, partition), last);
     }
 
-    /// Rows behind `settled` were in the log before the start, up to `last`, and none of them before `oldest`.
-    pub(crate) fn resume(&self, table: TableId, partition: u32, settled: u64, last: u64, oldest: SystemTime) {
+    /// Rows behind `settled` were in the log before the start, up to `last`, and none of them before `oldest`. Those of `behind` have
+    /// ended.
+    pub(crate) fn resume(
+        &self,
+        table: TableId,
+        partition: u32,
+        (settled, behind): (u64, Vec<RangeInclusive<u64>>),
+        last: u64,
+        oldest: SystemTime,
+    ) {
         self.stream(table, partition, |name| {
             let state = PartitionState::new(name, partition, settled);
             state.waits_since(oldest);
-            Stream::resume(table, state, last, Recent::new(self.recent_bytes))
+            Stream::resume(table, state, last, behind, Recent::new(self.recent_bytes))
         });
     }
 

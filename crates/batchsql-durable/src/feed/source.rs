@@ -125,10 +125,12 @@ impl Source for LogSource {
             self.release();
             return Ok(Next::Nothing);
         }
-        // Rows that the process before has settled behind others.
+        // Rows that the process before has settled behind others. If others follow, the reader leaves them out, or has them at the
+        // front of a block: it comes as a whole.
         if self.from.claims.is_none() && self.next <= self.stream.recovered {
             let (first, partition) = (self.next, self.stream.state.partition());
-            if let Some(last) = self.from.log.settled_from(self.stream.table, partition, first) {
+            let settled = self.from.log.settled_from(self.stream.table, partition, first);
+            if let Some(last) = settled.filter(|last| *last >= self.stream.recovered) {
                 self.next = last + 1;
                 return Ok(Next::Skip(first..=last));
             }

@@ -1,6 +1,7 @@
 //! Owns how far the log is with one partition, for its source and for counts.
 //! Must not know the task that reads it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,19 +24,27 @@ pub(crate) struct Stream {
     pub(crate) recovered: u64,
     /// Rows up to this one had ended before the start. Only counts use it: whether a row is written depends on the state.
     base: u64,
+    /// Rows that had ended before the start behind one that had not, in order. Only counts use them.
+    behind: Vec<RangeInclusive<u64>>,
 }
 
 impl Stream {
     /// Without rows that wait: its first row of this process is `first`. When the log was opened, it had rows up to `ended`.
     pub(crate) fn begin_at(table: TableId, state: PartitionState, first: u64, ended: u64, recent: Recent) -> Self {
         let (appended, state) = (watch::Sender::default(), Arc::new(state));
-        Self { table, state, appended, recent, recovered: ended, base: first - 1 }
+        Self { table, state, appended, recent, recovered: ended, base: first - 1, behind: Vec::new() }
     }
 
-    /// With rows from before the start up to `last`.
-    pub(crate) fn resume(table: TableId, state: PartitionState, last: u64, recent: Recent) -> Self {
+    /// With rows from before the start up to `last`, of which those of `behind` have ended.
+    pub(crate) fn resume(
+        table: TableId,
+        state: PartitionState,
+        last: u64,
+        behind: Vec<RangeInclusive<u64>>,
+        recent: Recent,
+    ) -> Self {
         let (appended, state) = (watch::Sender::new(last), Arc::new(state));
-        Self { table, state, appended, recent, recovered: last, base: 0 }
+        Self { table, state, appended, recent, recovered: last, base: 0, behind }
     }
 
     /// Rows are in the log, up to `last`.
@@ -62,6 +71,17 @@ impl Stream {
         // What is settled first: it may grow meanwhile, and is never above the others.
         let settled = self.state.settled().max(self.base);
         let appended = *self.appended.borrow();
-        (appended.saturating_sub(settled), self.state.read().saturating_sub(settled))
+        let unsettled = |last: u64| last.saturating_sub(settled) - self.ended_within(settled + 1, last);
+        (unsettled(appended), unsettled(self.state.read()))
+    }
+
+    /// How many of these rows had ended before the start, behind one that had not.
+    fn ended_within(&self, first: u64, last: u64) -> u64 {
+        if first > last {
+            return 0;
+        }
+        let from = self.behind.partition_point(|rows| *rows.end() < first);
+        let rows = self.behind[from..].iter().take_while(|rows| *rows.start() <= last);
+        rows.map(|rows| (*rows.end()).min(last) - (*rows.start()).max(first) + 1).sum()
     }
 }

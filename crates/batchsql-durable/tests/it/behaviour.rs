@@ -45,15 +45,16 @@ async fn rows_that_have_ended_behind_one_that_waits_are_left_out_after_a_close()
         let durable = BatchSql::builder(sink.clone()).config(config).durable(options(dir.path()).partitions(1));
         durable.start().await.unwrap()
     };
-    let waits = |row: &DynRow| numbers(row).1 == 7;
+    // The second one is in the middle of another block, behind rows of it that are written.
+    let waits = |row: &DynRow| [7, 150].contains(&numbers(row).1);
     sink.poison_as(ErrorClass::Transient, waits);
     let db = start().await;
     let rows = |ids: std::ops::Range<i64>| ids.map(|id| row(&plain(), 1, id)).collect::<Vec<_>>();
     db.submit_all(&rows(0..20)).await.unwrap();
     db.submit_all(&rows(100..200)).await.unwrap();
-    until("all other batches are written", || sink.applied().len() >= 115).await;
+    until("all other batches are written", || db.stats().balance.written() >= 110).await;
     let left = db.close(Duration::ZERO).await.left_in_log;
-    assert_eq!((left, left <= 5), (120 - sink.applied().len() as u64, true));
+    assert_eq!((left, left <= 10), (120 - sink.applied().len() as u64, true));
     drop(db);
 
     let before = sink.writes();

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batchsql_core::{DeadLetterLine, ValueRef};
-use batchsql_durable::DurableOptions;
+use batchsql_core::{BatchSql, DeadLetterLine, ErrorClass, ValueRef};
 use batchsql_durable::tools::IntakeFolder;
+use batchsql_durable::{DurableExt, DurableOptions};
 use batchsql_testkit::ScriptedSink;
 
 use crate::disk::Disk;
-use crate::support::{LONG, in_table, options, plain, row, start, until};
+use crate::support::{LONG, config, in_table, numbers, options, plain, row, start, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -37,6 +37,28 @@ fn exported(folder: &Path, all: bool) -> BTreeSet<i64> {
     let ids: BTreeSet<i64> = ids.collect();
     assert_eq!(ids.len() as u64, export.rows, "each row is there once");
     ids
+}
+
+/// Otherwise a replay of the export writes the others twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_written_behind_one_that_waits_are_not_exported_as_waiting() {
+    let (dir, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+    sink.poison_as(ErrorClass::Transient, |row| numbers(row).0 == 7);
+    let config = config().flush_size(5).max_batch_rows(5);
+    let durable = BatchSql::builder(sink.clone()).config(config).durable(options(dir.path()).partitions(1));
+    let db = durable.start().await.unwrap();
+    let rows: Vec<_> = (0..20).map(|id| row(&plain(), id, 0)).collect();
+    db.submit_all(&rows).await.unwrap();
+    until("all other batches are written", || db.stats().balance.written() >= 15).await;
+    let left = db.close(Duration::ZERO).await.left_in_log;
+    drop(db);
+    let written: BTreeSet<i64> = sink.applied().iter().map(|row| numbers(row).0).collect();
+    let waiting: BTreeSet<i64> = (0..20).filter(|id| !written.contains(id)).collect();
+    assert_eq!((left, waiting.contains(&7)), (waiting.len() as u64, true));
+    assert_eq!(exported(dir.path(), false), waiting);
+    let found = IntakeFolder::lock(dir.path()).unwrap().inspect().unwrap().recovery.partitions;
+    assert_eq!(found.iter().map(|state| state.unsettled).collect::<Vec<_>>(), [left]);
+    assert_eq!(exported(dir.path(), true), (0..20).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]

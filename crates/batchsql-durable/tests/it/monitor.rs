@@ -118,6 +118,27 @@ async fn the_oldest_row_is_the_first_that_has_not_ended() {
     assert_eq!((last.oldest_unsettled, last.tables[0].unsettled_rows, last.tables[0].read_rows), (None, 0, 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_have_ended_behind_one_that_waits_are_not_unsettled_after_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = ScriptedSink::new();
+    sink.poison_as(ErrorClass::Transient, |row| crate::support::numbers(row).0 == 0);
+    let (db, _) = watched(&sink, dir.path()).await;
+    db.submit_all((0..20).map(|n| row(&plain(), n, n))).await.unwrap();
+    until("the others are written", || db.stats().balance.written() == 19).await;
+    assert_eq!(db.close(Duration::ZERO).await.left_in_log, 1);
+    drop(db);
+
+    let (db, observer) = watched(&sink, dir.path()).await;
+    let read = |gauges: &DurableGauges| gauges.tables.first().map_or(0, |table| table.read_rows);
+    until("the row is read", || read(&observer.last()) > 0).await;
+    db.close(Duration::ZERO).await;
+    let told = observer.0.lock().unwrap().gauges.clone();
+    let tables = told.iter().flat_map(|gauges| &gauges.tables);
+    let others: Vec<_> = tables.filter(|table| table.unsettled_rows != 1 || table.read_rows > 1).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
 /// However often the intake reports, nothing counts twice and nothing is left out at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_reported_adds_up_to_what_the_handle_shows() {

@@ -49,7 +49,9 @@ impl Recoverer<'_> {
             self.recovery.gaps.extend(lost.iter().map(|(first, last)| Gap { table, partition, first, last }));
             view.lost = lost;
             let (settled_up_to, next) = (view.settled.up_to(), state.next);
-            self.recovery.partitions.push(PartitionState { table, table_name, partition, settled_up_to, next });
+            let unsettled = (next - 1).saturating_sub(view.settled.count());
+            let found = PartitionState { table, table_name, partition, settled_up_to, unsettled, next };
+            self.recovery.partitions.push(found);
         }
         for moved in &self.moved {
             let Some(stream) = moved.key.side else { continue };

@@ -457,6 +457,8 @@ fn an_export_has_every_block() {
     assert_eq!(exported, (1..=20).map(|id| (id, [3, 4].contains(&id))).collect::<Vec<_>>());
     let inspection = tools::inspect(&options(&sim)).expect("a log");
     assert_eq!(inspection.files.iter().map(|file| file.blocks).sum::<u64>(), 20 - inspection_tail(&inspection));
+    let found = &inspection.recovery.partitions[0];
+    assert_eq!((found.settled_up_to, found.unsettled, found.next), (0, 18, 21));
     assert!(sim.files().contains(&folder().join("IDENTITY")));
 }
 

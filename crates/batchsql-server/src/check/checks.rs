@@ -155,7 +155,7 @@ fn folder(settings: &Settings) -> (Option<Finding>, Option<Inspection>) {
     let inspected = IntakeFolder::lock(&durable.folder).and_then(|folder| folder.inspect());
     let finding = match &inspected {
         Ok(Inspection { recovery, .. }) if recovery.damages.is_empty() && recovery.gaps.is_empty() => {
-            let rows: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
+            let rows: u64 = recovery.partitions.iter().map(|state| state.unsettled).sum();
             match recovery.unfinished_segments.is_empty() {
                 true => Finding::new(check, name, Status::Ok, format!("the log is whole; {rows} rows wait in it")),
                 false => {

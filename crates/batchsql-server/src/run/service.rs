@@ -260,7 +260,7 @@ async fn ended_early(signal: &str, settings: &Settings, signals: &mut Signals) -
     // It only reads: what is left of the start may have the lock for a moment.
     let looking = tokio::task::spawn_blocking(move || {
         let found = folder.inspect()?.recovery;
-        let rows: u64 = found.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
+        let rows: u64 = found.partitions.iter().map(|state| state.unsettled).sum();
         let is_whole = found.damages.is_empty() && found.gaps.is_empty() && found.unfinished_segments.is_empty();
         Ok::<_, ToolError>((rows, is_whole))
     });

@@ -27,9 +27,9 @@ pub(crate) fn inspect(folder: &Path, in_use: bool) -> Result<Exit, Failure> {
         let _ = writeln!(out, "{}: {} bytes, {} blocks{settled}", file.name, file.bytes, file.blocks);
     }
     for state in &inspection.recovery.partitions {
-        let waiting = state.next - 1 - state.settled_up_to;
-        let (table, partition) = (&state.table_name, state.partition);
-        let _ = writeln!(out, "{table}, partition {partition}: {waiting} rows wait, {} are done", state.settled_up_to);
+        let (table, partition, waiting) = (&state.table_name, state.partition, state.unsettled);
+        let done = state.next - 1 - waiting;
+        let _ = writeln!(out, "{table}, partition {partition}: {waiting} rows wait, {done} are done");
     }
     Ok(report(&mut out, &inspection.recovery))
 }
@@ -164,7 +164,7 @@ fn report(out: &mut impl Write, recovery: &Recovery) -> Exit {
             "restore the folder, or start once with `batchsql run CONFIG --accept-log-gap`, which gives the missing rows up"
         );
     }
-    let waiting: u64 = recovery.partitions.iter().map(|state| state.next - 1 - state.settled_up_to).sum();
+    let waiting: u64 = recovery.partitions.iter().map(|state| state.unsettled).sum();
     let is_whole = recovery.damages.is_empty() && recovery.gaps.is_empty();
     let is_finished = recovery.unfinished_segments.is_empty();
     if !is_finished {

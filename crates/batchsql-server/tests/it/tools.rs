@@ -1,5 +1,11 @@
 //! `dead-letters`, `log`, `completions` and `--help`.
 
+use std::time::{Duration, Instant};
+
+use batchsql::durable::{DurableExt, DurableOptions};
+use batchsql::{BatchSql, ColumnType, ErrorClass, PipelineConfig, Schema, ValueRef};
+use batchsql_testkit::ScriptedSink;
+
 use crate::client::{NDJSON, post};
 use crate::program::{Place, Running, until};
 
@@ -179,6 +185,41 @@ fn letters_that_were_not_written_again_are_not_deleted() {
     let all = replay(&["--delete"]);
     assert!(all.code() == 0 && all.out().contains("2 written") && rows() == 4, "{}", all.all());
     assert!(!place.path("a.ndjson").exists() && !place.path("a.ndjson.mark").exists());
+}
+
+/// One row keeps its batch from being written; those behind it are written.
+#[test]
+fn rows_that_were_written_behind_one_that_waits_do_not_wait() {
+    let place = Place::new();
+    let folder = place.path("intake");
+    let left_in_log = async {
+        let sink = ScriptedSink::new();
+        sink.poison_as(ErrorClass::Transient, |row| row.get("id") == Some(ValueRef::I64(3)));
+        let orders = Schema::builder("orders").column("id", ColumnType::I64).build().unwrap();
+        let config = PipelineConfig::default().flush_size(1).max_batch_rows(1);
+        let options = DurableOptions::new(&folder).partitions(1).min_free_bytes(0);
+        let db = BatchSql::builder(sink).config(config).durable(options).start().await.unwrap();
+        let row = |id: i64| orders.row().set("id", id).unwrap().finish().unwrap();
+        db.submit_all((0..10).map(row)).await.unwrap();
+        let begun = Instant::now();
+        while db.stats().balance.written() < 9 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", db.stats());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        db.close(Duration::ZERO).await.left_in_log
+    };
+    assert_eq!(tokio::runtime::Runtime::new().unwrap().block_on(left_in_log), 1);
+    let inspected = place.run(&["log", "inspect", "intake"]);
+    assert!(inspected.out().contains("partition 0: 1 rows wait, 9 are done"), "{}", inspected.all());
+    assert!(inspected.out().contains(" blocks, 1 rows wait"), "{}", inspected.all());
+    let exported = place.run(&["log", "export", "intake", "--output", "rows.ndjson"]);
+    assert!(exported.code() == 0 && exported.err().contains("1 rows were written"), "{}", exported.all());
+    place.sql("CREATE TABLE orders (id INTEGER);");
+    let durable =
+        "[[tables]]\nname = \"orders\"\nrule = \"insert\"\n[durable]\nfolder = \"intake\"\nmin_free = \"0B\"\n";
+    place.write("b.toml", format!("{}{durable}", place.database()));
+    let check = place.run(&["check", "b.toml"]).out();
+    assert!(check.contains("the log is whole; 1 rows wait"), "{check}");
 }
 
 #[test]
