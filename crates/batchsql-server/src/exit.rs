@@ -62,6 +62,8 @@ pub(crate) enum Remedy {
     FileBeside,
     /// Another process does it now.
     OtherProcess,
+    /// None: it was stopped.
+    LaterRun,
 }
 
 impl Failure {
@@ -100,6 +102,11 @@ impl Failure {
     /// Another process does it now.
     pub(crate) fn of_other_process(text: impl std::fmt::Display) -> Self {
         Self { remedy: Remedy::OtherProcess, ..Self::unavailable(text) }
+    }
+
+    /// It was to end, and a later run goes on.
+    pub(crate) fn of_stop(text: impl std::fmt::Display) -> Self {
+        Self { remedy: Remedy::LaterRun, ..Self::unavailable(text) }
     }
 
     fn new(exit: Exit, text: impl std::fmt::Display) -> Self {

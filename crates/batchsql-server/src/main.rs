@@ -29,6 +29,7 @@ mod load;
 mod logging;
 mod nats;
 mod notify;
+mod pattern_folders;
 mod private_file;
 mod run;
 mod same_file;

@@ -23,6 +23,7 @@ use crate::intake;
 use crate::load::rejects;
 use crate::nats::publish;
 use crate::nats::publisher::Publisher;
+use crate::pattern_folders::folders_of;
 use crate::sources::files;
 use crate::table::target::{self, Target};
 
@@ -226,14 +227,6 @@ fn folder_of(files: &Files) -> PathBuf {
     if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder }
 }
 
-/// The folders in which files of a pattern are, and in which their own files are made.
-fn folders_of(pattern: &str) -> Vec<PathBuf> {
-    let folder = Path::new(pattern).parent().filter(|folder| !folder.as_os_str().is_empty());
-    let found = glob::glob(&folder.unwrap_or(Path::new(".")).to_string_lossy());
-    let folders = found.into_iter().flatten().filter_map(Result::ok).filter(|path| path.is_dir());
-    folders.take(MOST_FOLDERS).collect()
-}
-
 /// A file of rejected records that is there, and to which none can be added.
 fn closed_rejects(pattern: &str) -> Option<(PathBuf, std::io::Error)> {
     let found = glob::glob(pattern).into_iter().flatten().filter_map(Result::ok);
@@ -253,7 +246,7 @@ fn sources(settings: &Settings) -> Vec<Finding> {
                 return Finding::new("source", id, Status::Warning, detail);
             }
             let refused = |folder: PathBuf| can_write(&folder).err().map(|error| (folder, error));
-            match folders_of(&files.pattern).into_iter().find_map(refused) {
+            match folders_of(Path::new(&files.pattern)).take(MOST_FOLDERS).find_map(refused) {
                 None => match closed_rejects(&files.pattern) {
                     None => Finding::new("source", id, Status::Ok, detail),
                     Some((path, error)) => {

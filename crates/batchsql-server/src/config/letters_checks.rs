@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::mistakes::Mistakes;
 use crate::config::settings::{Files, Source, SourceKind};
 use crate::config::taken_files::TakenFiles;
+use crate::pattern_folders::{folder_of, folders_of};
 use crate::same_file::is_same;
 
 /// The file of `[dead_letters]`, if it names one.
@@ -55,17 +56,13 @@ pub(super) fn is_not_read(checks: &mut Mistakes<'_>, (span, file): (Range<usize>
 /// Whether the source reads the file, or would if it were there.
 fn is_found(files: &Files, file: &Path) -> bool {
     let pattern = Path::new(&files.pattern);
-    let paths = |pattern: &Path| glob::glob(&pattern.to_string_lossy()).into_iter().flatten().filter_map(Result::ok);
-    if file.exists() && paths(pattern).any(|found| is_same(&found, file)) {
+    let mut found = glob::glob(&files.pattern).into_iter().flatten().filter_map(Result::ok);
+    if file.exists() && found.any(|found| is_same(&found, file)) {
         return true;
     }
-    let folder_of = |path: &Path| match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
     let (Some(name), Some(of_names)) = (file.file_name(), pattern.file_name()) else { return false };
     let fits =
         glob::Pattern::new(&of_names.to_string_lossy()).is_ok_and(|of_names| of_names.matches(&name.to_string_lossy()));
     let folder = folder_of(file);
-    fits && paths(&folder_of(pattern)).any(|found| is_same(&found, &folder))
+    fits && folders_of(pattern).any(|found| is_same(&found, &folder))
 }

@@ -18,7 +18,7 @@ use crate::config::secret::Secret;
 use crate::config::settings::{Database, Settings};
 use crate::config::source_checks::adds_twice;
 use crate::config::taken_files::TakenFiles;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, Remedy};
 use crate::load::file::Input;
 use crate::load::layout::BLOCK;
 use crate::load::loading::{Job, Loaded};
@@ -84,10 +84,7 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
                     ended = timeout(LAST_STEP, loading) => ended.ok(),
                     _ = signals.next() => None,
                 };
-                match ended {
-                    Some(Ok(loaded)) if number + 1 == load.files.len() => Ok(loaded),
-                    _ => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
-                }
+                after_signal(signal, ended, number + 1 == load.files.len())
             }
         };
         let loaded = loaded.map_err(|failure| of_several(failure, &load.files, number))?;
@@ -97,6 +94,16 @@ pub(crate) async fn run(load: Load) -> Result<Exit, Failure> {
     }
     db.close(Duration::from_secs(10)).await;
     Ok(exit)
+}
+
+/// How a file ends that was loaded when a signal came. `None`: what was being written did not end in its time.
+fn after_signal(signal: &str, ended: Option<Result<Loaded, Failure>>, is_last: bool) -> Result<Loaded, Failure> {
+    match ended {
+        Some(Ok(loaded)) if is_last => Ok(loaded),
+        // Another run would fail too.
+        Some(Err(failure)) if failure.remedy != Remedy::LaterRun => Err(failure),
+        _ => Err(Failure::failed(format!("{signal}: stopped; run the command again to go on"))),
+    }
 }
 
 /// A file has many rows at once, so the rows of a transaction are as many as the database likes.
@@ -328,6 +335,7 @@ pub(crate) fn summary(loaded: &Loaded, rejects: &Path, took: Duration) -> String
 
 #[cfg(test)]
 mod tests {
+    use batchsql::OutcomeCounts;
     use clap::CommandFactory;
 
     use super::*;
@@ -341,5 +349,28 @@ mod tests {
         let help = load.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         let repeated = format!("up to {},000 records are written again after a kill", BLOCK / 1000);
         assert_eq!(help.matches(&repeated).count(), 2, "of Redis, and of --at-least-once: {help}");
+    }
+
+    /// Whoever runs it again would meet the reason only then.
+    #[test]
+    fn a_failure_of_its_own_is_said_after_a_signal_too() {
+        let after = |ended, is_last| after_signal("SIGINT", ended, is_last).map(|loaded| loaded.records);
+        let said = |ended, is_last| after(ended, is_last).map_err(|failure| (failure.exit, failure.text));
+        let failure = |failure: Failure| Some(Err(failure));
+        let loaded = || {
+            let counts = OutcomeCounts::default();
+            Some(Ok(Loaded { records: 7, before: 0, counts, rejected: 0 }))
+        };
+        let stopped_text = "SIGINT: stopped; run the command again to go on".to_owned();
+        assert_eq!(said(loaded(), true), Ok(7));
+        assert_eq!(said(loaded(), false), Err((Exit::Failed, stopped_text.clone())), "others are not loaded");
+        assert_eq!(said(failure(stopped()), true), Err((Exit::Failed, stopped_text.clone())));
+        assert_eq!(said(None, true), Err((Exit::Failed, stopped_text)));
+        let full = || failure(Failure::of_file_beside("the disk is full"));
+        for is_last in [true, false] {
+            assert_eq!(said(full(), is_last), Err((Exit::Unavailable, "the disk is full".to_owned())));
+        }
+        let rejects = failure(Failure::failed("more than 1000 rejected"));
+        assert_eq!(said(rejects, true), Err((Exit::Failed, "more than 1000 rejected".to_owned())));
     }
 }

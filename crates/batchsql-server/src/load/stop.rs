@@ -50,5 +50,5 @@ impl Stop {
 
 /// How a load ends then.
 pub(crate) fn stopped() -> Failure {
-    Failure::unavailable("it was stopped; a later run goes on")
+    Failure::of_stop("it was stopped; a later run goes on")
 }

@@ -112,19 +112,25 @@ fn form(message: &OtherMessage, limit: u64) -> Result<(Form, Option<u32>), Strin
     }
 }
 
-/// Whether an array begins in a line and may go on behind it. One that ends in its line, or is none, is a line as others.
+/// Whether an array begins in a line and may go on behind it. One that ends in its line, or is none, is a line as others, unless it
+/// ends in a byte that something has to follow: then the rest is behind it, also if there is a mistake before.
 fn opens_array(line: &[u8]) -> bool {
+    if !line.trim_ascii_start().starts_with(b"[") {
+        return false;
+    }
+    if matches!(line.trim_ascii_end().last(), Some(b',' | b'[' | b'{' | b':')) {
+        return true;
+    }
     let mut items = Items::new(Form::Array, line.len());
     items.buffer().extend_from_slice(line);
-    let may_go_on = loop {
+    loop {
         match items.next(false) {
             Ok(Some(_)) => {}
             // Refused: the array has not ended.
-            Ok(None) => break items.next(true).is_err(),
-            Err(_) => break false,
+            Ok(None) => return items.next(true).is_err(),
+            Err(_) => return false,
         }
-    };
-    may_go_on && line.trim_ascii_start().starts_with(b"[")
+    }
 }
 
 /// The number of the last item, and whether any item begins as an object does.
@@ -324,6 +330,12 @@ mod tests {
             "\u{feff}[\n{\"id\":2}\n",
             "[\"a\n{\"id\":2}\n",
             "[7,\n{\"id\":2}\n]\n{\"id\":3}",
+            // The mistake is in its first line.
+            "[{\"id\":1}},\n{\"id\":2},\n{\"id\":3}\n]",
+            "\n [{\"id\":1}}, \r\n{\"id\":2},\r\n{\"id\":3}\r\n]",
+            "[{\"id\":1}},{\n\"id\":2},\n{\"id\":3}\n]",
+            "[{\"id\":1}},{\"id\":\n2},\n{\"id\":3}\n]",
+            "[nu:l,[\n{\"id\":2}],\n{\"id\":3}\n]",
         ] {
             read(text, None, 0).unwrap_err();
         }

@@ -23,7 +23,7 @@ use crate::http::routes;
 use crate::http::server::Server;
 use crate::http::shared::Shared;
 use crate::http::tls;
-use crate::intake::Intake;
+use crate::intake::{Ended, Intake};
 use crate::load::stop::LAST_STEP;
 use crate::logging;
 use crate::nats::publish;
@@ -201,36 +201,8 @@ impl Service {
         if let Some((shared, _)) = &http {
             shared.drain();
         }
-        // A load goes on with the next start.
-        sources.stop_readers(drain_for.min(LAST_STEP)).await;
-        loaders.close().await;
-        let closed = async {
-            let closing = async {
-                match &intake {
-                    Some(intake) => Some(intake.close(drain_for).await),
-                    None => None,
-                }
-            };
-            tokio::join!(sources.stop_workers(drain_for), closing)
-        };
-        let ((sources_exit, ended), last_answers) = tokio::select! {
-            // The closing begins in any case.
-            biased;
-            ended = closed => (ended, LAST_ANSWERS),
-            signal = signals.next() => {
-                tracing::warn!(signal, limit = ?LAST_MOMENT, "rows are written for this time only");
-                let leaving = async {
-                    match &intake {
-                        Some(intake) => Some(intake.leave(LAST_MOMENT).await),
-                        None => None,
-                    }
-                };
-                // A worker that does not end by then has no answer from NATS or the database.
-                let workers = timeout(LAST_MOMENT + GIVING, sources.stop_workers(LAST_MOMENT));
-                let (_, ended) = tokio::join!(workers, leaving);
-                ((sources.exit(), ended), Duration::ZERO)
-            }
-        };
+        let (sources_exit, ended, last_answers) =
+            drain(intake.as_ref(), &loaders, &mut sources, drain_for, signals.next()).await;
         drop(sources);
         if let Some((_, server)) = http {
             server.stop(last_answers).await;
@@ -244,6 +216,48 @@ impl Service {
         };
         tracing::info!(exit_code = exit.number(), "ended: {text}");
         exit
+    }
+}
+
+/// Ends the sources, and writes the rows that were accepted, for at most `limit`, or until a second signal. Returns how the sources and
+/// the intake have ended, and how long answers may take.
+async fn drain(
+    intake: Option<&Intake>,
+    loaders: &Loaders,
+    sources: &mut Sources,
+    limit: Duration,
+    second: impl Future<Output = &'static str>,
+) -> (Exit, Option<Ended>, Duration) {
+    let closed = async {
+        // A load goes on with the next start.
+        sources.stop_readers(limit.min(LAST_STEP)).await;
+        loaders.close().await;
+        let closing = async {
+            match intake {
+                Some(intake) => Some(intake.close(limit).await),
+                None => None,
+            }
+        };
+        tokio::join!(sources.stop_workers(limit), closing)
+    };
+    tokio::select! {
+        // What ends at once is not cut off.
+        biased;
+        (exit, ended) = closed => (exit, ended, LAST_ANSWERS),
+        signal = second => {
+            tracing::warn!(signal, limit = ?LAST_MOMENT, "rows are written for this time only");
+            sources.stop_readers(Duration::ZERO).await;
+            let leaving = async {
+                match intake {
+                    Some(intake) => Some(intake.leave(LAST_MOMENT).await),
+                    None => None,
+                }
+            };
+            // A worker that does not end by then has no answer from NATS or the database.
+            let workers = timeout(LAST_MOMENT + GIVING, sources.stop_workers(LAST_MOMENT));
+            let (_, (), ended) = tokio::join!(workers, loaders.close(), leaving);
+            (sources.exit(), ended, Duration::ZERO)
+        }
     }
 }
 
@@ -351,4 +365,32 @@ async fn exporter(settings: &Settings, metrics: &PrometheusMetrics) -> Result<Op
     let address = metrics.start_server_with(options).await.map_err(failed)?;
     tracing::info!(%address, "metrics on http://{address}/metrics");
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// A load that hangs has a few seconds for what it writes, and none after a second signal.
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_shortens_the_wait_for_files_too() {
+        let hour = Duration::from_secs(3600);
+        for (second_after, takes) in [(LAST_STEP / 10, LAST_STEP / 10), (hour, LAST_STEP)] {
+            let mut sources = Sources::reading(pending());
+            let second = async {
+                sleep(second_after).await;
+                "SIGINT"
+            };
+            let begin = Instant::now();
+            let (exit, ended, answers) = drain(None, &Loaders::default(), &mut sources, hour, second).await;
+            let took = begin.elapsed();
+            assert!(took >= takes && took < takes + Duration::from_millis(10), "{took:?} instead of {takes:?}");
+            let expected = if second_after == hour { LAST_ANSWERS } else { Duration::ZERO };
+            assert_eq!((exit, ended.is_none(), answers), (Exit::Done, true, expected));
+        }
+    }
 }

@@ -94,6 +94,16 @@ impl Sources {
         sources
     }
 
+    /// One reader, for tests of how a service ends.
+    #[cfg(test)]
+    pub(crate) fn reading(reader: impl Future<Output = Result<Exit, Failure>> + Send + 'static) -> Self {
+        let (mut readers, workers, states) = (JoinSet::new(), JoinSet::new(), Vec::new());
+        readers.spawn(reader);
+        let (ending, has_refused) = (watch::Sender::new(None), Arc::default());
+        let (at_once, loads, exit) = (Vec::new(), Stopper::new(), Exit::Done);
+        Self { readers, at_once, loads, workers, ending, states, has_refused, exit }
+    }
+
     #[cfg(feature = "nats")]
     fn work(&mut self, supply: &Supply<'_>, id: String, source: &crate::config::settings::JetStream) {
         use crate::sources::jetstream::{Start, run};
@@ -170,6 +180,9 @@ impl Sources {
     }
 
     /// Ends standard input where it is. Files have `limit` to finish what would be written again otherwise.
+    ///
+    /// # Cancel safety
+    /// It can be called again, with a shorter limit.
     pub(crate) async fn stop_readers(&mut self, limit: Duration) {
         self.loads.stop();
         self.at_once.iter().for_each(AbortHandle::abort);

@@ -53,10 +53,14 @@ pub(crate) async fn run(
         }
         let pattern = files.pattern.clone();
         let found = tokio::task::spawn_blocking(move || find(&pattern)).await.unwrap_or_default();
-        done.retain(|path, _| found.iter().any(|(known, _)| known == path));
         unsaved.retain(found.iter().map(|(path, _)| mark_of(path, None)));
-        said.retain(|path| found.iter().any(|(known, version)| known == path && done.get(known) != Some(version)));
-        known.retain(|path, (known, _)| found.iter().any(|(found, version)| found == path && version == known));
+        {
+            let versions: HashMap<&Path, &Version> =
+                found.iter().map(|(path, version)| (path.as_path(), version)).collect();
+            done.retain(|path, _| versions.contains_key(path.as_path()));
+            said.retain(|path| versions.get(path).is_some_and(|version| done.get(path) != Some(*version)));
+            known.retain(|path, (known, _)| versions.get(path.as_path()).is_some_and(|version| *version == known));
+        }
         for (path, version) in found {
             if done.get(&path) == Some(&version) {
                 continue;

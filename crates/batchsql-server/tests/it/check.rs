@@ -239,6 +239,9 @@ fn dead_letters_are_no_input() {
         ("in/*.ndjson", "[dead_letters]\nfile = \"in/a.ndjson\""),
         ("in/*", "[dead_letters]\nfile = \"./link/letters\""),
         ("**/*.ndjson", "[dead_letters]\nfile = \"in/letters.ndjson\""),
+        // In the folder above those that `**` finds.
+        ("**/*.ndjson", "[dead_letters]\nfile = \"letters.ndjson\""),
+        ("in/**/*.ndjson", "[dead_letters]\nfile = \"in/letters.ndjson\""),
         ("intake/*.ndjson", durable),
     ] {
         std::fs::create_dir_all(place.path("intake")).unwrap();
