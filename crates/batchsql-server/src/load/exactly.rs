@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Where the reason may be that of the table, a row is at fault only if the table accepts another one. A transient error is
-//! searched for so too, when it was there for `retry_for`: a trigger may raise it for one row.
+//! searched for so too, when it was there for `retry_for`: a trigger may raise it for one row. One of a resource is not: a full disk
+//! may have room for some rows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -55,7 +56,7 @@ enum Tried {
     Accepted,
     /// One of the rows may be at fault.
     Refused(SinkError),
-    /// Nothing was written; it may work later. Whether rows were sent.
+    /// Nothing was written; it may work later. Whether one of the rows may cause it.
     Again(SinkError, bool),
 }
 
@@ -149,7 +150,7 @@ impl Exactly {
                     search.accepted(next);
                 }
                 Tried::Refused(error) => search.refused(next, error),
-                Tried::Again(error, was_sent) => match patience.after(&next.rows, was_sent, Instant::now()) {
+                Tried::Again(error, may_be_of_row) => match patience.after(&next.rows, may_be_of_row, Instant::now()) {
                     Patient::Tries(pause) => {
                         tracing::warn!(%error, "rows were not written; trying again");
                         sleep(pause).await;
@@ -165,6 +166,7 @@ impl Exactly {
                 self.db.reject_step(rows, row, &error).await;
                 tally.add(OutcomeKind::Rejected, 1);
                 tally.reject(&[(line, record, error.to_string(), text)])?;
+                patience.rejected();
                 rejected += 1;
             }
         }
@@ -225,8 +227,8 @@ impl Exactly {
             return Err(fenced());
         }
         match error.class() {
-            ErrorClass::Transient if !was_sent => Ok(Tried::Again(error, was_sent)),
-            ErrorClass::Resource => Ok(Tried::Again(error, was_sent)),
+            ErrorClass::Transient if !was_sent => Ok(Tried::Again(error, false)),
+            ErrorClass::Resource => Ok(Tried::Again(error, false)),
             // Without an answer, what was sent may still be under way: the claim ends it, and knows what became of it. One that
             // is rolled back moves nothing.
             ErrorClass::Transient | ErrorClass::Unknown => {
