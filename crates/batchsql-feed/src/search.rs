@@ -6,7 +6,7 @@
 //! suspect until another row is accepted after it: the table may be at fault. While there are suspects, rows are tried without
 //! a commit, because a commit would pass the suspects. When one is accepted, the suspects are tried once more, because the
 //! table may have been repaired meanwhile; those that are refused again are bad. After a commit one row only is rejected, so a table
-//! that breaks during a search costs one row at most.
+//! that breaks during a search costs one row at most. An error that may pass rejects none then: the commit was before it began.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -157,7 +157,8 @@ impl Search {
         let row = rows.start;
         let is_again = self.again.remove(&row);
         let is_judged = self.row_errors == RowErrors::AreOfRow && is_of_row(&error);
-        if is_again || is_judged || std::mem::take(&mut self.has_committed) {
+        let is_behind_commit = std::mem::take(&mut self.has_committed) && !may_pass(&error);
+        if is_again || is_judged || is_behind_commit {
             self.faulty.push((row, error));
             return;
         }
@@ -206,6 +207,11 @@ fn samples(rows: Range<usize>) -> Vec<usize> {
 /// Whether the database has blamed a row, and not perhaps its table.
 fn is_of_row(error: &SinkError) -> bool {
     matches!(error.class(), ErrorClass::Row | ErrorClass::Size | ErrorClass::Duplicate)
+}
+
+/// Whether the same row may be accepted later, for a reason that has nothing to do with it, like a lock.
+fn may_pass(error: &SinkError) -> bool {
+    matches!(error.class(), ErrorClass::Transient | ErrorClass::Unknown | ErrorClass::Resource)
 }
 
 #[cfg(test)]
@@ -264,6 +270,15 @@ mod tests {
         assert_eq!(bad(&[true; 3], ErrorClass::Row, 9).0.len(), 3);
         assert_eq!(bad(&[true; 10], ErrorClass::Row, 9), (vec![], true), "so many bad rows are the table's fault");
         assert_eq!(bad(&[true], ErrorClass::Row, 0), (vec![], true), "rows before it have used the budget");
+    }
+
+    /// A row that was committed before says nothing: the row behind it may be locked.
+    #[test]
+    fn an_error_that_may_pass_needs_a_row_that_is_accepted_behind_it() {
+        for class in [ErrorClass::Transient, ErrorClass::Unknown, ErrorClass::Resource] {
+            assert_eq!(bad(&[false, true], class, 9), (vec![(0, true)], true), "{class:?}");
+            assert_eq!(bad(&[false, true, false], class, 9).0, [(0, true), (1, false), (2, true)], "{class:?}");
+        }
     }
 
     #[test]

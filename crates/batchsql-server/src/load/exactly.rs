@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Where the reason may be that of the table, a row is at fault only if the table accepts another one. A transient error is
-//! searched for so too, when it was there for `retry_for`: a trigger may raise it for one row.
+//! searched for so too, when it was there for `retry_for`: a trigger may raise it for one row. One of a resource is not: a full disk
+//! may have room for some rows.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -42,7 +43,8 @@ pub(crate) struct Exactly {
     key: PartitionKey,
     owner: String,
     position: Position,
-    /// Whether a row was written, so that the table can be.
+    /// Whether a row was written, so that the table can be. Records that an earlier run has passed count too: it may have been
+    /// killed just before the last records of a file, behind which there is nothing to compare them with.
     has_written: bool,
     /// Records that were taken for faulty since then, although none behind them was accepted.
     suspects: usize,
@@ -54,7 +56,7 @@ enum Tried {
     Accepted,
     /// One of the rows may be at fault.
     Refused(SinkError),
-    /// Nothing was written; it may work later. Whether rows were sent.
+    /// Nothing was written; it may work later. Whether one of the rows may cause it.
     Again(SinkError, bool),
 }
 
@@ -81,7 +83,8 @@ impl Exactly {
         let Some(position) = claimed.position() else {
             return Err(Failure::failed("the position of the file cannot be claimed"));
         };
-        Ok(Self { db: db.clone(), key, owner: owner.to_owned(), position, has_written: false, suspects: 0 })
+        let has_written = position.sequence > signed(begin);
+        Ok(Self { db: db.clone(), key, owner: owner.to_owned(), position, has_written, suspects: 0 })
     }
 
     /// Claims the position once more.
@@ -122,13 +125,17 @@ impl Exactly {
         let search = Search::new(count, self.db.isolation_budget(rows).min(REFUSED), false);
         let mut search = search.judging(RowErrors::AreOfRow);
         let mut patience = Patience::new(self.retry_for(), count);
+        // Since the last row that was written.
+        let mut rejected = 0;
         loop {
             let Some(next) = search.next() else {
                 if !search.blames_table() {
                     return Ok(());
                 }
                 let failure = search.last_error().map_or_else(|| Failure::failed(search.why()), blamed);
-                if !self.another_is_accepted(parsed, number, tally).await? && !self.are_at_fault(count, &failure) {
+                if !self.another_is_accepted(parsed, number, tally).await?
+                    && !self.are_at_fault(self.left(run) - rejected, &failure)
+                {
                     return Err(failure);
                 }
                 search.another_was_accepted();
@@ -137,13 +144,13 @@ impl Exactly {
             match self.try_once(run, next.rows.clone(), next.commits, tally).await? {
                 Tried::Accepted => {
                     if next.commits {
-                        (self.has_written, self.suspects) = (true, 0);
+                        (self.has_written, self.suspects, rejected) = (true, 0, 0);
                     }
                     patience.accepted();
                     search.accepted(next);
                 }
                 Tried::Refused(error) => search.refused(next, error),
-                Tried::Again(error, was_sent) => match patience.after(&next.rows, was_sent, Instant::now()) {
+                Tried::Again(error, may_be_of_row) => match patience.after(&next.rows, may_be_of_row, Instant::now()) {
                     Patient::Tries(pause) => {
                         tracing::warn!(%error, "rows were not written; trying again");
                         sleep(pause).await;
@@ -159,6 +166,8 @@ impl Exactly {
                 self.db.reject_step(rows, row, &error).await;
                 tally.add(OutcomeKind::Rejected, 1);
                 tally.reject(&[(line, record, error.to_string(), text)])?;
+                patience.rejected();
+                rejected += 1;
             }
         }
     }
@@ -180,8 +189,13 @@ impl Exactly {
         Ok(false)
     }
 
-    /// Whether so few records behind those that this run has written are at fault, if none is left to compare them with. The
-    /// position does not pass them before another row is written: until then they are tried again by the next run.
+    /// Records of a run that the position has not passed.
+    fn left(&self, run: &Run) -> usize {
+        run.records.len() - run.records.partition_point(|record| *record <= self.reached())
+    }
+
+    /// Whether so few records behind those that were written are at fault, if none is left in this stripe to compare them with:
+    /// the position passes them at its end.
     fn are_at_fault(&mut self, records: usize, failure: &Failure) -> bool {
         self.suspects += records;
         self.has_written && self.suspects < SUSPECTS && failure.exit != Exit::Unavailable
@@ -213,8 +227,8 @@ impl Exactly {
             return Err(fenced());
         }
         match error.class() {
-            ErrorClass::Transient if !was_sent => Ok(Tried::Again(error, was_sent)),
-            ErrorClass::Resource => Ok(Tried::Again(error, was_sent)),
+            ErrorClass::Transient if !was_sent => Ok(Tried::Again(error, false)),
+            ErrorClass::Resource => Ok(Tried::Again(error, false)),
             // Without an answer, what was sent may still be under way: the claim ends it, and knows what became of it. One that
             // is rolled back moves nothing.
             ErrorClass::Transient | ErrorClass::Unknown => {

@@ -87,7 +87,8 @@ impl Job {
             unsaved,
             mut stop,
         } = self;
-        let table = found_name(&sink, target.schema.table()).await?;
+        let limit = db.config().statement_timeout;
+        let table = found_name(&sink, target.schema.table(), limit, &mut stop).await?;
         let place = Place { database: &database, table: &table };
         let how = (at_least_once, name.as_deref());
         let mut opened = tokio::select! {

@@ -176,12 +176,41 @@ async fn a_bad_record_that_comes_first_is_rejected_alone() {
     }
 }
 
+/// Behind rows that were written, a few are at fault also if the table accepts none behind them: by the same run, and by one that
+/// was killed just before them. More of them are the table's fault.
+#[tokio::test]
+async fn bad_records_that_come_last_are_rejected_alone() {
+    let check = async |class, bad: &'static [i64], last: i64, ends_before: bool| {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        let path = file(&folder, 1..=last);
+        let good: Vec<i64> = (1..=last).filter(|id| !bad.contains(id)).collect();
+        if ends_before {
+            sink.poison_as(ErrorClass::Transient, is_in(bad));
+            let job = Job { db: impatient(&sink), ..job(plain(), &sink, &path) };
+            job.run(|_| {}).await.unwrap_err();
+            assert_eq!(ids(&sink), good);
+        }
+        sink.poison_as(class, is_in(bad));
+        let loaded = load_into(plain(), &sink, &path).await?;
+        assert_eq!((loaded.records, loaded.rejected), (last as u64, bad.len() as u64));
+        assert_eq!(ids(&sink), good);
+        Ok::<_, crate::exit::Failure>(())
+    };
+    check(ErrorClass::Permission, &[8, 9], 9, false).await.unwrap();
+    check(ErrorClass::Permission, &[8, 9], 9, true).await.unwrap();
+    // A stripe has 20,000 records.
+    check(ErrorClass::Schema, &[19_999, 20_000], 20_010, false).await.unwrap();
+    // The first one is at fault, as others are written just before it.
+    check(ErrorClass::Schema, &[6, 7, 8, 9], 9, false).await.unwrap();
+    let failure = check(ErrorClass::Schema, &[5, 6, 7, 8, 9], 9, false).await.unwrap_err();
+    assert!(failure.text.contains("the table cannot be written"), "{failure:?}");
+}
+
 /// A trigger may raise the code of a deadlock for one row.
 #[tokio::test]
 async fn a_record_that_goes_on_with_a_transient_error_is_rejected_alone() {
-    for (class, bad) in
-        [(ErrorClass::Transient, &[1][..]), (ErrorClass::Unknown, &[7, 8, 300]), (ErrorClass::Resource, &[199, 200])]
-    {
+    for (class, bad) in [(ErrorClass::Transient, &[1][..]), (ErrorClass::Unknown, &[7, 8, 300])] {
         let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
         sink.keep_positions();
         sink.poison_as(class, is_in(bad));
@@ -191,6 +220,30 @@ async fn a_record_that_goes_on_with_a_transient_error_is_rejected_alone() {
         let loaded = Job { db, ..job(plain(), &sink, &path) }.run(|_| {}).await.unwrap();
         assert_eq!((loaded.records, loaded.rejected), (400, bad.len() as u64), "{class:?}");
         assert_eq!(ids(&sink), (1..=400).filter(|id| !bad.contains(id)).collect::<Vec<_>>());
+    }
+}
+
+/// The last rows may be locked, and a full disk may have room for some rows: the records are good.
+#[tokio::test]
+async fn an_error_that_may_pass_rejects_no_record_without_a_proof() {
+    for (class, refused) in [
+        (ErrorClass::Transient, &[400][..]),
+        (ErrorClass::Unknown, &[399, 400]),
+        (ErrorClass::Resource, &[199, 200]),
+        (ErrorClass::Resource, &[1]),
+    ] {
+        let (folder, sink) = (tempfile::tempdir().unwrap(), ScriptedSink::new());
+        sink.keep_positions();
+        sink.poison_as(class, is_in(refused));
+        let path = file(&folder, 1..=400);
+        let config = PipelineConfig::default().retry_for(Duration::from_millis(60));
+        let db = BatchSql::builder(DynSink::new(sink.clone())).config(config).start().unwrap();
+        let failure = Job { db, ..job(plain(), &sink, &path) }.run(|_| {}).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable, "{class:?}: {failure:?}");
+        assert!(!path.with_extension("rejects").exists(), "{class:?}");
+        sink.poison_as(class, |_| false);
+        assert_eq!(load_into(plain(), &sink, &path).await.unwrap().rejected, 0);
+        assert_eq!(ids(&sink), (1..=400).collect::<Vec<_>>());
     }
 }
 

@@ -3,9 +3,9 @@
 //! Must not know databases.
 //!
 //! Rows are tried for `retry_for`, counted from the last ones that were accepted. If the database still answers then, one of them
-//! may cause the error, so halves are tried, each once. A row alone has a quarter of `retry_for` more, so that it is not taken
-//! for the cause by chance; as long as no row is accepted, only the first one. Each row that is accepted allows so many refusals
-//! as it takes to find some bad rows; a database that accepts none costs no more than these.
+//! may cause the error, so halves are tried, each once. A row alone is tried for `retry_for` by itself, because it may be locked; as
+//! long as no row is accepted or rejected, only the first one. So each row that is rejected was tried for so long. Each row that is
+//! accepted allows so many refusals as it takes to find some bad rows; a database that accepts none costs no more than these.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) struct Patience {
     all_credit: usize,
     /// The row that is tried alone, since when, and how often.
     alone: Option<(usize, Instant, usize)>,
-    /// A row alone has had its time since one was accepted.
+    /// A row alone has had its time since one was accepted or rejected.
     has_waited: bool,
 }
 
@@ -67,21 +67,27 @@ impl Patience {
         (self.alone, self.has_waited) = (None, false);
     }
 
-    /// The rows got a transient error. `was_sent`: the database has answered.
-    pub(super) fn after(&mut self, rows: &Range<usize>, was_sent: bool, now: Instant) -> Patient {
+    /// A row was rejected: the next one has a time of its own.
+    pub(super) fn rejected(&mut self) {
+        (self.alone, self.has_waited) = (None, false);
+    }
+
+    /// The rows got a transient error. `may_be_of_row`: one of them may cause it, as the database has answered, and does not lack a
+    /// resource.
+    pub(super) fn after(&mut self, rows: &Range<usize>, may_be_of_row: bool, now: Instant) -> Patient {
         let since = *self.since.get_or_insert(now);
-        if !self.is_searching || !was_sent {
+        if !self.is_searching || !may_be_of_row {
             if now + self.pause <= since + self.retry_for {
                 return self.pauses();
             }
-            if !was_sent {
+            if !may_be_of_row {
                 return Patient::GivesUp;
             }
             self.is_searching = true;
         }
         if rows.len() == 1 && !self.has_waited {
             let (row, begin, tries) = self.alone.filter(|(row, ..)| *row == rows.start).unwrap_or((rows.start, now, 0));
-            if tries + 1 < LEAST_TRIES || now < begin + self.retry_for / 4 {
+            if tries + 1 < LEAST_TRIES || now < begin + self.retry_for {
                 self.alone = Some((row, begin, tries + 1));
                 return self.pauses();
             }
@@ -119,21 +125,33 @@ mod tests {
         assert!(matches!(after(&mut patience, begin, 59, 0..100), Patient::Tries(_)));
         assert_eq!(after(&mut patience, begin, 61, 0..100), Patient::Searches);
         assert_eq!(after(&mut patience, begin, 61, 0..50), Patient::Searches);
-        // Alone it has a quarter more, and three tries.
-        for second in [61, 62, 75] {
+        // Alone it has as long once more, and three tries.
+        for second in [61, 62, 120] {
             assert!(matches!(after(&mut patience, begin, second, 7..8), Patient::Tries(_)), "{second}");
         }
-        assert_eq!(after(&mut patience, begin, 76, 7..8), Patient::Searches);
-        assert_eq!(after(&mut patience, begin, 76, 8..9), Patient::Searches, "nothing was accepted since");
+        assert_eq!(after(&mut patience, begin, 121, 7..8), Patient::Searches);
+        assert_eq!(after(&mut patience, begin, 121, 8..9), Patient::Searches, "nothing was accepted since");
         patience.accepted();
-        assert!(matches!(after(&mut patience, begin, 77, 8..9), Patient::Tries(_)));
+        // Both are tried again: each has a time of its own before it is rejected.
+        for (row, first) in [(7, 200), (8, 300)] {
+            for second in [first, first + 1, first + 59] {
+                assert!(matches!(after(&mut patience, begin, second, row..row + 1), Patient::Tries(_)), "{second}");
+            }
+            assert_eq!(after(&mut patience, begin, first + 60, row..row + 1), Patient::Searches);
+            patience.rejected();
+        }
     }
 
     #[test]
-    fn a_database_that_does_not_answer_is_given_up() {
+    fn a_database_that_does_not_answer_or_is_full_is_given_up() {
         let (mut patience, begin) = (Patience::new(MINUTE, 100), Instant::now());
         assert_eq!(patience.after(&(0..100), false, begin), Patient::Tries(FIRST_PAUSE));
         assert_eq!(patience.after(&(0..100), false, begin + 2 * MINUTE), Patient::GivesUp);
+        // Also in the middle of a search.
+        assert_eq!(patience.after(&(0..100), true, begin + 2 * MINUTE), Patient::Searches);
+        patience.accepted();
+        assert!(matches!(patience.after(&(0..50), false, begin + 3 * MINUTE), Patient::Tries(_)));
+        assert_eq!(patience.after(&(0..50), false, begin + 5 * MINUTE), Patient::GivesUp);
     }
 
     #[test]
