@@ -73,6 +73,8 @@ pub(crate) struct TableColumn {
     /// Maximum length in characters; in bytes for a binary column.
     pub(crate) max_chars: u64,
     pub(crate) max_octets: u64,
+    /// The character set of a text column, for example `utf8mb4`.
+    pub(crate) character_set: String,
     /// Fraction digits of a DECIMAL, or of a FLOAT(M,D).
     pub(crate) scale: Option<u64>,
     /// Fraction digits of the seconds.
@@ -214,6 +216,7 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
                 "CHARACTER_OCTET_LENGTH",
                 "NUMERIC_SCALE",
                 "DATETIME_PRECISION",
+                "CHARACTER_SET_NAME",
             ],
             &format!("FROM information_schema.COLUMNS {place}"),
         ),
@@ -227,7 +230,7 @@ fn definition_query(database: Option<&str>, table: &str) -> String {
     parts.join(" UNION ALL ")
 }
 
-const FIELDS: usize = 13;
+const FIELDS: usize = 14;
 
 // The kinds of parts.
 const DATABASE: char = 'd';
@@ -308,6 +311,7 @@ impl Definition {
                     max_octets: part.number(10)?.unwrap_or_default(),
                     scale: part.number(11)?,
                     fraction: part.number(12)?.unwrap_or_default(),
+                    character_set: part.text(13)?.to_ascii_lowercase(),
                 };
                 self.columns.push((part.number(0)?.unwrap_or_default(), column));
             }

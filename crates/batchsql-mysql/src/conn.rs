@@ -14,10 +14,10 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::classify::{Failed, acquire_error};
-use crate::in_use::{Left, left_open};
+use crate::in_use::{Left, State, left_open};
 use crate::options::server;
 use crate::seen;
-use crate::session::{SessionName, Sessions, SharedName, State};
+use crate::session::{SessionName, Sessions, SharedName};
 use crate::watcher::Watcher;
 
 /// The most connections that are closed before an acquire fails because all of them are in use.
@@ -26,8 +26,8 @@ const MAX_FOUND_IN_USE: usize = 64;
 /// How long a connection is tried after the pool gave none in time.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// After this many connections with other settings, of which the last one is new, the pool is assumed to be configured so.
-const MAX_UNFIT: usize = 3;
+/// The most connections with other settings that one acquire closes.
+const MAX_UNFIT: usize = 8;
 
 /// A connection that was taken from the pool.
 struct Taken {
@@ -116,22 +116,40 @@ impl Source {
         SinkError::new(ErrorClass::Transient, text)
     }
 
-    /// Acquires connections until one has no open transaction. If none has the expected settings, returns the last one, which is
-    /// new: the tables are then checked again, with advice if the settings do not suit.
+    /// Acquires connections until one has no open transaction and accepted settings. Other settings are accepted if two
+    /// connections in a row have the same ones and seem to be new: the tables are then checked again, with advice if the settings
+    /// do not suit. One is no proof: another task may have returned it just now.
     async fn check(&self, mut live: PoolConnection<MySql>) -> Result<Taken, SinkError> {
         if self.is_ours {
             return Ok(Taken { live, left: Left::Nothing, state: None, name: None });
         }
-        let (mut unfit, mut is_new) = (0, false);
+        let (mut unfit, mut is_new, mut previous) = (0, false, None);
         for _ in 0..MAX_FOUND_IN_USE {
             // A connection that fails, or is dropped during the check, is closed.
             let mut looked_at = Closing(Some(live));
             let (probe, expected) = self.sessions.probe(looked_at.connection()).await;
             let left = left_open(looked_at.connection(), probe).await;
-            unfit += usize::from(matches!(left, Ok(Left::Settings)));
             match left {
-                // Idle connections may all have been changed. A new one shows what the pool sets up.
-                Ok(Left::Settings) if unfit < MAX_UNFIT || !is_new => self.sessions.warn_in_use(),
+                Ok(Left::Settings) => {
+                    self.sessions.warn_in_use();
+                    // Idle connections may all have been changed. New ones show what the pool sets up.
+                    let state = match is_new {
+                        true => {
+                            self.sessions.state(looked_at.connection()).await.map_err(|e| Failed::asked(e).error)?
+                        }
+                        false => None,
+                    };
+                    if state.is_some() && state == previous {
+                        self.sessions.accept(state.clone());
+                        let live = looked_at.0.take().expect("it is taken once");
+                        return Ok(Taken { live, left: Left::Settings, state, name: None });
+                    }
+                    previous = state;
+                    unfit += 1;
+                    if unfit == MAX_UNFIT {
+                        break;
+                    }
+                }
                 Ok(Left::Transaction) => self.sessions.warn_in_use(),
                 Ok(left) => {
                     let live = looked_at.0.take().expect("it is taken once");
@@ -145,8 +163,8 @@ impl Source {
             is_new = self.pool.num_idle() == 0;
             live = self.pool.acquire().await.map_err(acquire_error)?;
         }
-        let text = "every connection of the pool has a transaction open or other settings; end transactions, and undo USE and \
-                    SET, before connections go back to the pool";
+        let text = "connections of the pool have a transaction open or other settings; end transactions, and undo USE and \
+                    SET, before connections go back to the pool, or give the sink its own pool";
         Err(SinkError::new(ErrorClass::Transient, text))
     }
 }
@@ -235,7 +253,7 @@ impl MySqlConn {
     pub(crate) fn suits(&mut self) {
         if !self.source.is_ours {
             self.left = Left::Nothing;
-            self.source.sessions.expect(self.state.clone());
+            self.source.sessions.accept(self.state.clone());
         }
     }
 

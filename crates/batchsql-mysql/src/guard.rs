@@ -27,8 +27,8 @@ pub(crate) enum Guard {
     NoSpaceAtEnd(usize),
     /// White space beyond this many characters is cut off.
     Chars(usize),
-    /// White space beyond this many bytes is cut off.
-    Octets(usize),
+    /// White space beyond this many bytes is cut off, in the character set of the column.
+    Octets(usize, Octets),
     /// ENUM interprets numeric text as the position of a member, and text that equals a member in its collation as
     /// that member. The declaration lists the members.
     Member(Box<str>),
@@ -92,7 +92,9 @@ impl Guard {
         match self {
             Self::NoSpaceAtEnd(max) => text.ends_with(' ') || is_cut(text, *max),
             Self::Chars(max) => is_cut(text, *max),
-            Self::Octets(max) => text.ends_with(is_white_space) && text.len() > *max,
+            Self::Octets(max, octets) => {
+                text.ends_with(is_white_space) && text.len() > *max / 4 && octets.count(text) > *max
+            }
             Self::Member(declared) => !is_member(declared, text),
             Self::Members(members) => {
                 !text.is_empty() && !text.split(',').all(|member| is_member(members.declared(), member))
@@ -122,7 +124,7 @@ impl Guard {
             Self::NoSpaceAtEnd(_) if matches!(value, ValueRef::Text(v) | ValueRef::Json(v) if v.ends_with(' ')) => {
                 "ends with a space, which the server would drop on reading; trim it, or use VARCHAR".into()
             }
-            Self::NoSpaceAtEnd(_) | Self::Chars(_) | Self::Octets(_) => {
+            Self::NoSpaceAtEnd(_) | Self::Chars(_) | Self::Octets(..) => {
                 "is longer than the column, and the server would cut off the white space at its end; trim it, or widen the column".into()
             }
             Self::Members(_) => "is not a list of members of the SET, with commas between them".into(),
@@ -140,6 +142,42 @@ impl Guard {
             }
             Self::Member(_) => "is not the name of a member of the ENUM".into(),
             Self::None => "is refused".into(),
+        }
+    }
+}
+
+/// The bytes that a character takes in a character set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Octets {
+    Utf8,
+    Utf16,
+    Utf32,
+    /// ASCII takes one byte, anything else two.
+    OneOrTwo,
+    /// At least one: in sets of one byte, and in those whose characters are not counted here.
+    AtLeastOne,
+}
+
+impl Octets {
+    /// By the name of the character set, in lower case.
+    pub(crate) fn of(character_set: &str) -> Self {
+        match character_set {
+            "utf8" | "utf8mb3" | "utf8mb4" => Self::Utf8,
+            "ucs2" | "utf16" | "utf16le" => Self::Utf16,
+            "utf32" => Self::Utf32,
+            "big5" | "euckr" | "gb2312" | "gbk" => Self::OneOrTwo,
+            _ => Self::AtLeastOne,
+        }
+    }
+
+    /// The bytes of the text, never more than the server counts.
+    fn count(self, text: &str) -> usize {
+        match self {
+            Self::Utf8 => text.len(),
+            Self::Utf16 => 2 * text.encode_utf16().count(),
+            Self::Utf32 => 4 * text.chars().count(),
+            Self::OneOrTwo => text.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum(),
+            Self::AtLeastOne => text.chars().count(),
         }
     }
 }
@@ -205,11 +243,16 @@ mod tests {
         check(Guard::NoSpaceAtEnd(3), ValueRef::Text("abc\n"), true);
         check(Guard::Chars(2), ValueRef::Text("ü "), false);
         check(Guard::Chars(2), ValueRef::Text("üü "), true);
-        check(Guard::Octets(4), ValueRef::Text("üü "), true);
+        check(Guard::Octets(4, Octets::Utf8), ValueRef::Text("üü "), true);
         for end in ["\n", "\t", "\r", "\u{b}", "\u{c}", "\r\n", " \n"] {
             check(Guard::Chars(2), ValueRef::Text(&format!("üü{end}")), true);
-            check(Guard::Octets(4), ValueRef::Json(&format!("üü{end}")), true);
+            check(Guard::Octets(4, Octets::Utf8), ValueRef::Json(&format!("üü{end}")), true);
             check(Guard::Chars(4), ValueRef::Text(&format!("üü{end}")), false);
+        }
+        for (set, refused) in
+            [("utf8mb3", true), ("latin1", false), ("gbk", true), ("utf16", true), ("utf32", true), ("ujis", false)]
+        {
+            check(Guard::Octets(4, Octets::of(set)), ValueRef::Text("üü\n"), refused);
         }
         let size = || Guard::Member("enum('s','10','it''s')".into());
         check(size(), ValueRef::Text("s"), false);

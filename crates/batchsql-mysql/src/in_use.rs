@@ -8,6 +8,7 @@
 //! nothing shows whether one is open.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sqlx::Connection;
 use sqlx::mysql::MySqlConnection;
@@ -15,13 +16,16 @@ use sqlx::mysql::MySqlConnection;
 use crate::classify::number;
 use crate::quoted;
 
-/// What changes where or how rows are stored, besides the database. A server has those that it knows.
+/// The database and the settings of a session, as one text.
+pub(crate) type State = Arc<str>;
+
+/// What changes where or how rows are stored, besides the database. Every supported version has them, so that two servers with
+/// the same settings have the same state; the isolation level has one of two names, or both.
 macro_rules! names {
     () => {
         "('autocommit', 'character_set_client', 'character_set_connection', 'character_set_results', 'sql_mode', \
          'time_zone', 'check_constraint_checks', 'foreign_key_checks', 'unique_checks', 'sql_select_limit', \
-         'sql_auto_is_null', 'explicit_defaults_for_timestamp', 'tx_isolation', 'transaction_isolation', 'sql_log_bin', \
-         'old_mode', 'system_versioning_insert_history')"
+         'sql_auto_is_null', 'explicit_defaults_for_timestamp', 'tx_isolation', 'transaction_isolation', 'sql_log_bin')"
     };
 }
 
@@ -31,7 +35,8 @@ macro_rules! state_from {
     ($table:literal) => {
         concat!(
             "(SELECT SHA2(CONCAT_WS('|', COALESCE(DATABASE(), ''), \
-             GROUP_CONCAT(VARIABLE_VALUE ORDER BY VARIABLE_NAME SEPARATOR '|')), 256) FROM ",
+             GROUP_CONCAT(DISTINCT CONCAT(REPLACE(LOWER(VARIABLE_NAME), 'transaction_', 'tx_'), '=', VARIABLE_VALUE) \
+             ORDER BY CONCAT(REPLACE(LOWER(VARIABLE_NAME), 'transaction_', 'tx_'), '=', VARIABLE_VALUE) SEPARATOR '|')), 256) FROM ",
             $table,
             " WHERE VARIABLE_NAME IN ",
             names!(),
@@ -49,7 +54,7 @@ macro_rules! unfit_in {
             $table,
             " WHERE (VARIABLE_NAME = 'autocommit' AND VARIABLE_VALUE = 'OFF') \
              OR (VARIABLE_NAME IN ('character_set_client', 'character_set_connection', 'character_set_results') \
-             AND VARIABLE_VALUE <> 'utf8mb4')), 10000, 0))"
+             AND VARIABLE_VALUE <> 'utf8mb4')), 10000, 0)) LIMIT 1"
         )
     };
 }
@@ -59,9 +64,11 @@ pub(crate) const STATE_OF_MYSQL: &str = state_from!("performance_schema.session_
 pub(crate) const PROBE_OF_MARIADB: &str = unfit_in!("information_schema.SESSION_VARIABLES");
 pub(crate) const PROBE_OF_MYSQL: &str = unfit_in!("performance_schema.session_variables");
 
-/// Fails with 1690 where the state of the session is not this one, which was read from another session.
-pub(crate) fn probe_of_state(state: &'static str, expected: &str) -> String {
-    format!("SELECT EXP(IF({state} = {}, 0, 10000))", quoted::text(expected))
+/// Fails with 1690 where the state of the session is none of these, which were read from other sessions. The limit replaces
+/// `sql_select_limit` of the session: with 0, nothing would be evaluated.
+pub(crate) fn probe_of_states(state: &'static str, accepted: &[State]) -> String {
+    let accepted: Vec<String> = accepted.iter().map(|state| quoted::text(state)).collect();
+    format!("SELECT EXP(IF({state} IN ({}), 0, 10000)) LIMIT 1", accepted.join(", "))
 }
 
 /// For other servers: shows only whether a transaction is open.

@@ -270,8 +270,8 @@ impl MySqlOptions {
                     seen::set(None);
                     set_up(connection, &wanted, &learned).await?;
                     // The server's own settings may have changed since.
-                    if sessions.is_pool_lent() || sessions.expected().is_none() {
-                        sessions.expect(sessions.state(connection).await?);
+                    if sessions.is_pool_lent() || sessions.accepted().is_empty() {
+                        sessions.accept(sessions.state(connection).await?);
                     }
                     if sees { see(connection, &sessions, &names).await } else { Ok(()) }
                 })

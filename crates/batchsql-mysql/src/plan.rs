@@ -20,10 +20,10 @@ use crate::checks::{
     check_session, storages, warn_of_further_indexes,
 };
 use crate::classify::{Failed, NO_TABLE};
+use crate::in_use::State;
 use crate::keys::KeySearch;
 use crate::locks::{Locks, check_rule};
 use crate::returning::{clause, explained};
-use crate::session::State;
 use crate::settings::{IgnoreWith, ReplaceWith};
 use crate::statements::{PREFERRED_ROWS, Statement, Statements};
 use crate::tables::Tables;
@@ -36,6 +36,9 @@ pub(crate) const MAX_BINDS: usize = 65_535;
 /// server memory.
 const PREFERRED_BYTES: usize = 16 << 20;
 
+/// The most plans for sessions with other states.
+const MAX_OTHERS: usize = 7;
+
 /// How batches of one schema are written.
 pub struct MySqlPlan {
     schema: Schema,
@@ -45,6 +48,8 @@ pub struct MySqlPlan {
     checked_at: Mutex<Instant>,
     /// The state of the session that has read the table.
     pub(crate) state: Option<State>,
+    /// The plans of sessions with other states, the last one last.
+    others: Mutex<Vec<Arc<MySqlPlan>>>,
     pub(crate) storage: Box<[Storage]>,
     pub(crate) way: Way,
     /// Maximum rows of a statement.
@@ -122,6 +127,21 @@ impl MySqlPlan {
     /// a new one is split, rather than prepared for one use.
     pub(crate) fn split(&self, rows: usize) -> Vec<usize> {
         self.statements.split(rows)
+    }
+
+    /// The plan that a session of this state has made, if it is still known.
+    pub(crate) fn of_state(&self, state: &Option<State>) -> Option<Arc<Self>> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.iter().find(|other| other.state == *state).cloned()
+    }
+
+    pub(crate) fn keep_other(&self, other: Arc<Self>) {
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.retain(|known| known.state != other.state);
+        if others.len() >= MAX_OTHERS {
+            others.remove(0);
+        }
+        others.push(other);
     }
 
     pub(crate) fn schema(&self) -> &Schema {
@@ -291,6 +311,7 @@ impl MySqlPlan {
             expects_missing: AtomicBool::new(false),
             statements: Statements::default(),
             state: session.state.clone(),
+            others: Mutex::default(),
             schema: schema.clone(),
             tables: Arc::clone(tables),
             table,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::classify::Failed;
 use crate::in_use::{
-    PROBE_OF_MARIADB, PROBE_OF_MYSQL, PROBE_OF_OTHERS, STATE_OF_MARIADB, STATE_OF_MYSQL, probe_of_state,
+    PROBE_OF_MARIADB, PROBE_OF_MYSQL, PROBE_OF_OTHERS, STATE_OF_MARIADB, STATE_OF_MYSQL, State, probe_of_states,
 };
 
 /// Tolerance between the clocks of client and server: both round, and a server may adjust its clock.
@@ -153,12 +153,13 @@ pub(crate) struct Sessions {
     has_warned_in_use: AtomicBool,
     /// Whether the application has our pool, so that connections may come back with a transaction open.
     is_pool_lent: AtomicBool,
-    /// The state that every session should have: that of the last one that has read a table, or that our pool has set up.
-    expected: Mutex<Option<State>>,
+    /// The states that sessions may have, the last one first: those of sessions that have read a table, or that a pool has set
+    /// up. The servers behind one address may differ.
+    accepted: Mutex<Vec<State>>,
 }
 
-/// The database and the settings of a session, see [`in_use`](crate::in_use).
-pub(crate) type State = Arc<str>;
+/// The most states that are accepted at the same time.
+const MAX_ACCEPTED: usize = 8;
 
 impl Sessions {
     /// Queries the name of a connection's session; `None` if another connection cannot end it.
@@ -187,7 +188,7 @@ impl Sessions {
         }
         // A proxy answers this exact query itself.
         let comment = connection.fetch_one("select @@version_comment limit 1").await?;
-        let version = connection.fetch_one("SELECT VERSION()").await?;
+        let version = connection.fetch_one("SELECT VERSION() LIMIT 1").await?;
         Ok(*self.kind.get_or_init(|| ServerKind::of(&text(&version, 0), &text(&comment, 0))))
     }
 
@@ -196,16 +197,18 @@ impl Sessions {
         self.kind(connection).await.is_ok_and(|kind| kind != ServerKind::Other)
     }
 
-    /// The statement that shows what was left open on a connection, and the state that a session has which passes.
+    /// The statement that shows what was left open on a connection, and the state that a session has which passes,
+    /// if only one is accepted.
     pub(crate) async fn probe(&self, connection: &mut MySqlConnection) -> (Cow<'static, str>, Option<State>) {
         let (without, state) = match self.kind(connection).await {
             Ok(ServerKind::MySql) => (PROBE_OF_MYSQL, STATE_OF_MYSQL),
             Ok(ServerKind::MariaDb) => (PROBE_OF_MARIADB, STATE_OF_MARIADB),
             Ok(ServerKind::Other) | Err(_) => return (PROBE_OF_OTHERS.into(), None),
         };
-        match self.expected() {
-            Some(expected) => (probe_of_state(state, &expected).into(), Some(expected)),
-            None => (without.into(), None),
+        match &*self.accepted() {
+            [] => (without.into(), None),
+            [only] => (probe_of_states(state, std::slice::from_ref(only)).into(), Some(Arc::clone(only))),
+            several => (probe_of_states(state, several).into(), None),
         }
     }
 
@@ -220,20 +223,24 @@ impl Sessions {
             Ok(ServerKind::Other) | Err(sqlx::Error::Database(_)) => return Ok(None),
             Err(error) => return Err(error),
         };
-        match connection.fetch_one(&*format!("SELECT {state}")).await {
+        match connection.fetch_one(&*format!("SELECT {state} LIMIT 1")).await {
             Ok(row) => Ok(Some(text(&row, 0).into())),
             Err(sqlx::Error::Database(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    pub(crate) fn expected(&self) -> Option<State> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn accepted(&self) -> Vec<State> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From now on other sessions are in use that do not have this state.
-    pub(crate) fn expect(&self, state: Option<State>) {
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    /// From now on sessions may have this state.
+    pub(crate) fn accept(&self, state: Option<State>) {
+        let Some(state) = state else { return };
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.retain(|known| *known != state);
+        accepted.insert(0, state);
+        accepted.truncate(MAX_ACCEPTED);
     }
 
     /// As [`name`](Self::name), in the place of a ping: without the uptime, whose query is slow. So it is not known whether a
@@ -297,7 +304,8 @@ impl Sessions {
             tracing::warn!(
                 "a connection came from the pool with a transaction open, or with another database or other settings (sql_mode, \
                  time_zone, character sets, checks) than other sessions of the pool, and was closed, which undoes that \
-                 transaction; end transactions, and undo USE and SET, before connections go back to the pool"
+                 transaction; end transactions, and undo USE and SET, before connections go back to the pool, or give the sink \
+                 its own pool"
             );
         }
     }

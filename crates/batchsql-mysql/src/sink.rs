@@ -123,7 +123,9 @@ impl MySqlSink {
     /// autocommit, is closed, with a warning: a batch on it would be part of that transaction. So is one with another database
     /// (`USE`) or other settings than the session that has read the tables, because rows would be stored elsewhere or as other
     /// values: character sets, `sql_mode`, `time_zone`, `check_constraint_checks`, `foreign_key_checks`, `unique_checks` and
-    /// similar ones. The check costs one round trip each time a connection is taken from the pool.
+    /// similar ones. If two new connections in a row have the same other settings, these are accepted too. The check costs one
+    /// round trip each time a connection is taken from the pool, and one more while several settings are accepted. If your
+    /// application changes such settings for each request, give the sink its own pool.
     pub fn new(pool: MySqlPool) -> Self {
         Self::from_pool(pool, Settings::default())
     }
@@ -156,6 +158,28 @@ impl MySqlSink {
 }
 
 impl MySqlSink {
+    /// The plan for a session whose database or settings are not those of the session that has made `plan`, made once for each
+    /// of them. `None` if `plan` is right.
+    async fn plan_of_session(
+        &self,
+        conn: &mut MySqlConn,
+        plan: &MySqlPlan,
+    ) -> Result<Option<Arc<MySqlPlan>>, SinkError> {
+        if self.source.is_ours || (conn.is_fit() && plan.state.is_none()) {
+            return Ok(None);
+        }
+        let state = conn.state().await?;
+        if conn.is_fit() && state == plan.state {
+            return Ok(None);
+        }
+        if let Some(known) = plan.of_state(&state).filter(|_| conn.is_fit()) {
+            return Ok(Some(known));
+        }
+        let made = Arc::new(self.prepare(conn, plan.schema()).await?);
+        plan.keep_other(Arc::clone(&made));
+        Ok(Some(made))
+    }
+
     async fn write_rows(&self, link: &mut Link<'_>, plan: &MySqlPlan, rows: Rows<'_>) -> Result<Written, Failed> {
         let packet = self.packet_of(link.connection).await?;
         link.unusual = Unusual::of(self.settings.values_in_text, self.learned.round_trip(), self.source.is_ours);
@@ -379,14 +403,8 @@ impl Sink for MySqlSink {
         attempt.defer();
         let session = conn.named.clone();
         conn.begin().await?;
-        if !conn.is_fit() {
-            // The next check of the table reports what to do.
-            return conn.end(Err(outdated("the session has another database or other settings than those before")));
-        }
-        if plan.state.is_some() && !self.source.is_ours && conn.state().await? != plan.state {
-            return conn
-                .end(Err(outdated("the session has another database or other settings than the one that read it")));
-        }
+        let other = self.plan_of_session(conn, plan).await?;
+        let plan = other.as_deref().unwrap_or(plan);
         let connection = conn.begin().await?;
         let (table, session) = (plan.table(), session.as_ref());
         let mut link = Link { connection, attempt, table, session, unusual: Unusual::Pieces, guard: Guard::Nothing };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use batchsql_core::{Schema, SchemaId, TableName};
 
 use crate::catalog::{Session, Table};
-use crate::session::State;
+use crate::in_use::State;
 
 /// Maximum number of cached tables; beyond it, all are read again.
 const MAX_TABLES: usize = 1_024;

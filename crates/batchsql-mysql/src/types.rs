@@ -8,7 +8,7 @@ use batchsql_core::ColumnType;
 use batchsql_core::exhaustive::Type;
 
 use crate::catalog::{Session, TableColumn};
-use crate::guard::Guard;
+use crate::guard::{Guard, Octets};
 use crate::members::Members;
 
 /// How the values of a column are sent.
@@ -184,7 +184,9 @@ fn text_guard(column: &TableColumn) -> Option<Guard> {
     match column.data_type.as_str() {
         "char" => Some(Guard::NoSpaceAtEnd(column.max_chars as usize)),
         "varchar" => Some(Guard::Chars(column.max_chars as usize)),
-        "tinytext" | "text" | "mediumtext" | "longtext" => Some(Guard::Octets(column.max_octets as usize)),
+        "tinytext" | "text" | "mediumtext" | "longtext" => {
+            Some(Guard::Octets(column.max_octets as usize, Octets::of(&column.character_set)))
+        }
         _ => None,
     }
 }

@@ -109,6 +109,7 @@ async fn a_session_with_another_database_or_other_settings_takes_no_row_in() {
         "SET sql_mode = ''".to_owned(),
         "SET time_zone = '+05:00'".to_owned(),
         "SET foreign_key_checks = 0".to_owned(),
+        "SET sql_mode = '', sql_select_limit = 0".to_owned(),
         "SET character_set_results = latin1".to_owned(),
     ];
     if db.read("SELECT VERSION()").await[0].contains("MariaDB") {
@@ -184,6 +185,39 @@ async fn a_pool_whose_new_sessions_have_other_settings_has_its_tables_read_again
     assert_eq!(write(&sink, [row(&schema(Conflict::none()), 3, "a")]).await, ["written"]);
     let stored = db.read("SELECT COUNT(*) FROM t").await;
     assert_eq!(stored, ["3"]);
+}
+
+/// Two servers behind one address may differ: after the first connection to each, none is closed.
+#[tokio::test]
+async fn connections_to_servers_with_different_settings_stay_open() {
+    let db = Database::with(TABLE, "").await;
+    let (setting, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (of_pool, count) = (Arc::clone(&setting), Arc::clone(&opened));
+    let pool = MySqlPoolOptions::new().max_connections(2).after_connect(move |connection, _| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let set = ["SET sql_mode = 'STRICT_ALL_TABLES'", "SET sql_mode = 'STRICT_ALL_TABLES,ONLY_FULL_GROUP_BY'"]
+            [of_pool.load(Ordering::Relaxed)];
+        Box::pin(async move { connection.execute(set).await.map(drop) })
+    });
+    let options: MySqlConnectOptions = db.dsn.parse().unwrap();
+    let sink = MySqlSink::new(pool.connect_with(options).await.unwrap());
+    let schema = schema(Conflict::none());
+    let (mut one, batch) = (sink.acquire().await.unwrap(), |id| batch_of([row(&schema, id, "a")]));
+    let plan = sink.prepare(&mut one, &schema).await.unwrap();
+    setting.store(1, Ordering::Relaxed);
+    let mut other = sink.acquire().await.unwrap();
+    let before = opened.load(Ordering::Relaxed);
+    for id in 0..4 {
+        for (conn, id) in [(&mut one, id), (&mut other, id + 10)] {
+            let batch = batch(id).await;
+            sink.write(conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+        }
+        // They go through the pool.
+        drop((one, other));
+        (one, other) = (sink.acquire().await.unwrap(), sink.acquire().await.unwrap());
+    }
+    assert_eq!(opened.load(Ordering::Relaxed), before);
+    assert_eq!(db.read("SELECT COUNT(*) FROM t").await, ["8"]);
 }
 
 #[tokio::test]

@@ -237,6 +237,13 @@ async fn text_and_json() {
     refused("VARCHAR(3)", ColumnType::Text, vec!["abc\u{a0}".into(), "abc\u{3000}".into()], Some("1406")).await;
     let long = ends.map(|end| format!("{}{end}", "x".repeat(255)).into());
     refused("TINYTEXT", ColumnType::Text, long.to_vec(), None).await;
+    // The server counts the bytes of the column, not those of UTF-8.
+    for (set, text) in [("latin1", "ü".repeat(200)), ("gbk", "日".repeat(120)), ("sjis", "ｱ".repeat(200))] {
+        let (declared, fits) = (format!("TINYTEXT CHARACTER SET {set}"), format!("{text}\n"));
+        check(&declared, ColumnType::Text, vec![fits.as_str().into()], &[&fits]).await;
+        let long = format!("{}\n", "x".repeat(255));
+        refused(&declared, ColumnType::Text, vec![long.into()], None).await;
+    }
     refused("VARCHAR(7)", ColumnType::Json, vec![Value::Json("{\"a\":1}\n".parse().unwrap())], None).await;
     refused("ENUM('small','large')", ColumnType::Text, vec!["huge".into(), "1".into(), "Small".into()], None).await;
 }
