@@ -39,11 +39,16 @@ pub(crate) async fn write_rows(
     attempt.defer();
     // Behind a pooler the next statement may be that of another session.
     let has_triggers = plan.runs_triggers() && plan.named;
-    conn.run_triggers(has_triggers, has_triggers || !plan.named || plan.checks_encoding(rows.len()));
-    conn.check_idle().await?;
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since then.
-    if plan.is_due() || !refused.is_empty() {
+    let is_read_again = plan.is_due() || !refused.is_empty();
+    // The name of the table that is read again is not checked.
+    let is_checked = has_triggers || !plan.named || plan.checks_encoding(rows.len());
+    conn.check_before_write(is_checked && !is_read_again).await?;
+    if has_triggers {
+        conn.run_triggers();
+    }
+    if is_read_again {
         let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Values };
         let state = plan.recheck_table(conn.begin()?, freshness).await?;
         conn.end();
