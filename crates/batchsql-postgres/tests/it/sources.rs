@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{
-    Action, Attempt, BatchSql, Claim, Claimed, ColumnType, Conflict, ErrorClass, PartitionKey, Password, PipelineConfig, Schema,
-    SessionEnd, Sink,
+    Action, Attempt, BatchSql, Claim, Claimed, ColumnType, Conflict, ErrorClass, PartitionKey, Password,
+    PipelineConfig, Schema, SessionEnd, Sink,
 };
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
@@ -254,7 +254,7 @@ async fn an_encoding_that_a_trigger_changes_changes_no_text_of_later_batches() {
             }
             let options: PostgresOptions = dsn.parse().unwrap();
             let options = options.strategy(strategy).prepared_statements(named).max_connections(1);
-            let fill = "TRUNCATE t, plain; INSERT INTO t SELECT n, 'old' FROM generate_series(0, 79) AS n; INSERT INTO plain SELECT * FROM t";
+            let fill = "TRUNCATE t, plain; INSERT INTO t SELECT n, 'old' FROM generate_series(0, 79) AS n; INSERT INTO plain SELECT * FROM t; SET client_encoding TO 'UTF8'";
             if rule.action() == Action::UpdateOnly {
                 execute(admin.pg_pool(), fill).await;
             } else {
@@ -327,7 +327,9 @@ async fn an_encoding_that_a_trigger_changes_hides_no_table_row_or_position() {
                 conn = Some(sink.acquire().await.unwrap());
             }
             let found = match (what, conn.as_mut()) {
-                ("find_written", Some(conn)) => sink.find_written(conn, &plan, batch.rows()).await.map(|rows| rows.len()),
+                ("find_written", Some(conn)) => {
+                    sink.find_written(conn, &plan, batch.rows()).await.map(|rows| rows.len())
+                }
                 ("prepare", Some(conn)) => sink.prepare(conn, &other).await.map(|_| 1),
                 ("positions", Some(conn)) => sink.positions(conn, "é").await.map(|stored| stored.len()),
                 ("renew", Some(conn)) => sink.renew(conn, "é", "o", HOUR).await.map(|stored| stored.len()),
