@@ -250,6 +250,32 @@ async fn triggers_that_cannot_fire_do_not_count() {
     }
 }
 
+/// COPY does not check the encoding itself.
+#[tokio::test]
+async fn after_a_table_with_triggers_each_connection_is_checked_before_a_copy_to_another_one() {
+    let sql = format!(
+        "{TABLE}; CREATE TABLE plain (LIKE t);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+         CREATE TRIGGER f AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"
+    );
+    let mut counted = Counted::start(&sql, |options| options.strategy(Strategy::Copy)).await;
+    let triggered = schema(Conflict::none());
+    let plain = Schema::builder("plain").column("id", ColumnType::I64).nullable("note", ColumnType::Text);
+    let plain = plain.build().unwrap();
+    let ((of_triggered, _), (of_plain, _)) = (counted.prepare(&triggered).await, counted.prepare(&plain).await);
+    let (first, second) = (batch_of(&triggered, 0..10).await, batch_of(&plain, 0..10).await);
+    assert_eq!(counted.write(&of_plain, &second).await.1, 2);
+    assert_eq!(counted.write(&of_triggered, &first).await.1, 2);
+    assert_eq!(counted.write(&of_plain, &second).await.1, 3);
+    assert_eq!(counted.write(&of_plain, &second).await.1, 2, "it was checked");
+    let Counted { sink, conn, proxy, direct } = counted;
+    drop(conn);
+    let conn = sink.acquire().await.unwrap();
+    let mut counted = Counted { sink, conn, proxy, direct };
+    assert_eq!(counted.write(&of_plain, &second).await.1, 3, "triggers may have run on it before");
+    assert_eq!(counted.write(&of_plain, &second).await.1, 2);
+}
+
 /// The numbers of rows are not known where a trigger drops one, so each row is counted alone.
 #[tokio::test]
 async fn a_row_of_tables_that_inherit_takes_one_round_trip() {
