@@ -30,8 +30,12 @@ pub(crate) struct Table {
     pub(crate) has_foreign_part: bool,
     /// Other tables inherit from it, so a key may have rows in several of them. Partitions do not count.
     pub(crate) has_children: bool,
-    /// Functions of the user run when rows are written, and may change the settings of the session.
-    pub(crate) has_triggers: bool,
+    /// Functions of the user run when rows are inserted, and may change the settings of the session.
+    pub(crate) runs_on_insert: bool,
+    /// The same for updated rows.
+    pub(crate) runs_on_update: bool,
+    /// The same for deleted rows.
+    pub(crate) runs_on_delete: bool,
     /// Row security applies to this user: a missing right may concern a single row.
     pub(crate) has_row_security: bool,
     /// A trigger may drop or change rows before they are inserted.
@@ -76,6 +80,18 @@ impl Table {
             Action::Delete => false,
         }
     }
+
+    /// Whether functions of the user run when rows of a schema are written.
+    pub(crate) fn runs_triggers(&self, schema: &Schema) -> bool {
+        let updates = self.runs_on_update && !schema.assignments().is_empty();
+        // An update may move a row to another partition, which deletes and inserts it.
+        let moves = self.kind == 'p' && (self.runs_on_insert || self.runs_on_delete);
+        match schema.action() {
+            Action::Insert | Action::Ignore | Action::Replace | Action::Update => self.runs_on_insert || updates,
+            Action::UpdateOnly => self.runs_on_update || moves,
+            Action::Delete => self.runs_on_delete,
+        }
+    }
 }
 
 /// A column as the server reports it.
@@ -98,29 +114,36 @@ pub(crate) struct TableColumn {
     pub(crate) may_select: bool,
 }
 
-/// The relation, resolved as INSERT resolves it. Triggers: BEFORE (2) each ROW (1), on INSERT (4) and UPDATE (16);
+/// The relation, resolved as INSERT resolves it. Triggers: BEFORE (2) each ROW (1), on INSERT (4), DELETE (8) and UPDATE (16);
 /// those of partitions count, because rows reach them, and those that fire only with `session_replication_role = replica`,
-/// because each session has its own. One trigger of TimescaleDB is excluded: it fires only if
-/// TimescaleDB is not loaded.
+/// because each session has its own. The functions of TimescaleDB change no settings. One trigger of it does not count at all:
+/// it fires only if TimescaleDB is not loaded.
 const RELATION: &str = "\
-WITH triggers AS (
-    SELECT COALESCE(pg_catalog.bool_or(t.tgtype & 4 <> 0), false) AS on_insert,
-           COALESCE(pg_catalog.bool_or(t.tgtype & 16 <> 0), false) AS on_update
-    FROM pg_catalog.pg_trigger t
-    WHERE t.tgtype & 3 = 3 AND t.tgenabled <> 'D'
-      AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
-          SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))
-      AND NOT (t.tgname = 'ts_insert_blocker' AND EXISTS (
+WITH enabled AS (
+    SELECT t.tgtype, t.tgisinternal, t.tgname = 'ts_insert_blocker' AS is_blocker, EXISTS (
           SELECT FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
-          WHERE f.oid = t.tgfoid AND n.nspname LIKE '\\_timescaledb\\_%')))
+          WHERE f.oid = t.tgfoid AND n.nspname LIKE '\\_timescaledb\\_%') AS is_timescale
+    FROM pg_catalog.pg_trigger t
+    WHERE t.tgenabled <> 'D'
+      AND (t.tgrelid = pg_catalog.to_regclass($1) OR t.tgrelid IN (
+          SELECT p.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass($1)) p))),
+dropping AS (
+    SELECT COALESCE(pg_catalog.bool_or(tgtype & 4 <> 0), false) AS on_insert,
+           COALESCE(pg_catalog.bool_or(tgtype & 16 <> 0), false) AS on_update
+    FROM enabled WHERE tgtype & 3 = 3 AND NOT (is_blocker AND is_timescale)),
+running AS (
+    SELECT COALESCE(pg_catalog.bool_or(tgtype & 4 <> 0), false) AS on_insert,
+           COALESCE(pg_catalog.bool_or(tgtype & 16 <> 0), false) AS on_update,
+           COALESCE(pg_catalog.bool_or(tgtype & 8 <> 0), false) AS on_delete
+    FROM enabled WHERE NOT tgisinternal AND NOT is_timescale)
 SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
-       (SELECT on_insert FROM triggers),
+       (SELECT on_insert FROM dropping),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '3' AND r.ev_enabled <> 'D'),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP'),
        c.relname::pg_catalog.text,
        (SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.oid = c.relnamespace),
-       (SELECT on_update FROM triggers),
+       (SELECT on_update FROM dropping),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
                WHERE r.ev_class = c.oid AND r.ev_type = '2' AND r.ev_enabled <> 'D'),
        EXISTS (SELECT FROM pg_catalog.pg_rewrite r
@@ -130,8 +153,7 @@ SELECT c.relkind::pg_catalog.text, pg_catalog.row_security_active(c.oid),
        EXISTS (SELECT FROM pg_catalog.pg_partition_tree(c.oid) l
            JOIN pg_catalog.pg_class p ON p.oid = l.relid WHERE p.relkind = 'f'), c.relpersistence = 't',
        c.relkind = 'r' AND c.relhassubclass,
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
-               AND (t.tgrelid = c.oid OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p))),
+       (SELECT on_insert FROM running), (SELECT on_update FROM running), (SELECT on_delete FROM running),
        c.oid::pg_catalog.int8 AS of_table, 'relation'::pg_catalog.text AS part
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
@@ -258,7 +280,9 @@ pub(crate) async fn read_table(conn: &mut PgConnection, name: &TableName) -> Res
         is_unlogged: get(relation, 11)?,
         has_foreign_part: get(relation, 12)?,
         has_children: get(relation, 14)?,
-        has_triggers: get(relation, 15)?,
+        runs_on_insert: get(relation, 15)?,
+        runs_on_update: get(relation, 16)?,
+        runs_on_delete: get(relation, 17)?,
         has_row_security: get(relation, 1)?,
         has_insert_triggers: get(relation, 2)?,
         has_update_triggers: get(relation, 7)?,

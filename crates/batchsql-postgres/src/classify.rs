@@ -35,7 +35,11 @@ struct Raised {
 
 /// The routines that raise the code of a function: RAISE of PL/pgSQL, an exception of PL/Python, and what another server has raised,
 /// by `dblink` and `postgres_fdw`.
-const RAISE: [&str; 4] = ["exec_stmt_raise", "PLy_elog_impl", "dblink_res_error", "pgfdw_report_error"];
+const RAISE: [&str; 4] = ["exec_stmt_raise", "PLy_elog_impl", "dblink_res_error", FOREIGN_TABLE];
+
+/// The routine that raises what the server of a foreign table has raised, or that it was lost. Before the local commit it commits
+/// there.
+const FOREIGN_TABLE: &str = "pgfdw_report_error";
 
 /// The routines of PostgreSQL that begin and end transactions.
 const COMMIT: [&str; 4] =
@@ -227,7 +231,10 @@ pub(crate) fn sink_error(error: sqlx::Error, sent: LinkLost) -> SinkError {
                 let reported = server_error(error.code(), class_of(error.code(), raised, sent), Some(error));
                 match raised {
                     Raised { ends_link: true, .. } => reported.caused_by(LinkEnded),
-                    Raised { by_function: true, .. } => reported.caused_by(FunctionRaised),
+                    Raised { by_function: true, .. } => {
+                        let is_of_commit = sent == LinkLost::AfterCommit && error.routine() == Some(FOREIGN_TABLE);
+                        reported.caused_by(FunctionRaised { by_foreign_commit: is_of_commit })
+                    }
                     _ => reported,
                 }
             }
@@ -268,7 +275,10 @@ impl std::error::Error for LinkEnded {}
 
 /// The source of errors that a function has raised.
 #[derive(Debug)]
-struct FunctionRaised;
+struct FunctionRaised {
+    /// The server of a foreign table has raised it, when rows may have been committed there.
+    by_foreign_commit: bool,
+}
 
 impl fmt::Display for FunctionRaised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -281,6 +291,14 @@ impl std::error::Error for FunctionRaised {}
 /// Whether a function has raised the error, so that its code says nothing about the session or the transaction.
 pub(crate) fn is_raised(error: &SinkError) -> bool {
     std::error::Error::source(error).is_some_and(|source| source.is::<FunctionRaised>())
+}
+
+/// Whether the server of a foreign table may have committed, although the transaction here was rolled back: it was lost, or does
+/// not know.
+pub(crate) fn may_be_committed_elsewhere(error: &SinkError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<FunctionRaised>());
+    source.is_some_and(|raised| raised.by_foreign_commit)
+        && error.code().is_some_and(|code| code.starts_with("08") || class(code) == ErrorClass::Unknown)
 }
 
 /// Whether the connection is still usable: the server rejected a statement with an error, or our check of the
@@ -404,7 +422,7 @@ mod tests {
         for code in ["57P01", "26000", "25P02", "08006", "25006"] {
             let error = server_error(code, ErrorClass::Transient, None);
             assert_eq!(
-                [is_refusal(&error.clone().caused_by(FunctionRaised)), is_refusal(&error)],
+                [is_refusal(&error.clone().caused_by(FunctionRaised { by_foreign_commit: false })), is_refusal(&error)],
                 [true, false],
                 "{code}"
             );

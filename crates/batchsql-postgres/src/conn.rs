@@ -47,12 +47,13 @@ impl PostgresConn {
     }
 
     /// Checks once what the connection came with: rows would be written in an open transaction, and be lost if it is rolled
-    /// back, or be read in another encoding than they are sent in. One round trip, if other code uses the pool.
+    /// back, or texts be read in another encoding than they are sent in. One round trip, if other code uses the pool, or triggers
+    /// may have run since the last check.
     ///
     /// # Errors
     /// A transaction is open, or the encoding is not UTF-8. The connection is closed, which rolls the transaction back.
     pub(crate) async fn check_idle(&mut self) -> Result<(), SinkError> {
-        if !self.is_unchecked {
+        if !self.is_unchecked && !self.ran_triggers {
             return Ok(());
         }
         let left = ask_left(self.begin()?).await;
@@ -82,13 +83,22 @@ impl PostgresConn {
         Err(SinkError::new(ErrorClass::Transient, text))
     }
 
-    /// Records that triggers may run. `is_checked`: the statements check themselves whether one has changed the settings.
-    pub(crate) fn run_triggers(&mut self, may_run: bool, is_checked: bool) {
-        self.is_unchecked |= self.ran_triggers && !is_checked;
-        if may_run {
-            self.ran_triggers = true;
-            self.any_ran_triggers.store(true, Ordering::Release);
+    /// [`check_idle`](Self::check_idle) before rows are written. `is_checked`: the statements check themselves whether a trigger
+    /// has changed the settings.
+    ///
+    /// # Errors
+    /// As for [`check_idle`](Self::check_idle).
+    pub(crate) async fn check_before_write(&mut self, is_checked: bool) -> Result<(), SinkError> {
+        if is_checked && !self.is_unchecked {
+            return Ok(());
         }
+        self.check_idle().await
+    }
+
+    /// Records that triggers may run now.
+    pub(crate) fn run_triggers(&mut self) {
+        self.ran_triggers = true;
+        self.any_ran_triggers.store(true, Ordering::Release);
     }
 
     /// Begins an operation that ends with [`end`](Self::end).

@@ -69,7 +69,7 @@
 //!
 //! With `only_if_newer` (`ON CONFLICT DO UPDATE … WHERE`), `update_only` (`UPDATE … FROM`) and `delete` (`DELETE … USING`)
 //! the statement returns the keys that it changed, and the other rows end as `Ignored`: the stored version is not older, or
-//! there is no row of this key. In a table that others inherit from (`INHERITS`), these rules change the rows of the key in all of
+//! there is no row of this key. In a table that others inherit from (`INHERITS`), `update_only` and `delete` change the rows of the key in all of
 //! them, and the statement returns the numbers of the submitted rows that were found. An update only or a delete with keys that are not returned as they were sent is written
 //! by one statement for all rows or none. If rows are ignored, the batch is written in parts, which takes more statements: a
 //! part of 256 rows is halved until each piece is uniform, so if ignored rows are scattered, one row may take several

@@ -128,10 +128,15 @@ impl PostgresPlan {
                  exactly once",
             );
         }
-        table.has_foreign_part.then_some(
+        self.has_foreign_part().then_some(
             "a partition of the table is a foreign table: its rows are not in the transaction of the position; write to the \
              table behind it, or give up exactly once",
         )
+    }
+
+    /// Whether rows may be on another server.
+    pub(crate) fn has_foreign_part(&self) -> bool {
+        self.reading.table.has_foreign_part
     }
 
     /// Whether one row may change several stored ones, in tables that inherit from this one.
@@ -141,7 +146,7 @@ impl PostgresPlan {
 
     /// Whether functions of the user run when rows are written, also in tables that inherit from this one.
     pub(crate) fn runs_triggers(&self) -> bool {
-        self.reading.table.has_triggers || self.has_shared_keys()
+        self.reading.table.runs_triggers(&self.schema) || self.has_shared_keys()
     }
 
     /// Whether the statement for a batch fails if its texts are in another encoding than that of the session.

@@ -241,7 +241,10 @@ async fn write_parts(link: &mut PgConnection, plan: &PostgresPlan, rows: Rows<'_
             if part.len() >= FIRST_PART {
                 size = size.saturating_mul(2);
             }
-            command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
+            // A part of one row is never undone.
+            if !has_shared_keys {
+                command(link, "RELEASE batchsql; SAVEPOINT batchsql").await?;
+            }
             continue;
         }
         if part.len() == 1 {

@@ -6,7 +6,7 @@ use batchsql_core::{Attempt, ErrorClass, Rows, SinkError, Target, Written};
 use sqlx::PgConnection;
 
 use crate::choice::Way;
-use crate::classify::{is_refusal, server_error};
+use crate::classify::{is_refusal, may_be_committed_elsewhere, server_error};
 use crate::commit_stage::CommitStage;
 use crate::conn::{PostgresConn, ask_left, other_encoding};
 use crate::fit::unfit_rows;
@@ -39,11 +39,16 @@ pub(crate) async fn write_rows(
     attempt.defer();
     // Behind a pooler the next statement may be that of another session.
     let has_triggers = plan.runs_triggers() && plan.named;
-    conn.run_triggers(has_triggers, has_triggers || !plan.named || plan.checks_encoding(rows.len()));
-    conn.check_idle().await?;
     let refused = unfit_rows(rows, &plan.fields);
     // A column may have become wider since then.
-    if plan.is_due() || !refused.is_empty() {
+    let is_read_again = plan.is_due() || !refused.is_empty();
+    // The name of the table that is read again is not checked.
+    let is_checked = has_triggers || !plan.named || plan.checks_encoding(rows.len());
+    conn.check_before_write(is_checked && !is_read_again).await?;
+    if has_triggers {
+        conn.run_triggers();
+    }
+    if is_read_again {
         let freshness = if refused.is_empty() { Freshness::Recent } else { Freshness::Values };
         let state = plan.recheck_table(conn.begin()?, freshness).await?;
         conn.end();
@@ -90,6 +95,11 @@ async fn write_fit(
     }
     let mut is_second = false;
     while let Err(error) = result {
+        // What another server does for a trigger does not concern these rows.
+        if plan.has_foreign_part() && may_be_committed_elsewhere(&error) {
+            // The connection stays busy, so it is closed.
+            return Err(maybe_committed(&error));
+        }
         if !is_refusal(&error) {
             // The connection stays busy, so it is closed.
             return Err(error);
@@ -129,6 +139,11 @@ async fn write_at_all(
         Some(sql) if attempt.step().is_none() => write_returning(link, plan, sql, rows, attempt).await,
         _ => write(link, plan, rows, attempt).await.map(written),
     }
+}
+
+fn maybe_committed(error: &SinkError) -> SinkError {
+    let text = "the server of a foreign partition was lost, or does not know whether it has committed the rows";
+    SinkError::with_code(ErrorClass::Unknown, error.code().unwrap_or_default(), text)
 }
 
 fn outdated() -> SinkError {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use batchsql_core::{Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Outcome, PipelineConfig, Schema, Sink};
 use batchsql_postgres::Strategy;
+use batchsql_postgres::sqlx::postgres::PgConnectOptions;
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
 use batchsql_testkit::{outcomes_of, receipts_of};
-use batchsql_testserver::{Kind, dsn};
+use batchsql_testserver::{Kind, dsn, unique};
 
-use crate::support::{HOUR, fresh_dsn, outcomes, read, row, schema, values, with_strategy};
+use crate::support::{HOUR, at_end, fresh_dsn, outcomes, read, row, schema, values, with_strategy};
 
 const ALL: [Strategy; 5] = [Strategy::Auto, Strategy::MultiValues, Strategy::Unnest, Strategy::Copy, Strategy::Staging];
 
@@ -271,4 +272,55 @@ async fn a_code_of_the_session_that_another_server_raises_takes_no_other_row() {
         check_foreign(Conflict::none(), Strategy::Auto, "", (&codes, &raise)),
         check_foreign(Conflict::update(["id"]), Strategy::Unnest, "", (&codes, &raise)),
     );
+}
+
+/// A foreign partition is committed by its server, before the transaction here. A constraint there raises the code at its COMMIT.
+#[tokio::test]
+async fn what_the_server_of_a_partition_does_not_know_of_its_commit_is_unknown() {
+    let server = dsn(Kind::Postgres);
+    let mut conn = PgConnection::connect(&server).await.unwrap();
+    if let Err(error) = conn.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw SCHEMA public").await {
+        eprintln!("this server has no extension postgres_fdw ({error}); nothing was tested");
+        return;
+    }
+    let options: PgConnectOptions = server.parse().unwrap();
+    let login = server.split_once("://").unwrap().1.split_once('@').unwrap().0;
+    let name = unique("far");
+    let _dropped = at_end([format!("DROP SERVER IF EXISTS {name} CASCADE")]);
+    let sql = format!(
+        "CREATE SERVER {name} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', port '{}', dbname '{}');
+         CREATE USER MAPPING FOR CURRENT_USER SERVER {name} OPTIONS (user '{}', password '{}');
+         CREATE TABLE there (id bigint, note text);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN RAISE EXCEPTION 'secret' USING ERRCODE = new.note; END $$;
+         CREATE CONSTRAINT TRIGGER f AFTER INSERT ON there DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION f();
+         CREATE TABLE t (id bigint, note text) PARTITION BY RANGE (id);
+         CREATE TABLE near PARTITION OF t FOR VALUES FROM (0) TO (10);
+         CREATE FOREIGN TABLE far PARTITION OF t FOR VALUES FROM (10) TO (20) SERVER {name} OPTIONS (table_name 'there')",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap(),
+        options.get_username(),
+        login.split_once(':').map_or("", |(_, password)| password),
+    );
+    let dsn = fresh_dsn(&sql).await;
+    let codes = [
+        ("08007", ErrorClass::Unknown),
+        ("40003", ErrorClass::Unknown),
+        ("08006", ErrorClass::Unknown),
+        ("40001", ErrorClass::Transient),
+    ];
+    for strategy in [Strategy::Unnest, Strategy::MultiValues, Strategy::Copy] {
+        let sink = with_strategy(&dsn, strategy).await;
+        let schema = schema(Conflict::none());
+        for (code, class) in codes {
+            let batch = batchsql_testkit::batch_of([row(&schema, 1, "a"), row(&schema, 11, code)]).await;
+            let mut conn = sink.acquire().await.unwrap();
+            let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+            let error = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap_err();
+            assert_eq!((error.class(), error.code()), (class, Some(code)), "{strategy:?} {error}");
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+        assert_eq!(read(&sink, "SELECT count(*) FROM near").await, ["0"]);
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use batchsql_core::{
-    Action, Attempt, BatchSql, ColumnType, Conflict, ErrorClass, Password, PipelineConfig, Schema, SessionEnd, Sink,
+    Action, Attempt, BatchSql, Claim, Claimed, ColumnType, Conflict, ErrorClass, PartitionKey, Password,
+    PipelineConfig, Schema, SessionEnd, Sink,
 };
 use batchsql_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection};
@@ -253,7 +254,7 @@ async fn an_encoding_that_a_trigger_changes_changes_no_text_of_later_batches() {
             }
             let options: PostgresOptions = dsn.parse().unwrap();
             let options = options.strategy(strategy).prepared_statements(named).max_connections(1);
-            let fill = "TRUNCATE t, plain; INSERT INTO t SELECT n, 'old' FROM generate_series(0, 79) AS n; INSERT INTO plain SELECT * FROM t";
+            let fill = "TRUNCATE t, plain; INSERT INTO t SELECT n, 'old' FROM generate_series(0, 79) AS n; INSERT INTO plain SELECT * FROM t; SET client_encoding TO 'UTF8'";
             if rule.action() == Action::UpdateOnly {
                 execute(admin.pg_pool(), fill).await;
             } else {
@@ -262,29 +263,87 @@ async fn an_encoding_that_a_trigger_changes_changes_no_text_of_later_batches() {
             // Not the pool that other code uses.
             let sink = PostgresSink::with_options(&options).await.unwrap();
             let mut conn = sink.acquire().await.unwrap();
+            // Plans are made before, because the sink also checks a connection before it reads a table.
+            let mut plans = Vec::new();
             for (table, ids) in [("t", 0..40), (second.0, 40..80)] {
                 let schema = Schema::builder(table).column("id", ColumnType::I64).column("note", ColumnType::Text);
                 let schema = schema.on_conflict(rule.clone());
                 let schema = if returns { schema.returning("id", ColumnType::I64) } else { schema };
                 let schema = schema.build().unwrap();
-                let batch = batchsql_testkit::batch_of(ids.map(|id| row(&schema, id, "é"))).await;
-                if second.1 {
+                let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+                plans.push((plan, batchsql_testkit::batch_of(ids.map(|id| row(&schema, id, "é"))).await));
+            }
+            for (number, (plan, batch)) in plans.iter().enumerate() {
+                if second.1 && number > 0 {
                     drop(conn);
                     conn = sink.acquire().await.unwrap();
                 }
-                let plan = sink.prepare(&mut conn, &schema).await.unwrap();
-                let mut result = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+                let mut result = sink.write(&mut conn, plan, batch.rows(), &Attempt::new(false)).await;
                 if let Err(error) = &result {
                     assert_eq!(error.class(), ErrorClass::Transient, "{error}");
                     assert!(error.to_string().contains("another client_encoding than UTF8"), "{error}");
                     drop(conn);
                     conn = sink.acquire().await.unwrap();
-                    result = sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await;
+                    result = sink.write(&mut conn, plan, batch.rows(), &Attempt::new(false)).await;
                 }
                 assert!(result.unwrap().ignored.is_empty());
             }
             let stored = "SELECT note, count(*) FROM (SELECT * FROM t UNION ALL SELECT * FROM plain) AS a WHERE note <> 'old' GROUP BY 1";
             assert_eq!(read(&admin, stored).await, ["é|80"], "{strategy:?} {named} {returns} {rule:?} {second:?}");
+        }
+    }
+}
+
+/// In the sink's own pool: names, and the values that are compared after a lost reply.
+#[tokio::test]
+async fn an_encoding_that_a_trigger_changes_hides_no_table_row_or_position() {
+    let sql = format!(
+        "{TABLE}; CREATE TABLE \"é\" (LIKE t INCLUDING ALL);
+         CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM set_config('client_encoding', 'LATIN1', false); RETURN new; END $$;
+         CREATE TRIGGER f AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"
+    );
+    let dsn = fresh_dsn(&sql).await;
+    let options: PostgresOptions = dsn.parse().unwrap();
+    let sink = PostgresSink::with_options(&options.max_connections(1)).await.unwrap();
+    let schema = schema(Conflict::ignore(["id"]));
+    let other = Schema::builder("é").column("id", ColumnType::I64).build().unwrap();
+    let key = PartitionKey::new("é", "i", "t", 0);
+    let mut conn = sink.acquire().await.unwrap();
+    let plan = sink.prepare(&mut conn, &schema).await.unwrap();
+    let claimed = sink.claim(&mut conn, &key, &Claim::of("o").or_begin_at(0).lease(HOUR)).await.unwrap();
+    assert!(matches!(claimed, Claimed::Position(_)), "{claimed:?}");
+    drop(conn);
+    for (id, what) in (0..).zip(["find_written", "prepare", "find_table", "positions", "renew"]) {
+        let batch = batchsql_testkit::batch_of([row(&schema, id, "é")]).await;
+        let mut conn = sink.acquire().await.unwrap();
+        sink.write(&mut conn, &plan, batch.rows(), &Attempt::new(false)).await.unwrap();
+        let mut conn = Some(conn);
+        for is_first in [true, false] {
+            if what == "find_table" {
+                // It takes a connection itself.
+                conn = None;
+            } else if conn.is_none() {
+                conn = Some(sink.acquire().await.unwrap());
+            }
+            let found = match (what, conn.as_mut()) {
+                ("find_written", Some(conn)) => {
+                    sink.find_written(conn, &plan, batch.rows()).await.map(|rows| rows.len())
+                }
+                ("prepare", Some(conn)) => sink.prepare(conn, &other).await.map(|_| 1),
+                ("positions", Some(conn)) => sink.positions(conn, "é").await.map(|stored| stored.len()),
+                ("renew", Some(conn)) => sink.renew(conn, "é", "o", HOUR).await.map(|stored| stored.len()),
+                _ => sink.find_table(&"é".into()).await.map(|_| 1),
+            };
+            match found {
+                Ok(found) => assert_eq!((is_first, found), (false, 1), "{what}"),
+                Err(error) => {
+                    assert!(is_first && error.class() == ErrorClass::Transient, "{what}: {error}");
+                    assert!(error.to_string().contains("another client_encoding than UTF8"), "{what}: {error}");
+                    // It is closed.
+                    conn = None;
+                }
+            }
         }
     }
 }
