@@ -234,7 +234,10 @@ async fn check(tables: &mut Tables, (ty, lists): &Case) {
         let sent: Vec<&(String, String)> = lists.iter().cycle().take(count).collect();
         let mut bytes = Vec::new();
         for (strategy, sink) in &tables.sinks {
-            execute(sink.pg_pool(), &format!("TRUNCATE {table}, log")).await;
+            // With a trigger, texts that are not ASCII are not copied.
+            let has_trigger = *strategy != Strategy::Copy || sent.iter().all(|(json, _)| json.is_ascii());
+            let state = if has_trigger { "ENABLE" } else { "DISABLE" };
+            execute(sink.pg_pool(), &format!("TRUNCATE {table}, log; ALTER TABLE {table} {state} TRIGGER note")).await;
             write_all(sink, &table, &sent.iter().map(|(json, _)| &**json).collect::<Vec<_>>()).await;
             let found = read(sink, &format!("SET timezone = 'UTC'; SELECT list::text FROM {table} ORDER BY id")).await;
             assert_eq!((&*found[0], found.len()), ("NULL", sent.len() + 1), "{ty} {strategy:?}");
@@ -242,7 +245,12 @@ async fn check(tables: &mut Tables, (ty, lists): &Case) {
                 assert!(found == expected, "{ty} {strategy:?}: {json:.100} is {found:.100}, not {expected:.100}");
             }
             let log = read(sink, "SELECT DISTINCT query FROM log").await;
-            assert_eq!(log == ["COPY"], *strategy == Strategy::Copy, "{ty} {strategy:?} {count}: {log:?}");
+            let is_seen = *strategy == Strategy::Copy && has_trigger;
+            assert_eq!(
+                (log.is_empty(), log == ["COPY"]),
+                (!has_trigger, is_seen),
+                "{ty} {strategy:?} {count}: {log:?}"
+            );
             bytes.push(read(sink, &format!("SELECT md5(array_send(list)) FROM {table} ORDER BY id")).await);
         }
         assert!(bytes.iter().all(|of_strategy| *of_strategy == bytes[0]), "{ty}");
