@@ -274,33 +274,21 @@ fn is_known_by_key(plan: &PostgresPlan, rows: Rows<'_>) -> bool {
     plan.schema.key_columns().iter().all(|column| match plan.fields[*column].form.echo {
         Echo::Same => true,
         Echo::Changed => false,
-        Echo::UpTo(limit) => match rows.column(*column).values().exhaustive() {
-            Values::Text(texts) | Values::Decimal(texts) | Values::Json(texts) => {
-                (0..rows.len()).map(|row| texts.get(row)).all(|key| key.len() <= limit || key.chars().count() <= limit)
-            }
-            // Only text can be cut off.
-            Values::Bool(_)
-            | Values::I16(_)
-            | Values::I32(_)
-            | Values::I64(_)
-            | Values::U64(_)
-            | Values::F32(_)
-            | Values::F64(_)
-            | Values::Bytes(_)
-            | Values::Uuid(_)
-            | Values::Date(_)
-            | Values::Time(_)
-            | Values::Timestamp(_)
-            | Values::TimestampTz(_) => true,
-        },
+        // Only text can be cut off.
+        Echo::UpTo(limit) => texts_are(rows, *column, |key| key.len() <= limit || key.chars().count() <= limit),
     })
 }
 
 /// Whether each text has the same characters in every encoding.
 fn is_ascii(rows: Rows<'_>) -> bool {
-    (0..rows.schema().columns().len()).all(|column| match rows.column(column).values().exhaustive() {
+    (0..rows.schema().columns().len()).all(|column| texts_are(rows, column, str::is_ascii))
+}
+
+/// Whether all texts of a column are so. A column of another kind has none.
+fn texts_are(rows: Rows<'_>, column: usize, are: impl Fn(&str) -> bool) -> bool {
+    match rows.column(column).values().exhaustive() {
         Values::Text(texts) | Values::Decimal(texts) | Values::Json(texts) => {
-            (0..rows.len()).all(|row| texts.get(row).is_ascii())
+            (0..rows.len()).all(|row| are(texts.get(row)))
         }
         Values::Bool(_)
         | Values::I16(_)
@@ -315,7 +303,7 @@ fn is_ascii(rows: Rows<'_>) -> bool {
         | Values::Time(_)
         | Values::Timestamp(_)
         | Values::TimestampTz(_) => true,
-    })
+    }
 }
 
 /// Whether the rows can be written without BEGIN and COMMIT.

@@ -13,6 +13,7 @@ use crate::write::doubt::Doubt;
 use crate::write::isolate::Search;
 use crate::write::job::Job;
 use crate::write::repeated::Repeated;
+use crate::write::round::Round;
 use crate::write::sample::{Candidates, SAMPLES, WIDEST_PROBE};
 use crate::write::sink::Written;
 
@@ -90,14 +91,12 @@ impl Job {
     /// Rows were refused that stand for earlier ones with their key: the earliest of those show as well whether the table is at fault,
     /// and are written before a later one is rejected.
     fn send_earliest_apart(&mut self) {
-        let may_be_later = self.has_any_maybe_written();
-        let Some(round) = self.progress.round.as_mut().filter(|round| !may_be_later && round.stands_for_others())
-        else {
+        let stands_for_others = self.progress.round.as_ref().is_some_and(Round::stands_for_others);
+        if !stands_for_others || self.has_any_maybe_written() {
             return;
-        };
-        let Some(search) = &mut self.progress.search else { return };
-        search.take_rest().for_each(|range| round.postpone(range));
-        round.send_earliest_apart();
+        }
+        self.postpone_rest();
+        self.round().send_earliest_apart();
         self.begin_next_round();
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use batchsql_core::{BatchSql, BeyondBudget, Conflict, ErrorClass, Expr, Isolation, PipelineConfig, ValueRef};
+use batchsql_core::{
+    BatchSql, BeyondBudget, Conflict, ErrorClass, Expr, Isolation, PipelineConfig, StoredPosition, ValueRef,
+};
 use batchsql_durable::{DurableBatchSql, DurableExt, DurableOptions, DurableStartError};
 use batchsql_testkit::{ScriptedSink, Step};
 
@@ -33,6 +35,22 @@ fn copy(from: &Path, to: &Path) {
             false => drop(std::fs::copy(file.path(), to).unwrap()),
         }
     }
+}
+
+/// Writes the rows of `first` from a folder, copies it, and writes rows 3 to 7 from the folder itself; the position of these.
+async fn go_on(sink: &ScriptedSink, folder: &Path, before: &Path, first: std::ops::Range<i64>) -> StoredPosition {
+    let db = start(sink, exact(folder)).await.unwrap();
+    submit(&db, first).await;
+    db.flush().await.unwrap();
+    db.close(LONG).await;
+    drop(db);
+    copy(folder, before);
+    let db = start(sink, exact(folder)).await.unwrap();
+    submit(&db, 3..8).await;
+    db.flush().await.unwrap();
+    let position = db.positions().await.unwrap().remove(0);
+    db.close(LONG).await;
+    position
 }
 
 async fn submit(db: &DurableBatchSql, versions: std::ops::Range<i64>) {
@@ -170,16 +188,7 @@ async fn a_log_that_has_lost_its_end_goes_on_behind_the_position() {
 async fn a_backup_of_a_folder_that_went_on_stops() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, older) = (dir.path().join("intake"), dir.path().join("older"));
-    let db = start(&sink, exact(&folder)).await.unwrap();
-    submit(&db, 0..3).await;
-    db.flush().await.unwrap();
-    db.close(LONG).await;
-    drop(db);
-    copy(&folder, &older);
-    let db = start(&sink, exact(&folder)).await.unwrap();
-    submit(&db, 3..8).await;
-    db.flush().await.unwrap();
-    db.close(LONG).await;
+    go_on(&sink, &folder, &older, 0..3).await;
     for left in [3, 6, 9] {
         let db = start(&sink, exact(&older)).await.unwrap();
         submit(&db, 20..23).await;
@@ -195,16 +204,7 @@ async fn a_backup_of_a_folder_that_went_on_stops() {
 async fn a_log_that_has_lost_its_end_stops_if_its_numbers_were_used_again() {
     let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
     let (folder, lost) = (dir.path().join("intake"), dir.path().join("lost"));
-    let db = start(&sink, exact(&folder)).await.unwrap();
-    submit(&db, 0..3).await;
-    db.flush().await.unwrap();
-    db.close(LONG).await;
-    drop(db);
-    copy(&folder, &lost);
-    let db = start(&sink, exact(&folder)).await.unwrap();
-    submit(&db, 3..8).await;
-    db.flush().await.unwrap();
-    db.close(LONG).await;
+    go_on(&sink, &folder, &lost, 0..3).await;
     std::fs::copy(folder.join("POSITIONS"), lost.join("POSITIONS")).unwrap();
     for left in [50, 100] {
         let db = start(&sink, exact(&lost)).await.unwrap();
@@ -255,19 +255,7 @@ async fn numbers_that_were_used_again_are_known_at_later_starts() {
     for had_rows in [true, false] {
         let (dir, sink) = (tempfile::tempdir().unwrap(), sink());
         let (folder, lost) = (dir.path().join("intake"), dir.path().join("lost"));
-        let db = start(&sink, exact(&folder)).await.unwrap();
-        if had_rows {
-            submit(&db, 0..3).await;
-            db.flush().await.unwrap();
-        }
-        db.close(LONG).await;
-        drop(db);
-        copy(&folder, &lost);
-        let db = start(&sink, exact(&folder)).await.unwrap();
-        submit(&db, 3..8).await;
-        db.flush().await.unwrap();
-        let claim = db.positions().await.unwrap().remove(0);
-        db.close(LONG).await;
+        let claim = go_on(&sink, &folder, &lost, if had_rows { 0..3 } else { 0..0 }).await;
         let position = sink.position("plain", 0).unwrap();
         for _ in 0..2 {
             let unreachable = self::sink();
