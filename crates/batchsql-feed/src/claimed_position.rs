@@ -62,6 +62,7 @@ impl ClaimedPosition {
         self.owner.clone_from(&claim.owner);
         match self.ask(at, &claim).await? {
             Ok(Claimed::Position(position)) => return self.begin_at(at, position).await,
+            Ok(Claimed::Ahead { position, moved_to }) => return self.begin_ahead(at, position, moved_to).await,
             Ok(Claimed::Missing) => not_claimed(at, NotClaimed::Missing).await,
             Ok(_) => not_claimed(at, NotClaimed::Other).await,
             Err(error) => {
@@ -86,6 +87,37 @@ impl ClaimedPosition {
             claimed = asked => Some(claimed),
             () = at.ends_now() => None,
         }
+    }
+
+    /// The partition is claimed, but somebody else has moved its position ahead: rows up to it may not be in the database.
+    async fn begin_ahead<S: Source>(
+        &mut self,
+        at: &mut Partition<S>,
+        position: Position,
+        moved_to: i64,
+    ) -> Option<u64> {
+        let [reached, moved_to] = [position.sequence, moved_to].map(|sequence| u64::try_from(sequence).unwrap_or(0));
+        let options = &at.context.options;
+        if !options.accepts_gaps {
+            let accept = match options.accept_gaps_with {
+                Some(option) => format!("accept that they may be missing, with {option}"),
+                None => format!("set moved_to to {reached} too to pass them over"),
+            };
+            let text = format!(
+                "its position in the database is {reached}, but it was moved only to {moved_to} with its rows: it was changed from \
+                 outside, and rows up to it would be passed over; set it back to {moved_to} in batchsql_positions (column sequence), \
+                 or {accept}"
+            );
+            at.refused(Refusal::Stop(StopReason::Position, text)).await;
+            return None;
+        }
+        let passed = self.begin_at(at, position).await?;
+        let missing = at.source.rows_between(moved_to, reached);
+        tracing::error!(partition = %self.key, missing, "the position was changed from outside, and rows may be missing in the database; going on");
+        at.counts.missing.add(missing);
+        // The next claim finds nothing to accept.
+        self.move_to(at, reached).await;
+        Some(passed)
     }
 
     /// The partition is claimed. Its position and what the source has settled differ after a crash, a restored database, or a
@@ -116,10 +148,13 @@ impl ClaimedPosition {
 
     /// Moves the position behind rows that are not written, up to `to`.
     pub(crate) async fn advance<S: Source>(&mut self, at: &mut Partition<S>, to: u64) {
-        let Some(position) = self.position else { return };
-        if to <= self.reached() {
-            return;
+        if to > self.reached() {
+            self.move_to(at, to).await;
         }
+    }
+
+    async fn move_to<S: Source>(&mut self, at: &mut Partition<S>, to: u64) {
+        let Some(position) = self.position else { return };
         let step = Step::new(position, signed(to));
         let context = Arc::clone(&at.context);
         let advance = async {
@@ -223,7 +258,7 @@ impl ClaimedPosition {
         let claim = Claim::of(&*self.owner);
         loop {
             match self.ask(at, &claim).await? {
-                Ok(Claimed::Position(position)) => {
+                Ok(Claimed::Position(position) | Claimed::Ahead { position, .. }) => {
                     let before = self.reached();
                     let now = u64::try_from(position.sequence).unwrap_or(0);
                     self.position = Some(Position { sequence: signed(before), ..position });
@@ -235,7 +270,7 @@ impl ClaimedPosition {
                         return Some(false);
                     }
                     self.loses_position(at);
-                    stop_at_change(at, before, in_doubt, now).await;
+                    stop_at_change(at, before, in_doubt, now);
                     return None;
                 }
                 Ok(Claimed::Missing) => {
@@ -284,11 +319,10 @@ async fn not_claimed<S: Source>(at: &mut Partition<S>, why: NotClaimed) {
 }
 
 /// Stops because the position was changed from outside.
-async fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
+fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
     let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
     let found = format!("its position is {now}, where {before}{or} was expected: it was changed from outside");
     let text = if now > before {
-        at.source.found_ahead(before, now).await;
         format!(
             "{found}; set it back to {before} before the program starts again, in a database in its table batchsql_positions: rows \
              up to {now} that are not written would be passed over"

@@ -20,6 +20,7 @@ pub struct FeedOptions {
     pub(crate) ordered: OrderedTables,
     pub(crate) exactly_once: Option<String>,
     pub(crate) accepts_gaps: bool,
+    pub(crate) accept_gaps_with: Option<&'static str>,
     pub(crate) misfits: Misfits,
     pub(crate) place: &'static str,
     pub(crate) sabotage: Option<FeedSabotage>,
@@ -70,6 +71,7 @@ impl FeedOptions {
             ordered,
             exactly_once: None,
             accepts_gaps: false,
+            accept_gaps_with: None,
             misfits: Misfits::default(),
             place: "the source",
             sabotage: None,
@@ -83,9 +85,17 @@ impl FeedOptions {
         self
     }
 
-    /// Goes on behind rows that are missing in the source; default false: their partition stops.
+    /// Goes on behind rows that are missing in the source, and behind rows that somebody has passed over by moving the position in the
+    /// database; default false: their partition stops.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accepts_gaps = accept;
+        self
+    }
+
+    /// The option of the program with which a person [accepts gaps](Self::accept_gaps), for messages: `WorkerOptions::accept_gaps`.
+    /// Default: messages name none.
+    pub fn accept_gaps_with(mut self, option: &'static str) -> Self {
+        self.accept_gaps_with = Some(option);
         self
     }
 

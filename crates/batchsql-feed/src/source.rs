@@ -75,13 +75,10 @@ pub trait Source: Send + 'static {
         Refusal::Stop(kind, text.to_owned())
     }
 
-    /// The task has moved the position to `reached` for sure, and found it further, at `found`, where no step of its own has left it:
-    /// it was changed from outside, and rows up to `found` may not be in the database. The partition stops. A source that remembers
-    /// this refuses such a position in [`begin_at`](Self::begin_at) after a restart too; otherwise they are passed over then. Default:
-    /// nothing.
-    fn found_ahead(&mut self, reached: u64, found: u64) -> impl Future<Output = ()> + Send {
-        let _ = (reached, found);
-        ready(())
+    /// How many rows are behind the sequence `from` up to `to`, or the least that there may be: for the count of rows that are
+    /// missing. Default: the difference.
+    fn rows_between(&self, from: u64, to: u64) -> u64 {
+        to.saturating_sub(from)
     }
 
     /// The partition is claimed, and rows up to `position` are in the database. The source compares this with what it has.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchsql_core::{
     AbandonedWrites, Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition,
 };
-use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
+use batchsql_sql::{MOVED_TO, lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Executor, Row};
 
@@ -18,12 +18,12 @@ use crate::holder::{Holding, end_holder, of_this_session};
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (\
     id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, source VARCHAR(100) NOT NULL, incarnation VARCHAR(64) NOT NULL, \
     table_name VARCHAR(400) NOT NULL, partition_number INT UNSIGNED NOT NULL, epoch BIGINT NOT NULL, \
-    sequence BIGINT NOT NULL, session VARCHAR(100) NULL, lease DATETIME(6) NULL, holder VARCHAR(400) NULL, \
+    sequence BIGINT NOT NULL, session VARCHAR(100) NULL, lease DATETIME(6) NULL, holder VARCHAR(400) NULL, moved_to BIGINT NULL, \
     UNIQUE KEY (source, incarnation, table_name, partition_number)) \
     ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
-    (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?, ?, ?, ?, 0, ?) \
+    (source, incarnation, table_name, partition_number, epoch, sequence, moved_to) VALUES (?, ?, ?, ?, 0, ?, ?) \
     ON DUPLICATE KEY UPDATE id = id";
 
 /// The time is that when the statement begins, also after it has waited for a lock: a lease seems longer then, not shorter.
@@ -33,6 +33,12 @@ const COLUMNS: &str = "id, epoch, sequence, session, TIMESTAMPDIFF(MICROSECOND, 
 const WAIT: [&str; 2] = [
     "SET @batchsql_lock_wait = @@innodb_lock_wait_timeout, innodb_lock_wait_timeout = 1",
     "SET innodb_lock_wait_timeout = @batchsql_lock_wait",
+];
+
+/// As [`WAIT`], for the lock of the table.
+const WAIT_FOR_TABLE: [&str; 2] = [
+    "SET @batchsql_lock_wait = @@lock_wait_timeout, lock_wait_timeout = 1",
+    "SET lock_wait_timeout = @batchsql_lock_wait",
 ];
 
 const SETTINGS: &str = "SELECT @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog";
@@ -50,6 +56,12 @@ const INEXACT: &str = "SELECT COUNT(*) FROM information_schema.COLUMNS c \
 const NO_RIGHT: u16 = 1142;
 const NO_VARIABLE: u16 = 1193;
 const NO_COLUMN: u16 = 1054;
+const SAME_COLUMN: u16 = 1060;
+
+const ADD_COLUMN: &str = "ALTER TABLE batchsql_positions ADD COLUMN";
+
+/// Those that earlier versions did not have.
+const LATER_COLUMNS: [&str; 2] = ["holder VARCHAR(400) NULL", "moved_to BIGINT NULL"];
 
 /// Claims a partition. `abandoned`: whether a session that holds the position and stands still is ended.
 pub(crate) async fn claim(
@@ -73,6 +85,12 @@ pub(crate) async fn claim(
     if claimed.as_ref().is_err_and(|failed| failed.code == NO_TABLE && failed.usable) {
         let created = create(conn.begin().await?).await;
         conn.end(created.map_err(with_advice))?;
+        claimed = claim_soon(conn.begin().await?, key, claim).await;
+    }
+    if claimed.as_ref().is_err_and(|failed| failed.code == NO_COLUMN && failed.usable) {
+        // The columns of each version were read.
+        let added = add_columns(conn.begin().await?).await;
+        conn.end(added.map_err(with_advice))?;
         claimed = claim_soon(conn.begin().await?, key, claim).await;
     }
     let is_held = claimed.as_ref().is_err_and(|failed| failed.code == LOCK_TIMEOUT && failed.usable);
@@ -165,6 +183,35 @@ async fn create(connection: &mut MySqlConnection) -> Result<(), Failed> {
     connection.execute(CREATE).await.map(drop).map_err(Failed::asked)
 }
 
+/// Adds what a table of an earlier version has not. A statement that uses the table is waited for as a lock of a row is.
+async fn add_columns(connection: &mut MySqlConnection) -> Result<(), Failed> {
+    connection.execute(WAIT_FOR_TABLE[0]).await.map_err(Failed::asked)?;
+    let mut added = Ok(());
+    for column in LATER_COLUMNS {
+        added = match connection.execute(&*format!("{ADD_COLUMN} {column}")).await {
+            Err(sqlx::Error::Database(error)) if number(error.as_ref()) == SAME_COLUMN => Ok(()),
+            added => added.map(drop).map_err(Failed::asked),
+        };
+        if added.is_err() {
+            break;
+        }
+    }
+    if added.as_ref().err().is_none_or(|failed| failed.usable) {
+        connection.execute(WAIT_FOR_TABLE[1]).await.map_err(Failed::asked)?;
+    }
+    match added {
+        Err(failed) if failed.code == NO_RIGHT => {
+            let text = format!(
+                "the table batchsql_positions is that of an earlier version, and the user may not change it; {ADD_COLUMN} {}, if it \
+                 has none",
+                LATER_COLUMNS.join(", ADD COLUMN ")
+            );
+            Err(Failed { error: SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text), code: 0, ..failed })
+        }
+        added => added,
+    }
+}
+
 /// Its columns are not those that each version has.
 fn is_another(failed: Failed) -> Failed {
     if failed.code != NO_COLUMN {
@@ -178,11 +225,6 @@ fn is_another(failed: Failed) -> Failed {
 
 /// A server tells a user without rights whether a table exists only if the user may know it.
 fn with_advice(failed: Failed) -> Failed {
-    if failed.code == NO_COLUMN {
-        let text = "the table batchsql_positions is that of an earlier version; add its column: \
-                    ALTER TABLE batchsql_positions ADD COLUMN holder VARCHAR(400) NULL";
-        return Failed { error: SinkError::with_code(ErrorClass::Schema, NO_COLUMN, text), ..failed };
-    }
     if failed.code != NO_RIGHT {
         return failed;
     }
@@ -210,9 +252,9 @@ async fn wait_as_before<T>(connection: &mut MySqlConnection, result: Result<T, F
 async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim: &Claim) -> Result<Claimed, Failed> {
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(partition);
-    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
+    let lock = format!("SELECT {COLUMNS}, moved_to FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
     if let Some(sequence) = claim.begin_at {
-        let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
+        let begin_at = keyed(BEGIN_AT).bind(sequence).bind(sequence).persistent(false);
         begin_at.execute(&mut *connection).await.map_err(Failed::asked)?;
     }
     connection.execute("START TRANSACTION").await.map_err(Failed::asked)?;
@@ -227,12 +269,13 @@ async fn claim_once(connection: &mut MySqlConnection, key: &PartitionKey, claim:
         let lease = lease_after(claim, owner.as_deref(), ends_after);
         let holder = of_this_session(position.epoch + 1, position.sequence);
         let raise = format!(
-            "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?, lease = {lease}, holder = {holder} WHERE id = ?"
+            "UPDATE batchsql_positions SET epoch = epoch + 1, session = ?, lease = {lease}, holder = {holder}, moved_to = {MOVED_TO} \
+             WHERE id = ?"
         );
         let raise = sqlx::query(&raise).bind(&claim.owner).bind(position.id).persistent(false);
         raise.execute(&mut *connection).await?;
         position.epoch += 1;
-        Ok(Claimed::Position(position))
+        Ok(Claimed::at(position, locked.try_get(5)?))
     };
     // If the reply to the commit is lost, the epoch is raised or not: the partition is claimed again.
     let raised = raised.await;

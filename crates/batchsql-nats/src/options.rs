@@ -137,7 +137,8 @@ impl WorkerOptions {
         self
     }
 
-    /// Exactly once: goes on behind messages that are missing, and counts them; default false: their partition stops. Messages
+    /// Exactly once: goes on behind messages that are missing, or that somebody has passed over by moving a position in the database, and
+    /// counts them; default false: their partition stops. Messages
     /// that are missing before one of another format are not noticed: it does not say what came before it.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accept_gaps = accept;

@@ -521,6 +521,11 @@ impl Source for NatsSource {
         }
     }
 
+    /// Of a message at least one row.
+    fn rows_between(&self, from: u64, to: u64) -> u64 {
+        message_of(to).saturating_sub(message_of(from)).max(1)
+    }
+
     async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
         let info = self.link.info().await?;
         let (message, end) = (message_of(position), info.state.last_sequence);

@@ -141,7 +141,11 @@ impl Worker {
         let mut feed = FeedOptions::new(&*incarnation, Arc::new(letters), schemas, ordered);
         // The rows are of other programs, which may have another schema: one of them must not stop the others. Many rows without
         // one that is written show that the schema of this worker is wrong, and stop their partition.
-        feed = feed.accept_gaps(options.accept_gaps).misfits(Misfits::Reject).called("the stream");
+        feed = feed
+            .accept_gaps(options.accept_gaps)
+            .accept_gaps_with("WorkerOptions::accept_gaps")
+            .misfits(Misfits::Reject)
+            .called("the stream");
         let guarantee = if options.exactly_once {
             feed = feed.exactly_once(&*options.source);
             Guarantee::ExactlyOnce { owner: options.owner.clone(), lease: options.lease }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
-use batchsql_sql::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
+use batchsql_sql::{MOVED_TO, lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 use sqlx::postgres::PgRow;
 use sqlx::{Execute, Executor, PgConnection, Postgres, Row};
 
@@ -12,15 +12,15 @@ use crate::classify::{LinkLost, is_refusal, sink_error};
 use crate::conn::PostgresConn;
 use crate::source::Source;
 
-/// Steps change one column without an index, so with free space in the page they need no new index entries.
+/// Steps change two columns without an index, so with free space in the page they need no new index entries.
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS batchsql_positions (\
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, source text NOT NULL, incarnation text NOT NULL, \
     table_name text NOT NULL, partition_number integer NOT NULL, epoch bigint NOT NULL, sequence bigint NOT NULL, \
-    session text, lease timestamptz, \
+    session text, lease timestamptz, moved_to bigint, \
     UNIQUE (source, incarnation, table_name, partition_number)) WITH (fillfactor = 10)";
 
 const BEGIN_AT: &str = "INSERT INTO batchsql_positions \
-    (source, incarnation, table_name, partition_number, epoch, sequence) VALUES ($1, $2, $3, $4, 0, $5) \
+    (source, incarnation, table_name, partition_number, epoch, sequence, moved_to) VALUES ($1, $2, $3, $4, 0, $5, $5) \
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
 /// The time of the transaction would be that before a lock was waited for.
@@ -58,6 +58,7 @@ const NO_TABLE: &str = "42P01";
 /// Two sessions created the table at once.
 const CREATED: [&str; 3] = ["23505", "42P07", "42710"];
 const NO_RIGHT: &str = "42501";
+const NO_COLUMN: &str = "42703";
 
 /// Codes of statements on a table that has the name and other columns.
 const OTHER_TABLE: [&str; 4] = ["42703", "42804", "42883", "42P10"];
@@ -86,6 +87,10 @@ pub(crate) async fn claim(
     let mut result = try_claim(conn, key, claim).await;
     if has_code(&result, &[NO_TABLE]) {
         create(conn).await?;
+        result = try_claim(conn, key, claim).await;
+    } else if has_code(&result, &[NO_COLUMN]) {
+        // The other columns were read.
+        add_column(conn).await?;
         result = try_claim(conn, key, claim).await;
     }
     if has_code(&result, &[LOCK_TIMEOUT]) {
@@ -124,9 +129,9 @@ pub(crate) fn with_advice(error: SinkError) -> SinkError {
 
 /// Whether the user may move positions: a right may be revoked while rows are written.
 pub(crate) async fn may_move(link: &mut PgConnection) -> Result<bool, SinkError> {
-    let sql = "SELECT COALESCE(pg_catalog.has_column_privilege(c.oid, 'sequence', 'UPDATE') \
-        AND pg_catalog.has_column_privilege(c.oid, 'sequence', 'SELECT'), true) \
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'sequence' \
+    let sql = "SELECT COALESCE(pg_catalog.bool_and(pg_catalog.has_column_privilege(c.oid, a.attnum, 'UPDATE') \
+        AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')), true) \
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname IN ('sequence', 'moved_to') \
         WHERE c.oid = pg_catalog.to_regclass('batchsql_positions')";
     let found = link.fetch_optional(sql).await.map_err(before_commit)?;
     Ok(found.map(|row| row.try_get(0)).transpose().map_err(before_commit)?.unwrap_or(true))
@@ -262,6 +267,17 @@ async fn create(conn: &mut PostgresConn) -> Result<(), SinkError> {
     Ok(())
 }
 
+/// Adds what a table of an earlier version has not. It is waited for as a row is.
+async fn add_column(conn: &mut PostgresConn) -> Result<(), SinkError> {
+    let added = change(conn, "ALTER TABLE batchsql_positions ADD COLUMN IF NOT EXISTS moved_to bigint").await;
+    if has_code(&added, &[NO_RIGHT]) {
+        let text = "the table batchsql_positions is that of an earlier version, and the user may not change it; as its owner: \
+                    ALTER TABLE batchsql_positions ADD COLUMN moved_to bigint";
+        return Err(SinkError::with_code(ErrorClass::Permission, NO_RIGHT, text));
+    }
+    added.map(drop)
+}
+
 async fn try_claim(conn: &mut PostgresConn, key: &PartitionKey, claim: &Claim) -> Result<Claimed, SinkError> {
     let link = conn.begin()?;
     let result = claim_in_transaction(link, key, claim).await;
@@ -290,25 +306,27 @@ async fn claim_in_transaction(
     link.execute(BEGIN).await.map_err(before_commit)?;
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     let keyed = |sql| sqlx::query(sql).bind(source).bind(incarnation).bind(table).bind(number(*partition));
-    let lock = format!("SELECT {COLUMNS} FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
+    let lock = format!("SELECT {COLUMNS}, moved_to FROM batchsql_positions WHERE {} FOR UPDATE", of_key());
     if let Some(sequence) = claim.begin_at {
         let begin_at = keyed(BEGIN_AT).bind(sequence).persistent(false);
         begin_at.execute(&mut *link).await.map_err(before_commit)?;
     }
     let locked = keyed(&lock).persistent(false).fetch_optional(&mut *link).await.map_err(before_commit)?;
-    let claimed = match locked.as_ref().map(found).transpose().map_err(before_commit)? {
+    let with_end = |row: &PgRow| Ok((found(row)?, row.try_get(5)?));
+    let claimed = match locked.as_ref().map(with_end).transpose().map_err(before_commit)? {
         None => Claimed::Missing,
-        Some(Found { mut position, owner, lease }) => match claim.refused_by(owner.as_deref(), lease) {
+        Some((Found { mut position, owner, lease }, moved_to)) => match claim.refused_by(owner.as_deref(), lease) {
             Some(refused) => refused,
             None => {
                 let lease = lease_after(claim, owner.as_deref(), ends_after);
                 let raise = format!(
-                    "UPDATE batchsql_positions SET epoch = epoch + 1, session = $1, lease = {lease} WHERE id = $2"
+                    "UPDATE batchsql_positions SET epoch = epoch + 1, session = $1, lease = {lease}, moved_to = {MOVED_TO} \
+                     WHERE id = $2"
                 );
                 let raise = sqlx::query(&raise).bind(&claim.owner).bind(position.id).persistent(false);
                 raise.execute(&mut *link).await.map_err(before_commit)?;
                 position.epoch += 1;
-                Claimed::Position(position)
+                Claimed::at(position, moved_to)
             }
         },
     };

@@ -45,7 +45,7 @@ pub(crate) fn step(schema: &Schema, fields: &[Field], outcome_source: OutcomeSou
     let first = fields.len() + 1;
     let [to, id, epoch, from] = [first, first + 1, first + 2, first + 3];
     let moved = format!(
-        "batchsql_p AS (UPDATE batchsql_positions SET sequence = ${to} WHERE id = ${id} AND epoch = ${epoch} AND sequence = ${from} \
+        "batchsql_p AS (UPDATE batchsql_positions SET sequence = ${to}, moved_to = ${to} WHERE id = ${id} AND epoch = ${epoch} AND sequence = ${from} \
          AND {IS_DURABLE} RETURNING 1)"
     );
     let plain = statement(schema, fields, &source);
@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn rows_of_a_step_come_after_its_position() {
         let moved = &*format!(
-            "WITH batchsql_p AS (UPDATE batchsql_positions SET sequence = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
+            "WITH batchsql_p AS (UPDATE batchsql_positions SET sequence = $3, moved_to = $3 WHERE id = $4 AND epoch = $5 AND sequence = $6 \
              AND {IS_DURABLE} RETURNING 1), batchsql_i AS (INSERT INTO "
         );
         let source = &*format!(" AS u(c0,c1) WHERE {IS_UTF8} AND EXISTS (SELECT FROM batchsql_p) ON CONFLICT");

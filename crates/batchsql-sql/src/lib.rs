@@ -34,7 +34,7 @@ pub use dialect::{NEW, OLD};
 pub use digits::{Digits, float_of};
 pub use ident::{quote, quote_table};
 pub use insert::{count_found, insert, statement_from, stored_row};
-pub use position::{lease_after, lease_left, lease_micros, move_position, position_of, release_position};
+pub use position::{MOVED_TO, lease_after, lease_left, lease_micros, move_position, position_of, release_position};
 pub use problems::{TableProblems, missing_columns, quoted_names};
 pub use returned::returned_value;
 pub use session_names::SessionNames;

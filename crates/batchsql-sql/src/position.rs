@@ -16,12 +16,16 @@ pub fn position_of(mark: impl Fn(usize) -> String) -> String {
     equal.join(" AND ")
 }
 
+/// What a claim sets the column `moved_to` to: where steps have left the position, but not behind it. It is `NULL` in rows of
+/// earlier versions.
+pub const MOVED_TO: &str = "CASE WHEN moved_to < sequence THEN moved_to ELSE sequence END";
+
 /// The statement that moves a position. If it changes no row, the step is fenced. `also`: more columns to set, with a comma
 /// before each.
 pub fn move_position(step: &Step, also: &str) -> String {
     let Step { id, epoch, from, to, .. } = step;
     format!(
-        "UPDATE batchsql_positions SET sequence = {to}{also} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}"
+        "UPDATE batchsql_positions SET sequence = {to}, moved_to = {to}{also} WHERE id = {id} AND epoch = {epoch} AND sequence = {from}"
     )
 }
 
@@ -66,7 +70,7 @@ mod tests {
         );
         assert_eq!(
             move_position(&Step::new(position, 150), ", holder = 'h'"),
-            "UPDATE batchsql_positions SET sequence = 150, holder = 'h' WHERE id = 7 AND epoch = 4 AND sequence = 100"
+            "UPDATE batchsql_positions SET sequence = 150, moved_to = 150, holder = 'h' WHERE id = 7 AND epoch = 4 AND sequence = 100"
         );
         assert_eq!(
             release_position(&position),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Removed, SinkError, Step, StoredPosition};
-use batchsql_sql::{lease_after, lease_left, lease_micros, position_of, quote};
+use batchsql_sql::{MOVED_TO, lease_after, lease_left, lease_micros, position_of, quote};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::classify::{commit_error, statement_error};
@@ -14,18 +14,19 @@ use crate::table::TableId;
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS main.batchsql_positions (
     id INTEGER PRIMARY KEY, source TEXT NOT NULL, incarnation TEXT NOT NULL, table_name TEXT NOT NULL,
-    partition_number INTEGER NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, session TEXT, lease TEXT,
+    partition_number INTEGER NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, session TEXT, lease TEXT, moved_to INTEGER,
     UNIQUE (source, incarnation, table_name, partition_number))";
 
 const BEGIN_AT: &str = "INSERT INTO main.batchsql_positions
-    (source, incarnation, table_name, partition_number, epoch, sequence) VALUES (?1, ?2, ?3, ?4, 0, ?5)
+    (source, incarnation, table_name, partition_number, epoch, sequence, moved_to) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?5)
     ON CONFLICT (source, incarnation, table_name, partition_number) DO NOTHING";
 
 /// The clock of SQLite has milliseconds. A difference of days is not exact, so it is rounded to them.
 const COLUMNS: &str = "id, epoch, sequence, session,
     CAST(round((julianday(lease) - julianday('now')) * 86400000) AS INTEGER) * 1000";
 
-const MOVE: &str = "UPDATE main.batchsql_positions SET sequence = ?1 WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
+const MOVE: &str = "UPDATE main.batchsql_positions SET sequence = ?1, moved_to = ?1
+    WHERE id = ?2 AND epoch = ?3 AND sequence = ?4";
 
 const RELEASE: &str = "UPDATE main.batchsql_positions SET session = NULL, lease = NULL WHERE id = ?1 AND epoch = ?2";
 
@@ -45,13 +46,15 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
     let PartitionKey { source, incarnation, table, partition, .. } = key;
     check_name(&transaction)?;
     transaction.execute_batch(CREATE).map_err(statement_error)?;
+    add_column(&transaction)?;
     if let Some(sequence) = claim.begin_at {
         let begin_at = params![source, incarnation, table, partition, sequence];
         transaction.execute(BEGIN_AT, begin_at).map_err(statement_error)?;
     }
     let of_key = position_of(|number| format!("?{number} {EXACT}"));
-    let find = format!("SELECT {COLUMNS} FROM main.batchsql_positions WHERE {of_key}");
-    let found = transaction.query_row(&find, params![source, incarnation, table, partition], found);
+    let find = format!("SELECT {COLUMNS}, moved_to FROM main.batchsql_positions WHERE {of_key}");
+    let with_end = |row: &Row<'_>| Ok((found(row)?, row.get(5)?));
+    let found = transaction.query_row(&find, params![source, incarnation, table, partition], with_end);
     let claimed = match found.optional().map_err(statement_error)? {
         None if claim.begin_at.is_some() => {
             let text = format!(
@@ -61,21 +64,31 @@ pub(crate) fn claim(conn: &mut Connection, key: &PartitionKey, claim: &Claim) ->
             return Err(SinkError::new(ErrorClass::Schema, text));
         }
         None => Claimed::Missing,
-        Some(Found { mut position, owner, lease }) => match claim.refused_by(owner.as_deref(), lease) {
+        Some((Found { mut position, owner, lease }, moved_to)) => match claim.refused_by(owner.as_deref(), lease) {
             Some(refused) => refused,
             None => {
                 let lease = lease_after(claim, owner.as_deref(), ends_after);
                 let raise = format!(
-                    "UPDATE main.batchsql_positions SET epoch = epoch + 1, session = ?1, lease = {lease} WHERE id = ?2"
+                    "UPDATE main.batchsql_positions SET epoch = epoch + 1, session = ?1, lease = {lease}, moved_to = {MOVED_TO}
+                     WHERE id = ?2"
                 );
                 transaction.execute(&raise, params![claim.owner, position.id]).map_err(statement_error)?;
                 position.epoch += 1;
-                Claimed::Position(position)
+                Claimed::at(position, moved_to)
             }
         },
     };
     transaction.commit().map_err(commit_error)?;
     Ok(claimed)
+}
+
+/// Adds what a table of an earlier version has not.
+fn add_column(conn: &Connection) -> Result<(), SinkError> {
+    let columns = "SELECT count(*) FROM pragma_table_info('batchsql_positions', 'main') WHERE lower(name) = 'moved_to'";
+    if conn.query_row(columns, [], |row| row.get::<_, i64>(0)).map_err(statement_error)? > 0 {
+        return Ok(());
+    }
+    conn.execute_batch("ALTER TABLE main.batchsql_positions ADD COLUMN moved_to INTEGER").map_err(statement_error)
 }
 
 /// Refuses what the name leads to if it is not a table of the file: positions would end with the connection, or be outside of the

@@ -64,6 +64,7 @@
 
 mod batch;
 mod check_leases;
+mod check_moved;
 mod check_positions;
 mod check_removal;
 mod check_versions;
@@ -75,6 +76,8 @@ mod scripted;
 mod shapes;
 
 pub use batch::{batch_of, outcomes_of, receipts_of};
+#[doc(hidden)]
+pub use check_moved::check_moved;
 pub use check_positions::check_positions;
 #[doc(hidden)]
 pub use check_versions::check_versions;

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! claim                      epoch 4, sequence 100      whoever held the partition before can commit nothing any more
-//! write rows 101 to 150      UPDATE ... SET sequence = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100; INSERT ...; COMMIT
+//! write rows 101 to 150      UPDATE ... SET sequence = 150, moved_to = 150 WHERE id = 7 AND epoch = 4 AND sequence = 100; INSERT ...; COMMIT
 //! the reply is lost
 //! claim, if it is still ours  epoch 5, sequence 150: it was committed (100: it was not, and never will be)
 //! ```
@@ -121,6 +121,15 @@ impl Claim {
 pub enum Claimed {
     /// The partition is claimed.
     Position(Position),
+    /// The partition is claimed, but its position is behind `moved_to`, the row up to which steps have moved it: somebody else has
+    /// changed it, and rows between may not be in the database. A claim says so until a step moves the position; one from
+    /// `position` to itself accepts it.
+    Ahead {
+        /// As the table has it.
+        position: Position,
+        /// Rows up to this one have ended.
+        moved_to: i64,
+    },
     /// It has no position.
     Missing,
     /// Another owner has claimed it; nothing has changed.
@@ -135,11 +144,20 @@ pub enum Claimed {
 }
 
 impl Claimed {
-    /// The position of a partition that is claimed.
+    /// A claimed partition with this position. `moved_to`: where the last step or the first claim has left it; `None` if that is not
+    /// known.
+    pub fn at(position: Position, moved_to: Option<i64>) -> Self {
+        match moved_to {
+            Some(moved_to) if moved_to < position.sequence => Self::Ahead { position, moved_to },
+            _ => Self::Position(position),
+        }
+    }
+
+    /// The position of a partition that is claimed, unless it was changed by somebody else.
     pub fn position(self) -> Option<Position> {
         match self {
             Self::Position(position) => Some(position),
-            Self::Missing | Self::Other | Self::Leased { .. } => None,
+            Self::Ahead { .. } | Self::Missing | Self::Other | Self::Leased { .. } => None,
         }
     }
 }
@@ -216,8 +234,8 @@ impl Removed {
 /// One step of a partition: the rows behind `from` up to `to`, in one transaction with the position.
 ///
 /// A driver that gets a step with a write ([`Attempt::step`](crate::Attempt::step)) moves the position first, in the same
-/// transaction: `UPDATE batchsql_positions SET sequence = to WHERE id = id AND epoch = epoch AND sequence = from`. If no row
-/// has changed, it writes nothing and returns [`SinkError::fenced`](crate::SinkError::fenced).
+/// transaction: `UPDATE batchsql_positions SET sequence = to, moved_to = to WHERE id = id AND epoch = epoch AND sequence = from`. If
+/// no row has changed, it writes nothing and returns [`SinkError::fenced`](crate::SinkError::fenced).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Step {

@@ -243,7 +243,8 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Claims a partition: raises its epoch and commits that. When it returns, no step of an earlier epoch can be committed
     /// any more, and those that were committed are in the position. It creates the table of positions if it is missing. Who
-    /// has claimed it last, and whether the lease is over, is compared in the same transaction ([`Claim::refused_by`]).
+    /// has claimed it last, and whether the lease is over, is compared in the same transaction ([`Claim::refused_by`]). A position
+    /// that is further than steps have moved it is told as such ([`Claimed::at`]).
     ///
     /// # Errors
     /// The table cannot be created or written, or a setting of the database does not keep what was committed; or the

@@ -22,8 +22,8 @@ pub(crate) struct Claims {
     pub(crate) claimed: Claimed,
 }
 
-/// The file of claims, a line for each: `claims`, `has`, `stopped`, or `moved:` or `opened:` and a sequence; the partition, the
-/// owner, the table. A line `opened` says that each start notes where the log ended.
+/// The file of claims, a line for each: `claims`, `has`, `stopped`, or `opened:` and a sequence; the partition, the owner, the
+/// table. A line `opened` says that each start notes where the log ended.
 #[derive(Debug)]
 pub(crate) struct Claimed {
     path: PathBuf,
@@ -54,15 +54,12 @@ struct Known {
     owners: HashSet<String>,
     has_position: bool,
     is_stopped: bool,
-    /// The position was found ahead of this sequence, up to which this folder had moved it.
-    moved_to: Option<u64>,
     /// The last row of the log at the first start since the last claim that succeeded.
     ended_at: Option<u64>,
 }
 
 const FILE: &str = "POSITIONS";
 
-const MOVED: &str = "moved:";
 const OPENED: &str = "opened:";
 
 /// The starts that a backup of the database may be behind. Each has one owner, of up to 100 bytes.
@@ -175,16 +172,6 @@ impl Claimed {
         self.add("has", table, partition, owner)
     }
 
-    /// The position was found ahead: this folder has moved it at most to this sequence.
-    pub(crate) fn is_ahead(&self, table: &str, partition: u32, owner: &str, moved_to: u64) -> io::Result<()> {
-        self.add(&format!("{MOVED}{moved_to}"), table, partition, owner)
-    }
-
-    /// Up to where this folder had moved the position, if it was found ahead and no later one was accepted.
-    pub(crate) fn moved_to(&self, table: &str, partition: u32) -> Option<u64> {
-        self.known(table, partition).moved_to
-    }
-
     fn known(&self, table: &str, partition: u32) -> Known {
         self.lock().noted.partitions.get(&(partition, escaped(table))).cloned().unwrap_or_default()
     }
@@ -197,7 +184,7 @@ impl Claimed {
             "claims" => known.owners.contains(owner),
             "has" => {
                 let is_only_owner = known.owners.len() == 1 && known.owners.contains(owner);
-                known.has_position && is_only_owner && known.moved_to.is_none() && known.ended_at.is_none()
+                known.has_position && is_only_owner && known.ended_at.is_none()
             }
             _ => false,
         };
@@ -250,14 +237,13 @@ impl Known {
             "has" => {
                 self.owners = [owner.to_owned()].into();
                 self.has_position = true;
-                (self.moved_to, self.ended_at) = (None, None);
+                self.ended_at = None;
             }
             "stopped" => self.is_stopped = true,
             // A later version may have more.
             _ => {
-                let after = |prefix: &str| what.strip_prefix(prefix).and_then(|sequence| sequence.parse().ok());
-                self.moved_to = after(MOVED).or(self.moved_to);
-                self.ended_at = self.ended_at.or(after(OPENED));
+                let opened = what.strip_prefix(OPENED).and_then(|sequence| sequence.parse().ok());
+                self.ended_at = self.ended_at.or(opened);
             }
         }
     }

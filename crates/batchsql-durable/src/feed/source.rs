@@ -221,29 +221,8 @@ impl Source for LogSource {
         Refusal::Stop(kind, text.to_owned())
     }
 
-    async fn found_ahead(&mut self, reached: u64, _: u64) {
-        let noted = self
-            .note(move |claims, table, partition| claims.claimed.is_ahead(table, partition, &claims.owner, reached))
-            .await;
-        if let Err(Refusal::Wait(text) | Refusal::Stop(_, text)) = noted {
-            let (table, partition) = (self.stream.state.table(), self.stream.state.partition());
-            tracing::error!(table, partition, "the next start will not know that the position was changed: {text}");
-        }
-    }
-
     async fn begin_at(&mut self, reached: u64) -> Result<Begin, Refusal> {
         let (table, partition) = (self.stream.table, self.stream.state.partition());
-        let moved_to = self.claims()?.claimed.moved_to(self.stream.state.table(), partition);
-        let passed_over = moved_to.map_or(0, |moved_to| reached.saturating_sub(moved_to));
-        if passed_over > 0 && !self.from.accepts_gaps {
-            let text = format!(
-                "the position in the database is {reached}, but this folder has moved it only to {}: it was changed from outside, and \
-                 rows up to it would be passed over; set it back in batchsql_positions, or accept that {passed_over} rows may be \
-                 missing, with DurableOptions::accept_gaps",
-                reached - passed_over
-            );
-            return Err(Refusal::Stop(StopReason::Position, text));
-        }
         let (settled, recovered) = (self.stream.state.settled(), self.stream.recovered);
         // An earlier start may have stored rows without a claim.
         let ended_at = self.claims()?.claimed.ended_at(self.stream.state.table(), partition);
@@ -279,11 +258,7 @@ impl Source for LogSource {
             );
         }
         self.note(|claims, table, partition| claims.claimed.has(table, partition, &claims.owner)).await?;
-        Ok(match (missing, passed_over) {
-            (0, 0) => Begin::default(),
-            (0, passed_over) => Begin::behind(reached, passed_over),
-            (missing, _) => Begin::behind(settled, missing),
-        })
+        Ok(if missing > 0 { Begin::behind(settled, missing) } else { Begin::default() })
     }
 }
 

@@ -8,7 +8,6 @@
 //! place 1000 81920 5be1f2e6a8c30d1f9d5a0c2b7e6f4a38   behind line 1000, with the bytes before it
 //! position                                         the database has a position
 //! apart 1200                                       lines behind this one were written at least once, without the position
-//! moved 1400                                       the position was found ahead of line 1400, up to which it had been moved
 //! owner 4711-1785283200000000000-0                 a process that has claimed it, or may have; the newest is the last
 //! ```
 //!
@@ -42,8 +41,6 @@ pub(super) struct Mark {
     /// Lines behind this one, up to `settled`, were written without the position that the database has: at least once. The
     /// database had every line up to this one before.
     pub(super) apart: Option<u64>,
-    /// The position was found ahead of this line, up to which it had been moved.
-    pub(super) moved_to: Option<u64>,
     /// Those that have claimed the position, or may have: a database from a backup has one from before it.
     pub(super) owners: Vec<String>,
 }
@@ -88,7 +85,6 @@ impl Mark {
                     Some(())
                 }
                 ["apart", line] => line.parse().ok().map(|line| mark.apart = Some(line)),
-                ["moved", line] => line.parse().ok().map(|line| mark.moved_to = Some(line)),
                 ["owner", owner] => {
                     mark.owners.push(owner.to_owned());
                     Some(())
@@ -101,7 +97,7 @@ impl Mark {
     }
 
     fn text(&self) -> String {
-        let Self { first, replaced, settled, place, has_position, apart, moved_to, owners } = self;
+        let Self { first, replaced, settled, place, has_position, apart, owners } = self;
         let Place { line, offset, before } = place;
         let mut text = format!(
             "{BEGIN}{VERSION}\nfirst {first:032x} {replaced}\nsettled {settled}\nplace {line} {offset} {before:032x}\n"
@@ -111,9 +107,6 @@ impl Mark {
         }
         if let Some(line) = apart {
             text.push_str(&format!("apart {line}\n"));
-        }
-        if let Some(line) = moved_to {
-            text.push_str(&format!("moved {line}\n"));
         }
         owners.iter().for_each(|owner| text.push_str(&format!("owner {owner}\n")));
         text
@@ -194,7 +187,6 @@ mod tests {
             place: Place { line: 1_000, offset: 81_920, before: 9 },
             has_position: true,
             apart: Some(1_200),
-            moved_to: Some(1_400),
             owners: vec!["a-1".to_owned(), "b-2".to_owned()],
         }
     }
@@ -212,7 +204,7 @@ mod tests {
         drop(file);
         let (file, found) = MarkFile::open(&path).unwrap();
         assert_eq!(found, Some(mark()));
-        let new = Mark { has_position: false, apart: None, moved_to: None, owners: Vec::new(), ..mark() };
+        let new = Mark { has_position: false, apart: None, owners: Vec::new(), ..mark() };
         file.store(&new).unwrap();
         drop(file);
         assert_eq!(MarkFile::open(&path).unwrap().1, Some(new));

@@ -399,25 +399,8 @@ impl Source for FileSource {
         Refusal::Stop(kind, text)
     }
 
-    async fn found_ahead(&mut self, reached: u64, _: u64) {
-        self.mark.moved_to = Some(reached);
-        if let Err(error) = self.store().await {
-            let mark = self.of.mark_file.path().display();
-            tracing::error!(%mark, %error, "the next start will not know that the position was changed: the mark cannot be written");
-        }
-    }
-
     async fn begin_at(&mut self, position: u64) -> Result<Begin, Refusal> {
         let path = self.of.options.path.display().to_string();
-        if let Some(moved_to) = self.mark.moved_to.filter(|moved_to| position > *moved_to) {
-            return Err(Refusal::Stop(
-                StopReason::Position,
-                format!(
-                    "the position in the database is line {position}, but this feed has moved it only to line {moved_to} of {path}: it was \
-                     changed from outside, and lines up to it would be passed over; set it back in batchsql_positions"
-                ),
-            ));
-        }
         let before = self.mark.settled;
         let begin = match self.mark.apart {
             Some(apart) if position < apart => {
@@ -465,7 +448,6 @@ impl Source for FileSource {
             tracing::warn!(file, lines, "the database is older than the file; its lines are written again");
         }
         self.mark.has_position = true;
-        self.mark.moved_to = None;
         // The others were it before: a database from a backup may have one of them.
         self.mark.owners.retain(|owner| *owner != self.owner);
         self.mark.owners.push(self.owner.clone());

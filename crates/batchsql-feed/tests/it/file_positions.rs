@@ -194,7 +194,7 @@ async fn a_position_that_was_moved_ahead_passes_no_line_over() {
         for _ in 0..2 {
             let feed = made.start(made.exactly()).await.unwrap();
             let error = feed.flush().await.unwrap_err();
-            assert!(error.is_stopped() && error.to_string().contains("moved it only to line 5"), "{error}");
+            assert!(error.is_stopped() && error.to_string().contains("moved only to 5"), "{error}");
             feed.close(LONG).await;
         }
         made.sink.set_position("t", 0, Some(5));

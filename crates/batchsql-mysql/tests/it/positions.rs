@@ -8,7 +8,7 @@ use batchsql_core::{
 };
 use batchsql_mysql::MySqlOptions;
 use batchsql_mysql::sqlx::{Connection, Executor, MySqlConnection};
-use batchsql_testkit::check_positions;
+use batchsql_testkit::{check_moved, check_positions};
 use batchsql_testserver::{Frozen, Kind, LateProxy, Server};
 
 use crate::support::{Database, host_of, pipeline, with_parameters, with_user};
@@ -145,7 +145,10 @@ async fn leases_do_not_wait_for_a_step_that_takes_long() {
     db.claim(&PartitionKey::new("s", "i", "t", 2), &other).await.unwrap().position().unwrap();
     let mut writing = MySqlConnection::connect(&database.dsn).await.unwrap();
     writing.execute("START TRANSACTION").await.unwrap();
-    writing.execute(&*format!("UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id)).await.unwrap();
+    writing
+        .execute(&*format!("UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}", position.id))
+        .await
+        .unwrap();
     let refused = db.claim(&key(), &anyone("b")).await.unwrap();
     assert!(matches!(&refused, Claimed::Leased { owner, .. } if owner == "a"), "{refused:?}");
     let renewed = db.renew("s", "b", 10 * minute).await.unwrap();
@@ -177,7 +180,10 @@ async fn a_claim_waits_for_what_is_being_committed() {
     let position = claim(&db).await;
     let mut other = MySqlConnection::connect(&database.dsn).await.unwrap();
     other.execute("START TRANSACTION").await.unwrap();
-    other.execute(&*format!("UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id)).await.unwrap();
+    other
+        .execute(&*format!("UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}", position.id))
+        .await
+        .unwrap();
     let claiming = tokio::spawn({
         let db = db.clone();
         async move {
@@ -331,16 +337,34 @@ async fn only_the_session_that_holds_the_position_is_ended() {
 }
 
 #[tokio::test]
-async fn a_table_of_an_earlier_version_is_told_with_its_remedy() {
+async fn a_position_that_somebody_has_moved_ahead_is_known() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    let run = async |sql: String| drop(database.pool().execute(&*sql).await.unwrap());
+    check_moved(&pipeline(&database.sink), run).await;
+}
+
+#[tokio::test]
+async fn a_table_of_an_earlier_version_gets_its_columns() {
     let server = durable_server();
     let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT PRIMARY KEY)", "").await;
     let db = pipeline(&database.sink);
     claim(&db).await;
-    database.pool().execute("ALTER TABLE batchsql_positions DROP COLUMN holder").await.unwrap();
-    let error = db.claim(&key(), &anyone("another")).await.unwrap_err();
-    assert!(error.to_string().contains("ALTER TABLE batchsql_positions ADD COLUMN holder"), "{error}");
-    database.pool().execute("ALTER TABLE batchsql_positions ADD COLUMN holder VARCHAR(400) NULL").await.unwrap();
-    db.claim(&key(), &anyone("another")).await.unwrap();
+    for columns in [&["holder"][..], &["moved_to"], &["holder", "moved_to"]] {
+        for column in columns {
+            let drop = format!("ALTER TABLE batchsql_positions DROP COLUMN {column}");
+            database.pool().execute(&*drop).await.unwrap();
+        }
+        // A statement that uses the table keeps it as it is.
+        let mut reader = database.connection().await;
+        reader.execute("START TRANSACTION").await.unwrap();
+        reader.execute("SELECT * FROM batchsql_positions").await.unwrap();
+        let held = db.claim(&key(), &anyone("another")).await.unwrap_err();
+        assert_eq!((held.code(), held.class()), (Some("1205"), ErrorClass::Transient), "{held}");
+        reader.execute("ROLLBACK").await.unwrap();
+        let position = db.claim(&key(), &anyone("another")).await.unwrap().position().unwrap();
+        assert_eq!(position.sequence, 0);
+    }
 }
 
 #[tokio::test]
@@ -356,6 +380,24 @@ async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
         error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_change_a_table_of_an_earlier_version_is_told_what_to_do() {
+    let server = durable_server();
+    let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
+    claim(&pipeline(&database.sink)).await;
+    let user = database.user("p", "").await;
+    let rights = "SELECT, INSERT, UPDATE ON";
+    database.run(&format!("GRANT {rights} {}.batchsql_positions TO '{user}'@'%'", database.name)).await;
+    database.run("ALTER TABLE batchsql_positions DROP COLUMN moved_to").await;
+    let sink = batchsql_mysql::MySqlSink::connect(&with_user(&database.dsn, &user, "p")).await.unwrap();
+    let db = pipeline(&sink);
+    let error = db.claim(&key(), &anyone("a")).await.unwrap_err();
+    let advice = "ALTER TABLE batchsql_positions ADD COLUMN holder VARCHAR(400) NULL, ADD COLUMN moved_to BIGINT NULL";
+    assert!(error.class() == ErrorClass::Permission && error.to_string().contains(advice), "{error}");
+    database.run("ALTER TABLE batchsql_positions ADD COLUMN moved_to BIGINT NULL").await;
+    db.claim(&key(), &anyone("a")).await.unwrap().position().unwrap();
 }
 
 #[tokio::test]

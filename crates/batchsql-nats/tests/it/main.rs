@@ -6,6 +6,7 @@ mod formats;
 mod frozen;
 mod kill;
 mod misfits;
+mod moved;
 mod outages;
 mod publisher;
 mod redelivered;

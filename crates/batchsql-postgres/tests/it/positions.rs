@@ -8,7 +8,7 @@ use batchsql_core::{
 };
 use batchsql_postgres::sqlx::{Connection, Executor, PgConnection, PgPool};
 use batchsql_postgres::{PostgresOptions, PostgresSink, Strategy};
-use batchsql_testkit::check_positions;
+use batchsql_testkit::{check_moved, check_positions};
 use batchsql_testserver::process::{self, Process};
 use batchsql_testserver::{Frozen, unique};
 
@@ -42,6 +42,12 @@ async fn positions_move_with_their_rows_whatever_the_way() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_position_that_somebody_has_moved_ahead_is_known() {
+    let sink = fresh("").await;
+    check_moved(&pipeline(&sink), async |sql: String| execute(sink.pg_pool(), &sql).await).await;
 }
 
 /// Rows that a trigger may drop are written in parts, with savepoints.
@@ -227,7 +233,7 @@ async fn a_session_that_holds_the_position_is_ended() {
     let position = claim(&db).await;
     let mut frozen = PgConnection::connect(&dsn).await.unwrap();
     let step = format!(
-        "BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}; INSERT INTO t VALUES (1)",
+        "BEGIN; UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}; INSERT INTO t VALUES (1)",
         position.id
     );
     frozen.execute(&*step).await.unwrap();
@@ -323,7 +329,7 @@ async fn a_session_of_another_owner_is_left_alone() {
     let db = pipeline(&sink);
     let position = claim(&db).await;
     let mut writing = PgConnection::connect(&dsn).await.unwrap();
-    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}", position.id);
     writing.execute(&*step).await.unwrap();
     let claimed = db.claim(&key(), &Claim::of("b").from(ClaimFrom::Owners(vec!["c".into()]))).await.unwrap();
     assert_eq!(claimed, Claimed::Other);
@@ -342,7 +348,7 @@ async fn leases_do_not_wait_for_a_step_that_takes_long() {
     let position = db.claim(&key(), &mine).await.unwrap().position().unwrap();
     db.claim(&PartitionKey::new("s", "i", "t", 1), &mine).await.unwrap().position().unwrap();
     let mut writing = PgConnection::connect(&dsn).await.unwrap();
-    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}", position.id);
     writing.execute(&*step).await.unwrap();
     let refused = db.claim(&key(), &anyone("b")).await.unwrap();
     assert!(matches!(&refused, Claimed::Leased { owner, .. } if owner == "a"), "{refused:?}");
@@ -366,7 +372,7 @@ async fn a_claim_waits_for_what_is_being_committed() {
     let db = pipeline(&sink);
     let position = claim(&db).await;
     let mut other = PgConnection::connect(&dsn).await.unwrap();
-    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1 WHERE id = {}", position.id);
+    let step = format!("BEGIN; UPDATE batchsql_positions SET sequence = 1, moved_to = 1 WHERE id = {}", position.id);
     other.execute(&*step).await.unwrap();
     let claiming = tokio::spawn({
         let db = db.clone();
@@ -500,6 +506,26 @@ async fn a_user_who_may_not_create_the_table_is_told_what_to_do() {
         error.class() == ErrorClass::Permission && error.to_string().contains("CREATE TABLE IF NOT EXISTS"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_change_a_table_of_an_earlier_version_is_told_what_to_do() {
+    let user = unique("positions");
+    let _end = user_until_end(&user);
+    let dsn = fresh_dsn(&format!("CREATE TABLE t (id bigint); CREATE USER {user} PASSWORD 'p'")).await;
+    let admin = PostgresSink::connect(&dsn).await.unwrap();
+    claim(&pipeline(&admin)).await;
+    let earlier = format!(
+        "DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO {user}', current_schema()); END $$;
+         GRANT SELECT, INSERT, UPDATE ON batchsql_positions TO {user}; ALTER TABLE batchsql_positions DROP COLUMN moved_to"
+    );
+    execute(admin.pg_pool(), &earlier).await;
+    let db = pipeline(&PostgresSink::connect(&with_user(&dsn, &user, "p")).await.unwrap());
+    let error = db.claim(&key(), &anyone("a")).await.unwrap_err();
+    let advice = "ALTER TABLE batchsql_positions ADD COLUMN moved_to bigint";
+    assert!(error.class() == ErrorClass::Permission && error.to_string().contains(advice), "{error}");
+    execute(admin.pg_pool(), advice).await;
+    db.claim(&key(), &anyone("a")).await.unwrap().position().unwrap();
 }
 
 /// Nothing about the rows is said by an error of the position.

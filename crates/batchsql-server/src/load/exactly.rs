@@ -80,8 +80,10 @@ impl Exactly {
                 Failure::unavailable(text)
             }
         })?;
-        let Some(position) = claimed.position() else {
-            return Err(Failure::failed("the position of the file cannot be claimed"));
+        let position = match claimed {
+            Claimed::Position(position) => position,
+            Claimed::Ahead { position, moved_to } => return Err(is_ahead(&key, position, moved_to)),
+            _ => return Err(Failure::failed("the position of the file cannot be claimed")),
         };
         let has_written = position.sequence > signed(begin);
         Ok(Self { db: db.clone(), key, owner: owner.to_owned(), position, has_written, suspects: 0 })
@@ -257,6 +259,7 @@ impl Exactly {
                     self.position = position;
                     return Ok(is_there);
                 }
+                Ok(Claimed::Ahead { position, moved_to }) => return Err(is_ahead(&self.key, position, moved_to)),
                 Ok(_) => return Err(fenced()),
                 Err(error) => error,
             };
@@ -314,6 +317,16 @@ fn blamed(error: &SinkError) -> Failure {
         ErrorClass::Transient | ErrorClass::Unknown | ErrorClass::Resource => given_up(error),
         _ => not_written(error),
     }
+}
+
+/// Somebody else has moved the position of a part of the file.
+fn is_ahead(key: &PartitionKey, position: Position, moved_to: i64) -> Failure {
+    let (sequence, partition) = (position.sequence, key.partition);
+    Failure::failed(format!(
+        "the position of the file in batchsql_positions is {sequence}, but it was moved only to {moved_to} with its records: it was \
+         changed from outside, and records up to it would be passed over; set it back to {moved_to} (column sequence, \
+         partition_number {partition}), or set moved_to to {sequence} too, and they are not loaded"
+    ))
 }
 
 fn fenced() -> Failure {

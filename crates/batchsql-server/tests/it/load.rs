@@ -415,6 +415,28 @@ fn a_killed_load_goes_on_and_writes_each_row_once() {
     assert_eq!(rows(), RECORDS - 1);
 }
 
+/// A person has changed them: records that were not written are not passed over.
+#[test]
+fn positions_that_were_moved_ahead_end_the_load() {
+    let place = Place::new();
+    place.sql(TABLE);
+    place.write("a.csv", csv(0..1000));
+    assert_eq!(run(&place, &["a.csv"]).code(), 0);
+    for partitions in ["partition_number = 0", "true"] {
+        place.sql("DELETE FROM orders; UPDATE batchsql_positions SET sequence = 0, moved_to = 0");
+        place.sql(&format!("UPDATE batchsql_positions SET sequence = 400 WHERE {partitions}"));
+        for _ in 0..2 {
+            let ran = run(&place, &["a.csv"]);
+            let advice = ["is 400, but it was moved only to 0", "changed from outside", "set it back to 0"];
+            assert!(ran.code() == 1 && advice.iter().all(|text| ran.all().contains(text)), "{}", ran.all());
+            assert_eq!(place.number("SELECT count(*) FROM orders"), 0);
+        }
+        place.sql("UPDATE batchsql_positions SET sequence = moved_to");
+        let ran = run(&place, &["a.csv"]);
+        assert_eq!((ran.code(), place.number("SELECT count(*) FROM orders")), (0, 1000), "{}", ran.all());
+    }
+}
+
 /// What is kept in files beside the loaded one is of a database and a table too.
 #[test]
 fn a_file_is_loaded_into_several_databases_and_tables() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchsql_core::{Claim, ColumnType, Conflict, ErrorClass, PartitionKey, RowBuffer, Schema, Step, ValueRules};
 use batchsql_sqlite::rusqlite::{Connection, ffi};
 use batchsql_sqlite::{SqliteOptions, SqliteSink, Synchronous};
-use batchsql_testkit::check_positions;
+use batchsql_testkit::{check_moved, check_positions};
 
 use crate::support::{memory, pipeline, read, row, schema};
 
@@ -25,6 +25,13 @@ async fn positions_move_with_their_rows() {
             .await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_position_that_somebody_has_moved_ahead_is_known() {
+    let sink = memory("").await;
+    check_moved(&pipeline(&sink), async |sql: String| sink.call(move |conn| conn.execute_batch(&sql)).await.unwrap())
+        .await;
 }
 
 /// Deferred foreign keys are checked by COMMIT, which a trial does not reach.

@@ -22,6 +22,8 @@ struct Entry {
     key: PartitionKey,
     owner: Option<String>,
     position: Position,
+    /// Where a step has left the position.
+    moved_to: i64,
     lease_ends: Option<Instant>,
 }
 
@@ -44,7 +46,13 @@ impl Positions {
             (None, Some(sequence)) => {
                 let position = Position { id: self.next_id, epoch: 0, sequence };
                 self.next_id += 1;
-                self.entries.push(Entry { key: key.clone(), owner: None, position, lease_ends: None });
+                self.entries.push(Entry {
+                    key: key.clone(),
+                    owner: None,
+                    position,
+                    moved_to: sequence,
+                    lease_ends: None,
+                });
                 self.entries.len() - 1
             }
             (None, None) => return Claimed::Missing,
@@ -60,7 +68,8 @@ impl Positions {
         };
         entry.owner = Some(claim.owner.clone());
         entry.position.epoch += 1;
-        Claimed::Position(entry.position)
+        entry.moved_to = entry.moved_to.min(entry.position.sequence);
+        Claimed::at(entry.position, Some(entry.moved_to))
     }
 
     pub(crate) fn read(&self, source: &str) -> Vec<StoredPosition> {
@@ -106,7 +115,8 @@ impl Positions {
     pub(crate) fn advance(&mut self, step: &Step) -> Result<(), SinkError> {
         self.check(step)?;
         let entry = self.entries.iter_mut().find(|entry| entry.position.id == step.id);
-        entry.ok_or_else(SinkError::fenced)?.position.sequence = step.to;
+        let entry = entry.ok_or_else(SinkError::fenced)?;
+        (entry.position.sequence, entry.moved_to) = (step.to, step.to);
         Ok(())
     }
 
