@@ -3,12 +3,15 @@
 
 use batchsql_core::{BatchSql, ErrorClass, Queue, RowError, Schema, SharedRows, SinkError};
 
+use crate::context::Context;
 use crate::misfits::Misfit;
 use crate::partition::Found;
 use crate::rows::StoredRows;
 
-/// So many rows more than a step takes are read while the table accepts none.
+/// So many rows more than a step takes are read while the table accepts none, or only [`LARGE_ROWS`] in all if they have the bytes of
+/// two steps: the first rows may all be bad, however large they are.
 const ROWS_BEHIND: usize = 4_096;
+const LARGE_ROWS: usize = 64;
 
 /// What was read, in its order.
 pub(crate) struct Backlog {
@@ -68,15 +71,27 @@ impl Backlog {
         self.waiting.is_empty()
     }
 
-    /// Whether there are as many rows as a step may have. While the table accepts none, more are read: the rows of one
+    /// Whether there are as many rows, or bytes, as a step may have. While the table accepts none, more are read: the rows of one
     /// step may all be bad, and others show whether the table accepts any.
-    pub(crate) fn is_enough(&self, pipeline: &BatchSql, is_table_blamed: bool) -> bool {
+    pub(crate) fn is_enough(&self, context: &Context, is_table_blamed: bool) -> bool {
         let enough = self.waiting.front().map_or(1, |front| match front {
-            Waiting::Rows(stored, _) => pipeline.max_step_rows(stored.rows.rows().schema()),
+            Waiting::Rows(stored, _) => context.pipeline.max_step_rows(stored.rows.rows().schema()),
             Waiting::Skipped(_) => 1,
         });
-        let behind = if is_table_blamed { ROWS_BEHIND } else { 0 };
-        self.rows_waiting() >= enough.saturating_add(behind)
+        let (rows, bytes, most) = (self.rows_waiting(), self.bytes_waiting(), context.step_bytes());
+        if is_table_blamed {
+            return rows >= enough.saturating_add(ROWS_BEHIND) || (rows >= LARGE_ROWS && bytes >= 2 * most);
+        }
+        rows >= enough || bytes >= most
+    }
+
+    /// How many bytes the blocks have that wait, also of the rows of theirs that are passed.
+    fn bytes_waiting(&self) -> usize {
+        let bytes = |waiting: &Waiting| match waiting {
+            Waiting::Rows(stored, _) => stored.rows.rows().bytes(),
+            Waiting::Skipped(_) => 0,
+        };
+        self.waiting.iter().map(bytes).sum()
     }
 
     /// How many rows wait.
@@ -105,7 +120,8 @@ impl Backlog {
     }
 
     /// The rows of one schema at the front.
-    pub(crate) fn front(&self, pipeline: &BatchSql) -> Front {
+    pub(crate) fn front(&self, context: &Context) -> Front {
+        let pipeline = &context.pipeline;
         let Some(Waiting::Rows(first, from)) = self.waiting.front() else { return Front::Nothing };
         let schema = first.rows.rows().schema();
         if first.is_refused() {
@@ -119,7 +135,7 @@ impl Backlog {
             }
         };
         let (mut sequences, mut misfits) = (Vec::new(), Vec::new());
-        let most = pipeline.max_step_rows(schema);
+        let (most, most_bytes) = (pipeline.max_step_rows(schema), context.step_bytes());
         'blocks: for waiting in self.waiting.iter() {
             let Waiting::Rows(stored, from) = waiting else { break };
             let views = stored.rows.rows();
@@ -127,6 +143,9 @@ impl Backlog {
                 break;
             }
             for row in *from..stored.len().min(from + most - sequences.len()) {
+                if !sequences.is_empty() && rows.bytes() >= most_bytes {
+                    break 'blocks;
+                }
                 match rows.push(&views.row(row)) {
                     Ok(()) if misfits.is_empty() => sequences.push(stored.first + row as u64),
                     // Those before it end first.

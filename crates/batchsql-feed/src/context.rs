@@ -2,7 +2,7 @@
 //! Must not know the tasks.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use batchsql_core::BatchSql;
@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) steps: Semaphore,
     /// Claims that are under way at once. They do not wait for steps: a claim may end the session that steps wait for.
     pub(crate) claims: Semaphore,
+    /// Their tasks run.
+    pub(crate) partitions: AtomicUsize,
 }
 
 impl Context {
@@ -31,7 +33,14 @@ impl Context {
         let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
         let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
         let (counts, progress) = (Mutex::default(), watch::Sender::new(()));
-        Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1) }
+        Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1), partitions: AtomicUsize::new(0) }
+    }
+
+    /// How many bytes of rows wait in a partition that is written exactly once, and so are in a step of it: what waits takes half of
+    /// `buffer_bytes`, and steps, which are copies, the other half.
+    pub(crate) fn step_bytes(&self) -> usize {
+        let parts = self.pipeline.max_steps().max(self.partitions.load(Ordering::Relaxed)).max(1);
+        self.pipeline.config().buffer_bytes.div_ceil(2 * parts).max(1)
     }
 
     /// The counts of a table, which all of its partitions share.

@@ -42,7 +42,7 @@ pub(crate) async fn run<S: Source>(
     source: S,
     ending: watch::Receiver<Ending>,
 ) -> S {
-    let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
+    let _watched = Watched::new(&context, &state);
     let options = &context.options;
     let name = options.exactly_once.as_deref().unwrap_or_default();
     let key = PartitionKey::new(name, &*options.incarnation, state.table(), state.partition());
@@ -90,7 +90,7 @@ impl<S: Source> Feed<S> {
             if self.is_blocked {
                 let found = self.at.changed().await;
                 self.backlog.take(found);
-            } else if self.at.is_ready() && !self.backlog.is_enough(&self.at.context.pipeline, self.is_blamed) {
+            } else if self.at.is_ready() && !self.backlog.is_enough(&self.at.context, self.is_blamed) {
                 let found = self.at.read().await;
                 self.backlog.take(found);
             } else if self.backlog.is_empty() && self.backlog.passed() <= self.position.reached() {
@@ -112,7 +112,7 @@ impl<S: Source> Feed<S> {
     async fn write_front(&mut self) {
         self.backlog.pass(self.position.reached());
         self.backlog.drop_passed();
-        let (rows, sequences) = match self.backlog.front(&self.at.context.pipeline) {
+        let (rows, sequences) = match self.backlog.front(&self.at.context) {
             Front::Rows(rows, sequences) => (rows, sequences),
             Front::Nothing => return self.advance().await,
             Front::Refused(misfits) => return self.refuse(misfits).await,

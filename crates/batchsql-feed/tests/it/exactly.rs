@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchsql_core::{
-    BatchInfo, BeyondBudget, Claim, ClaimFrom, ErrorClass, Isolation, MetricsReporter, PartitionKey, PipelineConfig,
-    StopReason,
+    BatchInfo, BeyondBudget, Claim, ClaimFrom, ColumnType, DynRow, ErrorClass, Isolation, MetricsReporter,
+    PartitionKey, PipelineConfig, Schema, StopReason, ValueRef,
 };
 use batchsql_feed::{Begin, FeedOptions, NotClaimed, Refusal, without_ends};
 use batchsql_testkit::{Sabotage, Step};
@@ -230,5 +230,42 @@ async fn rows_that_may_be_missing_are_counted() {
     fed.until("the rest is written", || state.settled() == 4).await;
     assert_eq!((written(&fed.sink), fed.feeds.counts().missing), (vec![2, 3], 2));
     assert_eq!(fed.sink.position("t", 0), Some(4));
+    fed.end().await;
+}
+
+/// A row that takes 256 KiB of the buffer; by default a step of one of 8 connections has 2 MiB.
+fn large(id: i64) -> DynRow {
+    let schema = Schema::builder("t").column("id", ColumnType::I64).column("note", ColumnType::Text).build().unwrap();
+    schema.row().set("id", id).unwrap().set("note", "n".repeat(256 << 10)).unwrap().finish().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_rows_wait_by_their_bytes() {
+    let (fed, source) = (fed(), Memory::default());
+    (0..40).for_each(|id| source.block_of(id as u64 + 1, &[large(id)]));
+    // One block of more than a step.
+    source.block_of(41, &(40..60).map(large).collect::<Vec<_>>());
+    fed.sink.script([Step::Hang]);
+    let state = fed.start(0, 0, &source);
+    fed.until("a step is sent", || fed.sink.writes() == 1).await;
+    assert_eq!(source.returned(), 8);
+    fed.until("all is written", || state.settled() == 60).await;
+    assert_eq!(written(&fed.sink), (0..60).collect::<Vec<_>>());
+    // Once without an answer, five times 8 rows, and 8, 8, 4.
+    assert_eq!(fed.sink.writes(), 1 + 5 + 3);
+    fed.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_row_behind_large_bad_ones_is_found() {
+    let few = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
+    let config = PipelineConfig::default().isolation(few);
+    let exactly_once = |options: FeedOptions| options.exactly_once("test");
+    let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+    (0..64).for_each(|id| source.block_of(id as u64 + 1, &[large(id)]));
+    fed.sink.poison(|row| !matches!(row.get("id"), Some(ValueRef::I64(60..))));
+    let state = fed.start(0, 0, &source);
+    fed.until("all has ended", || state.settled() == 64).await;
+    assert_eq!((written(&fed.sink), fed.letters().lines().count()), ((60..64).collect(), 60));
     fed.end().await;
 }

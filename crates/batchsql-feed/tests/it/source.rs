@@ -55,6 +55,11 @@ impl Memory {
         self.0.state.lock().unwrap()
     }
 
+    /// How many blocks it has returned.
+    pub(crate) fn returned(&self) -> usize {
+        self.state().returned.len()
+    }
+
     pub(crate) fn push(&self, next: Result<Next, SourceError>) {
         self.state().next.push_back(next);
         self.0.more.notify_one();
