@@ -203,7 +203,7 @@ fn claims(options: &DurableOptions, recovery: &Recovery) -> Result<Option<Arc<Cl
 
 fn feed_options(options: &DurableOptions, feed: FeedOptions) -> FeedOptions {
     let mut feed =
-        feed.accept_gaps(options.accept_gaps).accept_gaps_with("DurableOptions::accept_gaps").called("the log");
+        feed.accept_gaps(options.accept_gaps).accept_gaps_option("DurableOptions::accept_gaps").called("the log");
     if let Some(source) = &options.exactly_once {
         feed = feed.exactly_once(source);
     }

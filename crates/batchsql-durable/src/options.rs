@@ -166,9 +166,10 @@ impl DurableOptions {
         self
     }
 
-    /// Goes on behind rows that are missing in the log (damage, or a file that was removed), or that somebody has passed over by moving a
-    /// position in the database; default false: their partition stops, and [`health`](crate::DurableBatchSql::health) shows it. Set it for one start, after you have looked into
-    /// `log/quarantine`.
+    /// Goes on behind rows that are missing in the log (damage, or a file that was removed), or that somebody has passed over by
+    /// moving a position in the database; default false: their partition stops, and
+    /// [`health`](crate::DurableBatchSql::health) shows it. Set it for one start, after you have looked into `log/quarantine`, or
+    /// know that the position cannot be set back.
     pub fn accept_gaps(mut self, accept: bool) -> Self {
         self.accept_gaps = accept;
         self

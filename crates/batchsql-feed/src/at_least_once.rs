@@ -30,7 +30,7 @@ pub(crate) async fn run<S: Source>(
     source: S,
     ending: watch::Receiver<Ending>,
 ) -> S {
-    let _watched = Watched::new(&context, &state);
+    let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
     state.hold(true);
     let at = Partition::new(context, state, source, ending);
     let (window, sent, next_look) = (Window::default(), Queue::new(), Instant::now() + LOOK);

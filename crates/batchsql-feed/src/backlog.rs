@@ -1,6 +1,8 @@
 //! Owns what the task of a partition has read and not passed, and which rows of it the next step has.
 //! Must not know positions, or how rows are written.
 
+use std::sync::Arc;
+
 use batchsql_core::{BatchSql, ErrorClass, Queue, RowError, Schema, SharedRows, SinkError};
 
 use crate::context::Context;
@@ -8,16 +10,19 @@ use crate::misfits::Misfit;
 use crate::partition::Found;
 use crate::rows::StoredRows;
 
-/// So many rows more than a step takes are read while the table accepts none, or only [`LARGE_ROWS`] in all if they have the bytes of
-/// two steps: the first rows may all be bad, however large they are.
+/// So many rows more than a step takes are read while the table accepts none: the first ones may all be bad. If the memory of all
+/// partitions is used, only [`FEW_ROWS`] in all.
 const ROWS_BEHIND: usize = 4_096;
-const LARGE_ROWS: usize = 64;
+const FEW_ROWS: usize = 16;
 
 /// What was read, in its order.
 pub(crate) struct Backlog {
     waiting: Queue<Waiting>,
     /// Rows up to this one need not be written: the next step passes them.
     passed: u64,
+    context: Arc<Context>,
+    /// Of the blocks that wait, also of the rows of theirs that are passed.
+    bytes: usize,
 }
 
 /// A part of what was read.
@@ -39,20 +44,29 @@ pub(crate) enum Front {
 }
 
 impl Backlog {
-    pub(crate) fn new() -> Self {
-        Self { waiting: Queue::new(), passed: 0 }
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        Self { waiting: Queue::new(), passed: 0, context, bytes: 0 }
+    }
+
+    fn set_bytes(&mut self, bytes: usize) {
+        self.context.waits(self.bytes, bytes);
+        self.bytes = bytes;
     }
 
     /// Forgets all: the source begins anew.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
         self.passed = 0;
+        self.set_bytes(0);
     }
 
     /// Adds what was read.
     pub(crate) fn take(&mut self, found: Found) {
         match found {
-            Found::Rows(pieces) => self.waiting.extend(pieces.into_iter().map(|stored| Waiting::Rows(stored, 0))),
+            Found::Rows(pieces) => {
+                self.set_bytes(self.bytes + pieces.iter().map(bytes_of).sum::<usize>());
+                self.waiting.extend(pieces.into_iter().map(|stored| Waiting::Rows(stored, 0)));
+            }
             Found::Skipped(_, last) => self.waiting.push_back(Waiting::Skipped(last)),
             Found::Nothing => {}
         }
@@ -71,27 +85,19 @@ impl Backlog {
         self.waiting.is_empty()
     }
 
-    /// Whether there are as many rows, or bytes, as a step may have. While the table accepts none, more are read: the rows of one
-    /// step may all be bad, and others show whether the table accepts any.
-    pub(crate) fn is_enough(&self, context: &Context, is_table_blamed: bool) -> bool {
+    /// Whether there are as many rows, or bytes, as a step may have; if the memory of all partitions is used, fewer bytes. While the
+    /// table accepts none, more are read: the rows of one step may all be bad, and others show whether the table accepts any.
+    pub(crate) fn is_enough(&self, is_table_blamed: bool) -> bool {
         let enough = self.waiting.front().map_or(1, |front| match front {
-            Waiting::Rows(stored, _) => context.pipeline.max_step_rows(stored.rows.rows().schema()),
+            Waiting::Rows(stored, _) => self.context.pipeline.max_step_rows(stored.rows.rows().schema()),
             Waiting::Skipped(_) => 1,
         });
-        let (rows, bytes, most) = (self.rows_waiting(), self.bytes_waiting(), context.step_bytes());
+        let rows = self.rows_waiting();
         if is_table_blamed {
-            return rows >= enough.saturating_add(ROWS_BEHIND) || (rows >= LARGE_ROWS && bytes >= 2 * most);
+            return rows >= enough.saturating_add(ROWS_BEHIND) || (rows >= FEW_ROWS && self.context.is_full());
         }
-        rows >= enough || bytes >= most
-    }
-
-    /// How many bytes the blocks have that wait, also of the rows of theirs that are passed.
-    fn bytes_waiting(&self) -> usize {
-        let bytes = |waiting: &Waiting| match waiting {
-            Waiting::Rows(stored, _) => stored.rows.rows().bytes(),
-            Waiting::Skipped(_) => 0,
-        };
-        self.waiting.iter().map(bytes).sum()
+        let step = self.context.step_bytes();
+        rows >= enough || self.bytes >= step || (self.bytes >= step.div_ceil(8) && self.context.is_full())
     }
 
     /// How many rows wait.
@@ -106,22 +112,26 @@ impl Backlog {
     /// Removes what is passed.
     pub(crate) fn drop_passed(&mut self) {
         while let Some(front) = self.waiting.front_mut() {
-            match front {
-                Waiting::Skipped(last) => self.passed = self.passed.max(*last),
-                Waiting::Rows(stored, _) if stored.last() <= self.passed => {}
+            let bytes = match front {
+                Waiting::Skipped(last) => {
+                    self.passed = self.passed.max(*last);
+                    0
+                }
+                Waiting::Rows(stored, _) if stored.last() <= self.passed => bytes_of(stored),
                 Waiting::Rows(stored, from) => {
                     let passed = (self.passed + 1).saturating_sub(stored.first);
                     *from = usize::try_from(passed).map_or(*from, |passed| passed.max(*from));
                     break;
                 }
-            }
+            };
             self.waiting.pop_front();
+            self.set_bytes(self.bytes - bytes);
         }
     }
 
     /// The rows of one schema at the front.
-    pub(crate) fn front(&self, context: &Context) -> Front {
-        let pipeline = &context.pipeline;
+    pub(crate) fn front(&self) -> Front {
+        let pipeline = &self.context.pipeline;
         let Some(Waiting::Rows(first, from)) = self.waiting.front() else { return Front::Nothing };
         let schema = first.rows.rows().schema();
         if first.is_refused() {
@@ -135,7 +145,7 @@ impl Backlog {
             }
         };
         let (mut sequences, mut misfits) = (Vec::new(), Vec::new());
-        let (most, most_bytes) = (pipeline.max_step_rows(schema), context.step_bytes());
+        let (most, most_bytes) = (pipeline.max_step_rows(schema), self.context.step_bytes());
         'blocks: for waiting in self.waiting.iter() {
             let Waiting::Rows(stored, from) = waiting else { break };
             let views = stored.rows.rows();
@@ -184,6 +194,16 @@ impl Backlog {
         alone.push(&view).ok()?;
         Some(alone.into_rows())
     }
+}
+
+impl Drop for Backlog {
+    fn drop(&mut self) {
+        self.set_bytes(0);
+    }
+}
+
+fn bytes_of(stored: &StoredRows) -> usize {
+    stored.rows.rows().bytes()
 }
 
 /// The row is refused before it is sent.

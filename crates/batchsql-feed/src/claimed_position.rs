@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use batchsql_core::{Claim, Claimed, ErrorClass, PartitionKey, Position, Rows, SinkError, Step, StopReason};
 
+use crate::options::FeedOptions;
 use crate::partition::Partition;
 use crate::source::{Begin, NotClaimed, Refusal, Source};
 
@@ -61,7 +62,7 @@ impl ClaimedPosition {
         };
         self.owner.clone_from(&claim.owner);
         match self.ask(at, &claim).await? {
-            Ok(Claimed::Position(position)) => return self.begin_at(at, position).await,
+            Ok(Claimed::Position(position)) => return self.begin_at(at, position, None).await,
             Ok(Claimed::Ahead { position, moved_to }) => return self.begin_ahead(at, position, moved_to).await,
             Ok(Claimed::Missing) => not_claimed(at, NotClaimed::Missing).await,
             Ok(_) => not_claimed(at, NotClaimed::Other).await,
@@ -97,34 +98,25 @@ impl ClaimedPosition {
         moved_to: i64,
     ) -> Option<u64> {
         let [reached, moved_to] = [position.sequence, moved_to].map(|sequence| u64::try_from(sequence).unwrap_or(0));
-        let options = &at.context.options;
-        if !options.accepts_gaps {
-            let accept = match options.accept_gaps_with {
-                Some(option) => format!("accept that they may be missing, with {option}"),
-                None => format!("set moved_to to {reached} too to pass them over"),
-            };
-            let text = format!(
-                "its position in the database is {reached}, but it was moved only to {moved_to} with its rows: it was changed from \
-                 outside, and rows up to it would be passed over; set it back to {moved_to} in batchsql_positions (column sequence), \
-                 or {accept}"
-            );
-            at.refused(Refusal::Stop(StopReason::Position, text)).await;
-            return None;
+        if at.context.options.accepts_gaps {
+            return self.begin_at(at, position, Some(moved_to)).await;
         }
-        let passed = self.begin_at(at, position).await?;
-        let missing = at.source.rows_between(moved_to, reached);
-        tracing::error!(partition = %self.key, missing, "the position was changed from outside, and rows may be missing in the database; going on");
-        at.counts.missing.add(missing);
-        // The next claim finds nothing to accept.
-        self.move_to(at, reached).await;
-        Some(passed)
+        let text = was_moved(&at.context.options, moved_to, reached);
+        at.refused(Refusal::Stop(StopReason::Position, text)).await;
+        None
     }
 
     /// The partition is claimed. Its position and what the source has settled differ after a crash, a restored database, or a
     /// source that has lost its end.
-    async fn begin_at<S: Source>(&mut self, at: &mut Partition<S>, position: Position) -> Option<u64> {
+    /// `moved_to`: it was moved ahead from there, which is accepted.
+    async fn begin_at<S: Source>(
+        &mut self,
+        at: &mut Partition<S>,
+        position: Position,
+        moved_to: Option<u64>,
+    ) -> Option<u64> {
         let reached = u64::try_from(position.sequence).unwrap_or(0);
-        let Begin { passed, missing } = match at.source.begin_at(reached).await {
+        let Begin { passed, mut missing } = match at.source.begin_at(reached).await {
             Ok(begin) => begin,
             Err(refusal) => {
                 at.refused(refusal).await;
@@ -134,6 +126,11 @@ impl ClaimedPosition {
         at.goes_on();
         at.state.hold(true);
         self.position = Some(position);
+        if let Some(moved_to) = moved_to {
+            // Before rows are settled: the source may forget them then.
+            self.accept(at, reached).await?;
+            missing += at.source.rows_between(moved_to, reached);
+        }
         if missing > 0 {
             tracing::error!(partition = %self.key, missing, "rows may be missing in the database; going on");
             at.counts.missing.add(missing);
@@ -146,25 +143,39 @@ impl ClaimedPosition {
         Some(passed)
     }
 
-    /// Moves the position behind rows that are not written, up to `to`.
-    pub(crate) async fn advance<S: Source>(&mut self, at: &mut Partition<S>, to: u64) {
-        if to > self.reached() {
-            self.move_to(at, to).await;
+    /// Makes the position that somebody else has moved one of this process. `None`: the feed ends, or loses the partition.
+    async fn accept<S: Source>(&mut self, at: &mut Partition<S>, reached: u64) -> Option<()> {
+        loop {
+            let step = Step::new(self.position?, signed(reached));
+            let Err(error) = self.make_step(at, &step).await? else { return Some(()) };
+            self.resolve(at, None).await?;
+            self.fails(at, "a position was not accepted", "its position was not accepted", &unmoved(error));
+            if !at.pause().await {
+                return None;
+            }
         }
     }
 
-    async fn move_to<S: Source>(&mut self, at: &mut Partition<S>, to: u64) {
-        let Some(position) = self.position else { return };
-        let step = Step::new(position, signed(to));
+    /// A step without rows. `None`: the feed ends.
+    async fn make_step<S: Source>(&self, at: &mut Partition<S>, step: &Step) -> Option<Result<(), SinkError>> {
         let context = Arc::clone(&at.context);
         let advance = async {
             let _permit = context.steps.acquire().await;
-            context.pipeline.advance(&step).await
+            context.pipeline.advance(step).await
         };
-        let advanced = tokio::select! {
-            advanced = advance => advanced,
-            () = at.ends_now() => return,
-        };
+        tokio::select! {
+            advanced = advance => Some(advanced),
+            () = at.ends_now() => None,
+        }
+    }
+
+    /// Moves the position behind rows that are not written, up to `to`.
+    pub(crate) async fn advance<S: Source>(&mut self, at: &mut Partition<S>, to: u64) {
+        let Some(position) = self.position else { return };
+        if to <= self.reached() {
+            return;
+        }
+        let Some(advanced) = self.make_step(at, &Step::new(position, signed(to))).await else { return };
         match advanced {
             Ok(()) => self.has_reached(at, to).await,
             Err(error) => {
@@ -258,11 +269,13 @@ impl ClaimedPosition {
         let claim = Claim::of(&*self.owner);
         loop {
             match self.ask(at, &claim).await? {
-                Ok(Claimed::Position(position) | Claimed::Ahead { position, .. }) => {
+                Ok(claimed @ (Claimed::Position(position) | Claimed::Ahead { position, .. })) => {
                     let before = self.reached();
                     let now = u64::try_from(position.sequence).unwrap_or(0);
                     self.position = Some(Position { sequence: signed(before), ..position });
-                    if now != before && in_doubt == Some(now) {
+                    // A step moves both columns: one that is ahead was not moved by the step.
+                    let is_of_step = matches!(claimed, Claimed::Position(_));
+                    if is_of_step && now != before && in_doubt == Some(now) {
                         self.has_reached(at, now).await;
                         return Some(true);
                     }
@@ -320,17 +333,28 @@ async fn not_claimed<S: Source>(at: &mut Partition<S>, why: NotClaimed) {
 
 /// Stops because the position was changed from outside.
 fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
-    let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
-    let found = format!("its position is {now}, where {before}{or} was expected: it was changed from outside");
     let text = if now > before {
-        format!(
-            "{found}; set it back to {before} before the program starts again, in a database in its table batchsql_positions: rows \
-             up to {now} that are not written would be passed over"
-        )
+        was_moved(&at.context.options, before, now)
     } else {
-        format!("{found}, or what has it was restored from a backup; start the program again")
+        let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
+        format!(
+            "its position is {now}, where {before}{or} was expected: it was changed from outside, or what has it was restored from a \
+             backup; start the program again"
+        )
     };
     at.stop(StopReason::Position, text);
+}
+
+/// What a person does about a position that somebody else has moved ahead.
+fn was_moved(options: &FeedOptions, moved_to: u64, found: u64) -> String {
+    let accept = match options.accept_gaps_option {
+        Some(option) => format!("start once accepting that they may be missing, with {option}"),
+        None => format!("set moved_to to {found} too to pass them over"),
+    };
+    format!(
+        "its position is {found}, but was moved only to {moved_to} with its rows: it was changed from outside, and rows up to it would \
+         be passed over; set it back to {moved_to} (in a database, the column sequence of batchsql_positions), or {accept}"
+    )
 }
 
 /// The position after a step that has failed, if it may have been committed: not if the position was not where the step begins.

@@ -23,8 +23,8 @@ pub(crate) struct Context {
     pub(crate) steps: Semaphore,
     /// Claims that are under way at once. They do not wait for steps: a claim may end the session that steps wait for.
     pub(crate) claims: Semaphore,
-    /// Their tasks run.
-    pub(crate) partitions: AtomicUsize,
+    /// Bytes of rows that wait in partitions which are written exactly once.
+    waiting: AtomicUsize,
 }
 
 impl Context {
@@ -33,14 +33,31 @@ impl Context {
         let connections = pipeline.max_steps().min(Semaphore::MAX_PERMITS);
         let steps = Semaphore::new(if connections > 2 { connections - 1 } else { connections });
         let (counts, progress) = (Mutex::default(), watch::Sender::new(()));
-        Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1), partitions: AtomicUsize::new(0) }
+        Self { pipeline, options, counts, progress, steps, claims: Semaphore::new(1), waiting: AtomicUsize::new(0) }
     }
 
-    /// How many bytes of rows wait in a partition that is written exactly once, and so are in a step of it: what waits takes half of
-    /// `buffer_bytes`, and steps, which are copies, the other half.
+    /// Half of the buffer is for rows that wait exactly once, the other half for the steps, which copy them.
+    fn half_of_buffer(&self) -> usize {
+        (self.pipeline.config().buffer_bytes / 2).max(1)
+    }
+
+    /// Bytes of the rows that a step takes, but for one row that has more.
     pub(crate) fn step_bytes(&self) -> usize {
-        let parts = self.pipeline.max_steps().max(self.partitions.load(Ordering::Relaxed)).max(1);
-        self.pipeline.config().buffer_bytes.div_ceil(2 * parts).max(1)
+        self.half_of_buffer().div_ceil(self.pipeline.max_steps().max(1))
+    }
+
+    /// Whether the partitions together hold as many bytes as may wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.half_of_buffer()
+    }
+
+    /// So many bytes wait in a partition now, where there were `before`.
+    pub(crate) fn waits(&self, before: usize, now: usize) {
+        if now >= before {
+            self.waiting.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.waiting.fetch_sub(before - now, Ordering::Relaxed);
+        }
     }
 
     /// The counts of a table, which all of its partitions share.

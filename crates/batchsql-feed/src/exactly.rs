@@ -42,15 +42,16 @@ pub(crate) async fn run<S: Source>(
     source: S,
     ending: watch::Receiver<Ending>,
 ) -> S {
-    let _watched = Watched::new(&context, &state);
+    let _watched = Watched { context: Arc::clone(&context), state: Arc::clone(&state) };
     let options = &context.options;
     let name = options.exactly_once.as_deref().unwrap_or_default();
     let key = PartitionKey::new(name, &*options.incarnation, state.table(), state.partition());
+    let backlog = Backlog::new(Arc::clone(&context));
     let at = Partition::new(context, state, source, ending);
     let feed = Feed {
         at,
         position: ClaimedPosition::new(key),
-        backlog: Backlog::new(),
+        backlog,
         is_blocked: false,
         is_blamed: false,
         rejected: 0,
@@ -90,7 +91,7 @@ impl<S: Source> Feed<S> {
             if self.is_blocked {
                 let found = self.at.changed().await;
                 self.backlog.take(found);
-            } else if self.at.is_ready() && !self.backlog.is_enough(&self.at.context, self.is_blamed) {
+            } else if self.at.is_ready() && !self.backlog.is_enough(self.is_blamed) {
                 let found = self.at.read().await;
                 self.backlog.take(found);
             } else if self.backlog.is_empty() && self.backlog.passed() <= self.position.reached() {
@@ -112,7 +113,7 @@ impl<S: Source> Feed<S> {
     async fn write_front(&mut self) {
         self.backlog.pass(self.position.reached());
         self.backlog.drop_passed();
-        let (rows, sequences) = match self.backlog.front(&self.at.context) {
+        let (rows, sequences) = match self.backlog.front() {
             Front::Rows(rows, sequences) => (rows, sequences),
             Front::Nothing => return self.advance().await,
             Front::Refused(misfits) => return self.refuse(misfits).await,

@@ -20,7 +20,7 @@ pub struct FeedOptions {
     pub(crate) ordered: OrderedTables,
     pub(crate) exactly_once: Option<String>,
     pub(crate) accepts_gaps: bool,
-    pub(crate) accept_gaps_with: Option<&'static str>,
+    pub(crate) accept_gaps_option: Option<&'static str>,
     pub(crate) misfits: Misfits,
     pub(crate) place: &'static str,
     pub(crate) sabotage: Option<FeedSabotage>,
@@ -71,7 +71,7 @@ impl FeedOptions {
             ordered,
             exactly_once: None,
             accepts_gaps: false,
-            accept_gaps_with: None,
+            accept_gaps_option: None,
             misfits: Misfits::default(),
             place: "the source",
             sabotage: None,
@@ -94,8 +94,8 @@ impl FeedOptions {
 
     /// The option of the program with which a person [accepts gaps](Self::accept_gaps), for messages: `WorkerOptions::accept_gaps`.
     /// Default: messages name none.
-    pub fn accept_gaps_with(mut self, option: &'static str) -> Self {
-        self.accept_gaps_with = Some(option);
+    pub fn accept_gaps_option(mut self, option: &'static str) -> Self {
+        self.accept_gaps_option = Some(option);
         self
     }
 

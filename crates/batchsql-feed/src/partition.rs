@@ -4,7 +4,6 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use batchsql_core::{DeadLetterLine, Outcome, Queue, Rows, StopReason};
@@ -24,20 +23,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Shows a task that has panicked: its rows stay in the source.
 pub(crate) struct Watched {
-    context: Arc<Context>,
-    state: Arc<PartitionState>,
-}
-
-impl Watched {
-    pub(crate) fn new(context: &Arc<Context>, state: &Arc<PartitionState>) -> Self {
-        context.partitions.fetch_add(1, Ordering::Relaxed);
-        Self { context: Arc::clone(context), state: Arc::clone(state) }
-    }
+    pub(crate) context: Arc<Context>,
+    pub(crate) state: Arc<PartitionState>,
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.context.partitions.fetch_sub(1, Ordering::Relaxed);
         if std::thread::panicking() {
             let text = "its task has panicked, which is a defect; start the program again";
             self.state.stop(Some((StopReason::Defect, text.to_owned())));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use batchsql_core::{BatchSql, Claim, PartitionKey, Position, SinkError, StoredPosition, share_out};
+use batchsql_core::{BatchSql, Claim, Claimed, PartitionKey, Position, SinkError, StoredPosition, share_out};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -101,10 +101,12 @@ impl Leases<'_> {
     async fn release_cut_off(&self, stored: &StoredPosition) -> Result<(), String> {
         // A claim ends the session that holds it.
         let claimed = self.pipeline.claim(&stored.key, &Claim::of(&*self.options.owner)).await;
-        match claimed.map_err(|error| error.to_string())?.position() {
-            Some(position) => self.pipeline.release(&position).await.map(drop).map_err(|error| error.to_string()),
+        match claimed.map_err(|error| error.to_string())? {
+            Claimed::Position(position) | Claimed::Ahead { position, .. } => {
+                self.pipeline.release(&position).await.map(drop).map_err(|error| error.to_string())
+            }
             // Another worker has it already.
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

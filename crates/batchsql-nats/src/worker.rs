@@ -143,7 +143,7 @@ impl Worker {
         // one that is written show that the schema of this worker is wrong, and stop their partition.
         feed = feed
             .accept_gaps(options.accept_gaps)
-            .accept_gaps_with("WorkerOptions::accept_gaps")
+            .accept_gaps_option("WorkerOptions::accept_gaps")
             .misfits(Misfits::Reject)
             .called("the stream");
         let guarantee = if options.exactly_once {

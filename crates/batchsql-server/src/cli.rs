@@ -67,7 +67,7 @@ are true, it is the highest: 4 also if lines were refused.")]
   batchsql check batchsql.toml --json      for a script
 
 Exit codes: 0 ready, 1 something is wrong, 2 the file is wrong, 3 something cannot be reached, or what was found cannot be printed.
-With exactly once, the table batchsql_positions is made if it is missing.")]
+With exactly once, the table batchsql_positions is made if it is missing; that of an earlier version gets the columns it lacks.")]
     Check {
         /// The configuration, a TOML file
         config: PathBuf,

@@ -47,7 +47,13 @@ pub async fn check_moved<F: Future<Output = ()>>(db: &BatchSql, run: impl Fn(Str
     assert_eq!(taken("b").await.sequence, 8);
     run("UPDATE batchsql_positions SET sequence = 20, moved_to = 20".to_owned()).await;
     assert_eq!(taken("b").await.sequence, 20);
+    // A seat has no rows.
+    let hour = std::time::Duration::from_secs(3_600);
+    let seat = db.take_seat("moved", "a", hour).await.expect("a seat is free");
+    run("UPDATE batchsql_positions SET sequence = sequence + 1 WHERE sequence < 20".to_owned()).await;
+    assert_eq!(db.take_seat("moved", "a", hour).await.expect("it has one").id, seat.id);
     // A table of an earlier version does not say where its positions were left.
+    db.release(&seat).await.expect("the database can be asked");
     run("ALTER TABLE batchsql_positions DROP COLUMN moved_to".to_owned()).await;
     set(30).await;
     let position: Position = taken("a").await;

@@ -156,7 +156,8 @@ impl BatchSql {
         let stored = self.positions(source).await?;
         let claim = Claim::of(owner).from(ClaimFrom::Anyone).or_begin_at(0).lease(lease);
         for seat in seats(source, owner, &stored) {
-            if let Claimed::Position(position) = self.claim(&seat, &claim).await? {
+            // A seat has no rows that could be passed over.
+            if let Claimed::Position(position) | Claimed::Ahead { position, .. } = self.claim(&seat, &claim).await? {
                 return Ok(position);
             }
         }

@@ -84,6 +84,8 @@ impl Mark {
                     mark.has_position = true;
                     Some(())
                 }
+                // Of an earlier version.
+                ["moved", _] => Some(()),
                 ["apart", line] => line.parse().ok().map(|line| mark.apart = Some(line)),
                 ["owner", owner] => {
                     mark.owners.push(owner.to_owned());

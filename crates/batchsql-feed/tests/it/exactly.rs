@@ -263,9 +263,48 @@ async fn a_good_row_behind_large_bad_ones_is_found() {
     let exactly_once = |options: FeedOptions| options.exactly_once("test");
     let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
     (0..64).for_each(|id| source.block_of(id as u64 + 1, &[large(id)]));
-    fed.sink.poison(|row| !matches!(row.get("id"), Some(ValueRef::I64(60..))));
+    fed.sink.poison(|row| !matches!(row.get("id"), Some(ValueRef::I64(50..))));
     let state = fed.start(0, 0, &source);
     fed.until("all has ended", || state.settled() == 64).await;
-    assert_eq!((written(&fed.sink), fed.letters().lines().count()), ((60..64).collect(), 60));
+    assert_eq!((written(&fed.sink), fed.letters().lines().count()), ((50..64).collect(), 50));
+    fed.end().await;
+}
+
+/// What waits in one partition leaves less for the others, and none waits for another one.
+#[tokio::test(start_paused = true)]
+async fn all_partitions_share_the_memory() {
+    let fed = fed();
+    fed.sink.break_table("t", ErrorClass::Schema);
+    let sources: Vec<Memory> = (0..12).map(|_| Memory::default()).collect();
+    for source in &sources {
+        (0..80).for_each(|id| source.block_of(id as u64 + 1, &[large(id)]));
+    }
+    let states: Vec<_> = sources.iter().zip(0..).map(|(source, partition)| fed.start(partition, 0, source)).collect();
+    fed.until("all wait", || states.iter().all(|state| state.waiting().is_some())).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let returned: Vec<usize> = sources.iter().map(Memory::returned).collect();
+    // 64 rows fill 16 MiB, half of the buffer; the others have 16 each.
+    assert!(returned.iter().all(|rows| (16..=64).contains(rows)), "{returned:?}");
+    assert!(returned.iter().sum::<usize>() <= 64 + 11 * 16, "{returned:?}");
+    fed.sink.mend_table("t");
+    fed.until("all is written", || states.iter().all(|state| state.settled() == 80)).await;
+    assert_eq!(written(&fed.sink).len(), 12 * 80);
+    fed.end().await;
+}
+
+/// Somebody moves the position to where the step in doubt would have left it.
+#[tokio::test(start_paused = true)]
+async fn a_position_that_was_moved_for_a_step_is_not_taken_for_its_own() {
+    let (fed, source) = (fed(), Memory::default());
+    source.block(1, 0..3);
+    fed.sink.script([Step::Hang]);
+    let state = fed.start(0, 0, &source);
+    fed.until("the step is sent", || fed.sink.writes() == 1).await;
+    fed.sink.set_position("t", 0, Some(3));
+    fed.until("it has stopped", || state.stopped().is_some()).await;
+    let stopped = state.stopped().unwrap();
+    assert_eq!(stopped.kind, Some(StopReason::Position), "{stopped}");
+    assert!(stopped.reason.contains("set it back to 0"), "{stopped}");
+    assert_eq!((state.settled(), written(&fed.sink)), (0, vec![]));
     fed.end().await;
 }

@@ -23,6 +23,7 @@ mod partial;
 mod pgbouncer;
 mod pooler;
 mod positions;
+mod positions_table;
 mod proxy;
 mod read_schema;
 mod rules;

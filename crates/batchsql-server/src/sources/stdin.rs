@@ -82,7 +82,7 @@ struct Rows<'a> {
 impl Rows<'_> {
     /// Submits all rows, and returns how many of them are left out. `None`: the service ends.
     async fn submit(&mut self, intake: &Intake, log: &RefusedLines<'_>) -> Option<u64> {
-        let mut refused = 0;
+        let (mut refused, mut said) = (0, String::new());
         loop {
             match intake.submit(&mut self.rows, CAPACITY_TIME).await {
                 Ok(()) => return Some(refused),
@@ -99,7 +99,11 @@ impl Rows<'_> {
                 Err(Refusal::Closed) => return None,
                 // Tried again: it may be written twice, as every row of a durable intake.
                 Err(Refusal::Undetermined(error)) => {
-                    tracing::error!(source = self.id, error, "the log has failed; trying again");
+                    // Once, and not at each try.
+                    if said != error {
+                        tracing::error!(source = self.id, error, "the log has failed; trying again");
+                        said = error;
+                    }
                     sleep(PAUSE).await;
                 }
             }

@@ -124,7 +124,8 @@ impl Workload {
 pub(super) trait Submit: Copy + Send + 'static {
     fn submit(self, db: &BatchSql, texts: &[Texts], n: usize) -> impl Future<Output = Result<(), SubmitError>> + Send;
 
-    /// The schemas whose tables are looked at before the clock starts: loops by hand need no look.
+    /// The schemas whose tables are looked at before the clock starts, as loops by hand look at none. Default: none, for a database
+    /// without tables.
     fn schemas(self) -> Vec<&'static Schema> {
         Vec::new()
     }
