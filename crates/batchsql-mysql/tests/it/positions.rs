@@ -340,8 +340,7 @@ async fn only_the_session_that_holds_the_position_is_ended() {
 async fn a_position_that_somebody_has_moved_ahead_is_known() {
     let server = durable_server();
     let database = Database::on(server.dsn(), "CREATE TABLE t (id BIGINT)", "").await;
-    let run = async |sql: String| drop(database.pool().execute(&*sql).await.unwrap());
-    check_moved(&pipeline(&database.sink), run).await;
+    check_moved(&pipeline(&database.sink), async |sql: String| database.run(&sql).await).await;
 }
 
 #[tokio::test]
