@@ -13,7 +13,7 @@ use crate::rows::StoredRows;
 /// So many rows more than a step takes are read while the table accepts none: the first ones may all be bad. If the memory of all
 /// partitions is used, only [`FEW_ROWS`] in all.
 const ROWS_BEHIND: usize = 4_096;
-const FEW_ROWS: usize = 16;
+const FEW_ROWS: usize = 32;
 
 /// What was read, in its order.
 pub(crate) struct Backlog {
@@ -92,12 +92,13 @@ impl Backlog {
             Waiting::Rows(stored, _) => self.context.pipeline.max_step_rows(stored.rows.rows().schema()),
             Waiting::Skipped(_) => 1,
         });
-        let rows = self.rows_waiting();
+        let (rows, step) = (self.rows_waiting(), self.context.step_bytes());
+        // What other partitions hold does not keep this one from reading its part.
+        let is_full = self.bytes >= step.div_ceil(8) && self.context.is_full();
         if is_table_blamed {
-            return rows >= enough.saturating_add(ROWS_BEHIND) || (rows >= FEW_ROWS && self.context.is_full());
+            return rows >= enough.saturating_add(ROWS_BEHIND) || (rows >= FEW_ROWS && is_full);
         }
-        let step = self.context.step_bytes();
-        rows >= enough || self.bytes >= step || (self.bytes >= step.div_ceil(8) && self.context.is_full())
+        rows >= enough || self.bytes >= step || is_full
     }
 
     /// How many rows wait.

@@ -46,7 +46,7 @@ impl ClaimedPosition {
 
     /// Rows up to this one are passed; 0 without a claim.
     pub(crate) fn reached(&self) -> u64 {
-        self.position.map_or(0, |position| u64::try_from(position.sequence).unwrap_or(0))
+        self.position.map_or(0, |position| unsigned(position.sequence))
     }
 
     /// Claims the partition when the task begins, and compares the position with the source. Returns up to where rows need not be
@@ -97,7 +97,7 @@ impl ClaimedPosition {
         position: Position,
         moved_to: i64,
     ) -> Option<u64> {
-        let [reached, moved_to] = [position.sequence, moved_to].map(|sequence| u64::try_from(sequence).unwrap_or(0));
+        let [reached, moved_to] = [position.sequence, moved_to].map(unsigned);
         if at.context.options.accepts_gaps {
             return self.begin_at(at, position, Some(moved_to)).await;
         }
@@ -107,15 +107,14 @@ impl ClaimedPosition {
     }
 
     /// The partition is claimed. Its position and what the source has settled differ after a crash, a restored database, or a
-    /// source that has lost its end.
-    /// `moved_to`: it was moved ahead from there, which is accepted.
+    /// source that has lost its end. `moved_to`: it was moved ahead from there, which is accepted.
     async fn begin_at<S: Source>(
         &mut self,
         at: &mut Partition<S>,
         position: Position,
         moved_to: Option<u64>,
     ) -> Option<u64> {
-        let reached = u64::try_from(position.sequence).unwrap_or(0);
+        let reached = unsigned(position.sequence);
         let Begin { passed, mut missing } = match at.source.begin_at(reached).await {
             Ok(begin) => begin,
             Err(refusal) => {
@@ -129,6 +128,7 @@ impl ClaimedPosition {
         if let Some(moved_to) = moved_to {
             // Before rows are settled: the source may forget them then.
             self.accept(at, reached).await?;
+            at.goes_on();
             missing += at.source.rows_between(moved_to, reached);
         }
         if missing > 0 {
@@ -269,13 +269,19 @@ impl ClaimedPosition {
         let claim = Claim::of(&*self.owner);
         loop {
             match self.ask(at, &claim).await? {
-                Ok(claimed @ (Claimed::Position(position) | Claimed::Ahead { position, .. })) => {
+                Ok(Claimed::Ahead { position, moved_to }) => {
+                    // A step moves both columns: it was not moved by the step in doubt.
+                    let [now, moved_to] = [position.sequence, moved_to].map(unsigned);
+                    let text = was_moved(&at.context.options, moved_to, now);
+                    self.loses_position(at);
+                    at.stop(StopReason::Position, text);
+                    return None;
+                }
+                Ok(Claimed::Position(position)) => {
                     let before = self.reached();
-                    let now = u64::try_from(position.sequence).unwrap_or(0);
+                    let now = unsigned(position.sequence);
                     self.position = Some(Position { sequence: signed(before), ..position });
-                    // A step moves both columns: one that is ahead was not moved by the step.
-                    let is_of_step = matches!(claimed, Claimed::Position(_));
-                    if is_of_step && now != before && in_doubt == Some(now) {
+                    if now != before && in_doubt == Some(now) {
                         self.has_reached(at, now).await;
                         return Some(true);
                     }
@@ -331,16 +337,17 @@ async fn not_claimed<S: Source>(at: &mut Partition<S>, why: NotClaimed) {
     at.refused(refusal).await;
 }
 
-/// Stops because the position was changed from outside.
+/// Stops because the position was changed from outside, not by a step of this process, or is that of a store without `moved_to`.
 fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Option<u64>, now: u64) {
+    let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
+    let found = format!("its position is {now}, where {before}{or} was expected: it was changed from outside");
     let text = if now > before {
-        was_moved(&at.context.options, before, now)
-    } else {
-        let or = in_doubt.map_or(String::new(), |to| format!(" or {to}"));
         format!(
-            "its position is {now}, where {before}{or} was expected: it was changed from outside, or what has it was restored from a \
-             backup; start the program again"
+            "{found}, by another program with the same owner or by a person; find out which rows up to {now} are written before the \
+             program starts again: it passes them over"
         )
+    } else {
+        format!("{found}, or what has it was restored from a backup; start the program again")
     };
     at.stop(StopReason::Position, text);
 }
@@ -348,12 +355,13 @@ fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Optio
 /// What a person does about a position that somebody else has moved ahead.
 fn was_moved(options: &FeedOptions, moved_to: u64, found: u64) -> String {
     let accept = match options.accept_gaps_option {
-        Some(option) => format!("start once accepting that they may be missing, with {option}"),
+        Some(option) => format!("accept once that they may be missing, with {option}"),
         None => format!("set moved_to to {found} too to pass them over"),
     };
     format!(
         "its position is {found}, but was moved only to {moved_to} with its rows: it was changed from outside, and rows up to it would \
-         be passed over; set it back to {moved_to} (in a database, the column sequence of batchsql_positions), or {accept}"
+         be passed over; set it back to {moved_to} (column sequence of batchsql_positions), or {accept}; then start the \
+         program again"
     )
 }
 
@@ -370,6 +378,10 @@ fn unmoved(error: SinkError) -> SinkError {
     let text = "the step that moves the position changes nothing, although no other process has the partition; in a database, a \
                 trigger or a rule of batchsql_positions may keep it from that";
     SinkError::new(error.class(), text)
+}
+
+fn unsigned(sequence: i64) -> u64 {
+    u64::try_from(sequence).unwrap_or(0)
 }
 
 fn signed(sequence: u64) -> i64 {

@@ -178,6 +178,8 @@ impl<S: Source> Feed<S> {
                 return self.advance().await;
             }
             self.is_blocked = true;
+            // None of it is written by this process.
+            self.backlog.clear();
             match self.at.context.options.misfits {
                 Misfits::Stop => {
                     let (sequence, place, error) = (first.sequence(), self.at.context.options.place, &first.error);
