@@ -101,7 +101,7 @@ impl ClaimedPosition {
         if at.context.options.accepts_gaps {
             return self.begin_at(at, position, Some(moved_to)).await;
         }
-        let text = was_moved(&at.context.options, moved_to, reached);
+        let text = was_moved(&at.context.options, &self.key, moved_to, reached);
         at.refused(Refusal::Stop(StopReason::Position, text)).await;
         None
     }
@@ -272,7 +272,7 @@ impl ClaimedPosition {
                 Ok(Claimed::Ahead { position, moved_to }) => {
                     // A step moves both columns: it was not moved by the step in doubt.
                     let [now, moved_to] = [position.sequence, moved_to].map(unsigned);
-                    let text = was_moved(&at.context.options, moved_to, now);
+                    let text = was_moved(&at.context.options, &self.key, moved_to, now);
                     self.loses_position(at);
                     at.stop(StopReason::Position, text);
                     return None;
@@ -353,15 +353,16 @@ fn stop_at_change<S: Source>(at: &mut Partition<S>, before: u64, in_doubt: Optio
 }
 
 /// What a person does about a position that somebody else has moved ahead.
-fn was_moved(options: &FeedOptions, moved_to: u64, found: u64) -> String {
+fn was_moved(options: &FeedOptions, key: &PartitionKey, moved_to: u64, found: u64) -> String {
     let accept = match options.accept_gaps_option {
         Some(option) => format!("accept once that they may be missing, with {option}"),
         None => format!("set moved_to to {found} too to pass them over"),
     };
+    let place = key.row_of_position();
     format!(
         "its position is {found}, but was moved only to {moved_to} with its rows: it was changed from outside, and rows up to it would \
-         be passed over; set it back to {moved_to} (column sequence of batchsql_positions), or {accept}; then start the \
-         program again"
+         be passed over; end the program, and set it back to {moved_to}: UPDATE batchsql_positions SET sequence = moved_to WHERE {place}; \
+         or {accept}; then start the program again"
     )
 }
 

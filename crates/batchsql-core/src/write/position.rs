@@ -39,6 +39,17 @@ impl PartitionKey {
     ) -> Self {
         Self { source: source.into(), incarnation: incarnation.into(), table: table.into(), partition }
     }
+
+    /// The condition of an SQL statement for the row of the partition, for messages that say how to repair it.
+    #[doc(hidden)]
+    pub fn row_of_position(&self) -> String {
+        let [source, incarnation, table] =
+            [&self.source, &self.incarnation, &self.table].map(|text| format!("'{}'", text.replace('\'', "''")));
+        let partition = self.partition;
+        format!(
+            "source = {source} AND incarnation = {incarnation} AND table_name = {table} AND partition_number = {partition}"
+        )
+    }
 }
 
 impl fmt::Display for PartitionKey {

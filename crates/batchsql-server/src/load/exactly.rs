@@ -321,11 +321,11 @@ fn blamed(error: &SinkError) -> Failure {
 
 /// Somebody else has moved the position of a part of the file.
 fn is_ahead(key: &PartitionKey, position: Position, moved_to: i64) -> Failure {
-    let (sequence, partition) = (position.sequence, key.partition);
+    let (sequence, place) = (position.sequence, key.row_of_position());
     Failure::of_table(format!(
         "the position of the file in batchsql_positions is {sequence}, but it was moved only to {moved_to} with its records: it was \
-         changed from outside, and records up to it would be passed over; set it back to {moved_to} (column sequence, \
-         partition_number {partition}), or set moved_to to {sequence} too, and they are not loaded"
+         changed from outside, and records up to it would be passed over; set it back to {moved_to}: UPDATE batchsql_positions SET \
+         sequence = moved_to WHERE {place}; or set moved_to to {sequence} too, and they are not loaded"
     ))
 }
 
