@@ -132,8 +132,8 @@ impl Claim {
 pub enum Claimed {
     /// The partition is claimed.
     Position(Position),
-    /// The partition is claimed, but its position is behind `moved_to`, the row up to which steps have moved it: somebody else has
-    /// changed it, and rows between may not be in the database. A claim says so until a step moves the position; one from
+    /// The partition is claimed, but its position is further than `moved_to`, the row up to which steps have moved it: somebody else
+    /// has changed it, and rows between may not be in the database. A claim says so until a step moves the position; one from
     /// `position` to itself accepts it.
     Ahead {
         /// As the table has it.

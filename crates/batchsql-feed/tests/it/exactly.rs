@@ -7,13 +7,17 @@ use batchsql_core::{
     BatchInfo, BeyondBudget, Claim, ClaimFrom, ColumnType, DynRow, ErrorClass, Isolation, MetricsReporter,
     PartitionKey, PipelineConfig, Schema, StopReason, ValueRef,
 };
-use batchsql_feed::{Begin, FeedOptions, NotClaimed, Refusal, without_ends};
+use batchsql_feed::{Begin, NotClaimed, Refusal, StoppedPartition, without_ends};
 use batchsql_testkit::{Sabotage, Step};
 
 use crate::source::{Fed, Memory, TABLE, written};
 
 fn fed() -> Fed {
     Fed::new(|options| options.exactly_once("test"))
+}
+
+fn fed_with(config: PipelineConfig) -> Fed {
+    Fed::with(|options| options.exactly_once("test"), |builder| without_ends(builder, config))
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,8 +197,7 @@ async fn good_rows_behind_steps_of_bad_ones_are_found() {
     for (bad, step) in [(9, 10), (10, 10), (11, 10), (29, 10), (30, 10), (31, 10), (30, 1), (100, 10)] {
         for class in [ErrorClass::Schema, ErrorClass::Row] {
             let config = PipelineConfig::default().flush_size(step).max_batch_rows(step).isolation(few);
-            let exactly_once = |options: FeedOptions| options.exactly_once("test");
-            let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+            let (fed, source) = (fed_with(config), Memory::default());
             fed.sink.poison_as(class, move |row| (0..bad).any(|id| *row == crate::source::row(id)));
             (0..15).for_each(|block| source.block(block * 10 + 1, block as i64 * 10..block as i64 * 10 + 10));
             let state = fed.start(0, 0, &source);
@@ -211,8 +214,7 @@ async fn good_rows_behind_steps_of_bad_ones_are_found() {
 #[tokio::test(start_paused = true)]
 async fn one_good_row_behind_many_steps_of_bad_ones_is_enough() {
     let config = PipelineConfig::default().flush_size(10).max_batch_rows(10);
-    let exactly_once = |options: FeedOptions| options.exactly_once("test");
-    let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+    let (fed, source) = (fed_with(config), Memory::default());
     fed.sink.poison_as(ErrorClass::Schema, |row| *row != crate::source::row(97));
     (0..15).for_each(|block| source.block(block * 10 + 1, block as i64 * 10..block as i64 * 10 + 10));
     let state = fed.start(0, 0, &source);
@@ -260,8 +262,7 @@ async fn large_rows_wait_by_their_bytes() {
 async fn a_good_row_behind_large_bad_ones_is_found() {
     let few = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
     let config = PipelineConfig::default().isolation(few);
-    let exactly_once = |options: FeedOptions| options.exactly_once("test");
-    let (fed, source) = (Fed::with(exactly_once, |builder| without_ends(builder, config)), Memory::default());
+    let (fed, source) = (fed_with(config), Memory::default());
     (0..64).for_each(|id| source.block_of(id as u64 + 1, &[large(id)]));
     fed.sink.poison(|row| !matches!(row.get("id"), Some(ValueRef::I64(50..))));
     let state = fed.start(0, 0, &source);
@@ -292,36 +293,33 @@ async fn all_partitions_share_the_memory() {
     fed.end().await;
 }
 
-/// Somebody moves the position to where the step in doubt would have left it.
-#[tokio::test(start_paused = true)]
-async fn a_position_that_was_moved_for_a_step_is_not_taken_for_its_own() {
+/// Somebody moves the position while a step of three rows is in doubt. What was written then, and why the partition has stopped.
+async fn moved_in_doubt(step: Step, sequence: i64) -> (Vec<i64>, StoppedPartition) {
     let (fed, source) = (fed(), Memory::default());
     source.block(1, 0..3);
-    fed.sink.script([Step::Hang]);
+    fed.sink.script([step]);
     let state = fed.start(0, 0, &source);
     fed.until("the step is sent", || fed.sink.writes() == 1).await;
-    fed.sink.set_position("t", 0, Some(3));
+    fed.sink.set_position("t", 0, Some(sequence));
     fed.until("it has stopped", || state.stopped().is_some()).await;
     let stopped = state.stopped().unwrap();
-    assert_eq!(stopped.kind, Some(StopReason::Position), "{stopped}");
-    assert!(stopped.reason.contains("set it back to 0"), "{stopped}");
-    assert_eq!((state.settled(), written(&fed.sink)), (0, vec![]));
+    assert_eq!((stopped.kind, state.settled()), (Some(StopReason::Position), 0), "{stopped}");
     fed.end().await;
+    (written(&fed.sink), stopped)
 }
 
-/// The step in doubt was committed, and somebody has moved the position further: it is set back to where the step has left it.
+/// To where the step would have left it.
+#[tokio::test(start_paused = true)]
+async fn a_position_that_was_moved_for_a_step_is_not_taken_for_its_own() {
+    let (written, stopped) = moved_in_doubt(Step::Hang, 3).await;
+    assert!(written.is_empty() && stopped.reason.contains("set it back to 0"), "{stopped}");
+}
+
+/// The step was committed, and the position is set back to where the step has left it.
 #[tokio::test(start_paused = true)]
 async fn a_position_that_was_moved_behind_a_step_is_set_back_to_the_step() {
-    let (fed, source) = (fed(), Memory::default());
-    source.block(1, 0..3);
-    fed.sink.script([Step::HangAfter]);
-    let state = fed.start(0, 0, &source);
-    fed.until("the step is committed", || written(&fed.sink).len() == 3).await;
-    fed.sink.set_position("t", 0, Some(9));
-    fed.until("it has stopped", || state.stopped().is_some()).await;
-    let stopped = state.stopped().unwrap();
-    assert!(stopped.reason.contains("set it back to 3"), "{stopped}");
-    fed.end().await;
+    let (written, stopped) = moved_in_doubt(Step::HangAfter, 9).await;
+    assert!(written == [0, 1, 2] && stopped.reason.contains("set it back to 3"), "{stopped}");
 }
 
 /// A table that is broken fills the memory; another one has bad rows in front of good ones.
@@ -329,8 +327,7 @@ async fn a_position_that_was_moved_behind_a_step_is_set_back_to_the_step() {
 async fn a_broken_table_does_not_keep_another_one_from_its_good_rows() {
     let few = Isolation::Bisect { max_statements: 4, beyond: BeyondBudget::Park };
     let config = PipelineConfig::default().isolation(few);
-    let exactly_once = |options: FeedOptions| options.exactly_once("test");
-    let fed = Fed::with(exactly_once, |builder| without_ends(builder, config));
+    let fed = fed_with(config);
     fed.sink.poison_as(ErrorClass::Schema, |row| !matches!(row.get("id"), Some(ValueRef::I64(200..400))));
     let (broken, other) = (Memory::default(), Memory::default());
     (0..80).for_each(|id| broken.block_of(id as u64 + 1, &[large(id)]));
